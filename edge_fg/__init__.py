@@ -1,0 +1,1 @@
+"""edge_fg: fine-grained image recognition on edge devices."""

@@ -1,0 +1,155 @@
+"""Every failure that edge_fg reports, in one tree.
+
+::
+
+    EdgeFGError                          catch this one to catch all of ours
+    ├── UsageError                       arguments or a configuration file that make no sense
+    │   └── PreprocessError              a preprocessing description that can't be followed
+    ├── MissingDependencyError           an optional package is needed; says which extra brings it
+    ├── OutputError                      a file can't be written (read-only, full, exists)
+    ├── ImageError                       one picture or frame can't be used
+    ├── SourceError                      a camera, video, directory or glob can't be opened or read
+    │   └── TruncatedSourceError         it ended before its own header said it would
+    ├── LabelsError                      labels missing, malformed or not matching the classes
+    ├── ModelError                       an ONNX model can't be used
+    │   ├── ModelFormatError             not ONNX, truncated, or weights missing
+    │   ├── NotAClassifierError          inputs or outputs are not those of an image classifier
+    │   └── UnsupportedNodeError         one node can't be converted; names the node
+    ├── DatasetError                     a calibration or evaluation set can't be used
+    ├── CalibrationError                 ranges can't be found (NaN, constant, all-black pictures)
+    ├── BudgetError                      the accuracy budget was not met (exit code 3)
+    ├── BundleError                      a bundle can't be used
+    │   ├── BundleFormatError            the manifest or a file in it breaks the schema
+    │   ├── BundleVersionError           written by a newer edge_fg
+    │   ├── BundleIntegrityError         a file is missing or its hash differs
+    │   └── UnsafeBundleError            paths outside, links, zip bombs: refused
+    ├── BackendError                     inference failed
+    │   └── BackendUnavailableError      the backend asked for can't run here; says why
+    └── CompileError                     TensorRT could not build a plan
+
+Each message is one line: what was wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class EdgeFGError(Exception):
+    """Base of every error that edge_fg raises on purpose."""
+
+    exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message folded to one line, so that a log keeps it together."""
+        return " ".join(super().__str__().split())
+
+
+class UsageError(EdgeFGError, ValueError):
+    """Arguments or a configuration file that make no sense."""
+
+
+class PreprocessError(UsageError):
+    """A preprocessing description that can't be followed."""
+
+
+class MissingDependencyError(EdgeFGError, ImportError):
+    """An optional package is needed and missing.
+
+    Parameters
+    ----------
+    package
+        Name of the package on PyPI.
+    extra
+        The extra of ``edge-fg`` that brings it.
+    purpose
+        What it is needed for, to be read after "to".
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{package} is needed to {purpose} and is not installed: "
+            f"run `pip install 'edge-fg[{extra}]'`"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class OutputError(EdgeFGError, OSError):
+    """A file or folder can't be written."""
+
+
+class ImageError(EdgeFGError, ValueError):
+    """One picture or frame can't be used."""
+
+
+class SourceError(EdgeFGError):
+    """A camera, video, directory or glob can't be opened or read."""
+
+
+class TruncatedSourceError(SourceError):
+    """A source ended before its own header said that it would."""
+
+
+class LabelsError(EdgeFGError, ValueError):
+    """Labels are missing, malformed or don't match the classes."""
+
+
+class ModelError(EdgeFGError):
+    """An ONNX model can't be used."""
+
+
+class ModelFormatError(ModelError):
+    """The file is not ONNX, is truncated, or its weights are missing."""
+
+
+class NotAClassifierError(ModelError):
+    """The inputs or outputs are not those of an image classifier."""
+
+
+class UnsupportedNodeError(ModelError):
+    """One node of the model can't be converted; the message names it."""
+
+
+class DatasetError(EdgeFGError):
+    """A calibration or evaluation set can't be used."""
+
+
+class CalibrationError(EdgeFGError):
+    """Ranges can't be found."""
+
+
+class BudgetError(EdgeFGError):
+    """The accuracy budget was not met; nothing was written."""
+
+    exit_code = 3
+
+
+class BundleError(EdgeFGError):
+    """A bundle can't be used."""
+
+
+class BundleFormatError(BundleError):
+    """The manifest, or a file of the bundle, breaks the schema."""
+
+
+class BundleVersionError(BundleError):
+    """The bundle was written by a newer edge_fg."""
+
+
+class BundleIntegrityError(BundleError):
+    """A file of the bundle is missing or its hash differs."""
+
+
+class UnsafeBundleError(BundleError):
+    """The bundle reaches outside itself or is built to exhaust the machine."""
+
+
+class BackendError(EdgeFGError):
+    """Inference failed."""
+
+
+class BackendUnavailableError(BackendError):
+    """The backend asked for can't run on this machine."""
+
+
+class CompileError(EdgeFGError):
+    """TensorRT could not build a plan."""
