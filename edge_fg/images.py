@@ -1,0 +1,238 @@
+"""Pictures as frames: decoded by Pillow, as the training pipelines decoded them.
+
+A model learned what a decoder and ``convert("RGB")`` of Pillow gave it, so a picture that is
+classified must come out of the same functions. Differences from a bare ``Image.open`` are
+those that keep a picture what it shows: the EXIF orientation is applied, and 16-bit greys are
+scaled instead of clipped.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from edge_fg.errors import EdgeFGError, ImageError
+
+#: Suffixes (lower case) of the picture files that a directory or a data set is searched for.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".jp2", ".avif", ".heic"}
+)
+
+#: Most pixels that a picture may have: the number from which Pillow suspects an attack.
+MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+
+# An uncompressed picture of MAX_PIXELS with three channels of 16 bits has half of this.
+_MAX_FILE_BYTES = 1 << 30
+
+# Formats that photographs come in. Pillow knows more, but some of them run other programs
+# (EPS starts Ghostscript) or have no signature to know them by (TGA).
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000")
+_FORMATS_OF_SOME_PILLOWS = ("AVIF", "HEIF")
+
+_ORIENTATION_TAG = 0x0112
+
+
+def read_image(path: Path | str) -> NDArray[np.uint8]:
+    """Decode a picture file into a frame.
+
+    The EXIF orientation is applied; transparency is dropped, not blended, as
+    ``convert("RGB")`` does it in torchvision and timm; 16-bit greys keep their upper eight
+    bits; of an animation or a multi-page file the first picture is taken.
+
+    Parameters
+    ----------
+    path
+        A picture file: JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000, and AVIF or HEIF where
+        the installed Pillow reads them.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        H x W x 3, BGR, 0..255, C-contiguous.
+
+    Raises
+    ------
+    ImageError
+        There is no such file, it can't be read, is not a picture, is damaged or cut short, or
+        has more than `MAX_PIXELS` pixels.
+    """
+    path = Path(path)
+    with _translated(path):
+        _check_regular(path)
+        with Image.open(path, formats=_readable_formats()) as image:
+            _check_size(path, image.size)
+            image.load()
+            # Some formats learn their size only while decoding.
+            _check_size(path, image.size)
+            rgb = _upright(_as_rgb(path, image), _orientation(image))
+    return np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def as_frame(array: Any) -> NDArray[np.uint8]:
+    """Check that `array` is a frame, and return it C-contiguous (copied only if it is not).
+
+    Parameters
+    ----------
+    array
+        Should be H x W x 3, uint8, BGR, not empty.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        H x W x 3.
+
+    Raises
+    ------
+    ImageError
+        It is something else; the message states what was expected, what came, and how to
+        convert it where that is known.
+    """
+    expected = "a frame must be an H x W x 3 uint8 array (BGR)"
+    if not isinstance(array, np.ndarray):
+        raise ImageError(f"{expected}, not {type(array).__name__}{_advice_for_object(array)}")
+    if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 and array.size:
+        return np.ascontiguousarray(array)
+    raise ImageError(
+        f"{expected}, not shape {array.shape} of {array.dtype}{_advice_for_array(array)}"
+    )
+
+
+def check_frame(frame: Any) -> None:
+    """Raise `ImageError` unless `frame` is one; see `as_frame`."""
+    as_frame(frame)
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn what opening and decoding raise into one line with the path."""
+    try:
+        yield
+    except EdgeFGError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no picture {path}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path} is not a picture in a format that can be read") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{path} has more than {MAX_PIXELS} pixels and is not decoded") from error
+    except OSError as error:
+        raise ImageError(f"can't read the picture {path}: {error.strerror or error}") from error
+    # Decoders meet damaged files with errors of nearly any type (struct.error, KeyError, ...).
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ImageError(f"can't decode the picture {path} ({what})") from error
+
+
+def _check_regular(path: Path) -> None:
+    # A pipe or a device would make `open` wait, or never end.
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{path} is a directory, not a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path} is not a regular file")
+    if status.st_size == 0:
+        raise ImageError(f"the picture {path} is empty (0 bytes)")
+    if status.st_size > _MAX_FILE_BYTES:
+        raise ImageError(f"{path} has {status.st_size} bytes, at most {_MAX_FILE_BYTES} are read")
+
+
+def _check_size(path: Path, size_wh: tuple[int, int]) -> None:
+    width, height = size_wh
+    if width < 1 or height < 1:
+        raise ImageError(f"the picture {path} has no pixels ({width} x {height})")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{path} says that it has {width} x {height} pixels; at most {MAX_PIXELS} are decoded"
+        )
+
+
+def _readable_formats() -> list[str]:
+    Image.init()
+    return [name for name in _FORMATS + _FORMATS_OF_SOME_PILLOWS if name in Image.OPEN]
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    # Damaged EXIF blocks raise whatever the parser stumbles over; the pixels are sound all the
+    # same, and every decoder that training used shows them as they are stored.
+    except Exception:  # noqa: BLE001
+        return 1
+    return orientation if isinstance(orientation, int) else 1
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Return a view that undoes an orientation, numbered 1 to 8 as in EXIF 2.32."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _as_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    # `convert` clips at 255, which turns nearly every 16-bit picture white. Pillow gives such
+    # a grey PNG or PGM the mode "I;16" or, in older releases, "I"; a TIFF of mode "I" has 32
+    # bits, and nothing says which of its values is white.
+    if image.mode == "I" and image.format == "TIFF":
+        return _grey(_within(path, np.asarray(image), 0xFF))
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _grey(_within(path, np.asarray(image), 0xFFFF) >> 8)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def _within(path: Path, values: NDArray[Any], white: int) -> NDArray[Any]:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > white:
+        raise ImageError(
+            f"the picture {path} has values from {low} to {high}, outside 0..{white}: "
+            "save it with 8 or 16 unsigned bits"
+        )
+    return values
+
+
+def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.repeat(values.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
+
+
+def _advice_for_object(thing: Any) -> str:
+    if isinstance(thing, Image.Image):
+        return ": use numpy.asarray(image.convert('RGB'))[:, :, ::-1]"
+    if isinstance(thing, (str, Path)):
+        return ": read the file with edge_fg.images.read_image first"
+    if thing is None:
+        return ": cv2.imread and VideoCapture.read give None when they fail"
+    if hasattr(thing, "numpy"):
+        return ": use tensor.cpu().numpy(), height x width x channels, BGR, 0..255"
+    return ""
+
+
+def _advice_for_array(array: NDArray[Any]) -> str:
+    shape = array.shape
+    if array.size == 0:
+        return ": it is empty"
+    if array.ndim == 2 or (array.ndim == 3 and shape[2] == 1):
+        return ": a grey picture, use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+    if array.ndim == 3 and shape[2] == 4:
+        return ": four channels, use frame[:, :, :3] if it is BGRA"
+    if array.ndim == 4 and shape[0] == 1:
+        return ": a batch, use frames[0]"
+    if array.ndim == 4:
+        return ": a batch, give its frames one by one"
+    if array.ndim == 3 and shape[0] == 3 and shape[2] != 3:
+        return ": channels come last, use frame.transpose(1, 2, 0)"
+    if array.ndim == 3 and shape[2] == 3 and array.dtype.kind == "f":
+        return ": scale it to 0..255 and use frame.round().astype('uint8')"
+    if array.ndim == 3 and shape[2] == 3:
+        return ": use values 0..255 and frame.astype('uint8')"
+    return ""
