@@ -1,0 +1,246 @@
+"""What happens to a frame before the model sees it, as data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edge_fg.errors import PreprocessError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Mode = Literal["squash", "shortest-side+center-crop", "letterbox"]
+Filter = Literal["bilinear", "bicubic", "lanczos", "box"]
+Pixels = Annotated[int, Meta(ge=1, le=8192)]
+# Not tuple[Pixels, Pixels]: msgspec 0.22 reads past its type table for a fixed-length tuple in a
+# union with a bounded int.
+Size = Annotated[tuple[Pixels, ...], Meta(min_length=2, max_length=2)]
+Level = Annotated[float, Meta(ge=-1024.0, le=1024.0)]
+Deviation = Annotated[float, Meta(gt=0.0, le=1024.0)]
+Byte = Annotated[int, Meta(ge=0, le=255)]
+
+_MAX_FILE_BYTES: Final = 1 << 16
+
+
+class Resize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a frame of any size becomes one of the size that the model takes.
+
+    Parameters
+    ----------
+    mode
+        ``squash`` stretches the whole frame to `size`; ``shortest-side+center-crop`` scales the
+        shorter side to `size` and leaves the cut to `PreprocessSpec.crop`; ``letterbox`` keeps
+        the aspect ratio and fills the rest of `size`.
+    size
+        ``(height, width)`` in pixels; one number, the shorter side, for
+        ``shortest-side+center-crop``.
+    filter
+        Pillow's filter of that name.
+    antialias
+        True widens the filter when shrinking, as Pillow always does, and with it torchvision and
+        timm. False samples at its native width, as TensorFlow's ``tf.image.resize`` and OpenCV
+        do: only for models that were trained that way.
+    fill
+        Grey level 0..255 around a letterboxed frame (114 is YOLO's).
+    """
+
+    mode: Mode
+    size: Size | Pixels
+    filter: Filter = "bilinear"
+    antialias: bool = True
+    fill: Byte = 114
+
+    def __post_init__(self) -> None:
+        one_number = isinstance(self.size, int)
+        if one_number != (self.mode == "shortest-side+center-crop"):
+            wanted = "one number" if not one_number else "[height, width]"
+            raise ValueError(f"resize mode `{self.mode}` takes a size of {wanted}")
+
+
+class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything between a frame and the model's input tensor.
+
+    The pixels after `resize` and `crop` are exactly Pillow's, uint8; then each becomes
+    ``(pixel - mean) / std``.
+
+    Parameters
+    ----------
+    resize
+        How the frame gets the model's size.
+    crop
+        ``(height, width)`` of a centre crop after resizing, or None.
+    color
+        Order of the colour channels that the model takes; frames come as BGR.
+    mean, std
+        Per channel in the model's colour order, in units of 0..255.
+    layout
+        ``nchw`` or ``nhwc``.
+    dtype
+        Of the tensor that the model takes.
+    """
+
+    resize: Resize
+    crop: Size | None = None
+    color: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[Level, Level, Level] = (0.0, 0.0, 0.0)
+    std: tuple[Deviation, Deviation, Deviation] = (1.0, 1.0, 1.0)
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+
+    def __post_init__(self) -> None:
+        shortest_side = isinstance(self.resize.size, int)
+        if shortest_side and self.crop is None:
+            raise ValueError("resize mode `shortest-side+center-crop` needs `crop`")
+        if self.crop is not None:
+            height, width = self.resized_limits
+            if self.crop[0] > height or self.crop[1] > width:
+                raise ValueError(f"crop {list(self.crop)} is larger than the resized frame")
+        if self.dtype == "uint8" and (self.mean, self.std) != ((0.0,) * 3, (1.0,) * 3):
+            raise ValueError("dtype `uint8` takes pixels as they are: leave out mean and std")
+
+    @property
+    def resized_limits(self) -> tuple[int, int]:
+        """Smallest (height, width) that a resized frame can have."""
+        size = self.resize.size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(height, width) of the tensor."""
+        return (self.crop[0], self.crop[1]) if self.crop is not None else self.resized_limits
+
+    @property
+    def tensor_shape(self) -> tuple[int, int, int]:
+        """Shape of one image's tensor: (3, H, W) or (H, W, 3)."""
+        height, width = self.output_size
+        return (3, height, width) if self.layout == "nchw" else (height, width, 3)
+
+
+_IMAGENET_MEAN = (123.675, 116.28, 103.53)
+_IMAGENET_STD = (58.395, 57.12, 57.375)
+_HALF = (127.5, 127.5, 127.5)
+
+
+def _shortest_side(
+    short: int, crop: int, filter_name: Filter, mean: tuple[float, ...], std: tuple[float, ...]
+) -> PreprocessSpec:
+    return PreprocessSpec(
+        resize=Resize(mode="shortest-side+center-crop", size=short, filter=filter_name),
+        crop=(crop, crop),
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+    )
+
+
+def _keras(mean: tuple[float, ...], std: tuple[float, ...], color: str) -> PreprocessSpec:
+    return msgspec.convert(
+        {
+            "resize": {"mode": "squash", "size": [224, 224], "antialias": False},
+            "color": color,
+            "mean": mean,
+            "std": std,
+            "layout": "nhwc",
+        },
+        PreprocessSpec,
+    )
+
+
+def presets() -> dict[str, PreprocessSpec]:
+    """Return the preprocessing that well-known training libraries evaluate with, by name.
+
+    Sources: torchvision's classification presets (256 -> 224, bilinear), timm's default
+    configuration (crop 0.875, bicubic), ``keras.applications.imagenet_utils.preprocess_input``
+    (modes ``tf`` and ``caffe``), TF-slim's Inception evaluation (299), OpenAI CLIP (bicubic 224).
+    """
+    return {
+        "torchvision": _shortest_side(256, 224, "bilinear", _IMAGENET_MEAN, _IMAGENET_STD),
+        "timm": _shortest_side(256, 224, "bicubic", _IMAGENET_MEAN, _IMAGENET_STD),
+        "inception": _shortest_side(342, 299, "bilinear", _HALF, _HALF),
+        "clip": _shortest_side(
+            224,
+            224,
+            "bicubic",
+            (122.7709383, 116.7460125, 104.09373615),
+            (68.5005327, 66.6321579, 70.32316305),
+        ),
+        "keras-tf": _keras(_HALF, _HALF, "rgb"),
+        "keras-caffe": _keras((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), "bgr"),
+    }
+
+
+def parse_preprocess(text: str, *, where: str = "preprocessing") -> PreprocessSpec:
+    """Read a specification from TOML text with a ``[preprocess]`` table.
+
+    Raises
+    ------
+    PreprocessError
+        The text is not TOML, or a key is unknown, missing or out of its range.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PreprocessError(f"{where} is not TOML: {error}") from error
+    table = document.get("preprocess")
+    if not isinstance(table, dict) or set(document) != {"preprocess"}:
+        raise PreprocessError(f"{where} must hold one table named [preprocess]")
+    return _convert(table, where)
+
+
+def load_preprocess(source: str | Path) -> PreprocessSpec:
+    """Return a preset by its name, or read a TOML file.
+
+    Raises
+    ------
+    PreprocessError
+        Neither a preset nor a readable file, or its content can't be followed.
+    """
+    known = presets()
+    if str(source) in known:
+        return known[str(source)]
+    path = Path(source)
+    if not path.is_file():
+        raise PreprocessError(
+            f"`{source}` is neither a preset ({', '.join(known)}) nor a TOML file that exists"
+        )
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+        text = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PreprocessError(f"can't read {path} as text: {error}") from error
+    if len(data) > _MAX_FILE_BYTES:
+        raise PreprocessError(f"{path} is over {_MAX_FILE_BYTES} bytes: not a preprocessing file")
+    return parse_preprocess(text, where=str(path))
+
+
+def with_input(spec: PreprocessSpec, *, height: int, width: int, layout: str) -> PreprocessSpec:
+    """Fit `spec` to a model's input: its layout and, for a preset, its size.
+
+    A spec whose output already has the model's size only gets the layout. Otherwise the resize
+    keeps its proportion to the crop (256:224 becomes 293:256 for a 256-pixel model).
+    """
+    fields: dict[str, Any] = msgspec.to_builtins(spec)
+    fields["layout"] = layout
+    if spec.output_size != (height, width):
+        if isinstance(spec.resize.size, int) and spec.crop is not None:
+            ratio = spec.resize.size / min(spec.crop)
+            fields["resize"]["size"] = max(height, width, round(min(height, width) * ratio))
+            fields["crop"] = [height, width]
+        else:
+            fields["resize"]["size"] = [height, width]
+            fields["crop"] = None
+    return _convert(fields, "preprocessing")
+
+
+def _convert(fields: object, where: str) -> PreprocessSpec:
+    try:
+        return msgspec.convert(fields, PreprocessSpec)
+    except msgspec.ValidationError as error:
+        raise PreprocessError(f"{where}: {error}") from error
