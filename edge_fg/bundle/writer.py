@@ -1,0 +1,125 @@
+"""Writing a bundle: whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_fg.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, format_manifest
+from edge_fg.errors import OutputError
+from edge_fg.files import opened_atomically, sync_folder, write_atomically
+
+
+def check_output(output: Path) -> None:
+    """Find out before long work whether a bundle could be written to `output`.
+
+    Raises
+    ------
+    OutputError
+        The folder is missing or can't be written, or `output` is something else than a bundle.
+    """
+    parent = output.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(f"can't write {output}: there is no folder {parent}")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"can't write {output}: {error.strerror}") from error
+    if output.is_symlink() or (output.exists() and not _is_ours(output)):
+        raise OutputError(f"{output} exists and is not a bundle: move it away or choose another")
+
+
+def write_bundle(
+    output: Path,
+    files: dict[str, bytes],
+    make_manifest: Callable[[dict[str, FileEntry]], Manifest],
+) -> Manifest:
+    """Write a bundle directory, or a .zip if `output` ends so.
+
+    An older bundle of that name is replaced only when the new one is complete.
+
+    Parameters
+    ----------
+    output
+        Where to.
+    files
+        Content of every file but the manifest, by name.
+    make_manifest
+        Given size and hash of each file, returns the manifest.
+
+    Raises
+    ------
+    OutputError
+        Nothing could be written; `output` is as it was.
+    """
+    check_output(output)
+    entries = {
+        name: FileEntry(hashlib.sha256(data).hexdigest(), len(data))
+        for name, data in sorted(files.items())
+    }
+    manifest = make_manifest(entries)
+    content = {**files, MANIFEST_NAME: format_manifest(manifest)}
+    if output.suffix == ".zip":
+        _write_zip(output, content)
+    else:
+        _write_folder(output, content)
+    return manifest
+
+
+def _write_zip(output: Path, content: dict[str, bytes]) -> None:
+    with (
+        opened_atomically(output) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, data in sorted(content.items()):
+            # A fixed time keeps two builds of the same thing byte-identical.
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+
+
+def _write_folder(output: Path, content: dict[str, bytes]) -> None:
+    parent = output.absolute().parent
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
+    except OSError as error:
+        raise OutputError(f"can't write {output}: {error.strerror}") from error
+    old = temporary / "old"
+    try:
+        fresh = temporary / "new"
+        fresh.mkdir()
+        for name, data in content.items():
+            write_atomically(fresh / name, data)
+        _swap(fresh, output, old)
+        sync_folder(parent)
+    except OSError as error:
+        raise OutputError(f"can't write {output}: {error.strerror or error}") from error
+    finally:
+        # Should putting the old bundle back have failed, it stays where it can be found.
+        if output.exists() or not old.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(fresh: Path, output: Path, old: Path) -> None:
+    """Put `fresh` in the place of `output`; if that fails, what was there comes back."""
+    replacing = output.exists()
+    if replacing:
+        output.rename(old)
+    try:
+        fresh.rename(output)
+    except BaseException:
+        if replacing:
+            old.rename(output)
+        raise
+
+
+def _is_ours(output: Path) -> bool:
+    if output.is_dir():
+        return (output / MANIFEST_NAME).is_file() or not any(output.iterdir())
+    if not zipfile.is_zipfile(output):
+        return False
+    with zipfile.ZipFile(output) as archive:
+        return MANIFEST_NAME in archive.namelist()

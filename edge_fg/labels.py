@@ -1,0 +1,202 @@
+"""What each class of a model is called, and where it stands in the tree of life."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from edge_fg.errors import LabelsError
+
+_MAX_BYTES = 32 << 20
+_MAX_CLASSES = 1_000_000
+_COLUMNS = ("common_name", "class", "order", "family", "genus", "species", "uuid")
+# "Athene cunicularia (Burrowing Owl)": genus, specific epithet, perhaps a subspecies, then a name.
+_BINOMIAL = re.compile(
+    r"(?P<genus>[A-Z][a-z]+) (?P<species>[a-z][a-z-]+)(?: [a-z-]+)? \((?P<common>.+)\)"
+)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class.
+
+    Parameters
+    ----------
+    index
+        Position in the model's output.
+    label
+        The name that predictions carry, as the user wrote it.
+    common_name, class_, order, family, genus, species, uuid
+        Empty where unknown; `species` is the specific epithet alone.
+    """
+
+    index: int
+    label: str
+    common_name: str = ""
+    class_: str = ""
+    order: str = ""
+    family: str = ""
+    genus: str = ""
+    species: str = ""
+    uuid: str = ""
+
+    def is_sibling_of(self, other: Label) -> bool:
+        """Whether both are different classes of one known genus."""
+        return self.index != other.index and self.genus != "" and self.genus == other.genus
+
+
+class Labels(Sequence[Label]):
+    """The classes of a model in the order of its output.
+
+    Parameters
+    ----------
+    labels
+        Their indices must be 0, 1, 2, ... in order.
+
+    Raises
+    ------
+    LabelsError
+        There are none, an index is missing or given twice, or a label is empty.
+    """
+
+    def __init__(self, labels: Sequence[Label]) -> None:
+        if not labels:
+            raise LabelsError("no labels were found: one is needed for each class")
+        for position, label in enumerate(labels):
+            if label.index != position:
+                raise LabelsError(
+                    f"label `{label.label}` has index {label.index} where {position} was expected:"
+                    " indices must run from 0 without a gap"
+                )
+            if not label.label.strip():
+                raise LabelsError(f"the label of class {position} is empty")
+        self._labels = tuple(labels)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __iter__(self) -> Iterator[Label]:
+        return iter(self._labels)
+
+    @overload
+    def __getitem__(self, index: int) -> Label: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Label, ...]: ...
+    def __getitem__(self, index: int | slice) -> Label | tuple[Label, ...]:
+        return self._labels[index]
+
+    @property
+    def names(self) -> list[str]:
+        """The label of each class."""
+        return [label.label for label in self._labels]
+
+    def to_csv(self) -> str:
+        """Return the content of a bundle's ``labels.csv``."""
+        used = [c for c in _COLUMNS if any(getattr(x, _attribute(c)) for x in self._labels)]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["index", "label", *used])
+        for label in self._labels:
+            row = [getattr(label, _attribute(column)) for column in used]
+            writer.writerow([label.index, label.label, *row])
+        return text.getvalue()
+
+
+def read_labels(path: Path, *, classes: int | None = None) -> Labels:
+    """Read labels from a file.
+
+    Three forms are known: CSV with a header that holds at least ``label`` (and, where given,
+    ``index`` and taxonomy columns); SpeciesNet's seven parts
+    ``uuid;class;order;family;genus;species;common`` a line; any other text, one label a line,
+    where ``Genus species (Common name)`` is understood.
+
+    Parameters
+    ----------
+    path
+        The file, UTF-8.
+    classes
+        How many classes the model has; None skips that check.
+
+    Raises
+    ------
+    LabelsError
+        The file is missing, not UTF-8, malformed, or its number of labels is not `classes`.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise LabelsError(f"can't read labels from {path}: {error.strerror}") from error
+    labels = parse_labels(data, where=str(path))
+    if classes is not None and len(labels) != classes:
+        raise LabelsError(
+            f"{path} holds {len(labels)} labels but the model has {classes} classes: "
+            "give one label for each class, in the order of the model's output"
+        )
+    return labels
+
+
+def parse_labels(data: bytes, *, where: str = "labels") -> Labels:
+    """Parse the content of a label file; see `read_labels`."""
+    if len(data) > _MAX_BYTES:
+        raise LabelsError(f"{where} is larger than {_MAX_BYTES >> 20} MB: not a label file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelsError(f"{where} is not UTF-8 text (byte {error.start})") from error
+    lines = text.splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if len(lines) > _MAX_CLASSES:
+        raise LabelsError(f"{where} has more than {_MAX_CLASSES} lines: not a label file")
+    header = [cell.strip() for cell in lines[0].split(",")] if lines else []
+    if "label" in header:
+        return Labels(_parse_csv(text, where))
+    if lines and all(line.count(";") == 6 for line in lines):
+        return Labels([_from_speciesnet(i, line) for i, line in enumerate(lines)])
+    return Labels([_from_line(i, line) for i, line in enumerate(lines)])
+
+
+def _parse_csv(text: str, where: str) -> list[Label]:
+    labels: list[Label] = []
+    try:
+        for row in csv.DictReader(io.StringIO(text), strict=True, skipinitialspace=True):
+            if None in row or None in row.values():
+                raise LabelsError(f"{where}: row {len(labels) + 1} has not as many cells as header")
+            index = row.get("index", str(len(labels)))
+            if not index.strip().isdecimal():
+                raise LabelsError(f"{where}: `{index}` is not a class index")
+            taxonomy = {_attribute(column): (row.get(column) or "").strip() for column in _COLUMNS}
+            labels.append(Label(int(index), row["label"].strip(), **taxonomy))
+    except csv.Error as error:
+        raise LabelsError(f"{where} is not valid CSV: {error}") from error
+    return sorted(labels, key=lambda label: label.index)
+
+
+def _from_speciesnet(index: int, line: str) -> Label:
+    uuid, class_, order, family, genus, species, common = (part.strip() for part in line.split(";"))
+    name = common or " ".join(filter(None, (genus, species))) or family or order or class_ or uuid
+    return Label(index, name, common, class_, order, family, genus.capitalize(), species, uuid)
+
+
+def _from_line(index: int, line: str) -> Label:
+    label = line.strip()
+    match = _BINOMIAL.fullmatch(label)
+    if match is None:
+        return Label(index, label)
+    return Label(
+        index,
+        label,
+        common_name=match["common"],
+        genus=match["genus"],
+        species=match["species"],
+    )
+
+
+def _attribute(column: str) -> str:
+    return "class_" if column == "class" else column
