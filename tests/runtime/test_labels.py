@@ -1,0 +1,89 @@
+"""Labels in the forms that people have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_fg.errors import LabelsError
+from edge_fg.labels import Label, Labels, parse_labels, read_labels
+
+
+def test_binomials_are_understood(tmp_path: Path):
+    path = tmp_path / "labels.txt"
+    path.write_text("Athene cunicularia (Burrowing Owl)\nAthene noctua (Little Owl)\nbackground\n")
+    labels = read_labels(path, classes=3)
+    assert labels[0].label == "Athene cunicularia (Burrowing Owl)"
+    assert (labels[0].genus, labels[0].species) == ("Athene", "cunicularia")
+    assert labels[0].common_name == "Burrowing Owl"
+    assert labels[0].is_sibling_of(labels[1])
+    assert not labels[0].is_sibling_of(labels[2])
+    assert not labels[2].is_sibling_of(labels[2])
+
+
+def test_speciesnet_lines_are_understood():
+    line = "aa-1;aves;strigiformes;strigidae;athene;noctua;little owl"
+    label = parse_labels(line.encode())[0]
+    assert (label.uuid, label.family, label.genus) == ("aa-1", "strigidae", "Athene")
+    assert label.label == "little owl"
+
+
+def test_csv_in_any_order_with_quotes():
+    text = 'label,index,class\n"Tit, Great",1,aves\nOwl,0,aves\n'
+    labels = parse_labels(text.encode())
+    assert labels.names == ["Owl", "Tit, Great"]
+    assert labels[1].class_ == "aves"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no labels"),
+        ("label,index\nowl,0\ntit,2\n", "without a gap"),
+        ("label,index\nowl,0\ntit,0\n", "without a gap"),
+        ("label,index\nowl,x\n", "class index"),
+        ("label,index\nowl\n", "cells"),
+        ("owl\n\ntit\n", "empty"),
+    ],
+)
+def test_wrong_labels_say_what_is_wrong(text, said):
+    with pytest.raises(LabelsError) as caught:
+        parse_labels(text.encode())
+    assert said in str(caught.value)
+
+
+def test_a_wrong_number_names_both(tmp_path: Path):
+    path = tmp_path / "labels.txt"
+    path.write_text("owl\ntit\n")
+    with pytest.raises(LabelsError, match=r"2 labels but the model has 3"):
+        read_labels(path, classes=3)
+
+
+def test_missing_and_binary_files(tmp_path: Path):
+    with pytest.raises(LabelsError, match="can't read"):
+        read_labels(tmp_path / "none.txt")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00owl")
+    with pytest.raises(LabelsError, match="UTF-8"):
+        read_labels(tmp_path / "binary")
+
+
+names = st.text(
+    st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=30
+).map(str.strip).filter(bool)
+
+
+@given(st.lists(st.tuples(names, names), min_size=1, max_size=20))
+def test_what_is_written_is_what_is_read(pairs):
+    labels = Labels([Label(i, name, genus=genus) for i, (name, genus) in enumerate(pairs)])
+    assert list(parse_labels(labels.to_csv().encode())) == list(labels)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_labels_or_an_error_of_ours(data):
+    try:
+        assert len(parse_labels(data)) > 0
+    except LabelsError as error:
+        assert "\n" not in str(error)
