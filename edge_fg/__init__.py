@@ -1,4 +1,26 @@
-"""edge_fg: fine-grained image recognition on edge devices."""
+"""edge_fg: fine-grained image recognition on edge devices.
+
+>>> import edge_fg
+>>> classifier = edge_fg.load("birds.edgefg")
+>>> prediction = classifier(frame)  # (H, W, 3) uint8 BGR
+>>> prediction.label, prediction.confidence
+"""
 
 from edge_fg._version import __version__
+from edge_fg.bundle import Bundle
+from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess import PreprocessSpec
+from edge_fg.recognition.classifier import Classifier, load
+from edge_fg.recognition.prediction import Answer, Latency, Prediction
+
+__all__ = [
+    "Answer",
+    "Bundle",
+    "Classifier",
+    "EdgeFGError",
+    "Latency",
+    "Prediction",
+    "PreprocessSpec",
+    "__version__",
+    "load",
+]

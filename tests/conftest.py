@@ -5,7 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from edge_fg.bundle import write_bundle
+from edge_fg.bundle.manifest import (
+    SCHEMA_VERSION,
+    FileEntry,
+    LabelsEntry,
+    Manifest,
+    OutputSpec,
+    TensorSpec,
+    VariantEntry,
+)
+from edge_fg.labels import Label, Labels
+from edge_fg.preprocess import PreprocessSpec, Resize
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -23,3 +37,87 @@ def data_dir() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("real models and photographs are absent (set EDGE_FG_DATA)")
     return folder
+
+
+TINY_LABELS = [
+    Label(0, "Burrowing Owl", genus="Athene", species="cunicularia"),
+    Label(1, "Little Owl", genus="Athene", species="noctua"),
+    Label(2, "Great Tit", genus="Parus", species="major"),
+    Label(3, "background"),
+]
+
+
+def make_tiny_model(classes: int = 4, size: int = 16, seed: int = 0) -> bytes:
+    """A small convolutional classifier with logits, as an ONNX file's content."""
+    onnx = pytest.importorskip("onnx")
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w1": rng.normal(0, 0.3, (16, 3, 3, 3)),
+        "b1": rng.normal(0, 0.1, 16),
+        "w2": rng.normal(0, 0.2, (32, 16, 3, 3)),
+        "b2": rng.normal(0, 0.1, 32),
+        "w3": rng.normal(0, 0.5, (32, classes)),
+        "b3": rng.normal(0, 0.1, classes),
+    }
+    model = onnx.parser.parse_model(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        tiny (float[N,3,{size},{size}] image) => (float[N,{classes}] logits)
+        {{
+            c1 = Conv<pads=[1,1,1,1], strides=[2,2]>(image, w1, b1)
+            r1 = Relu(c1)
+            c2 = Conv<pads=[1,1,1,1], strides=[2,2]>(r1, w2, b2)
+            r2 = Relu(c2)
+            p = GlobalAveragePool(r2)
+            f = Flatten(p)
+            logits = Gemm(f, w3, b3)
+        }}
+        """
+    )
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(value.astype(np.float32), name)
+        for name, value in weights.items()
+    )
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def tiny_manifest(entries: dict[str, FileEntry]) -> Manifest:
+    """The manifest of the bundle that `tiny_bundle` writes."""
+    graph = entries["model.fp32.onnx"].sha256
+    return Manifest(
+        schema=SCHEMA_VERSION,
+        name="tiny",
+        files=entries,
+        input=TensorSpec("image", ("N", 3, 16, 16), "float32"),
+        outputs=(OutputSpec("logits", "logits", ("N", 4)),),
+        preprocess=PreprocessSpec(Resize("squash", (16, 16)), mean=(128,) * 3, std=(64,) * 3),
+        labels=LabelsEntry("labels.csv", 4),
+        variants={"fp32": VariantEntry("model.fp32.onnx", graph)},
+        calibration=None,
+        provenance={},
+    )
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path) -> Path:
+    """A small valid bundle folder with the labels `TINY_LABELS`."""
+    output = tmp_path / "tiny.edgefg"
+    files = {
+        "model.fp32.onnx": make_tiny_model(),
+        "labels.csv": Labels(TINY_LABELS).to_csv().encode(),
+    }
+    write_bundle(output, files, tiny_manifest)
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> bytes:
+    """See `make_tiny_model`."""
+    return make_tiny_model()
+
+
+@pytest.fixture
+def frame() -> np.ndarray:
+    """A frame of noise, 40 x 60."""
+    return np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)

@@ -70,9 +70,11 @@ def test_missing_and_binary_files(tmp_path: Path):
         read_labels(tmp_path / "binary")
 
 
-names = st.text(
-    st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=30
-).map(str.strip).filter(bool)
+names = (
+    st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=30)
+    .map(str.strip)
+    .filter(bool)
+)
 
 
 @given(st.lists(st.tuples(names, names), min_size=1, max_size=20))

@@ -27,7 +27,9 @@ def random_frame(height: int, width: int, seed: int) -> np.ndarray:
 def pillow_resize(rgb: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
     kernel = getattr(Image.Resampling, name.upper())
     picture = Image.fromarray(rgb)
-    return np.asarray(picture.resize((width, picture.height), kernel).resize((width, height), kernel))
+    return np.asarray(
+        picture.resize((width, picture.height), kernel).resize((width, height), kernel)
+    )
 
 
 def torchvision_center_crop(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -160,7 +162,7 @@ def test_toml_form(tmp_path: Path):
     path.write_text(
         '[preprocess]\ncolor = "rgb"\n'
         'resize = { mode = "squash", size = [224, 224], filter = "bilinear" }\n'
-        "mean = [128, 128, 128]\nstd = [128, 128, 128]\nlayout = \"nchw\"\n"
+        'mean = [128, 128, 128]\nstd = [128, 128, 128]\nlayout = "nchw"\n'
     )
     spec = load_preprocess(path)
     assert spec.tensor_shape == (3, 224, 224)

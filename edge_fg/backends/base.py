@@ -1,0 +1,87 @@
+"""What every backend does: frames in, the model's outputs out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.bundle import Precision
+from edge_fg.errors import ImageError
+
+Region = tuple[int, int, int, int]
+"""Part of a frame: (x, y, width, height) in pixels, wholly inside it."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the model answered for N frames.
+
+    Parameters
+    ----------
+    tensors
+        By the output's name; each float32 with N as first axis.
+    preprocess_ms, inference_ms
+        Milliseconds that the N frames took together.
+    """
+
+    tensors: dict[str, NDArray[np.float32]]
+    preprocess_ms: float
+    inference_ms: float
+
+
+class Backend(Protocol):
+    """Executes one variant of a bundle. Safe to call from several threads."""
+
+    @property
+    def name(self) -> str:
+        """Return its name on the command line."""
+        ...
+
+    @property
+    def precision(self) -> Precision:
+        """Return the variant that it executes."""
+        ...
+
+    def infer(
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        regions: Sequence[Region | None] | None = None,
+    ) -> Outputs:
+        """Return the model's outputs for each frame, or for one region of each.
+
+        Raises
+        ------
+        ImageError
+            A frame or region can't be used.
+        BackendError
+            The model could not be executed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the backend holds; it can't be used afterwards."""
+        ...
+
+
+def cut(frame: NDArray[np.uint8], region: Region | None) -> NDArray[np.uint8]:
+    """Return the part of `frame` (H, W, 3) that `region` names, without copying.
+
+    Raises
+    ------
+    ImageError
+        The region is empty or reaches outside the frame.
+    """
+    if region is None:
+        return frame
+    x, y, width, height = region
+    if x < 0 or y < 0 or width < 1 or height < 1:
+        raise ImageError(f"region {region} must be (x, y, width, height) with x, y >= 0, sides > 0")
+    if x + width > frame.shape[1] or y + height > frame.shape[0]:
+        raise ImageError(
+            f"region {region} reaches outside the frame of {frame.shape[1]} x {frame.shape[0]}"
+        )
+    return frame[y : y + height, x : x + width]

@@ -1,0 +1,1 @@
+"""From the model's outputs to an answer."""

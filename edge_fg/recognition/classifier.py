@@ -1,0 +1,170 @@
+"""The classifier that programs embed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.backends.base import Backend, Outputs, Region
+from edge_fg.backends.select import Choice, choose, open_backend
+from edge_fg.bundle import Bundle
+from edge_fg.bundle.manifest import OutputSpec
+from edge_fg.errors import BackendError, ImageError
+from edge_fg.images import as_frame
+from edge_fg.labels import Labels
+from edge_fg.recognition.prediction import Latency, Prediction
+
+_LOGGER = logging.getLogger("edge_fg")
+
+
+class Classifier:
+    """Names what is on a frame. Safe to share between threads; one a process is enough.
+
+    Usually made by `edge_fg.load`.
+
+    Parameters
+    ----------
+    backend
+        Executes the model.
+    scores
+        The output that probabilities are read from.
+    labels
+        The classes.
+    choice
+        Which backend and variant were chosen, and why.
+    """
+
+    def __init__(
+        self, backend: Backend, scores: OutputSpec, labels: Labels, choice: Choice
+    ) -> None:
+        self._backend = backend
+        self._scores = scores
+        self.labels = labels
+        self.choice = choice
+
+    def __call__(self, frame: NDArray[np.uint8], region: Region | None = None) -> Prediction:
+        """Return what the model says of one frame.
+
+        Parameters
+        ----------
+        frame
+            (H, W, 3) uint8 BGR, as OpenCV gives it, of any size.
+        region
+            (x, y, width, height) in pixels: look only at this part.
+
+        Raises
+        ------
+        ImageError
+            The frame or the region can't be used.
+        BackendError
+            The model could not be executed.
+        """
+        return self.batch([frame], [region])[0]
+
+    def batch(
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        regions: Sequence[Region | None] | None = None,
+    ) -> list[Prediction]:
+        """Return what the model says of each frame; see `__call__`.
+
+        Several regions of one frame: give the frame as often.
+
+        Raises
+        ------
+        ImageError
+            A frame or region can't be used, or there are not as many regions as frames.
+        BackendError
+            The model could not be executed.
+        """
+        if not frames:
+            return []
+        started = time.perf_counter()
+        checked = [as_frame(frame) for frame in frames]
+        if regions is not None and len(regions) != len(frames):
+            raise ImageError(f"{len(frames)} frames came with {len(regions)} regions")
+        outputs = self._backend.infer(checked, regions)
+        probabilities = self._probabilities(outputs)
+        latency = Latency(
+            outputs.preprocess_ms, outputs.inference_ms, 1e3 * (time.perf_counter() - started)
+        )
+        return [Prediction(row, self.labels, latency) for row in probabilities]
+
+    def _probabilities(self, outputs: Outputs) -> NDArray[np.float32]:
+        scores = outputs.tensors[self._scores.name]
+        if not np.isfinite(scores).all():
+            raise BackendError(
+                f"the {self.choice.precision} model gave NaN or infinity: "
+                "run the fp32 variant, and rebuild the bundle with a budget"
+            )
+        return softmax(scores) if self._scores.kind == "logits" else scores
+
+    def close(self) -> None:
+        """Release the model; the classifier can't be used afterwards."""
+        self._backend.close()
+
+    def __enter__(self) -> Classifier:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def load(
+    bundle: str | os.PathLike[str] | Bundle,
+    *,
+    backend: str | None = None,
+    precision: str | None = None,
+    threads: int = 0,
+) -> Classifier:
+    """Open a bundle and return a classifier that runs on the best backend of this machine.
+
+    Parameters
+    ----------
+    bundle
+        Path of a bundle (directory or .zip), or an opened one.
+    backend
+        ``tensorrt``, ``tensorrt-rtx`` or ``onnxruntime``; None takes the first that works, and
+        ``classifier.choice.reason`` says why.
+    precision
+        ``fp32``, ``fp16``, ``int8`` or ``int8-fp16``; None takes what is best on that backend.
+    threads
+        CPU threads for one inference; 0 takes as many as there are cores.
+
+    Raises
+    ------
+    BundleError
+        The bundle can't be used.
+    BackendError
+        No backend can run it here.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+    choice = choose(opened, backend, precision)
+    _LOGGER.info("%s runs on %s: %s", opened.path, choice.backend, choice.reason)
+    return Classifier(
+        open_backend(opened, choice, threads=threads),
+        opened.manifest.scores,
+        opened.labels(),
+        choice,
+    )
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the softmax of each row, computed in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float32] = (shifted / shifted.sum(axis=1, keepdims=True)).astype(
+        np.float32
+    )
+    return probabilities

@@ -1,0 +1,73 @@
+"""One answer of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.labels import Labels
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One class with its confidence 0..1."""
+
+    index: int
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds that an answer took; frames of one batch share them."""
+
+    preprocess_ms: float
+    inference_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one frame.
+
+    Parameters
+    ----------
+    probabilities
+        (classes,) float32, summing to 1. Read-only.
+    labels
+        The classes.
+    latency
+        How long it took.
+    """
+
+    probabilities: NDArray[np.float32] = field(repr=False)
+    labels: Labels = field(repr=False)
+    latency: Latency
+    index: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.probabilities.flags.writeable = False
+        object.__setattr__(self, "index", int(np.argmax(self.probabilities)))
+
+    @property
+    def label(self) -> str:
+        """Return the label of the likeliest class."""
+        return self.labels[self.index].label
+
+    @property
+    def confidence(self) -> float:
+        """Return the probability of the likeliest class, 0..1."""
+        return float(self.probabilities[self.index])
+
+    def top(self, k: int = 5) -> list[Answer]:
+        """Return the `k` likeliest classes (all, if there are fewer), the likeliest first.
+
+        Equal probabilities stand in the order of their indices, so an answer never depends on
+        the sort.
+        """
+        order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)]
+        return [
+            Answer(int(i), self.labels[int(i)].label, float(self.probabilities[i])) for i in order
+        ]
