@@ -3,7 +3,7 @@
 ::
 
     EdgeFGError                          catch this one to catch all of ours
-    ├── UsageError                       arguments or a configuration file that make no sense
+    ├── UsageError                       arguments or a configuration that make no sense (exit 2)
     │   └── PreprocessError              a preprocessing description that can't be followed
     ├── MissingDependencyError           an optional package is needed; says which extra brings it
     ├── OutputError                      a file can't be written (read-only, full, exists)
@@ -45,6 +45,8 @@ class EdgeFGError(Exception):
 
 class UsageError(EdgeFGError, ValueError):
     """Arguments or a configuration file that make no sense."""
+
+    exit_code = 2
 
 
 class PreprocessError(UsageError):

@@ -33,8 +33,8 @@ def pillow_resize(rgb: np.ndarray, height: int, width: int, name: str) -> np.nda
 
 
 def torchvision_center_crop(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
-    top = int(round((rgb.shape[0] - height) / 2.0))
-    left = int(round((rgb.shape[1] - width) / 2.0))
+    top = round((rgb.shape[0] - height) / 2.0)
+    left = round((rgb.shape[1] - width) / 2.0)
     return rgb[top : top + height, left : left + width]
 
 

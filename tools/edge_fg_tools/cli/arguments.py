@@ -1,0 +1,30 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TypeAlias
+
+from edge_fg.backends.select import BACKENDS
+from edge_fg.bundle import PRECISIONS
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_format(parser: argparse.ArgumentParser, *choices: str) -> None:
+    """Add ``--format``; the first of `choices` is the default."""
+    parser.add_argument("--format", choices=choices, default=choices[0])
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add what `edge_fg.load` can be asked for."""
+    parser.add_argument("--backend", choices=BACKENDS, help="default: the first that works here")
+    parser.add_argument("--precision", choices=PRECISIONS, help="variant; default: the best there")
+
+
+def positive(text: str) -> int:
+    """Parse a whole number above zero."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return number

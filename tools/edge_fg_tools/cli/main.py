@@ -1,0 +1,75 @@
+"""Parsing, dispatch, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+import edge_fg
+from edge_fg.errors import EdgeFGError
+from edge_fg_tools.cli import build, compile_, demo, doctor, evaluate, inspect_, run
+
+_COMMANDS = (build, compile_, inspect_, run, evaluate, doctor, demo)
+_INTERRUPTED = 128 + signal.SIGINT
+_EPILOG = """exit codes: 0 done, 1 a failure told in one line on standard error, 2 wrong usage,
+3 an accuracy budget was not met (no bundle is written)"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parsed = _parser().parse_args(arguments)
+    _log_to_stderr(logging.INFO if parsed.verbose else logging.WARNING)
+    try:
+        code: int = parsed.execute(parsed)
+        sys.stdout.flush()
+    except EdgeFGError as error:
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough. What is still buffered must not raise at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001  a defect of ours: one line all the same
+        if os.environ.get("EDGE_FG_DEBUG"):
+            traceback.print_exc()
+        _complain(
+            f"internal error, {type(error).__name__}: {' '.join(str(error).split())} "
+            "(set EDGE_FG_DEBUG=1 for the details and report them)"
+        )
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-fg",
+        description="Fine-grained image recognition on edge devices.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"edge-fg {edge_fg.__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is chosen and why")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def _log_to_stderr(level: int) -> None:
+    logger = logging.getLogger("edge_fg")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("edge-fg: %(message)s"))
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(level)
+
+
+def _complain(message: str) -> None:
+    print(f"edge-fg: {message}", file=sys.stderr)

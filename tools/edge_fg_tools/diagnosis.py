@@ -1,0 +1,90 @@
+"""What this machine has, what will be used, and why."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import edge_fg
+from edge_fg.backends.plans import PlanCache
+from edge_fg.backends.select import survey
+from edge_fg.cuda.device import find_gpus
+
+# Import name, name on PyPI, what it is for.
+_PACKAGES = (
+    ("numpy", "numpy", "arrays"),
+    ("PIL", "Pillow", "pictures and exact resizing"),
+    ("msgspec", "msgspec", "bundles"),
+    ("cv2", "opencv-python", "cameras and video"),
+    ("onnxruntime", "onnxruntime", "inference on the CPU, calibration"),
+    ("onnx", "onnx", "building bundles"),
+    ("onnxslim", "onnxslim", "simplifying graphs"),
+    ("jinja2", "Jinja2", "reports"),
+    ("rich", "rich", "progress bars"),
+    ("tensorrt", "tensorrt", "plans for Jetson and data-centre GPUs"),
+    ("tensorrt_rtx", "tensorrt-rtx", "plans for RTX GPUs"),
+    ("pycuda", "pycuda", "CUDA preprocessing"),
+)
+
+
+def diagnose() -> dict[str, Any]:
+    """Return facts about this machine as JSON-safe data."""
+    gpus, why_none = find_gpus()
+    surveyed = survey()
+    used = next((candidate.name for candidate in surveyed if candidate.usable), None)
+    return {
+        "edge_fg": edge_fg.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device_model()}",
+        "gpus": [{"name": g.name, "compute_capability": g.compute_capability} for g in gpus],
+        "no_gpu_because": why_none,
+        "packages": [_package(*names) for names in _PACKAGES],
+        "video": _video(),
+        "plan_cache": _plan_cache(),
+        "backends": [
+            {"name": c.name, "usable": c.usable, "reason": c.reason, "used": c.name == used}
+            for c in surveyed
+        ],
+    }
+
+
+def _device_model() -> str:
+    """Return what a board such as a Jetson calls itself, or the operating system."""
+    try:
+        return Path("/proc/device-tree/model").read_text().strip("\0\n ")
+    except OSError:
+        return platform.platform(terse=True)
+
+
+def _package(module: str, name: str, purpose: str) -> dict[str, Any]:
+    try:
+        loaded = import_module(module)
+        version = getattr(loaded, "__version__", None) or metadata.version(name)
+        return {"name": name, "version": str(version), "purpose": purpose, "problem": None}
+    except ImportError as error:
+        problem = "not installed" if getattr(error, "name", None) == module else str(error)
+        return {"name": name, "version": None, "purpose": purpose, "problem": problem}
+
+
+def _video() -> dict[str, Any]:
+    """Return which video back ends this OpenCV was built with."""
+    cv2 = sys.modules.get("cv2")
+    if cv2 is None:
+        return {}
+    text = cv2.getBuildInformation()
+    found = {
+        key: re.search(rf"^\s+{label}:\s+YES", text, re.MULTILINE) is not None
+        for key, label in (("ffmpeg", "FFMPEG"), ("gstreamer", "GStreamer"), ("v4l2", r"v4l/v4l2"))
+    }
+    return {"opencv": str(cv2.__file__), **found}
+
+
+def _plan_cache() -> dict[str, Any]:
+    folder = PlanCache().folder
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return {"folder": str(folder), "writable": os.access(nearest, os.W_OK)}
