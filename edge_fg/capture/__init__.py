@@ -1,0 +1,18 @@
+"""Frames from pictures, videos, cameras, network streams and programs."""
+
+from edge_fg.capture.base import Source
+from edge_fg.capture.frame import Frame
+from edge_fg.capture.opencv import quiet_ffmpeg
+from edge_fg.capture.source import open_source
+from edge_fg.capture.uri import VIDEO_SUFFIXES, SourceDescription, parse_source, redact
+
+__all__ = [
+    "Frame",
+    "Source",
+    "SourceDescription",
+    "VIDEO_SUFFIXES",
+    "open_source",
+    "parse_source",
+    "quiet_ffmpeg",
+    "redact",
+]
