@@ -1,0 +1,290 @@
+"""Drawing answers on frames."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from edge_fg.errors import MissingDependencyError, UsageError
+from edge_fg.images import as_frame
+from edge_fg_tools.video_saver import VideoSaver
+
+if TYPE_CHECKING:
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+__all__ = ["Annotator", "ScoredLabel", "TopAnswers", "VideoSaver"]
+
+_PANEL_RGBA = (14, 17, 20, 184)  # dark enough for white text on snow: contrast over 7 to 1
+_TITLE_RGBA = (255, 255, 255, 255)
+_TEXT_RGBA = (214, 220, 226, 255)
+_TRACK_RGBA = (255, 255, 255, 56)
+_BAR_RGBA = (64, 200, 140, 255)
+_OTHER_BAR_RGBA = (150, 170, 184, 255)
+
+# Sizes relative to the shorter side of the frame, in pixels at least the second number.
+_TITLE_SHARE, _TITLE_MIN = 0.055, 12
+# Share of the frame that a panel may take: of the width where there is plenty, of the height
+# for the list, and of the height at all. A thumbnail with no room for one line stays bare.
+_WIDEST_PANEL = 0.62
+_HIGHEST_LIST = 0.45
+_HIGHEST_PANEL = 0.65
+
+
+class ScoredLabel(Protocol):
+    """One class of an answer."""
+
+    @property
+    def label(self) -> str:
+        """Name to be shown."""
+
+    @property
+    def confidence(self) -> float:
+        """Probability, 0..1."""
+
+
+class TopAnswers(Protocol):
+    """What an annotator needs of a prediction."""
+
+    def top(self, k: int = 5) -> Sequence[ScoredLabel]:
+        """Return the `k` likeliest classes, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Pixels of one panel."""
+
+    title: int
+    text: int
+    pad: int
+    bar: int
+    left: int
+    top: int
+    width: int
+    height: int
+    rows: int
+
+
+class Annotator:
+    """Draws answers on frames: the name, its confidence as a bar, and the runners-up.
+
+    The panel stands in the lower left corner and grows with the frame.
+
+    Parameters
+    ----------
+    top_k
+        Names to show, the first one large. Those for which a small frame has no room are left
+        out; a thumbnail of less than about 50 rows stays bare.
+    font
+        TrueType or OpenType file; None takes the font that comes with Pillow, which has Latin
+        letters only.
+
+    Raises
+    ------
+    UsageError
+        `top_k` is less than 1, or the font can't be read.
+    """
+
+    def __init__(self, *, top_k: int = 3, font: Path | None = None) -> None:
+        if top_k < 1:
+            raise UsageError(f"top_k must be at least 1, not {top_k}")
+        self._top_k = top_k
+        self._font_path = font
+        self._fonts: dict[int, Font] = {}
+        self._font(_TITLE_MIN)
+
+    def __call__(self, frame: NDArray[np.uint8], prediction: TopAnswers) -> NDArray[np.uint8]:
+        """Return a copy of `frame` with the answer drawn on it.
+
+        Parameters
+        ----------
+        frame
+            H x W x 3, uint8, BGR; not changed.
+        prediction
+            Its answer.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            H x W x 3, BGR.
+
+        Raises
+        ------
+        ImageError
+            `frame` is not a frame.
+        """
+        result: NDArray[np.uint8] = as_frame(frame).copy()
+        answers = list(prediction.top(self._top_k))[: self._top_k]
+        layout = self._layout(result.shape[1], result.shape[0], answers)
+        if layout is None:
+            return result
+        window: NDArray[np.uint8] = result[
+            layout.top : layout.top + layout.height, layout.left : layout.left + layout.width
+        ]
+        below = Image.fromarray(np.ascontiguousarray(window[:, :, ::-1])).convert("RGBA")
+        panel = self._panel(layout, answers)
+        drawn = Image.alpha_composite(below, panel).convert("RGB")
+        window[:] = np.asarray(drawn)[:, :, ::-1]
+        return result
+
+    def _layout(self, width: int, height: int, answers: Sequence[ScoredLabel]) -> _Layout | None:
+        short = min(width, height)
+        title = max(round(_TITLE_SHARE * short), _TITLE_MIN)
+        text = max(round(title * 0.62), 10)
+        pad = max(round(title * 0.5), 3)
+        bar = max(round(title * 0.24), 3)
+        margin = round(pad * 0.8) if short >= 160 else 0
+        room_w, room_h = width - 2 * margin, height - 2 * margin
+        head = _head_height(title, pad, bar)
+        if not answers or room_w < 4 * title or head > _HIGHEST_PANEL * height:
+            return None
+        needed = self._needed_width(title, text, answers) + 2 * pad
+        widest = room_w if width < 800 else round(_WIDEST_PANEL * width)
+        row = _row_height(text)
+        room_for_list = min(round(_HIGHEST_LIST * height), room_h) - head - pad // 2
+        rows = min(max(room_for_list // row, 0), len(answers) - 1)
+        panel_height = head + rows * row + (pad // 2 if rows else 0)
+        return _Layout(
+            title=title,
+            text=text,
+            pad=pad,
+            bar=bar,
+            left=margin,
+            top=height - margin - panel_height,
+            width=min(max(round(needed), title * 11), widest, room_w),
+            height=panel_height,
+            rows=rows,
+        )
+
+    def _needed_width(self, title: int, text: int, answers: Sequence[ScoredLabel]) -> float:
+        sizes = [title] + [text] * (len(answers) - 1)
+        return max(
+            (
+                self._font(size).getlength(f"{_clean(answer.label)}{_percent(answer)}") + 2 * title
+                for size, answer in zip(sizes, answers, strict=True)
+            ),
+            default=0.0,
+        )
+
+    def _panel(self, layout: _Layout, answers: Sequence[ScoredLabel]) -> Image.Image:
+        panel = Image.new("RGBA", (layout.width, layout.height), (0, 0, 0, 0))
+        draw = ImageDraw.Draw(panel)
+        radius = layout.pad // 2 if layout.left else 0
+        draw.rounded_rectangle(
+            (0, 0, layout.width - 1, layout.height - 1), radius=radius, fill=_PANEL_RGBA
+        )
+        y = layout.pad
+        self._line(panel, layout, y, layout.title, answers[0], _TITLE_RGBA)
+        y += round(layout.title * 1.35)
+        _draw_bar(panel, layout, y, layout.bar, answers[0].confidence, _BAR_RGBA)
+        y += layout.bar + layout.pad
+        thin = max(layout.bar // 3, 1)
+        for answer in answers[1 : 1 + layout.rows]:
+            self._line(panel, layout, y, layout.text, answer, _TEXT_RGBA)
+            below = y + round(layout.text * 1.3)
+            _draw_bar(panel, layout, below, thin, answer.confidence, _OTHER_BAR_RGBA)
+            y += _row_height(layout.text)
+        return panel
+
+    def _line(
+        self,
+        panel: Image.Image,
+        layout: _Layout,
+        y: int,
+        size: int,
+        answer: ScoredLabel,
+        fill: tuple[int, int, int, int],
+    ) -> None:
+        """Write a name at the left and its confidence at the right of one line."""
+        draw = ImageDraw.Draw(panel)
+        room = layout.width - 2 * layout.pad
+        percent = _percent(answer)
+        percent_width = self._font(size).getlength(percent)
+        if percent_width > 0.5 * room:
+            percent, percent_width = "", 0.0
+        font, name = self._fit(_clean(answer.label), size, room - percent_width - size * 0.6)
+        baseline = y + size
+        right = layout.width - layout.pad
+        draw.text((layout.pad, baseline), name, font=font, fill=fill, anchor="ls")
+        draw.text((right, baseline), percent, font=self._font(size), fill=fill, anchor="rs")
+
+    def _fit(self, name: str, size: int, room: float) -> tuple[Font, str]:
+        """Return the largest font, down to seven tenths, that fits; else cut the name."""
+        for share in (1.0, 0.85, 0.7):
+            font = self._font(max(round(size * share), 9))
+            if font.getlength(name) <= room:
+                return font, name
+        while name and font.getlength(f"{name}…") > room:
+            name = name[:-1].rstrip()
+        return font, f"{name}…" if name else ""
+
+    def _font(self, size: int) -> Font:
+        if size not in self._fonts:
+            self._fonts[size] = _load_font(self._font_path, size)
+        return self._fonts[size]
+
+
+def _clean(label: str) -> str:
+    return " ".join(label.split())
+
+
+def _percent(answer: ScoredLabel) -> str:
+    return f"{100 * answer.confidence:.1f} %"
+
+
+def _head_height(title: int, pad: int, bar: int) -> int:
+    return pad + round(title * 1.35) + bar + pad
+
+
+def _row_height(text: int) -> int:
+    return round(text * 1.9)
+
+
+def _draw_bar(
+    panel: Image.Image,
+    layout: _Layout,
+    y: int,
+    height: int,
+    confidence: float,
+    fill: tuple[int, int, int, int],
+) -> None:
+    left, right = layout.pad, layout.width - layout.pad - 1
+    if y + height > layout.height:
+        return
+    draw = ImageDraw.Draw(panel)
+    radius = height / 2 if height > 3 else 0
+    # Drawing replaces pixels, so the track keeps the panel's darkness instead of its own.
+    draw.rounded_rectangle((left, y, right, y + height - 1), radius=radius, fill=_over_panel())
+    share = min(max(confidence, 0.0), 1.0) if math.isfinite(confidence) else 0.0
+    end = left + round((right - left) * share)
+    if end > left:
+        draw.rounded_rectangle((left, y, end, y + height - 1), radius=radius, fill=fill)
+
+
+def _over_panel() -> tuple[int, int, int, int]:
+    alpha = _TRACK_RGBA[3] / 255
+    red, green, blue = (
+        round(below * (1 - alpha) + over * alpha)
+        for below, over in zip(_PANEL_RGBA[:3], _TRACK_RGBA[:3], strict=True)
+    )
+    return red, green, blue, 225
+
+
+def _load_font(path: Path | None, size: int) -> Font:
+    if path is None:
+        try:
+            return ImageFont.load_default(size=size)
+        # Pillow before 10.1 knows no size; without FreeType there is no scalable font.
+        except (TypeError, ImportError) as error:
+            raise MissingDependencyError("Pillow>=10.1", "build", "write on frames") from error
+    try:
+        return ImageFont.truetype(os.fspath(path), size)
+    except OSError as error:
+        raise UsageError(f"can't read the font {path}: {error}") from error
