@@ -1,0 +1,38 @@
+"""The build report: what answers like FP32, what changed, and what to worry about."""
+
+from edge_fg_tools.report.data import (
+    MAX_CHANGED,
+    MAX_HISTOGRAM_BINS,
+    Answer,
+    BudgetCheck,
+    CalibrationFacts,
+    ChangedAnswer,
+    ModelFacts,
+    PlanFacts,
+    ProofFacts,
+    Report,
+    TensorRange,
+    VariantReport,
+    downsample,
+)
+from edge_fg_tools.report.pictures import thumbnail
+from edge_fg_tools.report.write import report_html, report_json
+
+__all__ = [
+    "MAX_CHANGED",
+    "MAX_HISTOGRAM_BINS",
+    "Answer",
+    "BudgetCheck",
+    "CalibrationFacts",
+    "ChangedAnswer",
+    "ModelFacts",
+    "PlanFacts",
+    "ProofFacts",
+    "Report",
+    "TensorRange",
+    "VariantReport",
+    "downsample",
+    "report_html",
+    "report_json",
+    "thumbnail",
+]

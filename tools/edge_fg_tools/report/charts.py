@@ -1,0 +1,245 @@
+"""Charts as SVG that stands inside a page.
+
+Each function returns one ``<svg>`` element as text. It is built as a tree, so labels are
+escaped by construction and the result is well-formed XML. Colours come from the page by class
+(``same``, ``changed``, ``axis``, ...), so that one chart serves light, dark and paper. There is
+no ``xmlns``: inside HTML none is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+
+from edge_fg_tools.report import words
+from edge_fg_tools.report.data import TensorRange
+from edge_fg_tools.report.verdict import ClassAgreement
+
+MAX_POINTS = 3000
+"""Most points that a scatter draws; changed answers come first."""
+
+_CHANGE_BINS = 21
+
+
+def confidence_scatter(points: Sequence[tuple[float, float, bool]]) -> str:
+    """Draw the variant's confidence against that of FP32, a dot per picture.
+
+    Parameters
+    ----------
+    points
+        ``(confidence of FP32, confidence of the variant, same answer)``, confidences 0..1.
+        Points that are not finite are left out; of more than `MAX_POINTS`, the changed answers
+        and then an even sample of the others are drawn.
+    """
+    left, top, side = 46.0, 8.0, 270.0
+    svg = _svg(330, 326, "Confidence of FP32 and of the variant, a dot per picture")
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, y = left + share * side, top + (1 - share) * side
+        _line(svg, (left, y), (left + side, y), "grid")
+        _line(svg, (x, top), (x, top + side), "grid")
+        _text(svg, (left - 7, y + 4), f"{100 * share:.0f}", anchor="end")
+        _text(svg, (x, top + side + 16), f"{100 * share:.0f}", anchor="middle")
+    _line(svg, (left, top + side), (left + side, top), "diagonal")
+    same, changed = _sampled(points)
+    for name, chosen in (("same", same), ("changed", changed)):
+        group = ET.SubElement(svg, "g", {"class": name})
+        for before, after in chosen:
+            x, y = left + _unit(before) * side, top + (1 - _unit(after)) * side
+            _dot(group, (x, y), square=name == "changed")
+    _text(svg, (left + side / 2, top + side + 38), "FP32 confidence, %", anchor="middle")
+    middle = top + side / 2
+    _text(svg, (12, middle), "variant's confidence, %", anchor="middle", turned=True)
+    return _done(svg)
+
+
+def change_histogram(points: Sequence[tuple[float, float, bool]]) -> str:
+    """Draw how far the confidence in the first answer moved, as stacked bars.
+
+    The axis is symmetric about no change and as wide as the largest change, rounded up to a
+    multiple of 5 percentage points; same and changed answers are stacked.
+
+    Parameters
+    ----------
+    points
+        As for `confidence_scatter`.
+    """
+    changes = [
+        (_unit(after) - _unit(before), same)
+        for before, after, same in points
+        if math.isfinite(before) and math.isfinite(after)
+    ]
+    reach = max((abs(change) for change, _ in changes), default=0.0)
+    reach = max(0.05, math.ceil(reach * 20 - 1e-9) / 20)
+    bars = [[0, 0] for _ in range(_CHANGE_BINS)]
+    for change, same in changes:
+        place = int((change + reach) / (2 * reach) * _CHANGE_BINS)
+        bars[min(place, _CHANGE_BINS - 1)][0 if same else 1] += 1
+    highest = max(sum(bar) for bar in bars) or 1
+    left, top, width, height = 46.0, 18.0, 270.0, 260.0
+    svg = _svg(330, 326, "How far the confidence moved from FP32 to the variant")
+    step = width / _CHANGE_BINS
+    for index, (same_count, changed_count) in enumerate(bars):
+        x, base = left + index * step, top + height
+        for amount, name in ((same_count, "same"), (changed_count, "changed")):
+            if amount:
+                tall = height * amount / highest
+                base -= tall
+                _rect(svg, (x + 0.75, base), (step - 1.5, tall), name)
+    _line(svg, (left, top + height), (left + width, top + height), "axis")
+    _line(svg, (left + width / 2, top), (left + width / 2, top + height), "diagonal")
+    for share, anchor in ((-1.0, "start"), (0.0, "middle"), (1.0, "end")):
+        x = left + (share + 1) / 2 * width
+        label = "0" if share == 0 else f"{100 * share * reach:+.0f}".replace("-", "\N{MINUS SIGN}")
+        _text(svg, (x, top + height + 16), label, anchor=anchor)
+    _text(svg, (left - 7, top + 4), f"{highest:,}", anchor="end")
+    _text(svg, (left - 7, top + height + 4), "0", anchor="end")
+    caption = "change of confidence, percentage points"
+    _text(svg, (left + width / 2, top + height + 38), caption, anchor="middle")
+    return _done(svg)
+
+
+def agreement_bars(classes: Sequence[ClassAgreement]) -> str:
+    """Draw a bar per class: the share of its pictures with the same answer as FP32."""
+    row, left, width = 24.0, 280.0, 240.0
+    svg = _svg(660, max(1, len(classes)) * row + 4, "Agreement with FP32, a bar per class")
+    for index, item in enumerate(classes):
+        y = index * row + 4
+        share = _unit(item.agreement)
+        _text(svg, (left - 10, y + 14), _shortened(item.label, 42), anchor="end", full=item.label)
+        _rect(svg, (left, y + 3), (width, 14), "track")
+        if share > 0:
+            _rect(svg, (left, y + 3), (width * share, 14), "same")
+        note = f"{words.percent(share, 0)} of {words.counted(item.images, 'picture')}"
+        _text(svg, (left + width + 10, y + 14), note)
+    return _done(svg)
+
+
+def range_strip(item: TensorRange) -> str:
+    """Draw one tensor's magnitudes as a small histogram, with its amax and its maximum.
+
+    Bar heights are logarithmic, since a few large values would vanish beside many small ones.
+    What lies beyond amax (and is clipped) has a class of its own.
+    """
+    width, height = 200.0, 32.0
+    amax, maximum = _magnitude(item.amax), _magnitude(item.maximum)
+    limit = _magnitude(item.histogram_limit)
+    reach = max(amax, maximum, limit if any(item.histogram) else 0.0)
+    summary = f"amax {words.number(item.amax)}, maximum {words.number(item.maximum)}"
+    svg = _svg(width, height, summary)
+    _line(svg, (0, height - 3), (width, height - 3), "axis")
+    if reach <= 0:
+        return _done(svg)
+    # Shares of the width first: magnitudes may be so small or large that scaling them overflows.
+    span = width - 2
+    bin_width = limit / reach * span / max(1, len(item.histogram))
+    amax_at, maximum_at = amax / reach * span, maximum / reach * span
+    tallest = max((math.log1p(max(0, count)) for count in item.histogram), default=0.0)
+    kept: list[str] = []
+    clipped: list[str] = []
+    base = height - 3
+    for index, count in enumerate(item.histogram):
+        if count <= 0:
+            continue
+        start, end = index * bin_width, (index + 1) * bin_width
+        top = base - (height - 8) * math.log1p(count) / tallest
+        bar = f"M{start:.1f} {base:g}V{top:.1f}H{end:.1f}V{base:g}Z"
+        (kept if start < amax_at else clipped).append(bar)
+    for name, bars in (("same", kept), ("changed", clipped)):
+        if bars:
+            ET.SubElement(svg, "path", {"class": name, "d": "".join(bars)})
+    _line(svg, (amax_at + 1, 0), (amax_at + 1, height), "amax")
+    _line(svg, (maximum_at + 1, height - 10), (maximum_at + 1, height), "maximum")
+    return _done(svg)
+
+
+def _sampled(
+    points: Sequence[tuple[float, float, bool]],
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    same: list[tuple[float, float]] = []
+    changed: list[tuple[float, float]] = []
+    for before, after, agrees in points:
+        if math.isfinite(before) and math.isfinite(after):
+            (same if agrees else changed).append((before, after))
+    changed = _evenly(changed, MAX_POINTS)
+    return _evenly(same, MAX_POINTS - len(changed)), changed
+
+
+def _evenly(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    if len(points) <= most:
+        return points
+    return [points[index * len(points) // most] for index in range(most)]
+
+
+def _unit(value: float) -> float:
+    return min(1.0, max(0.0, value)) if math.isfinite(value) else 0.0
+
+
+def _magnitude(value: float) -> float:
+    return abs(value) if math.isfinite(value) else 0.0
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _svg(width: float, height: float, summary: str) -> ET.Element:
+    svg = ET.Element(
+        "svg",
+        {
+            "viewBox": f"0 0 {width:g} {height:g}",
+            "width": f"{width:g}",
+            "height": f"{height:g}",
+            "role": "img",
+        },
+    )
+    ET.SubElement(svg, "title").text = words.printable(summary)
+    return svg
+
+
+def _done(svg: ET.Element) -> str:
+    return ET.tostring(svg, encoding="unicode", short_empty_elements=False)
+
+
+def _line(
+    parent: ET.Element, start: tuple[float, float], end: tuple[float, float], name: str
+) -> None:
+    ends = {"x1": start[0], "y1": start[1], "x2": end[0], "y2": end[1]}
+    attributes = {key: f"{value:.5g}" for key, value in ends.items()}
+    ET.SubElement(parent, "line", {"class": name, **attributes})
+
+
+def _rect(
+    parent: ET.Element, corner: tuple[float, float], size: tuple[float, float], name: str
+) -> None:
+    sides = {"x": corner[0], "y": corner[1], "width": size[0], "height": size[1]}
+    attributes = {key: f"{value:.5g}" for key, value in sides.items()}
+    ET.SubElement(parent, "rect", {"class": name, **attributes})
+
+
+def _dot(parent: ET.Element, centre: tuple[float, float], *, square: bool) -> None:
+    # Two shapes, so that the kinds differ without colour.
+    x, y = centre
+    if square:
+        path = f"M{x:.1f} {y - 4.5:.1f}l4.5 4.5l-4.5 4.5l-4.5 -4.5z"
+        ET.SubElement(parent, "path", {"d": path})
+    else:
+        ET.SubElement(parent, "circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "2.6"})
+
+
+def _text(
+    parent: ET.Element,
+    at: tuple[float, float],
+    text: str,
+    *,
+    anchor: str = "start",
+    turned: bool = False,
+    full: str = "",
+) -> None:
+    attributes = {"x": f"{at[0]:.5g}", "y": f"{at[1]:.5g}", "text-anchor": anchor}
+    if turned:
+        attributes["transform"] = f"rotate(-90 {at[0]:.5g} {at[1]:.5g})"
+    element = ET.SubElement(parent, "text", attributes)
+    element.text = words.printable(text)
+    if full and full != text:
+        ET.SubElement(element, "title").text = words.printable(full)
