@@ -1,16 +1,287 @@
-"""Building TensorRT plans."""
+"""Compile an ONNX graph into a plan, with TensorRT or TensorRT-RTX.
+
+The graph says itself which precision each tensor has (FP16 initializers and casts, explicit
+QuantizeLinear / DequantizeLinear): the network is strongly typed, the only mode that
+TensorRT 10.3 to 11.x and TensorRT-RTX have in common.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from typing import Literal
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
-Library = Literal["tensorrt", "tensorrt-rtx"]
+from edge_fg.backends.plans import Plan
+from edge_fg.backends.tensorrt_library import (
+    Library,
+    Message,
+    MessageLog,
+    available,
+    import_library,
+    message_log,
+    title,
+)
+from edge_fg.errors import CompileError, UsageError
+from edge_fg.progress import ProgressCallback, no_progress
+
+__all__ = ["Library", "available", "build_plan"]
+
+_POLL_SECONDS = 0.1
+_QUOTED_CHARACTERS = 300
 
 
-def available(library: Library) -> tuple[bool, str]:
-    """Return whether `library` is installed, and its version or what is missing."""
-    module = library.replace("-", "_")
-    if importlib.util.find_spec(module) is None:
-        return False, f"{module} is not installed"
-    return True, module
+def build_plan(
+    onnx_bytes: bytes,
+    *,
+    library: Library,
+    batch: tuple[int, int, int] = (1, 1, 8),
+    workspace_bytes: int | None = None,
+    progress: ProgressCallback = no_progress,
+    builder_optimization_level: int | None = None,
+) -> Plan:
+    """Compile a graph; Ctrl-C stops the build.
+
+    The build runs in a thread of its own and `progress` is called in the caller's; whatever
+    the caller's thread raises meanwhile (KeyboardInterrupt, or an error of `progress`)
+    cancels the build and is raised again when it has ended. TensorRT uses the process's first
+    visible GPU; TensorRT-RTX needs none.
+
+    Parameters
+    ----------
+    onnx_bytes
+        The ONNX model, its weights inside.
+    library
+        ``"tensorrt"`` or ``"tensorrt-rtx"``.
+    batch
+        Smallest, usual and largest batch, for a graph with a dynamic one; else ignored.
+    workspace_bytes
+        Most GPU memory that a layer may use while it computes, or None for the library's own
+        limit.
+    progress
+        Called as ``progress(phase, done, total)`` with TensorRT's names of its phases.
+    builder_optimization_level
+        0 (quick build) to 5 (slow build, fastest plan), or None for the library's own.
+
+    Raises
+    ------
+    CompileError
+        The graph can't be read (names the ONNX node) or built.
+    UsageError
+        `batch` is not in ascending order from 1, or another number makes no sense.
+    MissingDependencyError, BackendUnavailableError
+        The library is not installed or can't be loaded.
+    """
+    smallest, usual, largest = batch
+    if not 1 <= smallest <= usual <= largest:
+        raise UsageError(f"batch {batch} must ascend from at least 1: smallest, usual, largest")
+    if workspace_bytes is not None and workspace_bytes <= 0:
+        raise UsageError(f"workspace of {workspace_bytes} bytes: it must be positive")
+    if builder_optimization_level is not None and not 0 <= builder_optimization_level <= 5:
+        raise UsageError(f"optimisation level {builder_optimization_level}: 0 to 5 are possible")
+    job = _Job(
+        trt=import_library(library),
+        log=message_log(library),
+        name=title(library),
+        batch=batch,
+        workspace_bytes=workspace_bytes,
+        level=builder_optimization_level,
+    )
+    started = time.monotonic()
+    data, layers, warnings = _run_in_thread(job, onnx_bytes, progress)
+    return Plan(
+        data=data,
+        library=library,
+        version=str(job.trt.__version__),
+        layers=layers,
+        seconds=time.monotonic() - started,
+        warnings=warnings,
+    )
+
+
+@dataclass
+class _Job:
+    """One build: what it needs, and how its two threads talk."""
+
+    trt: Any
+    log: MessageLog
+    name: str
+    batch: tuple[int, int, int]
+    workspace_bytes: int | None
+    level: int | None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    events: queue.SimpleQueue[tuple[str, int, int] | None] = field(
+        default_factory=queue.SimpleQueue
+    )
+
+
+_Built = tuple[bytes, int, tuple[str, ...]]
+
+
+def _run_in_thread(job: _Job, onnx_bytes: bytes, progress: ProgressCallback) -> _Built:
+    results: list[_Built] = []
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(_build(job, onnx_bytes))
+        except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+            failures.append(error)
+        finally:
+            job.events.put(None)
+
+    worker = threading.Thread(target=work, name="edge-fg-build")
+    worker.start()
+    try:
+        while (event := _next_event(job)) is not None:
+            if event:
+                progress(*event)
+    except BaseException:
+        job.cancelled.set()
+        worker.join()
+        raise
+    worker.join()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _next_event(job: _Job) -> tuple[str, int, int] | tuple[()] | None:
+    # A wait with a limit lets Python deliver Ctrl-C.
+    try:
+        return job.events.get(timeout=_POLL_SECONDS)
+    except queue.Empty:
+        return ()
+
+
+def _build(job: _Job, onnx_bytes: bytes) -> _Built:
+    trt = job.trt
+    with job.log.collect() as messages:
+        try:
+            builder = trt.Builder(job.log.handle)
+        except (TypeError, RuntimeError) as error:
+            raise CompileError(
+                f"{job.name} can't start its builder ({_quote(messages) or error}): it needs an "
+                "NVIDIA GPU and a driver that is new enough; see `edge-fg doctor`"
+            ) from error
+        flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = builder.create_network(flag)
+        job.events.put(("Reading the graph", 0, 1))
+        parser = trt.OnnxParser(network, job.log.handle)
+        if not parser.parse(onnx_bytes):
+            raise CompileError(_parser_failure(job, parser, messages))
+        if not network.num_outputs:
+            # Its parser takes some damaged files for an empty model.
+            raise CompileError(
+                f"{job.name} found no output in the graph: it is damaged or not ONNX; export it again"
+            )
+        job.events.put(("Reading the graph", 1, 1))
+        config = builder.create_builder_config()
+        _configure(job, builder, network, config)
+        # The monitor must outlive the build: TensorRT holds no reference of its own.
+        monitor = _monitor(job)
+        config.progress_monitor = monitor
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            if job.cancelled.is_set():
+                raise CompileError("the build was cancelled")
+            raise CompileError(_build_failure(job, messages))
+        layers = int(network.num_layers)
+        told = dict.fromkeys(m.text for m in messages if m.level == logging.WARNING)
+        return bytes(plan), layers, tuple(told)
+
+
+def _configure(job: _Job, builder: Any, network: Any, config: Any) -> None:
+    trt = job.trt
+    if job.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
+    if job.level is not None:
+        config.builder_optimization_level = job.level
+    # Layer names in the plan lead back to the ONNX nodes; they cost a few kilobytes.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    profile = builder.create_optimization_profile()
+    dynamic = False
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        shape = tuple(int(size) for size in tensor.shape)
+        if any(size < 0 for size in shape[1:]):
+            raise CompileError(
+                f"input {tensor.name!r} has shape {shape}: only the batch may be dynamic; "
+                "build the bundle with a fixed picture size"
+            )
+        if shape and shape[0] < 0:
+            dynamic = True
+            profile.set_shape(tensor.name, *((size, *shape[1:]) for size in job.batch))
+    if dynamic:
+        config.add_optimization_profile(profile)
+
+
+def _monitor(job: _Job) -> Any:
+    trt = job.trt
+    totals: dict[str, int] = {}
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined]
+        """Passes progress on; TensorRT calls it from several threads."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(
+            self,
+            phase_name: str,
+            parent_phase: str | None,  # noqa: ARG002 (TensorRT gives it)
+            num_steps: int,
+        ) -> None:
+            totals[phase_name] = num_steps
+            job.events.put((phase_name, 0, num_steps))
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            total = totals.get(phase_name, step + 1)
+            job.events.put((phase_name, min(step + 1, total), total))
+            return not job.cancelled.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            total = totals.get(phase_name, 1)
+            job.events.put((phase_name, total, total))
+
+    return Monitor()
+
+
+def _parser_failure(job: _Job, parser: Any, messages: Iterable[Message]) -> str:
+    version = f"{job.name} {job.trt.__version__}"
+    if not parser.num_errors:
+        return f"{version} can't read the graph: {_quote(messages) or 'it gives no reason'}"
+    error = parser.get_error(0)
+    said = _shortened(error.desc())
+    operator = error.node_operator()
+    if not operator:
+        return f"{version} can't read the graph: {said}"
+    name = error.node_name() or "without a name"
+    more = f" ({parser.num_errors - 1} more)" if parser.num_errors > 1 else ""
+    return (
+        f"{version} can't use ONNX node {name!r} (operator {operator}, node {error.node()}): "
+        f"{said}{more}; export the model without this operator, or run it with ONNX Runtime"
+    )
+
+
+def _build_failure(job: _Job, messages: Iterable[Message]) -> str:
+    said = _quote(messages) or (
+        "it gives no reason here (another logger was registered first in this process)"
+    )
+    return (
+        f"{job.name} {job.trt.__version__} could not build a plan: {said}; try another precision, "
+        "or a smaller largest batch if memory ran out"
+    )
+
+
+def _quote(messages: Iterable[Message]) -> str:
+    errors = dict.fromkeys(m.text for m in messages if m.level >= logging.ERROR)
+    return _shortened("; ".join(list(errors)[:3]))
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[: _QUOTED_CHARACTERS - 3]}..."
