@@ -181,8 +181,9 @@ class VariantReport:
     fidelity
         As written by ``Fidelity.to_dict()``: ``images``, ``agreement``, ``mean_kl``, ``max_kl``,
         ``labelled``, ``agreement_labelled``, ``top1_reference``, ``top1``, ``top5_reference``,
-        ``top5`` and ``worst_classes`` (mappings with ``index``, ``label``, ``images``,
-        ``agreement``). Shares are 0..1; a value that was not measured is None or absent.
+        ``top5``, ``worst_classes`` (mappings with ``index``, ``label``, ``images``,
+        ``agreement``) and ``worst_class_drop``. Shares are 0..1; a value that was not measured
+        is None or absent.
     int8_macs
         Share (0..1) of the multiply-accumulates done in INT8; None where that makes no sense.
     plan

@@ -21,6 +21,7 @@ _TOP1_LOOK, _TOP1_WORRY = 0.01, 0.03
 _FEW_CALIBRATION_IMAGES = 100
 _WIDE_INTERVAL = 0.04
 _LOW_INT8_SHARE = 0.5
+_CLASS_LOSS = 0.2
 _POOR_CLASS, _POOR_CLASS_IMAGES = 0.8, 5
 
 
@@ -68,7 +69,10 @@ def agreeing(fidelity: Mapping[str, object]) -> tuple[int, int] | None:
 
 
 def worst_classes(fidelity: Mapping[str, object]) -> tuple[ClassAgreement, ...]:
-    """Return the classes that agree least, worst first; entries without a number are left out."""
+    """Return the classes that agree least, worst first; entries without a number are left out.
+
+    A class without a label goes by its index.
+    """
     rows = fidelity.get("worst_classes")
     if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes)):
         return ()
@@ -78,7 +82,8 @@ def worst_classes(fidelity: Mapping[str, object]) -> tuple[ClassAgreement, ...]:
             continue
         share, images = words.finite(row.get("agreement")), words.finite(row.get("images"))
         if share is not None and images is not None:
-            found.append(ClassAgreement(str(row.get("label", "")), round(images), share))
+            label = str(row.get("label", f"class {row.get('index')}"))
+            found.append(ClassAgreement(label, round(images), share))
     return tuple(sorted(found, key=lambda row: (row.agreement, -row.images, row.label)))
 
 
@@ -162,10 +167,10 @@ def _budget_concerns(report: Report) -> Iterator[str]:
     for variant in report.variants:
         for check in variant.budget:
             if not check.met:
-                yield (
-                    f"{words.precision(variant.name)} misses its budget: {check.key} should be "
-                    f"{words.number(check.required)} and is {words.number(check.measured)}."
-                )
+                name, term = words.precision(variant.name), words.budget_term(check.key)
+                limit = words.budget_limit(check.key, check.required)
+                measured = words.number(check.measured)
+                yield f"{name} misses its budget: {term} should be {limit} and is {measured}."
 
 
 def _variant_concerns(variant: VariantReport) -> Iterator[str]:
@@ -183,6 +188,12 @@ def _variant_concerns(variant: VariantReport) -> Iterator[str]:
             f"{name} changes the answer for {poor[0].label} most: it agrees with FP32 on "
             f"{words.percent(poor[0].agreement, 0)} of {poor[0].images:,} pictures."
         )
+    loss = words.finite(variant.fidelity.get("worst_class_drop"))
+    if loss is not None and loss > _CLASS_LOSS:
+        yield (
+            f"The class that suffers most from {name} is named right {100 * loss:.0f} percentage "
+            "points less often."
+        )
     if variant.sibling_confusions_added:
         pictures = words.counted(variant.sibling_confusions_added, "picture")
         yield f"{name} newly mistakes a class for a sibling (of the same genus) on {pictures}."
@@ -199,8 +210,9 @@ def _proof_concerns(report: Report) -> Iterator[str]:
     if proof.images < 1:
         yield "No pictures were kept back for the test: how the variants answer is not known."
         return
-    half, total = round(FINE_AGREEMENT * proof.images), proof.images
-    lower, upper = words.wilson_interval(half, total)
+    # What an interval is like near the agreement that is hoped for.
+    hoped, total = round(FINE_AGREEMENT * proof.images), proof.images
+    lower, upper = words.wilson_interval(hoped, total)
     if upper - lower > _WIDE_INTERVAL:
         yield (
             f"The test had only {words.counted(total, 'picture')}: its shares are uncertain by "

@@ -72,9 +72,9 @@ class CardView:
 
 @dataclass(frozen=True)
 class BudgetView:
-    """One line of the accuracy budget."""
+    """One line of the accuracy budget, in words."""
 
-    key: str
+    term: str
     required: str
     measured: str
     met: bool
@@ -93,6 +93,7 @@ class VariantView:
     budget: tuple[BudgetView, ...]
     plan: str
     scatter: str
+    scatter_note: str
     changes: str
     bars: str
     cards: tuple[CardView, ...]
@@ -167,11 +168,17 @@ def _variant(variant: VariantReport, index: int) -> VariantView:
         compared=agreeing(variant.fidelity) is not None,
         row=_row(variant),
         budget=tuple(
-            BudgetView(line.key, words.number(line.required), words.number(line.measured), line.met)
+            BudgetView(
+                term=words.budget_term(line.key),
+                required=words.budget_limit(line.key, line.required),
+                measured=words.number(line.measured),
+                met=line.met,
+            )
             for line in variant.budget
         ),
         plan=_plan(variant),
         scatter=charts.confidence_scatter(points) if points else "",
+        scatter_note=_scatter_note(len(points)),
         changes=charts.change_histogram(points) if points else "",
         bars=_bars(worst_classes(variant.fidelity)),
         cards=tuple(_card(item, name) for item in variant.changed),
@@ -210,6 +217,15 @@ def _plan(variant: VariantReport) -> str:
     return (
         f"Compiled for {plan.target} {plan.version} in {plan.seconds:.1f} s: "
         f"a plan of {words.size(plan.bytes)}."
+    )
+
+
+def _scatter_note(total: int) -> str:
+    if total <= charts.MAX_POINTS:
+        return ""
+    return (
+        f"Drawn are {charts.MAX_POINTS:,} of {total:,} pictures: "
+        "the changed answers first, and an even sample of the others."
     )
 
 

@@ -15,6 +15,13 @@ _PRECISIONS: Mapping[str, str] = {
     "int8": "INT8",
     "int8-fp16": "INT8 with FP16",
 }
+_BUDGET: Mapping[str, tuple[str, str]] = {
+    "agreement": ("agreement with FP32", "at least "),
+    "agreement_labelled": ("agreement with FP32 on known pictures", "at least "),
+    "mean_kl": ("mean KL divergence from FP32", "at most "),
+    "top1_drop": ("loss of top-1 accuracy", "at most "),
+    "class_drop": ("loss of top-1 accuracy of the worst class", "at most "),
+}
 _MEANINGS: Mapping[str, str] = {
     "fp32": "The model in 32-bit floating point, as it was trained: the yardstick for the others.",
     "fp16": "The model in 16-bit floating point: half the size.",
@@ -138,6 +145,16 @@ def _allowed(code: int) -> bool:
         or 0xE000 <= code <= 0xFFFD
         or 0x10000 <= code <= 0x10FFFF
     )
+
+
+def budget_term(key: str) -> str:
+    """Return in words what a key of the budget limits; the key itself where it is not known."""
+    return _BUDGET.get(key, (key, ""))[0]
+
+
+def budget_limit(key: str, required: object) -> str:
+    """Return a limit of the budget with its direction: ``at least 0.97``."""
+    return _BUDGET.get(key, (key, ""))[1] + number(required)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
