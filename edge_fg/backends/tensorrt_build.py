@@ -176,7 +176,8 @@ def _build(job: _Job, onnx_bytes: bytes) -> _Built:
         if not network.num_outputs:
             # Its parser takes some damaged files for an empty model.
             raise CompileError(
-                f"{job.name} found no output in the graph: it is damaged or not ONNX; export it again"
+                f"{job.name} found no output in the graph, which is damaged or not ONNX: export it "
+                "again"
             )
         job.events.put(("Reading the graph", 1, 1))
         config = builder.create_builder_config()

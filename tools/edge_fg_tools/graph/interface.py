@@ -1,0 +1,164 @@
+"""Find the picture that a graph takes and the classes that it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+
+from edge_fg.errors import ModelError, NotAClassifierError
+
+Layout = Literal["nchw", "nhwc"]
+_CHANNELS = (1, 3, 4)
+_INPUT_TYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.UINT8: "uint8",
+}
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The graph's only input, a batch of pictures.
+
+    Attributes
+    ----------
+    name
+        Name of the tensor.
+    shape
+        The three dimensions behind the batch, all known.
+    batch
+        The fixed batch size, or None where it is dynamic.
+    layout
+        ``"nchw"`` or ``"nhwc"``.
+    elem_type
+        ONNX's element type.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    batch: int | None
+    layout: Layout
+    elem_type: int
+
+    @property
+    def channels(self) -> int:
+        """Number of colour channels."""
+        return self.shape[0] if self.layout == "nchw" else self.shape[2]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self.shape[1] if self.layout == "nchw" else self.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self.shape[2] if self.layout == "nchw" else self.shape[1]
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the element type."""
+        return _INPUT_TYPES[self.elem_type]
+
+
+def image_input(graph: onnx.GraphProto, input_size: tuple[int, int] | None) -> ImageInput:
+    """Find the input of an image classifier.
+
+    Parameters
+    ----------
+    graph
+        A graph whose initializers are not among its inputs.
+    input_size
+        Height and width in pixels, for a graph that leaves them open.
+
+    Raises
+    ------
+    NotAClassifierError
+        There are several inputs, or the only one is not a batch of pictures.
+    ModelError
+        Height and width are open and not given, or given and different.
+    """
+    if len(graph.input) != 1:
+        names = ", ".join(repr(value.name) for value in graph.input) or "none"
+        raise NotAClassifierError(
+            f"an image classifier has one input, this model has {len(graph.input)}: {names}"
+        )
+    value = graph.input[0]
+    tensor = value.type.tensor_type
+    shape = dimensions(value)
+    if shape is None or len(shape) != 4:
+        raise NotAClassifierError(
+            f"input {value.name!r} has shape {shape}; pictures have four dimensions "
+            "(batch, channels, height, width)"
+        )
+    if tensor.elem_type not in _INPUT_TYPES:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise NotAClassifierError(
+            f"input {value.name!r} is {kind}; pictures are float32, float16 or uint8"
+        )
+    layout = _layout(graph, value.name, shape)
+    channels = shape[1] if layout == "nchw" else shape[3]
+    height, width = _size(value.name, shape, layout, input_size)
+    fixed = channels or 3
+    return ImageInput(
+        name=value.name,
+        shape=(fixed, height, width) if layout == "nchw" else (height, width, fixed),
+        batch=shape[0] or None,
+        layout=layout,
+        elem_type=tensor.elem_type,
+    )
+
+
+def dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
+    """Return the shape of a value (None for a dynamic dimension), or None where unknown."""
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or not tensor.HasField("shape"):
+        return None
+    return [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in tensor.shape.dim
+    ]
+
+
+def _layout(graph: onnx.GraphProto, name: str, shape: list[int | None]) -> Layout:
+    if shape[1] in _CHANNELS:
+        return "nchw"
+    if shape[3] in _CHANNELS:
+        return "nhwc"
+    if shape[1] is None and shape[3] is None and _feeds_three_channels(graph, name):
+        return "nchw"
+    raise NotAClassifierError(
+        f"input {name!r} has shape {shape}: neither its second nor its last dimension is 1, 3 "
+        "or 4 colour channels"
+    )
+
+
+def _feeds_three_channels(graph: onnx.GraphProto, name: str) -> bool:
+    """Tell whether a convolution reads the input directly and wants three channels."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[0] == name and node.input[1] in weights:
+            return bool(weights[node.input[1]].dims[1] == 3)
+    return False
+
+
+def _size(
+    name: str, shape: list[int | None], layout: Layout, input_size: tuple[int, int] | None
+) -> tuple[int, int]:
+    found = (shape[2], shape[3]) if layout == "nchw" else (shape[1], shape[2])
+    if input_size is None:
+        height, width = found
+        if height is None or width is None:
+            raise ModelError(
+                f"input {name!r} leaves height and width open: give the size that the model was "
+                "trained with (input size, for example 224)"
+            )
+        return height, width
+    if any(one is not None and one != two for one, two in zip(found, input_size, strict=True)):
+        raise ModelError(
+            f"input {name!r} is {found[0]} x {found[1]} pixels, not {input_size[0]} x "
+            f"{input_size[1]}; leave the input size out"
+        )
+    return input_size

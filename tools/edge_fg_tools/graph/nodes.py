@@ -1,0 +1,99 @@
+"""Names of nodes and the operators that may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+
+from edge_fg.errors import UnsupportedNodeError
+
+ONNX_DOMAINS = ("", "ai.onnx")
+QUANTISATION_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give each node without a name, or with one used before, a unique one: ``op_index``.
+
+    The index is the node's place in its graph, so that the same file gives the same names.
+    Subgraphs (If, Loop, Scan) are named with their owner's name in front.
+    """
+    _name(graph, "", set())
+
+
+def _name(graph: onnx.GraphProto, prefix: str, taken: set[str]) -> None:
+    # Names that the author gave come first, so that an invented one never takes theirs.
+    free: list[tuple[int, onnx.NodeProto]] = []
+    for index, node in enumerate(graph.node):
+        if node.name and node.name not in taken:
+            taken.add(node.name)
+        else:
+            free.append((index, node))
+    for index, node in free:
+        wanted = f"{prefix}{node.op_type.lower()}_{index}"
+        name, suffix = wanted, 1
+        while name in taken:
+            suffix += 1
+            name = f"{wanted}_{suffix}"
+        taken.add(name)
+        node.name = name
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _name(attribute.g, f"{node.name}/", taken)
+            for inner in attribute.graphs:
+                _name(inner, f"{node.name}/", taken)
+
+
+def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield each node of `graph` and of its subgraphs."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes(attribute.g)
+            for inner in attribute.graphs:
+                yield from nodes(inner)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operator set that `model` uses."""
+    return max((o.version for o in model.opset_import if o.domain in ONNX_DOMAINS), default=0)
+
+
+def check_operators(model: onnx.ModelProto) -> None:
+    """Refuse operators that ONNX doesn't define at the model's opset.
+
+    Raises
+    ------
+    UnsupportedNodeError
+        Names the first such node and its domain.
+    """
+    opset = opset_of(model)
+    local = {(function.domain, function.name) for function in model.functions}
+    for node in nodes(model.graph):
+        if (node.domain, node.op_type) in local:
+            continue
+        if node.domain not in ONNX_DOMAINS:
+            raise UnsupportedNodeError(
+                f"node {node.name!r} is {node.op_type} of the custom domain {node.domain!r}, "
+                "which TensorRT doesn't have: export the model with ONNX's own operators only"
+            )
+        try:
+            onnx.defs.get_schema(node.op_type, opset, "")
+        except onnx.defs.SchemaError as error:
+            raise UnsupportedNodeError(
+                f"node {node.name!r}: ONNX has no operator {node.op_type!r} at opset {opset}; "
+                "export the model with ONNX's own operators only"
+            ) from error
+
+
+def has_quantisation(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """Return the first QuantizeLinear or DequantizeLinear node, if there is any."""
+    return next((n for n in nodes(model.graph) if n.op_type in QUANTISATION_OPS), None)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what `error` says first, at most 200 characters of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,171 @@
+"""From any classifier's ONNX graph to one that can be calibrated, quantised and compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import onnx
+import onnx.shape_inference
+
+from edge_fg.errors import ModelFormatError
+from edge_fg_tools.graph.batch import make_batch_dynamic
+from edge_fg_tools.graph.interface import ImageInput, Layout, image_input
+from edge_fg_tools.graph.nodes import first_line, has_quantisation, name_nodes
+from edge_fg_tools.graph.output import Kind, choose_output, find_kind, keep_output
+from edge_fg_tools.graph.simplify import simplify
+from edge_fg_tools.graph.upgrade import (
+    inline_functions,
+    raise_opset,
+    refuse_training,
+    settle_format,
+    widen_half,
+)
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A classifier that keeps what the rest of the build counts on.
+
+    Attributes
+    ----------
+    model
+        Opset 17 or more (less only with a warning), IR version 8 to 10, shapes inferred,
+        each node named, one input and one output of the original names.
+    input_name
+        Name of the input.
+    channels, height, width
+        Size of one picture; height and width in pixels.
+    layout
+        ``"nchw"`` or ``"nhwc"``.
+    input_dtype
+        ``"float32"`` or ``"uint8"``.
+    output_name
+        Name of the output, N x classes.
+    classes
+        How many classes it scores.
+    kind
+        ``"logits"`` or ``"probabilities"``.
+    batch
+        None where the batch is dynamic (named ``N``), else its fixed size.
+    warnings
+        What the user should know; each names the node where there is one.
+    """
+
+    model: onnx.ModelProto
+    input_name: str
+    channels: int
+    height: int
+    width: int
+    layout: Layout
+    input_dtype: str
+    output_name: str
+    classes: int
+    kind: Kind
+    batch: int | None
+    warnings: tuple[str, ...]
+
+
+def prepare(
+    model: onnx.ModelProto,
+    *,
+    input_size: tuple[int, int] | None = None,
+    output: str | None = None,
+) -> PreparedModel:
+    """Check and clean a classifier; every change is proven by running before and after.
+
+    Parameters
+    ----------
+    model
+        As `load_model` gives it; it is not changed.
+    input_size
+        Height and width in pixels, where the model leaves them open.
+    output
+        Which output holds the classes, where several could.
+
+    Raises
+    ------
+    NotAClassifierError
+        Inputs or outputs are not those of an image classifier; says what was found.
+    UnsupportedNodeError
+        An operator is not one of ONNX's own; names the node.
+    ModelFormatError
+        The opset is too old to be raised, or the graph contradicts itself.
+    ModelError
+        The graph can't be run, was exported in training mode, or leaves its size open.
+    UsageError
+        There is no output of that name.
+    """
+    warnings: list[str] = []
+    work = inline_functions(model)
+    settle_format(work)
+    refuse_training(work.graph)
+    image = image_input(work.graph, input_size)
+    _fix_size(work, image)
+    quantised = has_quantisation(work)
+    if quantised is not None:
+        warnings.append(
+            f"node {quantised.name!r} ({quantised.op_type}): the model is quantised already; its "
+            "quantisation is kept and not calibrated anew"
+        )
+    chosen = choose_output(work, image, output)
+    _note(warnings, chosen.warning)
+    keep_output(work, chosen)
+    work, warning = raise_opset(work, image)
+    _note(warnings, warning)
+    work, warning = widen_half(work, image)
+    _note(warnings, warning)
+    if image.dtype == "float16":
+        image = dataclasses.replace(image, elem_type=onnx.TensorProto.FLOAT)
+    work, image = _clean(work, image, warnings)
+    kind, warning = find_kind(work, image, chosen.name)
+    _note(warnings, warning)
+    return PreparedModel(
+        model=work,
+        input_name=image.name,
+        channels=image.channels,
+        height=image.height,
+        width=image.width,
+        layout=image.layout,
+        input_dtype=image.dtype,
+        output_name=chosen.name,
+        classes=chosen.classes,
+        kind=kind,
+        batch=image.batch,
+        warnings=tuple(warnings),
+    )
+
+
+def _clean(
+    model: onnx.ModelProto, image: ImageInput, warnings: list[str]
+) -> tuple[onnx.ModelProto, ImageInput]:
+    """Make the batch dynamic, simplify, infer shapes and check."""
+    work, image, fixed = make_batch_dynamic(model, image)
+    work, kept = simplify(work, image)
+    if fixed is not None:
+        # Folded constants can be repaired where computed ones could not.
+        work, image, fixed = make_batch_dynamic(work, image)
+    if has_quantisation(work) is None:
+        _note(warnings, kept)
+    _note(warnings, fixed)
+    try:
+        work = onnx.shape_inference.infer_shapes(work, data_prop=True)
+        settle_format(work)
+        name_nodes(work.graph)
+        onnx.checker.check_model(work)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        raise ModelFormatError(f"the graph contradicts itself: {first_line(error)}") from error
+    return work, image
+
+
+def _fix_size(model: onnx.ModelProto, image: ImageInput) -> None:
+    """Write the picture's size into the input; shapes inferred from another are forgotten."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(list(dims)[1:], image.shape, strict=True):
+        dim.dim_value = size
+    del model.graph.value_info[:]
+
+
+def _note(warnings: list[str], warning: str | None) -> None:
+    if warning is not None:
+        warnings.append(warning)

@@ -1,0 +1,120 @@
+"""Run a graph with ONNX Runtime on random pictures: the proof behind every change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge_fg.errors import MissingDependencyError, ModelError
+from edge_fg_tools.graph.nodes import first_line
+
+# Reordered float32 sums differ by about 1e-6 of the largest value, per layer.
+TOLERANCE = 1e-3
+_DTYPES: dict[int, type] = {
+    onnx.TensorProto.FLOAT: np.float32,
+    onnx.TensorProto.FLOAT16: np.float16,
+    onnx.TensorProto.UINT8: np.uint8,
+}
+_RUNTIME_TYPES = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+
+
+class GraphRunError(ModelError):
+    """ONNX Runtime can't load or run a graph."""
+
+
+class Runner:
+    """A graph in ONNX Runtime on the CPU, with optimisation switched off.
+
+    Without optimisation the graph is run as written, so that a comparison proves the graph
+    and not what ONNX Runtime made of it.
+
+    Parameters
+    ----------
+    model
+        A model with one input.
+
+    Raises
+    ------
+    GraphRunError
+        ONNX Runtime refuses the graph.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependencyError("onnxruntime", "build", "check a model") from error
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise GraphRunError(
+                f"ONNX Runtime can't load the model: {first_line(error)}"
+            ) from error
+        kind: str = self._session.get_inputs()[0].type
+        self.input_dtype: Any = _RUNTIME_TYPES.get(kind, np.float32)
+        self.input_name: str = self._session.get_inputs()[0].name
+        self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    def __call__(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return all outputs for one batch.
+
+        Raises
+        ------
+        GraphRunError
+            A node can't be computed; the message names it.
+        """
+        try:
+            outputs: list[NDArray[Any]] = self._session.run(None, {self.input_name: batch})
+        except Exception as error:
+            raise GraphRunError(f"ONNX Runtime can't run it: {first_line(error)}") from error
+        return outputs
+
+
+def random_images(shape: Sequence[int], elem_type: int, seed: int = 0) -> NDArray[Any]:
+    """Return random tensors that an image input accepts.
+
+    Parameters
+    ----------
+    shape
+        Batch, then the input's own three dimensions.
+    elem_type
+        ONNX's element type: FLOAT, FLOAT16 (standard normal) or UINT8 (0..255).
+    seed
+        The same seed gives the same tensors.
+    """
+    generator = np.random.default_rng(seed)
+    dtype = _DTYPES[elem_type]
+    if dtype is np.uint8:
+        return generator.integers(0, 256, size=shape, dtype=np.uint8)
+    return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
+
+
+def in_batches(runner: Runner, images: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    """Run `images` in batches of `size` and join what comes out along the first axis."""
+    parts = [runner(images[start : start + size]) for start in range(0, len(images), size)]
+    return [np.concatenate([part[index] for part in parts]) for index in range(len(parts[0]))]
+
+
+def difference(one: NDArray[Any], other: NDArray[Any], tolerance: float = TOLERANCE) -> str | None:
+    """Say how two outputs differ, or None where they agree.
+
+    They agree within `tolerance` times the largest magnitude.
+    """
+    if one.shape != other.shape:
+        return f"shape {other.shape} instead of {one.shape}"
+    reference = one.astype(np.float64)
+    limit = tolerance * max(float(np.abs(reference).max(initial=0.0)), 1e-6)
+    worst = float(np.abs(reference - other.astype(np.float64)).max(initial=0.0))
+    # Written so that NaN counts as different.
+    if not worst <= limit:
+        return f"values differ by {worst:.3g} where {limit:.3g} is allowed"
+    return None

@@ -1,0 +1,161 @@
+"""Bring a model to an opset, IR version and float type that every backend reads."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.inliner
+import onnx.version_converter
+
+from edge_fg.errors import ModelError, ModelFormatError
+from edge_fg_tools.graph.interface import ImageInput
+from edge_fg_tools.graph.load import tensors
+from edge_fg_tools.graph.nodes import (
+    ONNX_DOMAINS,
+    check_operators,
+    first_line,
+    has_quantisation,
+    name_nodes,
+    nodes,
+    opset_of,
+)
+from edge_fg_tools.graph.simplify import compare
+
+OPSET = 17
+# Per-channel QuantizeLinear came with opset 13: below it there is no INT8.
+_LOWEST_OPSET = 13
+# https://github.com/onnx/onnx-tensorrt/blob/10.0-GA/docs/operators.md: opsets 9 to 20.
+_HIGHEST_OPSET_OF_TENSORRT_10 = 20
+_LOWEST_IR, _HIGHEST_IR = 8, 10
+
+
+def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy without local functions (torch's newer exporter writes some)."""
+    if model.functions:
+        copy = onnx.inliner.inline_local_functions(model)
+    else:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+    used = {node.domain for node in nodes(copy.graph)}
+    for entry in [o for o in copy.opset_import if o.domain not in used]:
+        if entry.domain not in ONNX_DOMAINS:
+            copy.opset_import.remove(entry)
+    name_nodes(copy.graph)
+    check_operators(copy)
+    return copy
+
+
+def settle_format(model: onnx.ModelProto) -> None:
+    """Set an IR version between 8 and 10, and keep initializers out of the inputs, in place."""
+    model.ir_version = min(max(model.ir_version, _LOWEST_IR), _HIGHEST_IR)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    for value in [v for v in model.graph.input if v.name in stored]:
+        model.graph.input.remove(value)
+
+
+def refuse_training(graph: onnx.GraphProto) -> None:
+    """Refuse graphs exported in training mode.
+
+    Raises
+    ------
+    ModelError
+        Names the BatchNormalization or Dropout that says so.
+    """
+    true = {
+        tensor.name
+        for tensor in tensors(graph)
+        if tensor.data_type == onnx.TensorProto.BOOL and onnx.numpy_helper.to_array(tensor).all()
+    }
+    for node in nodes(graph):
+        training = any(a.name == "training_mode" and a.i for a in node.attribute)
+        dropping = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in true
+        if training or dropping:
+            raise ModelError(
+                f"node {node.name!r} ({node.op_type}) is in training mode: export the model "
+                "after model.eval()"
+            )
+
+
+def raise_opset(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelProto, str | None]:
+    """Convert to opset 17 where the model has less, and prove it by running both.
+
+    Returns
+    -------
+    model
+        The converted model, or the original where that is proven impossible but usable.
+    warning
+        What to know about the opset, or None.
+
+    Raises
+    ------
+    ModelFormatError
+        The opset is below 13 and can't be raised.
+    """
+    opset = opset_of(model)
+    first = model.graph.node[0].name
+    if opset > _HIGHEST_OPSET_OF_TENSORRT_10:
+        return model, (
+            f"opset {opset} (from node {first!r} on): TensorRT 10.3 (JetPack 6) reads up to opset "
+            f"{_HIGHEST_OPSET_OF_TENSORRT_10}; export with opset {OPSET} for it"
+        )
+    if opset >= OPSET:
+        return model, None
+    try:
+        converted = onnx.version_converter.convert_version(model, OPSET)
+        settle_format(converted)
+        name_nodes(converted.graph)
+        check_operators(converted)
+        reason = compare(model, converted, image)
+    except ModelError as error:
+        reason = str(error)
+    except Exception as error:  # noqa: BLE001 (the converter raises whatever its C++ side throws)
+        reason = f"{type(error).__name__}: {first_line(error)}"
+    if reason is None:
+        return converted, None
+    if opset < _LOWEST_OPSET:
+        raise ModelFormatError(
+            f"the model has opset {opset} and can't be raised to {OPSET} ({reason}): export it "
+            f"again with opset {OPSET}"
+        )
+    return model, f"opset {opset} is kept (node {first!r} ff.), raising it failed: {reason}"
+
+
+def widen_half(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelProto, str | None]:
+    """Turn an FP16 graph into the FP32 graph of the same weights, and compare the two.
+
+    Calibration needs FP32; FP16 comes back as a variant of its own.
+
+    Raises
+    ------
+    ModelError
+        The graph mixes FP16 and quantisation, or the FP32 graph computes something else.
+    """
+    half = onnx.TensorProto.FLOAT16
+    if not any(tensor.data_type == half for tensor in tensors(model.graph)) and (
+        image.elem_type != half
+    ):
+        return model, None
+    quantised = has_quantisation(model)
+    if quantised is not None:
+        raise ModelError(
+            f"node {quantised.name!r} quantises an FP16 graph, which can't be made FP32; give the "
+            "float model"
+        )
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    for tensor in tensors(wide.graph):
+        if tensor.data_type == half:
+            values = onnx.numpy_helper.to_array(tensor).astype("float32")
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    for node in nodes(wide.graph):
+        for attribute in node.attribute:
+            if attribute.name in {"to", "dtype"} and attribute.i == half:
+                attribute.i = onnx.TensorProto.FLOAT
+    for value in [*wide.graph.input, *wide.graph.output]:
+        if value.type.tensor_type.elem_type == half:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    del wide.graph.value_info[:]
+    reason = compare(model, wide, image, tolerance=0.03)
+    if reason is not None:
+        raise ModelError(f"the FP16 model computes something else in FP32: {reason}")
+    first = model.graph.node[0].name
+    return wide, f"the model is FP16 (from node {first!r} on) and was made FP32 for calibration"
