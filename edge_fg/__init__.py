@@ -8,19 +8,25 @@
 
 from edge_fg._version import __version__
 from edge_fg.bundle import Bundle
+from edge_fg.capture import Frame, Source, open_source
 from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.recognition.classifier import Classifier, load
 from edge_fg.recognition.prediction import Answer, Latency, Prediction
+from edge_fg.streaming import stream
 
 __all__ = [
     "Answer",
     "Bundle",
     "Classifier",
     "EdgeFGError",
+    "Frame",
     "Latency",
     "Prediction",
     "PreprocessSpec",
+    "Source",
     "__version__",
     "load",
+    "open_source",
+    "stream",
 ]

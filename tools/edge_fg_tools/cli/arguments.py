@@ -8,7 +8,8 @@ from typing import TypeAlias
 from edge_fg.backends.select import BACKENDS
 from edge_fg.bundle import PRECISIONS
 
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+# argparse has no public name for what add_subparsers returns.
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 
 def add_format(parser: argparse.ArgumentParser, *choices: str) -> None:

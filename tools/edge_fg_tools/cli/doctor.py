@@ -39,7 +39,9 @@ def _as_text(facts: dict[str, Any]) -> str:
         state = package["version"] or package["problem"]
         lines.append(f"  {package['name']:<14} {state:<16} {package['purpose']}")
     if facts["video"]:
-        have = [f"{k} {'yes' if facts['video'][k] else 'NO'}" for k in ("ffmpeg", "gstreamer", "v4l2")]
+        have = [
+            f"{k} {'yes' if facts['video'][k] else 'NO'}" for k in ("ffmpeg", "gstreamer", "v4l2")
+        ]
         lines += ["", f"video       {', '.join(have)}"]
     lines += ["", "backends, in order of preference"]
     for backend in facts["backends"]:

@@ -1,0 +1,191 @@
+"""Gathering what a build found into its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import edge_fg
+from edge_fg.bundle import Precision
+from edge_fg.errors import ImageError
+from edge_fg.images import read_image
+from edge_fg.labels import Labels
+from edge_fg_calibration import ImageRecord, ImageSet, Int8Result, LabelledImage
+from edge_fg_calibration.graph import WEIGHTED_OPS, Graph
+from edge_fg_tools.building.options import BuildOptions
+from edge_fg_tools.building.proof import Proof
+from edge_fg_tools.building.variants import Variants
+from edge_fg_tools.compiling import CompiledPlan
+from edge_fg_tools.graph import PreparedModel
+from edge_fg_tools.report import (
+    MAX_CHANGED,
+    Answer,
+    BudgetCheck,
+    CalibrationFacts,
+    ChangedAnswer,
+    ModelFacts,
+    PlanFacts,
+    ProofFacts,
+    Report,
+    TensorRange,
+    VariantReport,
+    downsample,
+    thumbnail,
+)
+
+
+@dataclass(frozen=True)
+class BuildFacts:
+    """Everything that a finished build knows; the bundle and the report are written from it."""
+
+    options: BuildOptions
+    prepared: PreparedModel
+    labels: Labels
+    calibration: ImageSet
+    calibration_digest: str
+    held_out: ImageSet
+    skipped: dict[str, str]
+    variants: Variants
+    proof: Proof
+    plans: dict[Precision, CompiledPlan]
+    model_sha256: str
+    created: str
+    provenance: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle."""
+        output = self.options.output
+        return self.options.name or output.name.removesuffix(".zip").removesuffix(".edgefg")
+
+
+def make_report(facts: BuildFacts) -> Report:
+    """Return the report of a build."""
+    int8 = facts.variants.int8
+    return Report(
+        name=facts.name,
+        created=facts.created,
+        edge_fg_version=edge_fg.__version__,
+        model=_model(facts),
+        calibration=_calibration(facts, int8) if int8 else None,
+        proof=ProofFacts(
+            images=len(facts.proof.pictures),
+            labelled=sum(picture.index is not None for picture in facts.proof.pictures),
+            source=facts.held_out.name,
+        ),
+        variants=tuple(_variant(facts, precision) for precision in facts.variants.graphs),
+        ranges=_ranges(int8) if int8 else (),
+        placement_skipped=int8.placement.skipped if int8 else (),
+        provenance=facts.provenance,
+    )
+
+
+def _model(facts: BuildFacts) -> ModelFacts:
+    prepared = facts.prepared
+    graph = Graph(prepared.model)
+    size = f"N x {prepared.channels} x {prepared.height} x {prepared.width}"
+    return ModelFacts(
+        file=facts.options.model.name,
+        sha256=facts.model_sha256,
+        input=f"{prepared.input_name}: {size} {prepared.input_dtype} ({prepared.layout})",
+        classes=prepared.classes,
+        kind=prepared.kind,
+        parameters=sum(_elements(tensor.dims) for tensor in graph.initializers.values()),
+        macs=sum(graph.macs(node) for node in graph.nodes if node.op_type in WEIGHTED_OPS),
+        warnings=prepared.warnings,
+    )
+
+
+def _elements(dims: Any) -> int:
+    product = 1
+    for length in dims:
+        product *= length
+    return product
+
+
+def _calibration(facts: BuildFacts, int8: Int8Result) -> CalibrationFacts:
+    return CalibrationFacts(
+        source=facts.calibration.name,
+        images=len(facts.calibration),
+        skipped=tuple(sorted(facts.skipped.items())),
+        digest=facts.calibration_digest,
+        method=int8.method,
+        candidates=int8.candidates,
+    )
+
+
+def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
+    records = facts.proof.records[precision]
+    pairs = list(zip(facts.proof.pictures, records, strict=True))
+    changed = [(picture, r) for picture, r in pairs if r.top1 != r.reference_top1]
+    changed.sort(key=lambda pair: -pair[1].kl)
+    plan = facts.plans.get(precision)
+    int8 = facts.variants.int8
+    return VariantReport(
+        name=precision,
+        file_bytes=len(facts.variants.graphs[precision]),
+        fidelity=facts.proof.fidelity[precision].to_dict(),
+        int8_macs=int8.int8_macs if int8 and precision.startswith("int8") else None,
+        plan=PlanFacts(plan.library, plan.bytes, plan.seconds, plan.version) if plan else None,
+        changed=tuple(_changed(facts.labels, *pair) for pair in changed[:MAX_CHANGED]),
+        changed_total=len(changed),
+        scatter=tuple(
+            (r.reference_confidence, r.confidence, r.top1 == r.reference_top1) for r in records
+        ),
+        sibling_confusions_added=_sibling_confusions(facts.labels, records),
+        budget=() if precision == "fp32" else _budget(facts, precision),
+    )
+
+
+def _budget(facts: BuildFacts, precision: Precision) -> tuple[BudgetCheck, ...]:
+    checks = facts.options.budget.checks(facts.proof.fidelity[precision])
+    return tuple(BudgetCheck(c.key, c.required, c.measured, c.met) for c in checks)
+
+
+def _changed(labels: Labels, picture: LabelledImage, record: ImageRecord) -> ChangedAnswer:
+    before, after = labels[record.reference_top1], labels[record.top1]
+    try:
+        small = thumbnail(read_image(picture.path))
+    except ImageError:  # it was readable a moment ago; the report does without
+        small = b""
+    return ChangedAnswer(
+        file=picture.path.name,
+        thumbnail_jpeg=small,
+        truth=None if picture.index is None else labels[picture.index].label,
+        reference=Answer(before.label, record.reference_confidence),
+        candidate=Answer(after.label, record.confidence),
+        siblings=before.is_sibling_of(after),
+    )
+
+
+def _sibling_confusions(labels: Labels, records: list[ImageRecord]) -> int | None:
+    """Count right answers of FP32 that became another class of the same genus."""
+    if not any(label.genus for label in labels) or all(r.index is None for r in records):
+        return None
+    return sum(
+        r.index == r.reference_top1 and labels[r.reference_top1].is_sibling_of(labels[r.top1])
+        for r in records
+    )
+
+
+def _ranges(int8: Int8Result) -> tuple[TensorRange, ...]:
+    consumers = Graph(int8.model).consumers
+    ranges = []
+    for tensor, values in int8.ranges.items():
+        histogram = int8.histograms[tensor]
+        counts, limit = downsample(histogram.counts.tolist(), histogram.limit)
+        readers = consumers.get(tensor, ())
+        ranges.append(
+            TensorRange(
+                tensor=tensor,
+                node=readers[0].node.name if readers else "",
+                op=readers[0].node.op_type if readers else "",
+                amax=values["amax"],
+                maximum=histogram.amax,
+                clipped_share=values["clipped_share"],
+                method=int8.method,
+                histogram=counts,
+                histogram_limit=limit,
+            )
+        )
+    return tuple(ranges)

@@ -1,0 +1,99 @@
+"""What a build is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_fg.bundle import PRECISIONS, Precision
+from edge_fg.errors import PreprocessError, UsageError
+from edge_fg.preprocess import PreprocessSpec, load_preprocess, presets
+from edge_fg.preprocess.spec import with_input
+from edge_fg_calibration import Budget, Target
+from edge_fg_tools.graph import PreparedModel
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """One build.
+
+    Parameters
+    ----------
+    model, labels, calibration
+        The ONNX file, the label file, and a directory or CSV of pictures.
+    output
+        The bundle: a directory, or a file that ends in .zip.
+    preprocess
+        Name of a preset or path of a TOML file.
+    precisions
+        Variants wanted.
+    budget
+        Fidelity that every variant must keep.
+    target
+        Where INT8 is placed for; ``tensorrt-rtx`` also builds a real plan of every variant.
+    calibration_images
+        At most so many pictures are calibrated on; all others prove the result.
+    seed
+        Of the choice between the two.
+    name
+        Of the bundle; None takes the output's.
+    input_size
+        (height, width) for a model that leaves them open.
+    command
+        How the build was asked for, for the record.
+    """
+
+    model: Path
+    labels: Path
+    calibration: Path
+    output: Path
+    preprocess: str | None = None
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    budget: Budget = Budget.parse([])  # noqa: RUF009  frozen
+    target: Target = "portable"
+    calibration_images: int = 512
+    seed: int = 0
+    name: str | None = None
+    input_size: tuple[int, int] | None = None
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = [p for p in self.precisions if p not in PRECISIONS]
+        if unknown or not self.precisions:
+            raise UsageError(
+                f"there is no precision `{', '.join(unknown)}`: choose of {', '.join(PRECISIONS)}"
+            )
+
+
+def fit_preprocess(asked: str | None, prepared: PreparedModel) -> PreprocessSpec:
+    """Return the preprocessing asked for, fitted to the model's input.
+
+    A preset takes the model's size; a file must agree with it.
+
+    Raises
+    ------
+    PreprocessError
+        None was given, or it does not give what the model takes.
+    """
+    if asked is None:
+        raise PreprocessError(
+            "how was the model's training data prepared? Guessing would cost accuracy: give "
+            f"--preprocess with a preset ({', '.join(presets())}) or a TOML file"
+        )
+    spec = load_preprocess(asked)
+    if asked in presets():
+        spec = with_input(
+            spec, height=prepared.height, width=prepared.width, layout=prepared.layout
+        )
+    shape = spec.tensor_shape
+    wanted = (
+        (prepared.channels, prepared.height, prepared.width)
+        if prepared.layout == "nchw"
+        else (prepared.height, prepared.width, prepared.channels)
+    )
+    if shape != wanted or spec.dtype != prepared.input_dtype:
+        raise PreprocessError(
+            f"{asked} gives {spec.layout} {shape} {spec.dtype}, the model takes "
+            f"{prepared.layout} {wanted} {prepared.input_dtype}: correct size, layout or dtype"
+        )
+    return spec

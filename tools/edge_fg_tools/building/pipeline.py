@@ -1,0 +1,212 @@
+"""The build from end to end."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import edge_fg
+from edge_fg.bundle import Manifest, Precision, check_output, write_bundle
+from edge_fg.bundle.manifest import (
+    SCHEMA_VERSION,
+    CalibrationEntry,
+    FidelityEntry,
+    FileEntry,
+    LabelsEntry,
+    OutputSpec,
+    TensorSpec,
+    VariantEntry,
+)
+from edge_fg.files import sha256_of
+from edge_fg.labels import Labels, read_labels
+from edge_fg.preprocess import PreprocessSpec
+from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration import ImageSet, digest, read_image_set, resolve_labels, split
+from edge_fg_tools.building.facts import BuildFacts, make_report
+from edge_fg_tools.building.options import BuildOptions, fit_preprocess
+from edge_fg_tools.building.pictures import PictureFeed
+from edge_fg_tools.building.proof import Proof, check_budget, prove
+from edge_fg_tools.building.variants import Variants, make_variants
+from edge_fg_tools.compiling import CompiledPlan, compile_graph
+from edge_fg_tools.graph import load_model, prepare
+from edge_fg_tools.report import report_html, report_json
+
+_LOGGER = logging.getLogger("edge_fg")
+_BATCH = 4
+_CALIBRATION_FILE = "calibration.json"
+_LIBRARIES = ("numpy", "PIL", "onnx", "onnxruntime", "onnxslim", "tensorrt_rtx")
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished build: where the bundle is, its manifest, and the report as JSON-safe data."""
+
+    output: Path
+    manifest: Manifest
+    report: dict[str, Any]
+
+
+def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> BuildResult:
+    """Build a bundle.
+
+    Nothing is written before everything succeeded and the budget is met.
+
+    Raises
+    ------
+    EdgeFGError
+        What was wrong and what to do; `BudgetError` when the fidelity is too low.
+    """
+    check_output(options.output)
+    prepared = prepare(load_model(options.model), input_size=options.input_size)
+    for warning in prepared.warnings:
+        _LOGGER.warning("%s: %s", options.model.name, warning)
+    labels = read_labels(options.labels, classes=prepared.classes)
+    spec = fit_preprocess(options.preprocess, prepared)
+    calibration, held_out = _picture_sets(options, labels)
+    feed = PictureFeed(spec, prepared.batch or _BATCH)
+    variants = make_variants(
+        prepared, options.precisions, options.target, calibration, feed, progress
+    )
+    proof = prove(prepared, variants.graphs, held_out, labels, feed, progress)
+    for path, reason in feed.skipped.items():
+        _LOGGER.warning("left out %s: %s", path.name, reason)
+    check_budget(options.budget, proof.fidelity)
+    plans = _compile(options, variants, progress)
+    facts = BuildFacts(
+        options=options,
+        prepared=prepared,
+        labels=labels,
+        calibration=calibration,
+        calibration_digest=digest(calibration),
+        held_out=held_out,
+        skipped={path.name: reason for path, reason in feed.skipped.items()},
+        variants=variants,
+        proof=proof,
+        plans=plans,
+        model_sha256=sha256_of(options.model),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        provenance=_provenance(options),
+    )
+    return _write(facts, spec)
+
+
+def _picture_sets(options: BuildOptions, labels: Labels) -> tuple[ImageSet, ImageSet]:
+    pictures, unknown = resolve_labels(read_image_set(options.calibration), labels.names)
+    if unknown:
+        _LOGGER.warning(
+            "%s names %d classes that the model lacks (such as `%s`): their pictures count for "
+            "agreement, not for accuracy",
+            options.calibration,
+            len(unknown),
+            unknown[0],
+        )
+    return split(pictures, options.calibration_images, options.seed)
+
+
+def _compile(
+    options: BuildOptions, variants: Variants, progress: ProgressCallback
+) -> dict[Precision, CompiledPlan]:
+    """Build a real plan of each variant where the target can do that on any machine."""
+    if options.target != "tensorrt-rtx":
+        return {}
+    plans: dict[Precision, CompiledPlan] = {}
+    for done, (precision, graph) in enumerate(variants.graphs.items()):
+        progress("compile plans", done, len(variants.graphs))
+        plans[precision] = compile_graph(graph, options.target, precision=precision)
+    progress("compile plans", len(plans), len(plans))
+    return plans
+
+
+def _write(facts: BuildFacts, spec: PreprocessSpec) -> BuildResult:
+    report = make_report(facts)
+    document: dict[str, Any] = dict(report_json(report))
+    files: dict[str, bytes] = {
+        f"model.{precision}.onnx": graph for precision, graph in facts.variants.graphs.items()
+    }
+    files["labels.csv"] = facts.labels.to_csv().encode()
+    files["report.json"] = _json(document)
+    files["report.html"] = report_html(report).encode()
+    if facts.variants.int8 is not None:
+        files[_CALIBRATION_FILE] = _json(_calibration(facts))
+    manifest = write_bundle(
+        facts.options.output, files, lambda entries: _manifest(facts, spec, entries)
+    )
+    return BuildResult(facts.options.output, manifest, document)
+
+
+def _manifest(
+    facts: BuildFacts, spec: PreprocessSpec, entries: Mapping[str, FileEntry]
+) -> Manifest:
+    prepared, int8 = facts.prepared, facts.variants.int8
+    batch = prepared.batch or "N"
+    calibration = None
+    if int8 is not None:
+        calibration = CalibrationEntry(
+            _CALIBRATION_FILE, facts.calibration_digest, len(facts.calibration), int8.method
+        )
+    return Manifest(
+        schema=SCHEMA_VERSION,
+        name=facts.name,
+        files=dict(entries),
+        input=TensorSpec(prepared.input_name, (batch, *spec.tensor_shape), spec.dtype),
+        outputs=(OutputSpec(prepared.output_name, prepared.kind, (batch, prepared.classes)),),
+        preprocess=spec,
+        labels=LabelsEntry("labels.csv", len(facts.labels)),
+        variants={
+            precision: VariantEntry(
+                file=f"model.{precision}.onnx",
+                sha256=entries[f"model.{precision}.onnx"].sha256,
+                fidelity=_fidelity(facts.proof, precision),
+                int8_macs=int8.int8_macs if int8 and precision.startswith("int8") else None,
+            )
+            for precision in facts.variants.graphs
+        },
+        calibration=calibration,
+        provenance=facts.provenance,
+    )
+
+
+def _fidelity(proof: Proof, precision: Precision) -> FidelityEntry:
+    measured = proof.fidelity[precision].to_dict()
+    return FidelityEntry(**{field: measured[field] for field in FidelityEntry.__struct_fields__})
+
+
+def _calibration(facts: BuildFacts) -> dict[str, Any]:
+    int8 = facts.variants.int8
+    assert int8 is not None
+    return {
+        "schema": SCHEMA_VERSION,
+        "model_sha256": facts.model_sha256,
+        "images_digest": facts.calibration_digest,
+        "images": len(facts.calibration),
+        "method": int8.method,
+        "ranges": {tensor: dict(values) for tensor, values in int8.ranges.items()},
+    }
+
+
+def _provenance(options: BuildOptions) -> dict[str, Any]:
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = str(importlib.import_module(name).__version__)
+        except ImportError:
+            continue
+    return {
+        "edge_fg": edge_fg.__version__,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": options.command,
+        "target": options.target,
+        "seed": options.seed,
+        "model": options.model.name,
+        "versions": versions,
+    }
+
+
+def _json(document: object) -> bytes:
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()

@@ -1,0 +1,114 @@
+"""The proof: every variant against FP32 on pictures that the build did not calibrate on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.bundle import Precision
+from edge_fg.errors import BudgetError, DatasetError
+from edge_fg.labels import Labels
+from edge_fg.progress import ProgressCallback
+from edge_fg_calibration import (
+    Budget,
+    Fidelity,
+    ImageRecord,
+    ImageSet,
+    LabelledImage,
+    compare,
+    image_records,
+)
+from edge_fg_calibration.run import open_session, run_session
+from edge_fg_tools.building.pictures import PictureFeed
+from edge_fg_tools.graph import PreparedModel
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the held-out pictures showed.
+
+    Parameters
+    ----------
+    pictures
+        Those that could be read, in order.
+    fidelity
+        Of each variant against FP32.
+    records
+        Both answers to each of `pictures`, by variant.
+    """
+
+    pictures: tuple[LabelledImage, ...]
+    fidelity: dict[Precision, Fidelity]
+    records: dict[Precision, list[ImageRecord]]
+
+
+def prove(
+    prepared: PreparedModel,
+    graphs: dict[Precision, bytes],
+    held_out: ImageSet,
+    labels: Labels,
+    feed: PictureFeed,
+    progress: ProgressCallback,
+) -> Proof:
+    """Run FP32 and every variant over `held_out`; each picture is read once."""
+    reference_graph = prepared.model.SerializeToString(deterministic=True)
+    everyone = {"reference": reference_graph, **{str(name): graphs[name] for name in graphs}}
+    outputs, pictures = _run_all(prepared, everyone, held_out, feed, progress)
+    indices = [picture.index for picture in pictures]
+    reference = outputs["reference"]
+    fidelity = {
+        name: compare(
+            reference, outputs[name], kind=prepared.kind, indices=indices, labels=labels.names
+        )
+        for name in graphs
+    }
+    records = {
+        name: image_records(reference, outputs[name], kind=prepared.kind, indices=indices)
+        for name in graphs
+    }
+    return Proof(tuple(pictures), fidelity, records)
+
+
+def _run_all(
+    prepared: PreparedModel,
+    graphs: dict[str, bytes],
+    held_out: ImageSet,
+    feed: PictureFeed,
+    progress: ProgressCallback,
+) -> tuple[dict[str, NDArray[Any]], list[LabelledImage]]:
+    sessions = {name: open_session(graph) for name, graph in graphs.items()}
+    rows: dict[str, list[NDArray[Any]]] = {name: [] for name in graphs}
+    pictures: list[LabelledImage] = []
+    for some, tensor in feed.labelled(held_out):
+        for name, session in sessions.items():
+            answer = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
+            rows[name].append(np.asarray(answer[0], np.float32))
+        pictures.extend(some)
+        progress("prove", len(pictures), len(held_out))
+    if not pictures:
+        raise DatasetError(f"none of the {len(held_out)} held-out pictures could be read")
+    return {name: np.concatenate(parts) for name, parts in rows.items()}, pictures
+
+
+def check_budget(budget: Budget, fidelity: dict[Precision, Fidelity]) -> None:
+    """Raise unless every reduced variant keeps the budget.
+
+    Raises
+    ------
+    BudgetError
+        Names each variant and limit that was missed.
+    """
+    missed = [
+        f"{name}: {failure}"
+        for name, measured in fidelity.items()
+        if name != "fp32"
+        for failure in budget.failures(measured)
+    ]
+    if missed:
+        raise BudgetError(
+            f"the accuracy budget is not met, no bundle was written: {'; '.join(missed)} "
+            "(calibrate on more or more typical pictures, or leave that precision out)"
+        )

@@ -1,0 +1,91 @@
+"""Making the variants of one model."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from edge_fg.bundle import Precision
+from edge_fg.progress import ProgressCallback
+from edge_fg_calibration import (
+    ImageSet,
+    Int8Result,
+    Target,
+    collect_histograms,
+    float_tensors,
+    overflowing,
+    quantize_int8,
+    to_fp16,
+)
+from edge_fg_tools.building.pictures import PictureFeed
+from edge_fg_tools.graph import PreparedModel
+
+_FP16_RANGE_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Variants:
+    """ONNX files by precision, and how the INT8 ranges were found (None without INT8)."""
+
+    graphs: dict[Precision, bytes]
+    int8: Int8Result | None
+
+
+def make_variants(
+    prepared: PreparedModel,
+    precisions: tuple[Precision, ...],
+    target: Target,
+    calibration: ImageSet,
+    feed: PictureFeed,
+    progress: ProgressCallback,
+) -> Variants:
+    """Make each variant asked for.
+
+    Raises
+    ------
+    EdgeFGError
+        A variant can't be made; the message names the node or the picture.
+    """
+    graphs: dict[Precision, bytes] = {}
+    int8 = None
+    if "fp32" in precisions:
+        graphs["fp32"] = prepared.model.SerializeToString(deterministic=True)
+    wide = frozenset[str]()
+    if "fp16" in precisions or "int8-fp16" in precisions:
+        wide = _too_wide_for_fp16(prepared, calibration, feed, progress)
+    if "fp16" in precisions:
+        half = to_fp16(prepared.model, wide=wide)
+        graphs["fp16"] = half.SerializeToString(deterministic=True)
+    if "int8" in precisions or "int8-fp16" in precisions:
+        int8 = quantize_int8(
+            prepared.model,
+            lambda: feed.tensors(calibration),
+            input_name=prepared.input_name,
+            output_name=prepared.output_name,
+            kind=prepared.kind,
+            target=target,
+            progress=progress,
+            total=len(calibration),
+        )
+        if "int8" in precisions:
+            graphs["int8"] = int8.model.SerializeToString(deterministic=True)
+        if "int8-fp16" in precisions:
+            mixed = to_fp16(int8.model, wide=wide)
+            graphs["int8-fp16"] = mixed.SerializeToString(deterministic=True)
+    return Variants(graphs, int8)
+
+
+def _too_wide_for_fp16(
+    prepared: PreparedModel, calibration: ImageSet, feed: PictureFeed, progress: ProgressCallback
+) -> frozenset[str]:
+    """Return the tensors that leave FP16's range on real pictures."""
+    names = float_tensors(prepared.model)
+    batches = itertools.islice(feed.tensors(calibration), _FP16_RANGE_BATCHES)
+
+    def renamed(_stage: str, done: int, total: int) -> None:
+        progress("FP16 ranges", done, total)
+
+    histograms = collect_histograms(
+        prepared.model, batches, names, input_name=prepared.input_name, progress=renamed
+    )
+    return overflowing(histograms)

@@ -1,0 +1,114 @@
+"""`edge-fg build`: from an ONNX classifier to a proven bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from edge_fg.bundle import PRECISIONS
+from edge_fg.errors import MissingDependencyError
+from edge_fg_tools.cli.arguments import Subparsers, add_format, positive
+from edge_fg_tools.progress import shown_progress
+
+_TARGETS = ("portable", "tensorrt", "tensorrt-rtx")
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "build", help="turn an ONNX classifier into a bundle, and prove that it answers alike"
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    parser.add_argument("--labels", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        required=True,
+        metavar="DIR|CSV",
+        help="pictures: some to calibrate on, the others to prove the result",
+    )
+    parser.add_argument(
+        "--preprocess", metavar="PRESET|FILE.toml", help="how the model's pictures are prepared"
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32,fp16,int8",
+        metavar="LIST",
+        help=f"of {','.join(PRECISIONS)}; default %(default)s",
+    )
+    parser.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="such as agreement=0.97; when a variant misses it, no bundle is written (exit 3)",
+    )
+    parser.add_argument("--target", choices=_TARGETS, default="portable")
+    parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE")
+    parser.add_argument(
+        "--calibration-images", type=positive, default=512, metavar="N", help="at most; default 512"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of those pictures")
+    parser.add_argument("--name", help="of the bundle; default: the output's")
+    parser.add_argument(
+        "--input-size",
+        type=positive,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="for a model that leaves its input size open",
+    )
+    add_format(parser, "text", "json")
+    parser.set_defaults(execute=execute)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Carry the command out and return the exit code."""
+    try:
+        from edge_fg_calibration import Budget
+        from edge_fg_tools.building import BuildOptions, build
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(str(error.name), "build", "build bundles") from error
+    size = arguments.input_size
+    options = BuildOptions(
+        model=arguments.model,
+        labels=arguments.labels,
+        calibration=arguments.calibration,
+        output=arguments.output,
+        preprocess=arguments.preprocess,
+        precisions=tuple(dict.fromkeys(part.strip() for part in arguments.precision.split(","))),
+        budget=Budget.parse(arguments.budget),
+        target=arguments.target,
+        calibration_images=arguments.calibration_images,
+        seed=arguments.seed,
+        name=arguments.name,
+        input_size=(size[0], size[1]) if size else None,
+        command=shlex.join(["edge-fg", *sys.argv[1:]]),
+    )
+    with shown_progress() as progress:
+        result = build(options, progress)
+    if arguments.format == "json":
+        print(json.dumps({"bundle": str(result.output), **result.report}))
+    else:
+        print(_as_text(result.output, result.report))
+    return 0
+
+
+def _as_text(output: Path, report: dict[str, Any]) -> str:
+    lines = [f"{output}: proven on {report['proof']['images']} pictures not calibrated on"]
+    for variant in report["variants"]:
+        fidelity, plan = variant["fidelity"], variant["plan"]
+        parts = [f"agreement {fidelity['agreement']:.2%}", f"mean KL {fidelity['mean_kl']:.5f}"]
+        if fidelity["top1"] is not None:
+            parts.append(f"top-1 {fidelity['top1']:.2%}")
+        if variant["int8_macs"] is not None:
+            parts.append(f"{variant['int8_macs']:.1%} of MACs in INT8")
+        parts.append(f"{variant['file_bytes'] / 1e6:.1f} MB")
+        if plan:
+            parts.append(f"plan {plan['bytes'] / 1e6:.1f} MB for {plan['target']}")
+        lines.append(f"  {variant['name']:<10}{', '.join(parts)}")
+    lines.append(f"Look at {output / 'report.html'}")
+    return "\n".join(lines)

@@ -1,0 +1,143 @@
+"""How well a bundle answers on a set of pictures, alone or against another."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.errors import DatasetError, ImageError, UsageError
+from edge_fg.images import read_image
+from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg.recognition.classifier import Classifier
+from edge_fg_calibration import LabelledImage, compare, read_image_set, resolve_labels
+
+_LOGGER = logging.getLogger("edge_fg")
+_BATCH = 4
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class _Answers:
+    pictures: list[LabelledImage]
+    probabilities: list[NDArray[np.float32]]
+
+
+def evaluate(
+    classifier: Classifier,
+    pictures: Path,
+    *,
+    against: Classifier | None = None,
+    against_name: str = "",
+    progress: ProgressCallback = no_progress,
+) -> dict[str, Any]:
+    """Return accuracy and, with `against`, fidelity, as the command line prints them.
+
+    Parameters
+    ----------
+    classifier
+        What is evaluated.
+    pictures
+        Directory or CSV, as for a build.
+    against, against_name
+        The reference to agree with.
+    progress
+        Told of pictures done.
+
+    Raises
+    ------
+    DatasetError
+        The set can't be used, or none of its pictures can be read.
+    UsageError
+        The two don't have the same classes.
+    """
+    if against is not None and against.labels.names != classifier.labels.names:
+        raise UsageError(f"{against_name} has other classes: its answers can't be compared")
+    classifiers = [classifier] if against is None else [classifier, against]
+    answers = _answer_all(classifiers, pictures, progress)
+    probabilities = np.stack(answers[0].probabilities)
+    indices = [picture.index for picture in answers[0].pictures]
+    document = _accuracy(probabilities, indices, classifier.labels.names)
+    if against is not None:
+        fidelity = compare(
+            np.stack(answers[1].probabilities),
+            probabilities,
+            kind="probabilities",
+            indices=indices,
+            labels=classifier.labels.names,
+        )
+        document["against"] = {
+            "name": against_name,
+            "agreement": fidelity.agreement,
+            "agreement_labelled": fidelity.agreement_labelled,
+            "mean_kl": fidelity.mean_kl,
+            "worst_classes": [dict(one) for one in fidelity.worst_classes],
+        }
+    return document
+
+
+def _answer_all(
+    classifiers: list[Classifier], source: Path, progress: ProgressCallback
+) -> list[_Answers]:
+    labels = classifiers[0].labels.names
+    pictures, unknown = resolve_labels(read_image_set(source), labels)
+    if unknown:
+        _LOGGER.warning(
+            "%s names %d classes that the model lacks, such as `%s`",
+            source,
+            len(unknown),
+            unknown[0],
+        )
+    answers = [_Answers([], []) for _ in classifiers]
+    for begin in range(0, len(pictures), _BATCH):
+        some, frames = _read(pictures.items[begin : begin + _BATCH])
+        for classifier, answer in zip(classifiers, answers, strict=True):
+            answer.pictures.extend(some)
+            answer.probabilities.extend(p.probabilities for p in classifier.batch(frames))
+        progress("evaluate", min(begin + _BATCH, len(pictures)), len(pictures))
+    if not answers[0].pictures:
+        raise DatasetError(f"none of the {len(pictures)} pictures of {source} could be read")
+    return answers
+
+
+def _read(
+    items: tuple[LabelledImage, ...],
+) -> tuple[list[LabelledImage], list[NDArray[np.uint8]]]:
+    pictures, frames = [], []
+    for item in items:
+        try:
+            frames.append(read_image(item.path))
+        except ImageError as error:
+            _LOGGER.warning("left out: %s", error)
+        else:
+            pictures.append(item)
+    return pictures, frames
+
+
+def _accuracy(
+    probabilities: NDArray[np.float32], indices: list[int | None], names: list[str]
+) -> dict[str, Any]:
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :_TOP]
+    hits: defaultdict[int, list[bool]] = defaultdict(list)
+    within_top = 0
+    for row, index in zip(order, indices, strict=True):
+        if index is not None:
+            hits[index].append(bool(row[0] == index))
+            within_top += int(index in row)
+    labelled = sum(map(len, hits.values()))
+    right = sum(map(sum, hits.values()))
+    return {
+        "images": len(indices),
+        "labelled": labelled,
+        "top1": right / labelled if labelled else None,
+        "top5": within_top / labelled if labelled else None,
+        "per_class": [
+            {"index": i, "label": names[i], "images": len(h), "top1": sum(h) / len(h)}
+            for i, h in sorted(hits.items())
+        ],
+    }

@@ -1,0 +1,121 @@
+"""Describing the files that edge_fg works with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from edge_fg.bundle import Bundle, Manifest
+from edge_fg.errors import BundleError, MissingDependencyError, UsageError
+from edge_fg.files import sha256_of
+
+_COMMONEST_OPS = 12
+# TensorRT writes "ftrt" first; TensorRT-RTX plans begin alike. Only a hint: the library decides.
+_PLAN_SUFFIXES = (".plan", ".engine", ".trt")
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Return what `path` holds, as lines or lists of lines by their heading.
+
+    A bundle is verified whole: every hash is computed.
+
+    Raises
+    ------
+    UsageError
+        There is nothing at `path`, or it is none of the three.
+    EdgeFGError
+        It is one of the three but can't be used; says why.
+    """
+    if not path.exists():
+        raise UsageError(f"there is nothing at {path}")
+    if path.is_dir() or path.suffix == ".zip":
+        return _bundle(path)
+    if path.suffix == ".onnx":
+        return _model(path)
+    if path.suffix in _PLAN_SUFFIXES:
+        return _plan(path)
+    raise UsageError(f"{path} is no bundle (folder or .zip), ONNX model (.onnx) or plan (.plan)")
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    bundle = Bundle(path)
+    bundle.verify()
+    manifest = bundle.manifest
+    return {
+        "bundle": f"{manifest.name} (schema {manifest.schema}), every hash verified",
+        "input": f"{manifest.input.name} {_shape(manifest.input.shape)} {manifest.input.dtype}",
+        "outputs": [f"{o.name} {_shape(o.shape)}: {o.kind}" for o in manifest.outputs],
+        "preprocess": _preprocess(manifest),
+        "labels": f"{manifest.labels.count} classes, such as {bundle.labels()[0].label}",
+        "variants": _variants(manifest),
+        "calibration": _calibration(manifest),
+        "made": [f"{key}: {value}" for key, value in manifest.provenance.items()],
+    }
+
+
+def _preprocess(manifest: Manifest) -> str:
+    spec = manifest.preprocess
+    crop = f", centre crop {_shape(spec.crop)}" if spec.crop else ""
+    size = spec.resize.size
+    return (
+        f"{spec.resize.mode} {size if isinstance(size, int) else _shape(size)} "
+        f"{spec.resize.filter}{crop}, {spec.color}, mean {list(spec.mean)}, std {list(spec.std)}"
+    )
+
+
+def _variants(manifest: Manifest) -> list[str]:
+    lines = []
+    for name, variant in manifest.variants.items():
+        line = f"{name:<10}{manifest.files[variant.file].bytes / 1e6:7.1f} MB"
+        if variant.fidelity is not None:
+            fidelity = variant.fidelity
+            line += f", agreement {fidelity.agreement:.2%} on {fidelity.images} pictures"
+            line += f", mean KL {fidelity.mean_kl:.5f}"
+        if variant.int8_macs is not None:
+            line += f", {variant.int8_macs:.1%} of MACs in INT8"
+        lines.append(line)
+    return lines
+
+
+def _calibration(manifest: Manifest) -> str:
+    found = manifest.calibration
+    return f"{found.method} on {found.images} pictures" if found else "none (no INT8 variant)"
+
+
+def _model(path: Path) -> dict[str, Any]:
+    try:
+        from edge_fg_calibration.graph import WEIGHTED_OPS, Graph
+        from edge_fg_tools.graph import load_model, prepare
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(str(error.name), "build", "inspect ONNX models") from error
+    prepared = prepare(load_model(path))
+    graph = Graph(prepared.model)
+    ops = Counter(node.op_type for node in graph.nodes)
+    macs = sum(graph.macs(node) for node in graph.nodes if node.op_type in WEIGHTED_OPS)
+    size = f"{prepared.channels} x {prepared.height} x {prepared.width}"
+    return {
+        "model": f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(path)}",
+        "input": f"{prepared.input_name} {prepared.batch or 'N'} x {size} {prepared.layout}",
+        "output": f"{prepared.output_name}: {prepared.classes} classes, {prepared.kind}",
+        "work": f"{macs / 1e6:.1f} million multiply-accumulates for one picture",
+        "operators": ", ".join(f"{op} {n}" for op, n in ops.most_common(_COMMONEST_OPS)),
+        "warnings": list(prepared.warnings) or ["none"],
+    }
+
+
+def _plan(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    if not data:
+        raise BundleError(f"{path} is empty: build the plan again with `edge-fg compile`")
+    return {
+        "plan": f"{path.name}, {len(data) / 1e6:.1f} MB",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "note": "a plan is executable code of one TensorRT version: only that library on a GPU of "
+        "its kind can open it",
+    }
+
+
+def _shape(shape: tuple[int | str, ...]) -> str:
+    return " x ".join(str(length) for length in shape)
