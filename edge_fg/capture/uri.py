@@ -156,7 +156,7 @@ def _parse_text(text: str) -> SourceDescription:
 
 
 def _parse_stream(scheme: str, rest: str, text: str) -> SourceDescription:
-    if not rest.rpartition("@")[2].strip("/:"):
+    if not re.split(r"[/?#]", rest)[0].rpartition("@")[2].strip(":"):
         raise SourceError(f"{redact(text)} names no host: write {scheme}://host[:port]/path")
     return SourceDescription("stream", redact(text), text)
 
@@ -176,7 +176,8 @@ def _camera_number(number: int) -> SourceDescription:
 
 
 def _path_of_file_uri(rest: str) -> str:
-    rest = rest.removeprefix("localhost/") if not rest.startswith("localhost//") else rest[10:]
+    if rest.startswith("localhost/"):
+        rest = rest.removeprefix("localhost")
     # People write paths with a literal "%" behind file://, programs write escapes.
     return rest if os.path.lexists(rest) else unquote(rest)
 

@@ -127,11 +127,10 @@ class VideoSaver:
         if not self.frames:
             raise OutputError(f"{self.path} was not written: there was no frame to save")
         # The writer doesn't say that the disk is full; the file does.
-        written = self._count_frames(self._temporary)
-        if written != self.frames:
+        if not self._is_whole(self._temporary):
             raise OutputError(
-                f"can't save {self.path}: only {written} of {self.frames} frames reached the "
-                "file; is the disk full?"
+                f"can't save {self.path}: not all of its {self.frames} frames reached the file; "
+                "is the disk full?"
             )
         try:
             with self._temporary.open("rb") as file:
@@ -142,13 +141,17 @@ class VideoSaver:
         self._temporary = None
         sync_folder(self.path.parent)
 
-    def _count_frames(self, path: Path) -> int:
-        capture = self._cv2.VideoCapture(os.fspath(path), self._cv2.CAP_FFMPEG)
-        count = 0
-        while capture.isOpened() and capture.grab():
-            count += 1
+    def _is_whole(self, path: Path) -> bool:
+        """Tell whether the file counts every frame and still gives the last one."""
+        cv2 = self._cv2
+        capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            return False
+        counted = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == self.frames
+        capture.set(cv2.CAP_PROP_POS_FRAMES, self.frames - 1)
+        good = counted and capture.read()[0]
         capture.release()
-        return count
+        return bool(good)
 
     def _discard(self) -> None:
         if self._temporary is not None:
