@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Annotator", "ScoredLabel", "TopAnswers", "VideoSaver"]
 
-_PANEL_RGBA = (14, 17, 20, 184)  # dark enough for white text on snow: contrast over 7 to 1
-_TITLE_RGBA = (255, 255, 255, 255)
-_TEXT_RGBA = (214, 220, 226, 255)
-_TRACK_RGBA = (255, 255, 255, 56)
-_BAR_RGBA = (64, 200, 140, 255)
-_OTHER_BAR_RGBA = (150, 170, 184, 255)
+_PANEL_BGRA = (20, 17, 14, 184)  # dark enough for white text on snow: contrast over 7 to 1
+_TITLE_BGRA = (255, 255, 255, 255)
+_TEXT_BGRA = (226, 220, 214, 255)
+_TRACK_BGRA = (255, 255, 255, 56)
+_BAR_BGRA = (140, 200, 64, 255)
+_OTHER_BAR_BGRA = (184, 170, 150, 255)
 
 # Sizes relative to the shorter side of the frame, in pixels at least the second number.
 _TITLE_SHARE, _TITLE_MIN = 0.055, 12
@@ -128,10 +128,11 @@ class Annotator:
         window: NDArray[np.uint8] = result[
             layout.top : layout.top + layout.height, layout.left : layout.left + layout.width
         ]
-        below = Image.fromarray(np.ascontiguousarray(window[:, :, ::-1])).convert("RGBA")
+        # Pillow is told RGB and given BGR, colours included: turning them costs more than drawing.
+        below = Image.fromarray(np.ascontiguousarray(window))
         panel = self._panel(layout, answers)
-        drawn = Image.alpha_composite(below, panel).convert("RGB")
-        window[:] = np.asarray(drawn)[:, :, ::-1]
+        below.paste(panel, (0, 0), panel)
+        window[:] = np.asarray(below)
         return result
 
     def _layout(self, width: int, height: int, answers: Sequence[ScoredLabel]) -> _Layout | None:
@@ -178,18 +179,18 @@ class Annotator:
         draw = ImageDraw.Draw(panel)
         radius = layout.pad // 2 if layout.left else 0
         draw.rounded_rectangle(
-            (0, 0, layout.width - 1, layout.height - 1), radius=radius, fill=_PANEL_RGBA
+            (0, 0, layout.width - 1, layout.height - 1), radius=radius, fill=_PANEL_BGRA
         )
         y = layout.pad
-        self._line(panel, layout, y, layout.title, answers[0], _TITLE_RGBA)
+        self._line(panel, layout, y, layout.title, answers[0], _TITLE_BGRA)
         y += round(layout.title * 1.35)
-        _draw_bar(panel, layout, y, layout.bar, answers[0].confidence, _BAR_RGBA)
+        _draw_bar(panel, layout, y, layout.bar, answers[0].confidence, _BAR_BGRA)
         y += layout.bar + layout.pad
         thin = max(layout.bar // 3, 1)
         for answer in answers[1 : 1 + layout.rows]:
-            self._line(panel, layout, y, layout.text, answer, _TEXT_RGBA)
+            self._line(panel, layout, y, layout.text, answer, _TEXT_BGRA)
             below = y + round(layout.text * 1.3)
-            _draw_bar(panel, layout, below, thin, answer.confidence, _OTHER_BAR_RGBA)
+            _draw_bar(panel, layout, below, thin, answer.confidence, _OTHER_BAR_BGRA)
             y += _row_height(layout.text)
         return panel
 
@@ -269,12 +270,12 @@ def _draw_bar(
 
 
 def _over_panel() -> tuple[int, int, int, int]:
-    alpha = _TRACK_RGBA[3] / 255
-    red, green, blue = (
+    alpha = _TRACK_BGRA[3] / 255
+    blue, green, red = (
         round(below * (1 - alpha) + over * alpha)
-        for below, over in zip(_PANEL_RGBA[:3], _TRACK_RGBA[:3], strict=True)
+        for below, over in zip(_PANEL_BGRA[:3], _TRACK_BGRA[:3], strict=True)
     )
-    return red, green, blue, 225
+    return blue, green, red, 225
 
 
 def _load_font(path: Path | None, size: int) -> Font:
