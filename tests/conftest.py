@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_fg.bundle import write_bundle
 from edge_fg.bundle.manifest import (
     SCHEMA_VERSION,
     FileEntry,
@@ -18,6 +17,7 @@ from edge_fg.bundle.manifest import (
     TensorSpec,
     VariantEntry,
 )
+from edge_fg.bundle.writer import write_bundle
 from edge_fg.labels import Label, Labels
 from edge_fg.preprocess import PreprocessSpec, Resize
 

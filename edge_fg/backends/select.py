@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_fg.backends import onnxruntime, tensorrt_build
+from edge_fg.backends import onnxruntime, tensorrt_library
 from edge_fg.backends.base import Backend
 from edge_fg.bundle import PRECISIONS, Bundle, Precision
 from edge_fg.cuda.device import find_gpus
@@ -42,8 +42,8 @@ def _onnxruntime() -> Availability:
     return Availability("onnxruntime", usable, reason)
 
 
-def _tensorrt(library: tensorrt_build.Library) -> Availability:
-    installed, reason = tensorrt_build.available(library)
+def _tensorrt(library: tensorrt_library.Library) -> Availability:
+    installed, reason = tensorrt_library.available(library)
     if not installed:
         return Availability(library, False, reason)
     gpus, why_none = find_gpus()

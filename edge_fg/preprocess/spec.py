@@ -11,11 +11,6 @@ from msgspec import Meta
 
 from edge_fg.errors import PreprocessError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 Mode = Literal["squash", "shortest-side+center-crop", "letterbox"]
 Filter = Literal["bilinear", "bicubic", "lanczos", "box"]
 Pixels = Annotated[int, Meta(ge=1, le=8192)]
@@ -183,6 +178,11 @@ def parse_preprocess(text: str, *, where: str = "preprocessing") -> PreprocessSp
     PreprocessError
         The text is not TOML, or a key is unknown, missing or out of its range.
     """
+    # Bundles hold JSON: only builds pay for importing the TOML parser.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_fg import Bundle
-from edge_fg.bundle import check_output, write_bundle
 from edge_fg.bundle.manifest import parse_manifest
+from edge_fg.bundle.writer import check_output, write_bundle
 from edge_fg.errors import (
     BundleError,
     BundleFormatError,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_fg
-from edge_fg.bundle import Manifest, Precision, check_output, write_bundle
+from edge_fg.bundle import Manifest, Precision
 from edge_fg.bundle.manifest import (
     SCHEMA_VERSION,
     CalibrationEntry,
@@ -23,6 +23,7 @@ from edge_fg.bundle.manifest import (
     TensorSpec,
     VariantEntry,
 )
+from edge_fg.bundle.writer import check_output, write_bundle
 from edge_fg.files import sha256_of
 from edge_fg.labels import Labels, read_labels
 from edge_fg.preprocess import PreprocessSpec

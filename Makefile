@@ -1,0 +1,39 @@
+# Two commands for a newcomer: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEPENDENCIES := $(VENV)/.dependencies
+
+.PHONY: demo test test-all lint install clean
+
+demo: install
+	$(BIN)/edge-fg demo --output demo-out
+
+test: install lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install lint
+	$(BIN)/python -m pytest
+
+lint: $(DEPENDENCIES)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The suite and the demo run against the installed package, never against the checkout.
+install: $(DEPENDENCIES)
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	rm -rf build
+
+$(DEPENDENCIES): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip 'setuptools>=77' wheel
+	$(BIN)/python -m pip install --quiet '.[dev]'
+	$(BIN)/python -m pip install --quiet '.[rtx]' || \
+	  echo "TensorRT-RTX can't be installed here: the demo will build no plan"
+	rm -rf build
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache

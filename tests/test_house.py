@@ -1,0 +1,168 @@
+"""The house itself: which room may know which, what an import costs, what is public."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edge_fg
+import edge_fg_calibration
+import edge_fg_tools
+
+PACKAGES = (edge_fg, edge_fg_calibration, edge_fg_tools)
+RANK = {"edge_fg": 0, "edge_fg_calibration": 1, "edge_fg_tools": 2}
+# Inside the runtime: each room may import itself and those of a lower rank.
+ROOM_RANK = {
+    "errors": 0,
+    "_version": 0,
+    "progress": 0,
+    "files": 1,
+    "images": 1,
+    "labels": 1,
+    "preprocess": 2,
+    "cuda": 2,
+    "bundle": 3,
+    "capture": 3,
+    "backends": 4,
+    "recognition": 5,
+    "streaming": 6,
+    "": 9,
+}
+HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
+HEAVY |= {"jinja2", "onnxslim", "sympy"}
+
+
+def modules(package) -> list[tuple[str, Path]]:
+    found = [(package.__name__, Path(package.__file__))]
+    for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        spec = importlib.util.find_spec(info.name)
+        found.append((info.name, Path(spec.origin)))
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+def test_no_package_imports_one_above_it(package):
+    for name, path in modules(package):
+        for imported in imports(path):
+            other = imported.split(".")[0]
+            if other in RANK:
+                assert RANK[other] <= RANK[package.__name__], f"{name} imports {imported}"
+
+
+def test_no_room_of_the_runtime_imports_one_above_it():
+    for name, path in modules(edge_fg):
+        room = [*name.split("."), ""][1]
+        for imported in imports(path):
+            parts = imported.split(".")
+            if parts[0] != "edge_fg" or len(parts) < 2 or parts[1] not in ROOM_RANK:
+                continue
+            above = ROOM_RANK[parts[1]] > ROOM_RANK[room]
+            assert not above, f"{name} imports {imported}"
+
+
+def test_streaming_does_not_need_recognition():
+    for _, path in modules(importlib.import_module("edge_fg.streaming")):
+        tree = ast.parse(path.read_text())
+        top_level = {n.module for n in tree.body if isinstance(n, ast.ImportFrom)}
+        assert not any(str(module).startswith("edge_fg.recognition") for module in top_level)
+
+
+def test_the_suite_runs_against_the_installed_package(repository: Path):
+    for package in PACKAGES:
+        assert repository not in Path(package.__file__).resolve().parents or (
+            "site-packages" in package.__file__
+        ), f"{package.__name__} was imported from the checkout: run `make test`"
+
+
+def loaded_after(code: str) -> set[str]:
+    program = f"{code}\nimport sys; print(' '.join(m.split('.')[0] for m in sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
+def test_importing_the_runtime_loads_nothing_heavy():
+    assert not loaded_after("import edge_fg") & (HEAVY | {"edge_fg_tools", "edge_fg_calibration"})
+
+
+def test_importing_the_command_line_loads_nothing_heavy():
+    assert not loaded_after("import edge_fg_tools.cli") & HEAVY
+
+
+def test_every_module_imports():
+    for package in PACKAGES:
+        for name, path in modules(package):
+            if name.endswith(("__main__", ".train", ".network")):
+                continue  # one runs the program, the others need PyTorch
+            assert importlib.import_module(name).__doc__, f"{path} has no docstring"
+
+
+def test_the_public_names():
+    assert sorted(edge_fg.__all__) == [
+        "Answer",
+        "Bundle",
+        "Classifier",
+        "EdgeFGError",
+        "Frame",
+        "Latency",
+        "Prediction",
+        "PreprocessSpec",
+        "Source",
+        "__version__",
+        "load",
+        "open_source",
+        "stream",
+    ]
+    for name in edge_fg.__all__:
+        assert hasattr(edge_fg, name)
+
+
+def test_every_error_is_in_the_drawn_tree():
+    from edge_fg import errors
+
+    drawn = re.findall(r"^(?:[│ ├└─]*)(\w+Error)\b", errors.__doc__, re.MULTILINE)
+    defined = [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.EdgeFGError)
+    ]
+    assert sorted(drawn) == sorted(defined)
+
+
+def test_no_side_effects_or_machine_paths(repository: Path):
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=False
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        path = repository / name
+        if path.suffix in {".py", ".md", ".toml", ".cfg", ".yaml", ".sh"} and path.is_file():
+            text = path.read_text()
+            assert not re.search(r"/(home|Users)/\w|pycuda\.autoinit\s*$", text), name
+
+
+def test_modules_stay_small(repository: Path):
+    for package in PACKAGES:
+        for name, path in modules(package):
+            assert len(path.read_text().splitlines()) <= 400, f"{name} is two rooms in one"
