@@ -1,0 +1,180 @@
+"""Photographs of the field guide's birds, and image sets made of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_fg.errors import UsageError
+from edge_fg.files import write_atomically
+
+from .anatomy import random_pose
+from .optics import photograph
+from .painter import draw_individual, paint_bird
+from .scene import PERCHES, backdrop, draw_occluder, draw_perch
+from .species import BACKGROUND_LABEL, SPECIES
+
+__all__ = [
+    "BACKGROUND_INDEX",
+    "LABELS",
+    "photograph_seed",
+    "random_size",
+    "render_photograph",
+    "write_image_set",
+]
+
+LABELS: tuple[str, ...] = (*(species.common_name for species in SPECIES), BACKGROUND_LABEL)
+BACKGROUND_INDEX = len(SPECIES)
+
+_SIDES = (160, 360)
+_ASPECTS = (1.0, 4.0 / 3.0, 3.0 / 2.0, 16.0 / 9.0, 3.0 / 4.0, 4.0 / 5.0)
+
+
+def render_photograph(
+    species_index: int, seed: int, size_wh: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Render one photograph of a bird, or of a place without one.
+
+    Parameters
+    ----------
+    species_index
+        Index in `LABELS`; the last one is the background.
+    seed
+        Non-negative seed; the same index, seed and size give the same pixels (with the same
+        versions of numpy and Pillow).
+    size_wh
+        Width and height in pixels, at least 32; None draws a size from the seed.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, shape (height, width, 3), RGB.
+
+    Raises
+    ------
+    UsageError
+        For an index outside `LABELS`, a negative seed or a side under 32 pixels.
+    """
+    if not 0 <= species_index < len(LABELS):
+        raise UsageError(f"class index {species_index} is not in 0..{len(LABELS) - 1}")
+    if seed < 0:
+        raise UsageError(f"seed {seed} is negative: use 0 or more")
+    rng = np.random.default_rng([seed, species_index])
+    drawn = random_size(rng)
+    size = drawn if size_wh is None else size_wh
+    if min(size) < 32:
+        raise UsageError(f"size {size[0]} x {size[1]} is too small: use at least 32 x 32")
+    image = backdrop(rng, size)
+    if species_index == BACKGROUND_INDEX:
+        _add_empty_perch(image, rng)
+    else:
+        _add_bird(image, rng, species_index)
+    return np.array(photograph(image, rng), dtype=np.uint8)
+
+
+def random_size(rng: np.random.Generator) -> tuple[int, int]:
+    """Draw a photograph's width and height: 160..360 pixels, in a camera's usual proportions."""
+    aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
+    longest = int(_SIDES[0] * max(aspect, 1.0 / aspect) + 0.5)
+    side = int(rng.integers(longest, _SIDES[1] + 1))
+    other = round(side / max(aspect, 1.0 / aspect))
+    return (side, other) if aspect >= 1.0 else (other, side)
+
+
+def photograph_seed(seed: int, label_index: int, number: int) -> int:
+    """Seed of photograph `number` of a class in the image set `seed`; sets don't overlap."""
+    return int(np.random.SeedSequence([seed, label_index, number]).generate_state(1, np.uint64)[0])
+
+
+def write_image_set(
+    directory: str | Path,
+    images_per_species: int,
+    seed: int,
+    *,
+    suffix: str = ".jpg",
+) -> Path:
+    """Write an image set: a sub-directory per class, and `images.csv` (file, label, index).
+
+    Parameters
+    ----------
+    directory
+        Where to write; made if need be.
+    images_per_species
+        Photographs of every class, background included.
+    seed
+        Seed of the set; sets of different seeds share no photograph.
+    suffix
+        ".jpg" or ".png".
+
+    Returns
+    -------
+    Path
+        The CSV file; its paths are relative to it, with forward slashes.
+
+    Raises
+    ------
+    UsageError
+        For fewer than one image or another suffix.
+    """
+    if images_per_species < 1:
+        raise UsageError(f"images per species is {images_per_species}: use at least 1")
+    if suffix not in {".jpg", ".png"}:
+        raise UsageError(f"suffix {suffix!r} is unknown: use .jpg or .png")
+    root = Path(directory)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "label", "index"])
+    for index, label in enumerate(LABELS):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for number in range(images_per_species):
+            pixels = render_photograph(index, photograph_seed(seed, index, number))
+            name = f"{label}/{number:05d}{suffix}"
+            write_atomically(root / name, _encode(pixels, suffix))
+            writer.writerow([name, label, index])
+    path = root / "images.csv"
+    write_atomically(path, table.getvalue().encode())
+    return path
+
+
+def _encode(pixels: NDArray[np.uint8], suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    if suffix == ".png":
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    else:
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def _add_bird(image: Image.Image, rng: np.random.Generator, species_index: int) -> None:
+    species = SPECIES[species_index]
+    shape = species.genus.shape
+    body_px = min(image.size) * float(rng.uniform(0.29, 0.50)) * shape.size**0.5
+    pose = random_pose(rng, species.genus)
+    bird = paint_bird(draw_individual(species, rng), pose, body_px)
+    width, height = bird.image.size
+    spare_x, spare_y = image.width - width, image.height - height
+    left = spare_x * 0.5 + abs(spare_x) * 0.5 * float(np.clip(rng.normal(0.0, 0.55), -1.1, 1.1))
+    top = spare_y * 0.5 + abs(spare_y) * 0.5 * float(np.clip(rng.normal(0.0, 0.55), -1.1, 1.1))
+    x, y = round(left), round(top)
+    if pose.wing_lift is None or rng.random() < 0.3:
+        kind = PERCHES[int(rng.choice(len(PERCHES), p=[0.42, 0.28, 0.15, 0.15]))]
+        draw_perch(image, rng, kind, (x + bird.feet_xy[0], y + bird.feet_xy[1]))
+    image.paste(bird.image, (x, y), bird.mask)
+    if rng.random() < 0.35:
+        draw_occluder(image, rng, (x, y, width, height))
+
+
+def _add_empty_perch(image: Image.Image, rng: np.random.Generator) -> None:
+    width, height = image.size
+    if rng.random() < 0.85:
+        kind = PERCHES[int(rng.choice(len(PERCHES), p=[0.42, 0.28, 0.15, 0.15]))]
+        feet = (width * float(rng.uniform(0.2, 0.8)), height * float(rng.uniform(0.45, 0.95)))
+        draw_perch(image, rng, kind, feet)
+    for _ in range(int(rng.integers(0, 3))):
+        x, y = width * float(rng.uniform(0.0, 0.6)), height * float(rng.uniform(0.0, 0.6))
+        draw_occluder(image, rng, (x, y, 0.4 * width, 0.4 * height))
