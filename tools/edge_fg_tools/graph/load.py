@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from edge_fg.errors import ModelFormatError
 from edge_fg_tools.graph.nodes import check_operators, first_line, name_nodes
@@ -60,6 +61,8 @@ def load_model(path: Path) -> onnx.ModelProto:
         raise ModelFormatError(f"{path} {_what_it_looks_like(path, data)}") from error
     if not model.graph.node or not model.opset_import:
         raise ModelFormatError(f"{path} {_what_it_looks_like(path, data)}")
+    if not _text_is_text(model):
+        raise ModelFormatError(f"{path} is damaged: a name in it is not text; copy it again")
     _load_external_data(model, path)
     name_nodes(model.graph)
     check_operators(model)
@@ -158,6 +161,20 @@ def _is_text(head: bytes) -> bool:
             return False
         text = head[: error.start].decode("utf-8")
     return all(letter.isprintable() or letter in "\r\n\t" for letter in text)
+
+
+def _text_is_text(message: Message) -> bool:
+    """Tell whether every string is UTF-8; protobuf hands over others as bytes."""
+    for descriptor, value in message.ListFields():
+        if descriptor.type == FieldDescriptor.TYPE_MESSAGE:
+            inner = (value,) if isinstance(value, Message) else value
+            if not all(_text_is_text(one) for one in inner):
+                return False
+        elif descriptor.type == FieldDescriptor.TYPE_STRING:
+            texts = (value,) if isinstance(value, (str, bytes)) else value
+            if not all(isinstance(text, str) for text in texts):
+                return False
+    return True
 
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:

@@ -113,7 +113,8 @@ def difference(one: NDArray[Any], other: NDArray[Any], tolerance: float = TOLERA
         return f"shape {other.shape} instead of {one.shape}"
     reference = one.astype(np.float64)
     limit = tolerance * max(float(np.abs(reference).max(initial=0.0)), 1e-6)
-    worst = float(np.abs(reference - other.astype(np.float64)).max(initial=0.0))
+    with np.errstate(invalid="ignore"):
+        worst = float(np.abs(reference - other.astype(np.float64)).max(initial=0.0))
     # Written so that NaN counts as different.
     if not worst <= limit:
         return f"values differ by {worst:.3g} where {limit:.3g} is allowed"

@@ -1,0 +1,528 @@
+"""Any classifier's ONNX graph is checked and cleaned; whatever is not one is refused by name."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import numpy_helper, parser
+
+from edge_fg.errors import (
+    ModelError,
+    ModelFormatError,
+    NotAClassifierError,
+    UnsupportedNodeError,
+    UsageError,
+)
+from edge_fg_tools.graph import load_model, prepare
+
+IMAGE = "float[N,3,8,8] image"
+LOGITS = "float[N,5] logits"
+# Convolution, pooling and a dense layer: a classifier from `image` to `features` or `logits`.
+FEATURES = "c = Conv<pads=[1,1,1,1]>(image, w) r = Relu(c) p = GlobalAveragePool(r)"
+HEAD = f"{FEATURES} features = Flatten(p) logits = Gemm(features, d)"
+
+
+def weights() -> dict[str, NDArray[Any]]:
+    generator = np.random.default_rng(1)
+    return {
+        "w": generator.standard_normal((4, 3, 3, 3), dtype=np.float32),
+        "d": generator.standard_normal((4, 5), dtype=np.float32),
+    }
+
+
+def net(
+    body: str,
+    inputs: str = IMAGE,
+    outputs: str = LOGITS,
+    opset: int = 17,
+    ir_version: int = 8,
+    domain: str = "",
+    **more: NDArray[Any],
+) -> onnx.ModelProto:
+    extra = f', "{domain}" : 1' if domain else ""
+    model = parser.parse_model(
+        f'<ir_version: {ir_version}, opset_import: ["" : {opset}{extra}]> '
+        f"g ({inputs}) => ({outputs}) {{ {body} }}"
+    )
+    for node in model.graph.node:
+        # The parser's own names would hide that we give some.
+        node.name = ""
+    for name, value in {**weights(), **more}.items():
+        if f"{name}," in body or f"{name})" in body or f", {name}" in body:
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+    return model
+
+
+def run(model: onnx.ModelProto, images: NDArray[Any]) -> NDArray[Any]:
+    """The oracle: ONNX Runtime as anybody would use it."""
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    result: NDArray[Any] = session.run(None, {session.get_inputs()[0].name: images})[0]
+    return result
+
+
+def pictures(count: int, *shape: int) -> NDArray[Any]:
+    shape = shape or (3, 8, 8)
+    return np.random.default_rng(2).standard_normal((count, *shape), dtype=np.float32)
+
+
+def ops(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def saved(folder: Path, data: bytes, name: str = "model.onnx") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def pytorch_zip(folder: Path) -> bytes:
+    with zipfile.ZipFile(folder / "weights.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}")
+    return (folder / "weights.pt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "is empty"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(100), "JPEG"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "PNG"),
+        (b"these are notes, not a model\n" * 5, "text file"),
+        (("Ünïcödé " * 700).encode()[:4097], "text file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(50), "TensorFlow Lite"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(50), "HDF5"),
+        (b"\x80\x02}q\x00", "pickle"),
+        (b"ftrt" + bytes(100), "TensorRT plan"),
+        (b"\x02\x00\x00\x00\x00\x00\x00\x00{}" + bytes(8), "safetensors"),
+        (bytes(range(128, 256)), "not an ONNX model"),
+    ],
+)
+def test_what_is_not_onnx_is_told_by_its_kind(tmp_path: Path, data: bytes, says: str) -> None:
+    with pytest.raises(ModelFormatError, match=says) as caught:
+        load_model(saved(tmp_path, data))
+    assert "model.onnx" in str(caught.value)
+
+
+def test_a_pytorch_checkpoint_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match=r"PyTorch checkpoint.*torch\.onnx\.export"):
+        load_model(saved(tmp_path, pytorch_zip(tmp_path)))
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match="doesn't exist"):
+        load_model(tmp_path / "absent.onnx")
+    with pytest.raises(ModelFormatError, match="a folder"):
+        load_model(tmp_path)
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ModelFormatError, match="SavedModel"):
+        load_model(tmp_path)
+
+
+def test_a_file_over_two_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "big.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31 + 10)
+    with pytest.raises(ModelFormatError, match=r"2\.1 GB"):
+        load_model(path)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
+@given(st.data())
+def test_a_truncated_model_is_refused(tmp_path: Path, data: st.DataObject) -> None:
+    content = net(HEAD).SerializeToString()
+    # The last field is the opset: without any part of it the model is not complete.
+    length = data.draw(st.integers(1, len(content) - 1))
+    with pytest.raises(ModelError) as caught:
+        load_model(saved(tmp_path, content[:length]))
+    assert "\n" not in str(caught.value)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_a_damaged_model_fails_with_our_errors_only(
+    tmp_path: Path, place: int, change: int
+) -> None:
+    content = bytearray(net(HEAD).SerializeToString())
+    content[place % len(content)] ^= change
+    try:
+        prepare(load_model(saved(tmp_path, bytes(content))))
+    except ModelError as error:
+        assert str(error)
+
+
+def external(folder: Path, location: str, length: int | None = None) -> Path:
+    model = net(HEAD)
+    tensor = model.graph.initializer[0]
+    del tensor.float_data[:]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entries = {"location": location, "offset": "4"}
+    if length is not None:
+        entries["length"] = str(length)
+    for key, value in entries.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    return saved(folder, model.SerializeToString())
+
+
+def test_external_weights_are_brought_in(tmp_path: Path) -> None:
+    content = weights()["w"].tobytes()
+    saved(tmp_path, b"skip" + content, "model.data")
+    model = load_model(external(tmp_path, "model.data", len(content)))
+    assert model.graph.initializer[0].raw_data == content
+    assert np.array_equal(run(model, pictures(2)), run(net(HEAD), pictures(2)))
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../secret", "a/../../secret", "link"])
+def test_external_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(500))
+    (folder / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelFormatError, match="outside the model's folder"):
+        load_model(external(folder, location))
+
+
+def test_external_weights_that_are_missing_or_short_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match=r"'model\.data' is missing"):
+        load_model(external(tmp_path, "model.data"))
+    saved(tmp_path, bytes(10), "model.data")
+    with pytest.raises(ModelFormatError, match=r"'model\.data' is too short for tensor 'w'"):
+        load_model(external(tmp_path, "model.data", 432))
+
+
+def test_operators_outside_onnx_are_named(tmp_path: Path) -> None:
+    custom = net("logits = com.acme.Magic(image)", domain="com.acme")
+    with pytest.raises(UnsupportedNodeError, match=r"'magic_0' is Magic .*'com\.acme'"):
+        load_model(saved(tmp_path, custom.SerializeToString()))
+    unknown = net("x = Relu(image) logits = Magic(x)")
+    with pytest.raises(UnsupportedNodeError, match=r"'magic_1'.*'Magic' at opset 17"):
+        load_model(saved(tmp_path, unknown.SerializeToString()))
+
+
+def test_every_node_gets_a_stable_name(tmp_path: Path) -> None:
+    model = net(HEAD)
+    model.graph.node[3].name = "relu_1"
+    model.graph.node[4].name = "relu_1"
+    path = saved(tmp_path, model.SerializeToString())
+    names = [node.name for node in load_model(path).graph.node]
+    assert names == ["conv_0", "relu_1_2", "globalaveragepool_2", "relu_1", "gemm_4"]
+    assert names == [node.name for node in load_model(path).graph.node]
+
+
+# --- preparing what is a classifier --------------------------------------------------------
+
+
+def test_a_plain_classifier_is_described() -> None:
+    prepared = prepare(net(HEAD))
+    assert (prepared.input_name, prepared.output_name) == ("image", "logits")
+    assert (prepared.channels, prepared.height, prepared.width) == (3, 8, 8)
+    assert (prepared.layout, prepared.input_dtype) == ("nchw", "float32")
+    assert (prepared.classes, prepared.kind, prepared.batch) == (5, "logits", None)
+    assert prepared.warnings == ()
+    assert prepared.model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    np.testing.assert_allclose(
+        run(prepared.model, pictures(3)), run(net(HEAD), pictures(3)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_batch_normalisation_is_folded() -> None:
+    generator = np.random.default_rng(3)
+    statistics = {
+        name: generator.uniform(0.5, 2, 4).astype(np.float32)
+        for name in ("scale", "shift", "mean", "var")
+    }
+    body = HEAD.replace("Conv<pads=[1,1,1,1]>(image, w)", "Conv<pads=[1,1,1,1]>(image, w)", 1)
+    body = body.replace("r = Relu(c)", "b = BatchNormalization(c, scale, shift, mean, var) ")
+    body = body.replace("GlobalAveragePool(r)", "GlobalAveragePool(b)")
+    model = net(body, **statistics)
+    prepared = prepare(model)
+    assert "BatchNormalization" in ops(model)
+    assert "BatchNormalization" not in ops(prepared.model)
+    assert prepared.warnings == ()
+    np.testing.assert_allclose(
+        run(prepared.model, pictures(3)), run(model, pictures(3)), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_softmax_makes_probabilities() -> None:
+    body = HEAD.replace("logits =", "z =") + " probs = Softmax(z)"
+    assert prepare(net(body, outputs="float[N,5] probs")).kind == "probabilities"
+
+
+def test_probabilities_without_a_softmax_are_found_by_running() -> None:
+    body = HEAD.replace("logits =", "z =") + (
+        " n = Softplus(z) s = ReduceSum<keepdims=1>(n, axes) logits = Div(n, s)"
+    )
+    prepared = prepare(net(body, axes=np.array([1], np.int64)))
+    assert prepared.kind == "probabilities"
+    assert any("no Softmax" in text for text in prepared.warnings)
+
+
+def test_an_old_opset_is_raised() -> None:
+    model = net(HEAD, opset=11, ir_version=5)
+    prepared = prepare(model)
+    assert [entry.version for entry in prepared.model.opset_import if not entry.domain] == [17]
+    assert prepared.model.ir_version == 8
+    np.testing.assert_allclose(
+        run(prepared.model, pictures(2)), run(model, pictures(2)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_new_opset_and_ir_are_readable_by_tensorrt() -> None:
+    prepared = prepare(net(HEAD, opset=21, ir_version=11))
+    assert prepared.model.ir_version == 10
+    assert any("JetPack 6" in text for text in prepared.warnings)
+
+
+@pytest.mark.parametrize("fixed", [1, 2, 4])
+def test_a_fixed_batch_is_freed(fixed: int) -> None:
+    body = f"{FEATURES} features = Reshape(p, shape) logits = Gemm(features, d)"
+    model = net(
+        body,
+        inputs=IMAGE.replace("N", str(fixed)),
+        outputs=LOGITS.replace("N", str(fixed)),
+        shape=np.array([fixed, 4], np.int64),
+    )
+    prepared = prepare(model)
+    assert prepared.batch is None
+    assert prepared.warnings == ()
+    expected = run(model, pictures(fixed))
+    np.testing.assert_allclose(
+        run(prepared.model, pictures(4))[:fixed], expected, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_class_token_is_repeated_for_each_picture() -> None:
+    generator = np.random.default_rng(4)
+    body = (
+        "c = Conv<strides=[4,4]>(image, patch) f = Reshape(c, tokens) "
+        "t = Transpose<perm=[0,2,1]>(f) j = Concat<axis=1>(token, t) "
+        "m = ReduceMean<axes=[1], keepdims=0>(j) logits = Gemm(m, d)"
+    )
+    model = net(
+        body,
+        inputs="float[1,3,8,8] image",
+        outputs="float[1,5] logits",
+        patch=generator.standard_normal((4, 3, 4, 4), dtype=np.float32),
+        token=generator.standard_normal((1, 1, 4), dtype=np.float32),
+        tokens=np.array([1, 4, 4], np.int64),
+    )
+    prepared = prepare(model)
+    assert prepared.batch is None
+    expected = np.concatenate([run(model, image[None]) for image in pictures(3)])
+    np.testing.assert_allclose(run(prepared.model, pictures(3)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_that_can_not_be_freed_stays_and_names_the_node() -> None:
+    body = (
+        'z = Resize<mode="nearest">(image, , , sizes) c = Conv<pads=[1,1,1,1]>(z, w) '
+        "p = GlobalAveragePool(c) features = Flatten(p) logits = Gemm(features, d)"
+    )
+    model = net(
+        body,
+        inputs="float[1,3,8,8] image",
+        outputs="float[1,5] logits",
+        sizes=np.array([1, 3, 16, 16], np.int64),
+    )
+    prepared = prepare(model)
+    assert prepared.batch == 1
+    assert any("stays fixed at 1" in text for text in prepared.warnings)
+    assert run(prepared.model, pictures(1)).shape == (1, 5)
+
+
+def test_pictures_that_influence_each_other_keep_the_batch_fixed() -> None:
+    body = (
+        f"{FEATURES} flat = Flatten(p) m = ReduceMean<axes=[0]>(flat) "
+        "features = Sub(flat, m) s = Add(features, flat) logits = Gemm(s, d)"
+    )
+    prepared = prepare(net(body))
+    assert prepared.batch == 1
+    assert any("stays fixed" in text for text in prepared.warnings)
+
+
+def test_nhwc_is_recognised() -> None:
+    body = f"t = Transpose<perm=[0,3,1,2]>(picture) {HEAD.replace('(image', '(t')}"
+    prepared = prepare(net(body, inputs="float[N,6,8,3] picture"))
+    assert (prepared.layout, prepared.height, prepared.width) == ("nhwc", 6, 8)
+
+
+def test_a_half_model_becomes_float() -> None:
+    half = {name: value.astype(np.float16) for name, value in weights().items()}
+    model = net(HEAD, "float16[N,3,8,8] image", "float16[N,5] logits", **half)
+    prepared = prepare(model)
+    assert prepared.input_dtype == "float32"
+    assert any("FP16" in text for text in prepared.warnings)
+    expected = run(model, pictures(2).astype(np.float16)).astype(np.float32)
+    np.testing.assert_allclose(run(prepared.model, pictures(2)), expected, rtol=0.03, atol=0.03)
+
+
+def test_a_spatial_output_is_flattened() -> None:
+    model = net(
+        f"{FEATURES} logits = Conv(p, k)",
+        outputs="float[N,5,1,1] logits",
+        k=np.ones((5, 4, 1, 1), np.float32),
+    )
+    prepared = prepare(model)
+    assert prepared.classes == 5
+    assert prepared.output_name == "logits"
+    assert run(prepared.model, pictures(3)).shape == (3, 5)
+
+
+def test_open_picture_sizes_need_an_answer() -> None:
+    model = net(HEAD, "float[N,3,H,W] image")
+    with pytest.raises(ModelError, match="leaves height and width open"):
+        prepare(model)
+    prepared = prepare(model, input_size=(12, 16))
+    assert (prepared.height, prepared.width) == (12, 16)
+    with pytest.raises(ModelError, match="8 x 8 pixels, not 12 x 16"):
+        prepare(net(HEAD), input_size=(12, 16))
+
+
+def test_the_one_output_that_scores_classes_is_chosen() -> None:
+    model = net(HEAD, outputs="float[N,5] logits, float[N,4,8,8] r")
+    prepared = prepare(model)
+    assert prepared.output_name == "logits"
+    assert [value.name for value in prepared.model.graph.output] == ["logits"]
+    assert any("left out: 'r'" in text for text in prepared.warnings)
+
+
+def test_two_possible_outputs_need_a_choice() -> None:
+    model = net(HEAD, outputs="float[N,5] logits, float[N,4] features")
+    with pytest.raises(NotAClassifierError, match=r"several outputs.*'features'"):
+        prepare(model)
+    assert prepare(model, output="logits").classes == 5
+    features = prepare(model, output="features")
+    assert features.classes == 4
+    assert "Gemm" not in ops(features.model)
+    with pytest.raises(UsageError, match="no output 'scores'"):
+        prepare(model, output="scores")
+
+
+def test_a_quantised_model_is_kept_as_it_is() -> None:
+    body = HEAD.replace("(image, w)", "(dq, w)")
+    body = f"q = QuantizeLinear(image, s, zero) dq = DequantizeLinear(q, s, zero) {body}"
+    prepared = prepare(net(body, s=np.array(0.03, np.float32), zero=np.array(0, np.int8)))
+    assert ops(prepared.model)["QuantizeLinear"] == 1
+    assert [text for text in prepared.warnings if "quantizelinear_0" in text]
+
+
+def test_the_given_model_is_not_changed() -> None:
+    model = net(HEAD, opset=13)
+    before = model.SerializeToString(deterministic=True)
+    prepare(model)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_preparing_twice_changes_nothing_more() -> None:
+    once = prepare(net(HEAD)).model
+    assert [n.name for n in prepare(once).model.graph.node] == [n.name for n in once.graph.node]
+
+
+# --- refusing what is not ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (net(HEAD, f"{IMAGE}, float[N,2] place"), "one input, this model has 2"),
+        (net("logits = Gemm(x, d)", "float[N,4] x"), "four dimensions"),
+        (net("logits = Identity(x)", "int64[N,3,8,8] x", "int64[N,3,8,8] logits"), "INT64"),
+        (net("logits = Identity(x)", "float[N,7,8,8] x", "float[N,7,8,8] logits"), "colour"),
+        (net(FEATURES, outputs="float[N,4,8,8] r"), "segmentation"),
+        (
+            net(
+                f"{FEATURES} boxes = Reshape(p, s)",
+                outputs="float[N,1,4] boxes",
+                s=np.array([0, 1, 4]),
+            ),
+            "detector",
+        ),
+        (
+            net(
+                f"{HEAD} boxes = Reshape(features, s)",
+                outputs="float[N,5] logits, float[N,1,4] boxes",
+                s=np.array([0, 1, 4]),
+            ),
+            "detector",
+        ),
+        (
+            net(f"{HEAD} best = ArgMax<axis=1, keepdims=0>(logits)", outputs="int64[N] best"),
+            "ArgMax",
+        ),
+        (
+            net(f"{HEAD} yes = Sigmoid(logits)", outputs="float[N,5] yes"),
+            r"'sigmoid_\d+' .*multi-label",
+        ),
+        (
+            net(f"{HEAD} probs = Softmax<axis=0>(logits)", outputs="float[N,5] probs"),
+            "doesn't run over the classes",
+        ),
+        (
+            net(
+                f"{FEATURES} f = Flatten(p) y = Gemm(f, one)",
+                outputs="float[N,1] y",
+                one=np.ones((4, 1), np.float32),
+            ),
+            "two or more classes",
+        ),
+    ],
+)
+def test_other_models_are_refused_with_what_was_found(model: onnx.ModelProto, says: str) -> None:
+    with pytest.raises(NotAClassifierError, match=says) as caught:
+        prepare(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    body = HEAD.replace("r = Relu(c)", "r = Dropout(c, ratio, train)")
+    model = net(body, ratio=np.array(0.5, np.float32), train=np.array(True))
+    with pytest.raises(ModelError, match=r"'dropout_1' \(Dropout\) is in training mode"):
+        prepare(model)
+
+
+def test_a_model_that_gives_nan_is_refused() -> None:
+    body = HEAD.replace("logits =", "z =") + " logits = Log(z)"
+    with pytest.raises(ModelError, match="NaN"):
+        prepare(net(body))
+
+
+def test_a_model_that_can_not_run_says_why() -> None:
+    body = HEAD.replace("Gemm(features, d)", "Gemm(features, wrong)")
+    with pytest.raises(ModelError, match="ONNX Runtime can't"):
+        prepare(net(body, wrong=np.ones((9, 5), np.float32)))
+
+
+# --- real models ---------------------------------------------------------------------------
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("name", "classes"), [("birds", 965), ("insects", 1022)])
+def test_real_models_are_prepared(data_dir: Path, name: str, classes: int) -> None:
+    original = load_model(data_dir / "models" / f"inat_{name}_mnv2.onnx")
+    prepared = prepare(original)
+    assert (prepared.classes, prepared.kind, prepared.warnings) == (classes, "probabilities", ())
+    images = pictures(2, 3, 224, 224)
+    np.testing.assert_allclose(
+        run(prepared.model, images), run(original, images), rtol=1e-3, atol=1e-6
+    )
