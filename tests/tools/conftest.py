@@ -1,0 +1,117 @@
+"""Fixtures for the tools: a model file, pictures, and the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_fg_tools.cli import main
+
+PREPROCESS = """[preprocess]
+resize = { mode = "squash", size = [16, 16] }
+mean = [128, 128, 128]
+std = [64, 64, 64]
+"""
+LABELS = "Athene cunicularia (Burrowing Owl)\nAthene noctua (Little Owl)\nParus major (Great Tit)\n"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A folder with all that a build needs; `arguments` are those of a build that works."""
+
+    folder: Path
+    model: Path
+    labels: Path
+    pictures: Path
+    preprocess: Path
+
+    def arguments(self, *extra: str, **changed: str | Path) -> list[str]:
+        """Return the arguments of `edge-fg build`, some changed and `extra` ones at the end."""
+        given: dict[str, str | Path] = {
+            "model": self.model,
+            "labels": self.labels,
+            "calibration": self.pictures,
+            "preprocess": self.preprocess,
+            "output": self.folder / "b.edgefg",
+            **changed,
+        }
+        words = ["build", str(given.pop("model"))]
+        for key, value in given.items():
+            words += [f"--{key}", str(value)]
+        return [*words, *extra]
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, tiny_model: bytes) -> Workshop:
+    """The tiny model with 40 pictures, of which none of the labels is known."""
+    shop = Workshop(
+        tmp_path,
+        tmp_path / "m.onnx",
+        tmp_path / "labels.txt",
+        tmp_path / "pictures",
+        tmp_path / "p.toml",
+    )
+    shop.model.write_bytes(tiny_model)
+    shop.labels.write_text(LABELS + "background\n")
+    shop.preprocess.write_text(PREPROCESS)
+    shop.pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        # Smooth colour fields: noise alone would average to the same grey everywhere.
+        small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((50, 40), Image.Resampling.BICUBIC).save(
+            shop.pictures / f"{i:02}.png"
+        )
+    return shop
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The last line on standard error; there must be no traceback."""
+        assert "Traceback" not in self.err
+        return self.err.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def edge_fg_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `edge-fg` in this process."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # argparse
+            code = end.code if isinstance(end.code, int) else 1
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def edge_fg_process() -> Callable[..., Outcome]:
+    """Run `edge-fg` in a process of its own."""
+
+    def run(*arguments: str | Path, **options: object) -> Outcome:
+        command = [sys.executable, "-m", "edge_fg_tools", *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=240, **options
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return run

@@ -1,0 +1,201 @@
+"""`edge-fg run`, `evaluate`, `inspect` and `doctor` from the outside."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edge_fg
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("b.png", "a.jpg", "c.webp"):
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def lines(out: str) -> list[dict]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_jsonl_keeps_its_contract(tiny_bundle, pictures, edge_fg_command):
+    done = edge_fg_command("run", tiny_bundle, pictures, "--format", "jsonl", "--top-k", "2")
+    assert done.code == 0
+    assert done.err == ""
+    found = lines(done.out)
+    assert [Path(line["source"]).name for line in found] == ["a.jpg", "b.png", "c.webp"]
+    for number, line in enumerate(found):
+        assert list(line) == ["frame", "time", "source", "top", "latency_ms"]
+        assert line["frame"] == number
+        assert line["time"] is None
+        assert len(line["top"]) == 2
+        assert set(line["top"][0]) == {"index", "label", "confidence"}
+        assert line["top"][0]["confidence"] >= line["top"][1]["confidence"]
+        assert set(line["latency_ms"]) == {"preprocess", "inference", "total"}
+
+
+def test_the_command_line_answers_as_the_library(tiny_bundle, pictures, edge_fg_command):
+    from edge_fg.images import read_image
+
+    found = lines(edge_fg_command("run", tiny_bundle, pictures / "b.png", "--format", "jsonl").out)
+    prediction = edge_fg.load(tiny_bundle)(read_image(pictures / "b.png"))
+    assert found[0]["top"][0]["label"] == prediction.label
+    assert found[0]["top"][0]["confidence"] == pytest.approx(prediction.confidence)
+
+
+def test_a_broken_picture_does_not_stop_a_folder(tiny_bundle, pictures, edge_fg_command):
+    (pictures / "aa.jpg").write_bytes((pictures / "a.jpg").read_bytes()[:300])
+    done = edge_fg_command("run", tiny_bundle, pictures, "--format", "jsonl")
+    assert done.code == 0
+    assert len(lines(done.out)) == 3
+    assert "aa.jpg" in done.err
+    alone = edge_fg_command("run", tiny_bundle, pictures / "aa.jpg")
+    assert alone.code == 1
+    assert "aa.jpg" in alone.complaint
+
+
+def test_text_and_max_frames(tiny_bundle, pictures, edge_fg_command):
+    done = edge_fg_command("run", tiny_bundle, pictures, "--max-frames", "2")
+    assert len(done.out.splitlines()) == 2
+    assert "%" in done.out
+
+
+def write_clip(path: Path, frames: int) -> Path:
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    rng = np.random.default_rng(0)
+    for _ in range(frames):
+        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    return path
+
+
+def test_an_annotated_video_is_saved(tiny_bundle, tmp_path, edge_fg_command):
+    clip = write_clip(tmp_path / "clip.avi", 12)
+    saved = tmp_path / "out.mp4"
+    done = edge_fg_command("run", tiny_bundle, clip, "--format", "jsonl", "--save", saved)
+    assert done.code == 0
+    with edge_fg.open_source(saved) as video:
+        assert sum(1 for _ in video) == len(lines(done.out)) == 12
+
+
+def test_a_video_that_ends_in_the_middle_keeps_what_was_seen(
+    tiny_bundle, tmp_path, edge_fg_command
+):
+    clip = write_clip(tmp_path / "clip.avi", 40)
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    saved = tmp_path / "out.mp4"
+    done = edge_fg_command("run", tiny_bundle, clip, "--format", "jsonl", "--save", saved)
+    seen = len(lines(done.out))
+    assert done.code == 1
+    assert 10 <= seen < 40
+    assert "40" in done.complaint
+    with edge_fg.open_source(saved) as video:
+        assert sum(1 for _ in video) == seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run", "{none}", "{pictures}"], 1),
+        (["run", "{bundle}", "{none}"], 1),
+        (["run", "{bundle}", "{pictures}", "--precision", "int8"], 1),
+        (["run", "{bundle}", "{pictures}", "--backend", "tensorrt"], 1),
+        (["run", "{bundle}", "{pictures}", "--precision", "int4"], 2),
+        (["run", "{bundle}", "{pictures}", "--top-k", "0"], 2),
+        (["run", "{bundle}", "{pictures}", "--save", "{none}/x.mp4"], 1),
+        (["run", "{bundle}"], 2),
+        (["fly"], 2),
+        ([], 2),
+        (["inspect", "{none}"], 2),
+        (["compile", "{none}", "--target", "tensorrt-rtx"], 1),
+        (["compile", "{bundle}", "--target", "tensorrt"], 1),
+        (["evaluate", "{bundle}", "{none}"], 1),
+    ],
+)
+def test_exit_codes(arguments, code, tiny_bundle, pictures, tmp_path, edge_fg_command):
+    names = {"none": tmp_path / "none", "bundle": tiny_bundle, "pictures": pictures}
+    done = edge_fg_command(*[word.format(**names) for word in arguments])
+    assert done.code == code, done.err
+    assert done.out == ""
+    assert done.complaint
+
+
+def test_damaged_bundles_are_refused(tiny_bundle, pictures, edge_fg_command):
+    model = tiny_bundle / "model.fp32.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    done = edge_fg_command("run", tiny_bundle, pictures)
+    assert (done.code, done.out) == (1, "")
+    assert "model.fp32.onnx" in done.complaint
+
+
+def test_evaluate_keeps_its_contract(tiny_bundle, pictures, tmp_path, edge_fg_command):
+    table = tmp_path / "set.csv"
+    table.write_text(
+        "file,label\npictures/a.jpg,Great Tit\npictures/b.png,\npictures/c.webp,Wren\n"
+    )
+    done = edge_fg_command("evaluate", tiny_bundle, table, "--against", "fp32", "--format", "json")
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert (document["images"], document["labelled"]) == (3, 1)
+    assert document["top5"] == 1.0
+    assert document["against"]["name"] == "fp32"
+    assert document["against"]["agreement"] == 1.0
+    assert document["against"]["mean_kl"] == pytest.approx(0, abs=1e-9)
+    assert set(document["against"]) == {
+        "name",
+        "agreement",
+        "agreement_labelled",
+        "mean_kl",
+        "worst_classes",
+    }
+    assert "Wren" in done.err
+
+
+def test_inspect_bundle_and_model(tiny_bundle, edge_fg_command):
+    assert "Burrowing Owl" in edge_fg_command("inspect", tiny_bundle).out
+    facts = json.loads(
+        edge_fg_command("inspect", tiny_bundle / "model.fp32.onnx", "--format", "json").out
+    )
+    assert "4 classes, logits" in facts["output"]
+
+
+def test_doctor_says_what_is_used_and_why(edge_fg_command):
+    facts = json.loads(edge_fg_command("doctor", "--format", "json").out)
+    used = [backend["name"] for backend in facts["backends"] if backend["used"]]
+    assert used == ["onnxruntime"]
+    assert all(backend["reason"] for backend in facts["backends"])
+    if not facts["gpus"]:
+        assert "driver" in facts["no_gpu_because"]
+    assert "backends" in edge_fg_command("doctor").out
+
+
+def test_a_real_process_writes_only_json_on_stdout(tiny_bundle, pictures, edge_fg_process):
+    done = edge_fg_process("run", tiny_bundle, pictures, "--format", "jsonl")
+    assert done.code == 0
+    assert len(lines(done.out)) == 3
+
+
+def test_a_closed_pipe_is_no_traceback(tiny_bundle, pictures):
+    import subprocess
+
+    command = f"{sys.executable} -m edge_fg_tools run {tiny_bundle} {pictures} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+
+
+def test_version(edge_fg_command):
+    assert edge_fg.__version__ in edge_fg_command("--version").out
