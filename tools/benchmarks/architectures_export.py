@@ -1,0 +1,114 @@
+"""Write timm classifiers with random weights as ONNX; the step that needs torch."""
+
+from __future__ import annotations
+
+import sys
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+_OPSET = 17
+_CLASSES = 100
+_STUBS = (
+    "torchvision",
+    "torchvision.ops",
+    "torchvision.ops.misc",
+    "torchvision.transforms",
+    "torchvision.transforms.functional",
+    "torchvision.datasets",
+)
+
+
+def export_all(names: tuple[str, ...], folder: Path) -> int:
+    """Export each architecture to ``folder/NAME.onnx``; those already there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for name in names:
+        target = folder / f"{name}.onnx"
+        if target.exists():
+            continue
+        started = time.monotonic()
+        try:
+            _export(name, target)
+        except Exception as error:  # noqa: BLE001 (one architecture must not stop the others)
+            failed += 1
+            print(f"{name}: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        else:
+            print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
+    return 1 if failed else 0
+
+
+def _export(name: str, target: Path) -> None:
+    import torch
+
+    timm = _timm_without_torchvision()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = timm.create_model(name, pretrained=False, num_classes=_CLASSES, exportable=True)
+    _wake_up(model)
+    _, height, width = model.default_cfg["input_size"]
+    with torch.no_grad():
+        # One pass in training mode gives the normalisation layers statistics to live by.
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # noqa: SLF001
+                module.momentum = 1.0
+        model.train()(torch.randn(4, 3, height, width))
+        model.eval()
+    temporary = target.with_suffix(".part")
+    torch.onnx.export(
+        model,
+        (torch.randn(1, 3, height, width),),
+        str(temporary),
+        dynamo=False,
+        opset_version=_OPSET,
+        input_names=["input"],
+        output_names=["logits"],
+        dynamic_axes={"input": {0: "N"}, "logits": {0: "N"}},
+    )
+    temporary.rename(target)
+
+
+def _wake_up(model: Any) -> None:
+    """Randomise scales initialised to (nearly) zero: their branches would do nothing."""
+    import torch
+
+    with torch.no_grad():
+        for label, parameter in model.named_parameters():
+            is_scale = parameter.ndim <= 1 or "gamma" in label or "layer_scale" in label
+            if is_scale and not label.endswith("bias") and float(parameter.abs().max()) < 1e-3:
+                parameter.uniform_(0.2, 1.0)
+
+
+def _timm_without_torchvision() -> Any:
+    """Import timm; it needs only names of torchvision that these models never call."""
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        for name in _STUBS:
+            module = _Stub(name)
+            sys.modules[name] = module
+            parent, _, child = name.rpartition(".")
+            if parent:
+                setattr(sys.modules[parent], child, module)
+    import timm
+
+    return timm
+
+
+class _Anything(type):
+    """The type of a class that has every public attribute, each again such a class."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Anything(name, (), {})
+
+
+class _Stub(types.ModuleType):
+    """A module in which every public name is an empty class."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Anything(name, (), {})
