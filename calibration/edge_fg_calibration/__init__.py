@@ -1,1 +1,107 @@
-"""edge_fg_calibration: ranges, quantisation, mixed precision and the proof of fidelity."""
+"""edge_fg_calibration: ranges, quantisation, mixed precision and the proof of fidelity.
+
+What handles pictures and figures needs NumPy only; what handles graphs is imported on first use
+and needs ``onnx``, so that a device can evaluate a bundle without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from edge_fg.errors import MissingDependencyError
+from edge_fg_calibration.budget import Budget
+from edge_fg_calibration.fidelity import Fidelity, ImageRecord, OutputKind, compare, image_records
+from edge_fg_calibration.histogram import Histogram
+from edge_fg_calibration.images import (
+    ImageSet,
+    LabelledImage,
+    batches,
+    digest,
+    read_image_set,
+    resolve_labels,
+    split,
+)
+
+if TYPE_CHECKING:
+    from edge_fg_calibration.collect import collect_histograms
+    from edge_fg_calibration.fp16 import float_tensors, overflowing, to_fp16
+    from edge_fg_calibration.int8 import Int8Result, quantize_int8
+    from edge_fg_calibration.placement import (
+        TARGETS,
+        Placement,
+        SkipPlace,
+        Target,
+        WeightPlace,
+        place,
+    )
+    from edge_fg_calibration.prepare import prepared_copy
+    from edge_fg_calibration.qdq import insert_qdq
+    from edge_fg_calibration.run import predict
+    from edge_fg_calibration.validate import validate_qdq
+
+_NEEDS_ONNX = {
+    "collect_histograms": "collect",
+    "float_tensors": "fp16",
+    "overflowing": "fp16",
+    "to_fp16": "fp16",
+    "Int8Result": "int8",
+    "quantize_int8": "int8",
+    "TARGETS": "placement",
+    "Placement": "placement",
+    "SkipPlace": "placement",
+    "Target": "placement",
+    "WeightPlace": "placement",
+    "place": "placement",
+    "prepared_copy": "prepare",
+    "insert_qdq": "qdq",
+    "predict": "run",
+    "validate_qdq": "validate",
+}
+
+__all__ = [
+    "Budget",
+    "Fidelity",
+    "Histogram",
+    "ImageRecord",
+    "ImageSet",
+    "Int8Result",
+    "LabelledImage",
+    "OutputKind",
+    "Placement",
+    "SkipPlace",
+    "TARGETS",
+    "Target",
+    "WeightPlace",
+    "batches",
+    "collect_histograms",
+    "compare",
+    "digest",
+    "float_tensors",
+    "image_records",
+    "insert_qdq",
+    "overflowing",
+    "place",
+    "predict",
+    "prepared_copy",
+    "quantize_int8",
+    "read_image_set",
+    "resolve_labels",
+    "split",
+    "to_fp16",
+    "validate_qdq",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _NEEDS_ONNX.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found = importlib.import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise MissingDependencyError("onnx", "build", "quantise a model") from error
+    value: object = getattr(found, name)
+    return value

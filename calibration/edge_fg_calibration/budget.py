@@ -1,0 +1,126 @@
+"""The fidelity that a build must keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from edge_fg.errors import UsageError
+from edge_fg_calibration.fidelity import MINIMUM_CLASS_IMAGES, Fidelity
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits on a variant's fidelity; None sets no limit.
+
+    Parameters
+    ----------
+    agreement
+        Least share (0..1) of pictures with the same top-1 class as float32.
+    agreement_labelled
+        The same among pictures whose class is known.
+    mean_kl
+        Largest mean divergence from float32, nats.
+    top1_drop
+        Largest loss of top-1 accuracy (0..1) on labelled pictures.
+    class_drop
+        Largest loss of top-1 accuracy (0..1) of any one class.
+    """
+
+    agreement: float | None = None
+    agreement_labelled: float | None = None
+    mean_kl: float | None = None
+    top1_drop: float | None = None
+    class_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not None:
+                _check(one.name, value)
+
+    @classmethod
+    def parse(cls, settings: Sequence[str]) -> Budget:
+        """Read settings such as ``agreement=0.97``.
+
+        Raises
+        ------
+        UsageError
+            A setting is not KEY=VALUE, its key is unknown or given twice, or its value is out of
+            range.
+        """
+        keys = [one.name for one in fields(cls)]
+        values: dict[str, float] = {}
+        for setting in settings:
+            key, equals, text = (part.strip() for part in setting.partition("="))
+            if not equals or key not in keys:
+                raise UsageError(
+                    f"budget {setting!r} is not KEY=VALUE with one of the keys {', '.join(keys)}"
+                )
+            if key in values:
+                raise UsageError(f"budget {key} is given twice")
+            try:
+                values[key] = float(text)
+            except ValueError:
+                raise UsageError(f"budget {key}={text[:40]}: the value is not a number") from None
+        return cls(**values)
+
+    def failures(self, fidelity: Fidelity) -> list[str]:
+        """Return one sentence for each limit that is not met; empty when all are.
+
+        A limit that can't be judged, for want of labelled pictures, counts as not met.
+        """
+        found = [
+            _below("agreement with FP32", fidelity.agreement, self.agreement, ""),
+            _below(
+                "agreement on labelled pictures",
+                fidelity.agreement_labelled,
+                self.agreement_labelled,
+                "no picture has a label that the model knows",
+            ),
+            _above("mean KL divergence", fidelity.mean_kl, self.mean_kl, ""),
+            _above(
+                "loss of top-1 accuracy",
+                _drop(fidelity),
+                self.top1_drop,
+                "no picture has a label that the model knows",
+            ),
+            _above(
+                "loss of the worst class",
+                fidelity.worst_class_drop,
+                self.class_drop,
+                f"no class has {MINIMUM_CLASS_IMAGES} labelled pictures",
+            ),
+        ]
+        return [one for one in found if one]
+
+
+def _check(key: str, value: float) -> None:
+    if key == "mean_kl":
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"budget mean_kl={value:g}: it must be 0 or more")
+    elif not 0 <= value <= 1:
+        raise UsageError(f"budget {key}={value:g}: it must lie between 0 and 1")
+
+
+def _drop(fidelity: Fidelity) -> float | None:
+    if fidelity.top1 is None or fidelity.top1_reference is None:
+        return None
+    return fidelity.top1_reference - fidelity.top1
+
+
+def _below(what: str, value: float | None, limit: float | None, unknown: str) -> str | None:
+    if limit is None:
+        return None
+    if value is None:
+        return f"{what} can't be judged: {unknown}"
+    return f"{what} is {value:.4f}, below the budget of {limit:g}" if value < limit else None
+
+
+def _above(what: str, value: float | None, limit: float | None, unknown: str) -> str | None:
+    if limit is None:
+        return None
+    if value is None:
+        return f"{what} can't be judged: {unknown}"
+    return f"{what} is {value:.4f}, above the budget of {limit:g}" if value > limit else None

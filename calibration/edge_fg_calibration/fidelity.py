@@ -1,0 +1,247 @@
+"""How near a variant's outputs are to the float32 model's, over all pictures and per class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.errors import UsageError
+
+OutputKind: TypeAlias = Literal["logits", "probabilities"]
+
+PROBABILITY_FLOOR = 1e-12
+"""Added to each stored probability before the logarithm, both distributions renormalised.
+
+A float32 softmax underflows to 0, whose logarithm would make one picture decide the mean.
+Logits need no floor.
+"""
+
+MINIMUM_CLASS_IMAGES = 5
+"""Pictures of a class below which nothing is said about it: one picture would be everything."""
+
+_WORST_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """A candidate against the reference, on the same pictures.
+
+    Parameters
+    ----------
+    images
+        Pictures compared.
+    agreement
+        Share (0..1) whose most likely class is the same.
+    mean_kl, max_kl
+        Kullback-Leibler divergence KL(reference || candidate) in nats.
+    labelled
+        Pictures whose true class is known.
+    agreement_labelled
+        `agreement` among those; None where there are none.
+    top1_reference, top1, top5_reference, top5
+        Accuracy (0..1) on the labelled pictures; None where there are none.
+    worst_classes
+        Classes, as the reference names them, with the least agreement:
+        ``{"index", "label" (if known), "images", "agreement"}``, worst first.
+    worst_class_drop
+        Largest loss of top-1 accuracy of one true class with at least
+        `MINIMUM_CLASS_IMAGES` pictures; None where no class has as many.
+    """
+
+    images: int
+    agreement: float
+    mean_kl: float
+    max_kl: float
+    labelled: int
+    agreement_labelled: float | None
+    top1_reference: float | None
+    top1: float | None
+    top5_reference: float | None
+    top5: float | None
+    worst_classes: tuple[dict[str, Any], ...]
+    worst_class_drop: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON-able values."""
+        return {**asdict(self), "worst_classes": [dict(one) for one in self.worst_classes]}
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One picture's comparison.
+
+    Parameters
+    ----------
+    index
+        True class, None where unknown.
+    reference_top1, top1
+        Most likely class of each.
+    reference_confidence, confidence
+        Its probability (0..1) of each.
+    kl
+        KL(reference || candidate) in nats.
+    """
+
+    index: int | None
+    reference_top1: int
+    top1: int
+    reference_confidence: float
+    confidence: float
+    kl: float
+
+
+def compare(
+    reference: NDArray[np.floating[Any]],
+    candidate: NDArray[np.floating[Any]],
+    *,
+    kind: OutputKind,
+    indices: Sequence[int | None],
+    labels: Sequence[str] | None = None,
+) -> Fidelity:
+    """Compare two outputs of the same pictures.
+
+    Parameters
+    ----------
+    reference, candidate
+        Outputs, N x classes.
+    kind
+        Whether they are logits or probabilities.
+    indices
+        True class of each picture, None where unknown.
+    labels
+        Class names for `Fidelity.worst_classes`.
+
+    Raises
+    ------
+    UsageError
+        There are no pictures, shapes or lengths differ, a value is NaN or infinite, or an index
+        is not a class.
+    """
+    _check(reference, candidate, indices)
+    kl = _divergences(reference, candidate, kind)
+    first, second = reference.argmax(axis=1), candidate.argmax(axis=1)
+    same = first == second
+    known = np.array([index is not None for index in indices], dtype=bool)
+    truth = np.array([index for index in indices if index is not None], dtype=np.intp)
+    any_known = bool(known.any())
+    return Fidelity(
+        images=len(same),
+        agreement=float(same.mean()),
+        mean_kl=float(kl.mean()),
+        max_kl=float(kl.max()),
+        labelled=int(known.sum()),
+        agreement_labelled=float(same[known].mean()) if any_known else None,
+        top1_reference=float((first[known] == truth).mean()) if any_known else None,
+        top1=float((second[known] == truth).mean()) if any_known else None,
+        top5_reference=_top5(reference[known], truth) if any_known else None,
+        top5=_top5(candidate[known], truth) if any_known else None,
+        worst_classes=_worst_classes(first, same, labels),
+        worst_class_drop=_worst_drop(first[known] == truth, second[known] == truth, truth),
+    )
+
+
+def image_records(
+    reference: NDArray[np.floating[Any]],
+    candidate: NDArray[np.floating[Any]],
+    *,
+    kind: OutputKind,
+    indices: Sequence[int | None],
+) -> list[ImageRecord]:
+    """Return the comparison picture by picture; parameters and errors as for `compare`."""
+    _check(reference, candidate, indices)
+    kl = _divergences(reference, candidate, kind)
+    p = np.exp(_log_probabilities(reference, kind))
+    q = np.exp(_log_probabilities(candidate, kind))
+    first, second = reference.argmax(axis=1), candidate.argmax(axis=1)
+    return [
+        ImageRecord(
+            index=index,
+            reference_top1=int(first[n]),
+            top1=int(second[n]),
+            reference_confidence=float(p[n, first[n]]),
+            confidence=float(q[n, second[n]]),
+            kl=float(kl[n]),
+        )
+        for n, index in enumerate(indices)
+    ]
+
+
+def _check(
+    reference: NDArray[np.floating[Any]],
+    candidate: NDArray[np.floating[Any]],
+    indices: Sequence[int | None],
+) -> None:
+    if reference.ndim != 2 or reference.shape != candidate.shape or not reference.size:
+        raise UsageError(
+            f"outputs of the same pictures are needed, N x classes: got {reference.shape} and "
+            f"{candidate.shape}"
+        )
+    if len(indices) != len(reference):
+        raise UsageError(f"{len(indices)} true classes for {len(reference)} pictures")
+    for name, output in (("reference", reference), ("candidate", candidate)):
+        bad = np.flatnonzero(~np.isfinite(output).all(axis=1))
+        if bad.size:
+            raise UsageError(
+                f"the {name}'s output is NaN or infinite for {bad.size} of {len(output)} pictures, "
+                f"first for picture {bad[0]}"
+            )
+    wrong = [one for one in indices if one is not None and not 0 <= one < reference.shape[1]]
+    if wrong:
+        raise UsageError(f"index {wrong[0]} is not one of {reference.shape[1]} classes")
+
+
+def _log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> NDArray[np.float64]:
+    """Return natural logarithms of probabilities that sum to 1 in each row."""
+    values = output.astype(np.float64)
+    if kind == "logits":
+        values -= values.max(axis=1, keepdims=True)
+    else:
+        values = np.log(np.maximum(values, 0.0) + PROBABILITY_FLOOR)
+    total = np.log(np.exp(values).sum(axis=1, keepdims=True))
+    return np.asarray(values - total, dtype=np.float64)
+
+
+def _divergences(
+    reference: NDArray[np.floating[Any]],
+    candidate: NDArray[np.floating[Any]],
+    kind: OutputKind,
+) -> NDArray[np.float64]:
+    log_p, log_q = _log_probabilities(reference, kind), _log_probabilities(candidate, kind)
+    kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    # Never negative but for rounding.
+    return np.asarray(np.maximum(kl, 0.0), dtype=np.float64)
+
+
+def _top5(output: NDArray[np.floating[Any]], truth: NDArray[np.intp]) -> float:
+    best = np.argsort(-output, axis=1, kind="stable")[:, :5]
+    return float((best == truth[:, None]).any(axis=1).mean())
+
+
+def _worst_classes(
+    named: NDArray[np.intp], same: NDArray[np.bool_], labels: Sequence[str] | None
+) -> tuple[dict[str, Any], ...]:
+    found = []
+    for index in np.unique(named):
+        members = same[named == index]
+        if len(members) >= MINIMUM_CLASS_IMAGES:
+            one: dict[str, Any] = {"index": int(index)}
+            if labels is not None and index < len(labels):
+                one["label"] = labels[index]
+            found.append({**one, "images": len(members), "agreement": float(members.mean())})
+    found.sort(key=lambda one: (one["agreement"], -one["images"], one["index"]))
+    return tuple(found[:_WORST_CLASSES])
+
+
+def _worst_drop(
+    before: NDArray[np.bool_], after: NDArray[np.bool_], truth: NDArray[np.intp]
+) -> float | None:
+    drops = []
+    for index in np.unique(truth):
+        members = truth == index
+        if members.sum() >= MINIMUM_CLASS_IMAGES:
+            drops.append(float(before[members].mean() - after[members].mean()))
+    return max(drops) if drops else None

@@ -1,0 +1,351 @@
+"""Sets of pictures: reading them, splitting them by content, feeding them in batches."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.errors import DatasetError, ImageError, UsageError
+from edge_fg.files import sha256_of
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+"""Endings (lower case) by which a file in a directory counts as a picture."""
+
+MINIMUM_FOR_SPLIT = 8
+"""Distinct pictures below which nothing can be calibrated *and* proven."""
+
+Preprocess: TypeAlias = Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]]
+"""Frames (H x W x 3 uint8 BGR) to one network input (N x 3 x H x W float32)."""
+
+_NAMED_IN_ERRORS = 5
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One picture of a set.
+
+    Parameters
+    ----------
+    path
+        The file.
+    label
+        Name of its class, None where unknown.
+    index
+        Its class as an index into the model's output, None where unknown.
+    """
+
+    path: Path
+    label: str | None
+    index: int | None
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Pictures in a fixed order.
+
+    Parameters
+    ----------
+    items
+        The pictures.
+    root
+        The directory, or the CSV file, that they were read from.
+    name
+        What to call the set in messages and reports.
+    """
+
+    items: tuple[LabelledImage, ...]
+    root: Path
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def read_image_set(path: Path, *, minimum: int = 1) -> ImageSet:
+    """Read a directory of pictures or a CSV that lists them.
+
+    In a directory, the first-level sub-directories are class names and pictures at the top have
+    no label; the order is sorted by path. A CSV has the column ``file`` (relative to the CSV) and,
+    where known, ``label`` or ``index``; an empty cell means unknown; the order is the file's.
+
+    Parameters
+    ----------
+    path
+        Directory or CSV file.
+    minimum
+        Fewest pictures that are of use to the caller.
+
+    Raises
+    ------
+    DatasetError
+        Nothing there, too few pictures, a listed file is missing, or the CSV is malformed.
+    """
+    if path.is_dir():
+        items = _read_directory(path)
+    elif path.is_file():
+        items = _read_csv(path)
+    else:
+        raise DatasetError(f"{path}: no such directory or CSV file of pictures")
+    if len(items) < max(minimum, 1):
+        found = f"{len(items)} pictures" if items else "no pictures"
+        raise DatasetError(
+            f"{path}: {found} found, at least {max(minimum, 1)} needed "
+            f"(a directory of {', '.join(sorted(IMAGE_SUFFIXES))} files, or a CSV with a "
+            f"`file` column)"
+        )
+    return ImageSet(tuple(items), path, path.name or str(path))
+
+
+def resolve_labels(image_set: ImageSet, labels: Sequence[str]) -> tuple[ImageSet, tuple[str, ...]]:
+    """Fill in each picture's index from the name of its class, whatever its case.
+
+    A picture that has an index keeps it. A name that the model doesn't know leaves the index
+    None, as a picture of an unknown class: it counts for agreement, not for accuracy.
+
+    Parameters
+    ----------
+    image_set
+        The pictures.
+    labels
+        The model's class names in output order.
+
+    Returns
+    -------
+    The set with its indices, and the class names that the model doesn't know, sorted.
+
+    Raises
+    ------
+    DatasetError
+        An index is not one of the model's classes.
+    """
+    by_name: dict[str, int] = {}
+    for number, label in enumerate(labels):
+        by_name.setdefault(label.strip().casefold(), number)
+    unknown: set[str] = set()
+    items = []
+    for item in image_set.items:
+        if item.index is not None:
+            if item.index >= len(labels):
+                raise DatasetError(
+                    f"{image_set.name}: {item.path.name} has index {item.index}, but the model "
+                    f"has {len(labels)} classes (0 to {len(labels) - 1})"
+                )
+            items.append(item)
+            continue
+        index = None if item.label is None else by_name.get(item.label.strip().casefold())
+        if item.label is not None and index is None:
+            unknown.add(item.label)
+        items.append(replace(item, index=index))
+    return replace(image_set, items=tuple(items)), tuple(sorted(unknown))
+
+
+def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+    """Split into pictures to calibrate on and pictures to prove on, disjoint by content.
+
+    Of files with the same bytes only the first counts. Classes give in proportion to their
+    size (systematic sampling within each class, pictures without a class being one more), so the
+    held-out part keeps the mixture of the whole. The choice depends on the contents and the
+    seed, not on names or order.
+
+    Parameters
+    ----------
+    image_set
+        The pictures.
+    calibration_images
+        Pictures wanted for calibration; at most half of a small set is taken.
+    seed
+        Another seed gives another split.
+
+    Returns
+    -------
+    The calibration set and the held-out set, each in the order of `image_set`.
+
+    Raises
+    ------
+    DatasetError
+        There are fewer than eight distinct pictures.
+    UsageError
+        `calibration_images` is not positive.
+    """
+    if calibration_images < 1:
+        raise UsageError(f"calibration images must be at least 1, not {calibration_images}")
+    distinct: dict[str, LabelledImage] = {}
+    for item in image_set.items:
+        distinct.setdefault(_content_hash(item.path), item)
+    if len(distinct) < MINIMUM_FOR_SPLIT:
+        raise DatasetError(
+            f"{image_set.name}: {len(distinct)} distinct pictures; at least {MINIMUM_FOR_SPLIT} "
+            f"are needed, half to calibrate and half to prove the result (a few hundred give "
+            f"good ranges)"
+        )
+    wanted = min(calibration_images, len(distinct) // 2)
+    chosen = set(_stratified(distinct, seed)[:wanted])
+    calibration = tuple(item for digest_, item in distinct.items() if digest_ in chosen)
+    held_out = tuple(item for digest_, item in distinct.items() if digest_ not in chosen)
+    return (
+        replace(image_set, items=calibration, name=f"{image_set.name} (calibration)"),
+        replace(image_set, items=held_out, name=f"{image_set.name} (held out)"),
+    )
+
+
+def digest(image_set: ImageSet) -> str:
+    """Return one SHA-256 for the contents of all pictures, whatever their order and names.
+
+    Raises
+    ------
+    DatasetError
+        A file can't be read.
+    """
+    hashes = sorted(_content_hash(item.path) for item in image_set.items)
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def batches(
+    image_set: ImageSet,
+    preprocess: Preprocess,
+    batch_size: int,
+    on_error: Callable[[Path, Exception], None],
+    *,
+    read: Callable[[Path], NDArray[np.uint8]] | None = None,
+) -> Iterator[tuple[list[LabelledImage], NDArray[Any]]]:
+    """Yield preprocessed batches; a picture that can't be read goes to `on_error` instead.
+
+    Parameters
+    ----------
+    image_set
+        The pictures.
+    preprocess
+        Turns frames into one network input, N x 3 x H x W float32.
+    batch_size
+        Most pictures in one batch.
+    on_error
+        Called with each picture that was left out and why; it may raise to stop.
+    read
+        Reads one picture as H x W x 3 uint8 BGR; `edge_fg.images.read_image` by default.
+
+    Raises
+    ------
+    DatasetError
+        Not one picture of the set could be read.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch size must be at least 1, not {batch_size}")
+    if read is None:
+        from edge_fg.images import read_image
+
+        read = read_image
+    good = 0
+    pending: list[LabelledImage] = []
+    frames: list[NDArray[np.uint8]] = []
+    for item in image_set.items:
+        try:
+            frame = read(item.path)
+        except (ImageError, OSError) as error:
+            on_error(item.path, error)
+            continue
+        pending.append(item)
+        frames.append(frame)
+        good += 1
+        if len(pending) == batch_size:
+            yield pending, preprocess(frames)
+            pending, frames = [], []
+    if pending:
+        yield pending, preprocess(frames)
+    if not good:
+        raise DatasetError(f"{image_set.name}: none of its {len(image_set)} pictures can be read")
+
+
+def _stratified(distinct: dict[str, LabelledImage], seed: int) -> list[str]:
+    """Order contents so that every prefix holds each class in proportion."""
+    groups: defaultdict[object, list[tuple[str, str]]] = defaultdict(list)
+    for content, item in distinct.items():
+        key = hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
+        groups[item.label if item.index is None else item.index].append((key, content))
+    places = []
+    for group in groups.values():
+        group.sort()
+        # A start drawn per class: without it all classes of two would give their first alike.
+        start = int(group[0][0][-8:], 16) / 2**32
+        for rank, (key, content) in enumerate(group):
+            places.append(((rank + start) / len(group), key, content))
+    return [content for _, _, content in sorted(places)]
+
+
+def _content_hash(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise DatasetError(f"{path}: can't be read ({error.strerror or error})") from error
+
+
+def _read_directory(root: Path) -> list[LabelledImage]:
+    items = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in files:
+            path = Path(folder) / file
+            if file.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            inside = path.relative_to(root).parts
+            items.append(LabelledImage(path, inside[0] if len(inside) > 1 else None, None))
+    return sorted(items, key=lambda item: item.path.relative_to(root).parts)
+
+
+def _read_csv(path: Path) -> list[LabelledImage]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = [name.strip() if name else "" for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            if "file" not in columns:
+                raise DatasetError(
+                    f"{path}: no column `file` (found: {', '.join(columns)[:200] or 'nothing'}); "
+                    f"a CSV of pictures needs `file` and may have `label` or `index`"
+                )
+            items = [_csv_row(path, reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: not a CSV file of pictures ({error})") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: can't be read ({error.strerror or error})") from error
+    missing = [item.path for item in items if not item.path.is_file()]
+    if missing:
+        names = ", ".join(os.path.relpath(one, path.parent) for one in missing[:_NAMED_IN_ERRORS])
+        more = f" and {len(missing) - _NAMED_IN_ERRORS} more"
+        raise DatasetError(
+            f"{path}: {len(missing)} of {len(items)} files are missing: {names}"
+            f"{more if len(missing) > _NAMED_IN_ERRORS else ''}"
+        )
+    return items
+
+
+def _csv_row(path: Path, line: int, row: dict[str, Any]) -> LabelledImage:
+    where = f"{path}, line {line}"
+    if None in row:
+        raise DatasetError(f"{where}: more cells than columns")
+    name = (row.get("file") or "").strip()
+    if not name or "\0" in name:
+        raise DatasetError(f"{where}: the cell `file` is empty or not a path")
+    relative = PurePosixPath(os.path.normpath(name))
+    outside = relative.is_absolute() or relative.parts[:1] == ("..",)
+    if outside or PureWindowsPath(name).is_absolute():
+        raise DatasetError(
+            f"{where}: {name} is absolute or outside the folder of the CSV; files are listed "
+            f"relative to it"
+        )
+    text = (row.get("index") or "").strip()
+    try:
+        index = int(text) if text else None
+    except ValueError:
+        raise DatasetError(f"{where}: index {text[:40]!r} is not a whole number") from None
+    if index is not None and index < 0:
+        raise DatasetError(f"{where}: index {index} is negative")
+    return LabelledImage(path.parent / relative, (row.get("label") or "").strip() or None, index)
