@@ -1,0 +1,183 @@
+"""Reading sets of pictures, splitting them, feeding them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_fg.errors import DatasetError, ImageError, UsageError
+from edge_fg_calibration import (
+    LabelledImage,
+    batches,
+    digest,
+    read_image_set,
+    resolve_labels,
+    split,
+)
+
+
+def picture(path: Path, value: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(value).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three classes of 10, 4 and 2 pictures and two without a class."""
+    number = 0
+    for name, count in (("finch", 10), ("owl", 4), ("wren", 2)):
+        for place in range(count):
+            picture(tmp_path / "set" / name / f"{place}.png", number)
+            number += 1
+    for place in range(2):
+        picture(tmp_path / "set" / f"loose{place}.png", number + place)
+    (tmp_path / "set" / "notes.txt").write_text("not a picture")
+    return tmp_path / "set"
+
+
+def test_a_directory_gives_sorted_pictures_with_their_folders_as_labels(folder: Path) -> None:
+    found = read_image_set(folder)
+    assert len(found) == 18
+    assert [one.path for one in found.items] == sorted(one.path for one in found.items)
+    assert {one.label for one in found.items} == {"finch", "owl", "wren", None}
+    assert all(one.index is None for one in found.items)
+
+
+def test_a_csv_keeps_its_order_and_empty_cells_mean_unknown(folder: Path) -> None:
+    rows = "file,index,label,extra\nwren/1.png,7,,x\nfinch/0.png,,finch,\nloose0.png,,,\n"
+    path = folder / "set.csv"
+    path.write_text("\ufeff" + rows, encoding="utf-8")
+    assert read_image_set(path).items == (
+        LabelledImage(folder / "wren/1.png", None, 7),
+        LabelledImage(folder / "finch/0.png", "finch", None),
+        LabelledImage(folder / "loose0.png", None, None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column `file`"),
+        ("path\na.png\n", "no column `file`"),
+        ("file\n", "no pictures found"),
+        ("file\ngone.png\nalso.png\n", "2 of 2 files are missing: gone.png, also.png"),
+        ("file,index\nloose0.png,seven\n", "'seven' is not a whole number"),
+        ("file,index\nloose0.png,-1\n", "negative"),
+        ("file\n/etc/passwd\n", "absolute or outside"),
+        ("file\nowl/../../x.png\n", "absolute or outside"),
+        ("file\nC:\\x.png\n", "absolute or outside"),
+        ("file\nloose0.png,1,2\n", "more cells than columns"),
+        ('file,label\n"loose0.png,1\n', "not a CSV"),
+    ],
+)
+def test_a_bad_csv_is_refused_with_its_reason(folder: Path, text: str, message: str) -> None:
+    path = folder / "set.csv"
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=r"set\.csv") as caught:
+        read_image_set(path)
+    assert message in str(caught.value)
+
+
+def test_binary_nonsense_and_missing_paths_are_refused(folder: Path) -> None:
+    (folder / "set.csv").write_bytes(b"\xff\xfe\x00file")
+    with pytest.raises(DatasetError, match="not a CSV"):
+        read_image_set(folder / "set.csv")
+    with pytest.raises(DatasetError, match="no such directory"):
+        read_image_set(folder / "nowhere")
+    with pytest.raises(DatasetError, match="18 pictures found, at least 30 needed"):
+        read_image_set(folder, minimum=30)
+
+
+def test_labels_become_indices_whatever_their_case(folder: Path) -> None:
+    found, unknown = resolve_labels(read_image_set(folder), ["Owl", "FINCH", "gull"])
+    assert unknown == ("wren",)
+    by_label = {one.label: one.index for one in found.items}
+    assert by_label == {"finch": 1, "owl": 0, "wren": None, None: None}
+
+
+def test_an_index_beyond_the_model_is_refused(folder: Path) -> None:
+    (folder / "set.csv").write_text("file,index\nloose0.png,3\n")
+    with pytest.raises(DatasetError, match="index 3, but the model has 3 classes"):
+        resolve_labels(read_image_set(folder / "set.csv"), ["a", "b", "c"])
+
+
+def test_the_split_is_disjoint_by_content_and_repeatable(folder: Path) -> None:
+    (folder / "wren" / "copy.png").write_bytes((folder / "finch" / "0.png").read_bytes())
+    whole = read_image_set(folder)
+    first, second = split(whole, 6, seed=1)
+    contents = [{one.path.read_bytes() for one in part.items} for part in (first, second)]
+    assert len(first) == len(contents[0]) == 6
+    assert len(second) == len(contents[1]) == 12
+    assert not contents[0] & contents[1]
+    assert split(whole, 6, seed=1) == (first, second)
+    assert split(whole, 6, seed=2)[0] != first
+
+
+def test_classes_give_in_proportion(folder: Path) -> None:
+    for seed in range(5):
+        first, _ = split(read_image_set(folder), 9, seed=seed)
+        labels = [one.label for one in first.items]
+        assert 4 <= labels.count("finch") <= 6
+        assert 1 <= labels.count("owl") <= 3
+
+
+def test_a_small_set_is_halved_and_a_tiny_one_refused(folder: Path) -> None:
+    first, second = split(read_image_set(folder), 512)
+    assert (len(first), len(second)) == (9, 9)
+    with pytest.raises(DatasetError, match="4 distinct pictures; at least 8"):
+        split(read_image_set(folder / "owl"), 512)
+    with pytest.raises(UsageError, match="at least 1"):
+        split(read_image_set(folder), 0)
+
+
+def test_the_digest_knows_contents_not_names(folder: Path) -> None:
+    before = digest(read_image_set(folder))
+    (folder / "owl" / "0.png").rename(folder / "owl" / "zzz.png")
+    assert digest(read_image_set(folder)) == before
+    picture(folder / "owl" / "1.png", 999)
+    assert digest(read_image_set(folder)) != before
+
+
+def test_batches_leave_out_what_cannot_be_read_and_say_so(folder: Path) -> None:
+    broken = folder / "owl" / "0.png"
+    broken.write_bytes(b"not a picture")
+
+    def read(path: Path) -> np.ndarray:
+        if path == broken:
+            raise ImageError(f"{path}: broken")
+        return np.full((2, 2, 3), len(path.name), np.uint8)
+
+    skipped: list[Path] = []
+    whole = read_image_set(folder)
+    found = list(
+        batches(
+            whole,
+            lambda frames: np.stack(frames).astype(np.float32),
+            4,
+            lambda path, _: skipped.append(path),
+            read=read,
+        )
+    )
+    assert skipped == [broken]
+    assert [len(items) for items, _ in found] == [4, 4, 4, 4, 1]
+    assert [len(array) for _, array in found] == [4, 4, 4, 4, 1]
+    listed = [one for items, _ in found for one in items]
+    assert listed == [one for one in whole.items if one.path != broken]
+    assert found[0][1][0, 0, 0, 0] == len(listed[0].path.name)
+
+
+def test_a_set_without_one_readable_picture_is_refused(folder: Path) -> None:
+    def read(path: Path) -> np.ndarray:
+        raise ImageError("broken")
+
+    skipped: list[Path] = []
+    with pytest.raises(DatasetError, match="none of its 18 pictures can be read"):
+        list(
+            batches(read_image_set(folder), np.stack, 4, lambda p, _: skipped.append(p), read=read)
+        )
+    assert len(skipped) == 18
