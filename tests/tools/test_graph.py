@@ -399,6 +399,12 @@ def test_open_picture_sizes_need_an_answer() -> None:
         prepare(net(HEAD), input_size=(12, 16))
 
 
+@pytest.mark.parametrize("shape", ["1000000,3,8,8", "N,3,100000,100000"])
+def test_inputs_that_would_exhaust_the_memory_are_refused(shape: str) -> None:
+    with pytest.raises(ModelError, match="at most 256 of 4096 x 4096"):
+        prepare(net(HEAD, f"float[{shape}] image"))
+
+
 def test_the_one_output_that_scores_classes_is_chosen() -> None:
     model = net(HEAD, outputs="float[N,5] logits, float[N,4,8,8] r")
     prepared = prepare(model)

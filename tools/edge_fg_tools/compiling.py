@@ -95,23 +95,21 @@ def compile_graph(
         ``"tensorrt"`` or ``"tensorrt-rtx"``.
     precision
         Name of the variant, part of the cache key.
-    batch, workspace_bytes, builder_optimization_level, progress
-        See `edge_fg.backends.tensorrt_build.build_plan`.
     output
         File to write; None keeps the plan in the cache, where the device's loader finds it.
     cache
         The plan cache; default: this user's.
+    batch, workspace_bytes, builder_optimization_level, progress
+        See `edge_fg.backends.tensorrt_build.build_plan`.
 
     Raises
     ------
-    CompileError
-        TensorRT can't read or build the graph.
+    CompileError, MissingDependencyError, BackendUnavailableError, UsageError
+        See `build_plan`.
     ModelFormatError
         The ONNX file can't be read.
     OutputError
         Neither `output` nor the cache can be written.
-    MissingDependencyError, BackendUnavailableError, UsageError
-        See `build_plan`.
     """
     onnx_bytes = model if isinstance(model, bytes) else _read(model)
     if output is not None:
@@ -125,11 +123,9 @@ def compile_graph(
         workspace_bytes=workspace_bytes,
         builder_optimization_level=builder_optimization_level,
     )
-    cached = cache.load(key)
-    if cached is not None:
-        version = str(import_library(target).__version__)
-        plan = Plan(data=cached, library=target, version=version, layers=None, seconds=0.0)
-    else:
+    plan = _from_cache(cache, key, target)
+    from_cache = plan is not None
+    if plan is None:
         plan = build_plan(
             onnx_bytes,
             library=target,
@@ -138,7 +134,11 @@ def compile_graph(
             progress=progress,
             builder_optimization_level=builder_optimization_level,
         )
-    path = _place(plan, key, output, cache, stored=cached is not None)
+    path = _place(plan, key, output, cache, stored=from_cache)
+    return _described(plan, path, from_cache=from_cache)
+
+
+def _described(plan: Plan, path: Path, *, from_cache: bool) -> CompiledPlan:
     return CompiledPlan(
         path=path,
         bytes=len(plan.data),
@@ -146,9 +146,18 @@ def compile_graph(
         seconds=plan.seconds,
         library=plan.library,
         version=plan.version,
-        from_cache=cached is not None,
+        from_cache=from_cache,
         warnings=plan.warnings,
     )
+
+
+def _from_cache(cache: PlanCache, key: str, target: Library) -> Plan | None:
+    data = cache.load(key)
+    if data is None:
+        return None
+    # The version is part of the key, so the cached plan has the one that is installed.
+    version = str(import_library(target).__version__)
+    return Plan(data=data, library=target, version=version, layers=None, seconds=0.0)
 
 
 def _place(plan: Plan, key: str, output: Path | None, cache: PlanCache, *, stored: bool) -> Path:

@@ -11,6 +11,8 @@ from edge_fg.errors import ModelError, NotAClassifierError
 
 Layout = Literal["nchw", "nhwc"]
 _CHANNELS = (1, 3, 4)
+_LARGEST_SIDE = 4096
+_LARGEST_BATCH = 256
 _INPUT_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.FLOAT16: "float16",
@@ -102,6 +104,7 @@ def image_input(graph: onnx.GraphProto, input_size: tuple[int, int] | None) -> I
     channels = shape[1] if layout == "nchw" else shape[3]
     height, width = _size(value.name, shape, layout, input_size)
     fixed = channels or 3
+    _refuse_giants(value.name, shape[0] or 1, height, width)
     return ImageInput(
         name=value.name,
         shape=(fixed, height, width) if layout == "nchw" else (height, width, fixed),
@@ -109,6 +112,16 @@ def image_input(graph: onnx.GraphProto, input_size: tuple[int, int] | None) -> I
         layout=layout,
         elem_type=tensor.elem_type,
     )
+
+
+def _refuse_giants(name: str, batch: int, height: int, width: int) -> None:
+    """Refuse inputs that would exhaust the memory as soon as the graph is run."""
+    if max(height, width) > _LARGEST_SIDE or batch > _LARGEST_BATCH:
+        raise ModelError(
+            f"input {name!r} takes {batch} pictures of {height} x {width} pixels at once; at most "
+            f"{_LARGEST_BATCH} of {_LARGEST_SIDE} x {_LARGEST_SIDE} are accepted: export it with a "
+            "dynamic batch or a smaller size"
+        )
 
 
 def dimensions(value: onnx.ValueInfoProto) -> list[int | None] | None:
