@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import onnxslim
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -431,6 +432,46 @@ def test_a_quantised_model_is_kept_as_it_is() -> None:
     prepared = prepare(net(body, s=np.array(0.03, np.float32), zero=np.array(0, np.int8)))
     assert ops(prepared.model)["QuantizeLinear"] == 1
     assert [text for text in prepared.warnings if "quantizelinear_0" in text]
+
+
+def test_local_functions_are_inlined() -> None:
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "mine" : 1]> '
+        f"g ({IMAGE}) => ({LOGITS}) {{ {HEAD.replace('Relu(c)', 'mine.Twice(c)')} }} "
+        '<domain: "mine", opset_import: ["" : 17]> Twice (x) => (y) { y = Add(x, x) }'
+    )
+    for name, value in weights().items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    prepared = prepare(model)
+    assert not prepared.model.functions
+    assert {node.domain for node in prepared.model.graph.node} == {""}
+    np.testing.assert_allclose(
+        run(prepared.model, pictures(2)), run(model, pictures(2)), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("fault", ["wrong", "crash", "renamed", "custom"])
+def test_a_cleaning_that_is_not_proven_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def slim(model: onnx.ModelProto, **_: object) -> onnx.ModelProto:
+        if fault == "crash":
+            raise IndexError("list index out of range")
+        if fault == "wrong":
+            kernel = numpy_helper.to_array(model.graph.initializer[0]) * 1.01
+            model.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, "w"))
+        if fault == "renamed":
+            model.graph.output[0].name = "other"
+        if fault == "custom":
+            model.graph.node[1].domain = "com.microsoft"
+        return model
+
+    monkeypatch.setattr(onnxslim, "slim", slim)
+    prepared = prepare(net(HEAD))
+    assert any("kept as it is" in text for text in prepared.warnings)
+    np.testing.assert_allclose(
+        run(prepared.model, pictures(2)), run(net(HEAD), pictures(2)), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_the_given_model_is_not_changed() -> None:
