@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from edge_fg.errors import (
+    MissingDependencyError,
     ModelError,
     ModelFormatError,
     NotAClassifierError,
@@ -229,6 +232,14 @@ def test_every_node_gets_a_stable_name(tmp_path: Path) -> None:
     names = [node.name for node in load_model(path).graph.node]
     assert names == ["conv_0", "relu_1_2", "globalaveragepool_2", "relu_1", "gemm_4"]
     assert names == [node.name for node in load_model(path).graph.node]
+
+
+def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n.startswith("edge_fg_tools.graph")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingDependencyError, match=r"edge-fg\[build\]"):
+        importlib.import_module("edge_fg_tools.graph")
 
 
 # --- preparing what is a classifier --------------------------------------------------------

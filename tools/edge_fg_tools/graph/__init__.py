@@ -1,5 +1,12 @@
 """Check and clean any image classifier's ONNX graph before it is quantised."""
 
+from edge_fg.errors import MissingDependencyError
+
+try:
+    import onnx as _onnx  # noqa: F401 (each module below needs it)
+except ImportError as _error:
+    raise MissingDependencyError("onnx", "build", "read a model") from _error
+
 from edge_fg_tools.graph.load import load_model
 from edge_fg_tools.graph.prepare import PreparedModel, prepare
 from edge_fg_tools.graph.simplify import simplify
