@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from edge_fg.errors import UsageError
@@ -66,34 +66,58 @@ class Budget:
                 raise UsageError(f"budget {key}={text[:40]}: the value is not a number") from None
         return cls(**values)
 
+    def checks(self, fidelity: Fidelity) -> list[BudgetCheck]:
+        """Hold each limit that is set against what was measured."""
+        found = []
+        for key, measure in _MEASURES.items():
+            required = getattr(self, key)
+            if required is not None:
+                found.append(BudgetCheck(key, required, measure.measure(fidelity)))
+        return found
+
     def failures(self, fidelity: Fidelity) -> list[str]:
         """Return one sentence for each limit that is not met; empty when all are.
 
         A limit that can't be judged, for want of labelled pictures, counts as not met.
         """
-        found = [
-            _below("agreement with FP32", fidelity.agreement, self.agreement, ""),
-            _below(
-                "agreement on labelled pictures",
-                fidelity.agreement_labelled,
-                self.agreement_labelled,
-                "no picture has a label that the model knows",
-            ),
-            _above("mean KL divergence", fidelity.mean_kl, self.mean_kl, ""),
-            _above(
-                "loss of top-1 accuracy",
-                _drop(fidelity),
-                self.top1_drop,
-                "no picture has a label that the model knows",
-            ),
-            _above(
-                "loss of the worst class",
-                fidelity.worst_class_drop,
-                self.class_drop,
-                f"no class has {MINIMUM_CLASS_IMAGES} labelled pictures",
-            ),
-        ]
-        return [one for one in found if one]
+        return [check.failure for check in self.checks(fidelity) if not check.met]
+
+
+@dataclass(frozen=True)
+class BudgetCheck:
+    """One limit of a budget and what was measured; None where it can't be judged."""
+
+    key: str
+    required: float
+    measured: float | None
+
+    @property
+    def met(self) -> bool:
+        """Whether the limit is kept."""
+        if self.measured is None:
+            return False
+        least = _MEASURES[self.key].least
+        return self.measured >= self.required if least else self.measured <= self.required
+
+    @property
+    def failure(self) -> str:
+        """What to say when the limit is not kept."""
+        measure = _MEASURES[self.key]
+        if self.measured is None:
+            return f"{measure.name} can't be judged: {measure.unknown}"
+        side = "below" if measure.least else "above"
+        return f"{measure.name} is {self.measured:.4f}, {side} the budget of {self.required:g}"
+
+
+@dataclass(frozen=True)
+class _Measure:
+    name: str
+    least: bool
+    measure: Callable[[Fidelity], float | None]
+    unknown: str = ""
+
+
+_NO_LABELS = "no picture has a label that the model knows"
 
 
 def _check(key: str, value: float) -> None:
@@ -110,17 +134,17 @@ def _drop(fidelity: Fidelity) -> float | None:
     return fidelity.top1_reference - fidelity.top1
 
 
-def _below(what: str, value: float | None, limit: float | None, unknown: str) -> str | None:
-    if limit is None:
-        return None
-    if value is None:
-        return f"{what} can't be judged: {unknown}"
-    return f"{what} is {value:.4f}, below the budget of {limit:g}" if value < limit else None
-
-
-def _above(what: str, value: float | None, limit: float | None, unknown: str) -> str | None:
-    if limit is None:
-        return None
-    if value is None:
-        return f"{what} can't be judged: {unknown}"
-    return f"{what} is {value:.4f}, above the budget of {limit:g}" if value > limit else None
+_MEASURES = {
+    "agreement": _Measure("agreement with FP32", True, lambda f: f.agreement),
+    "agreement_labelled": _Measure(
+        "agreement on labelled pictures", True, lambda f: f.agreement_labelled, _NO_LABELS
+    ),
+    "mean_kl": _Measure("mean KL divergence", False, lambda f: f.mean_kl),
+    "top1_drop": _Measure("loss of top-1 accuracy", False, _drop, _NO_LABELS),
+    "class_drop": _Measure(
+        "loss of the worst class",
+        False,
+        lambda f: f.worst_class_drop,
+        f"no class has {MINIMUM_CLASS_IMAGES} labelled pictures",
+    ),
+}

@@ -39,6 +39,8 @@ class Int8Result:
     ranges
         For each quantised activation the range in use (``amax``), what each method proposed,
         and the share (0..1) of calibration values that are clipped (``clipped_share``).
+    histograms
+        What was seen of each quantised activation during calibration.
     method
         The range method in use.
     candidates
@@ -53,6 +55,7 @@ class Int8Result:
     model: onnx.ModelProto
     placement: Placement
     ranges: Mapping[str, Mapping[str, float]]
+    histograms: Mapping[str, Histogram]
     method: str
     candidates: Mapping[str, Mapping[str, float]]
     trial_pictures: int
@@ -132,6 +135,7 @@ def quantize_int8(
         model=best,
         placement=placement,
         ranges=_described(histograms, proposals, method),
+        histograms=histograms,
         method=method,
         candidates=candidates,
         trial_pictures=sum(len(batch) for batch in trial),

@@ -22,7 +22,7 @@ _EPILOG = """exit codes: 0 done, 1 a failure told in one line on standard error,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parsed = _parser().parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     _log_to_stderr(logging.INFO if parsed.verbose else logging.WARNING)
     try:
         code: int = parsed.execute(parsed)
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="edge-fg",
         description="Fine-grained image recognition on edge devices.",
