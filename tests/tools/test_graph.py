@@ -308,13 +308,14 @@ def test_a_new_opset_and_ir_are_readable_by_tensorrt() -> None:
 
 
 @pytest.mark.parametrize("fixed", [1, 2, 4])
-def test_a_fixed_batch_is_freed(fixed: int) -> None:
-    body = f"{FEATURES} features = Reshape(p, shape) logits = Gemm(features, d)"
+@pytest.mark.parametrize("width", [4, -1])
+def test_a_fixed_batch_is_freed(fixed: int, width: int) -> None:
+    body = f"{FEATURES} features = Reshape<allowzero=0>(p, shape) logits = Gemm(features, d)"
     model = net(
         body,
         inputs=IMAGE.replace("N", str(fixed)),
         outputs=LOGITS.replace("N", str(fixed)),
-        shape=np.array([fixed, 4], np.int64),
+        shape=np.array([fixed, width], np.int64),
     )
     prepared = prepare(model)
     assert prepared.batch is None

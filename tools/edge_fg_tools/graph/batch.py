@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 
 from edge_fg_tools.graph.interface import ImageInput, dimensions
 from edge_fg_tools.graph.running import (
@@ -55,7 +56,7 @@ def make_batch_dynamic(
     for repair in (False, True):
         candidate = _with_batch(model, image, None)
         if repair:
-            _repair(candidate, fixed)
+            _repair(candidate, fixed, _inferred(_with_batch(model, image, fixed)))
         try:
             runner = Runner(candidate)
             told = [
@@ -108,7 +109,16 @@ def _add_batch(shape: onnx.TensorShapeProto, batch: int | None) -> None:
         dim.dim_value = batch
 
 
-def _repair(model: onnx.ModelProto, fixed: int) -> None:
+def _inferred(model: onnx.ModelProto) -> dict[str, list[int | None] | None]:
+    """Return the shapes of all tensors, as far as ONNX can tell."""
+    try:
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except onnx.shape_inference.InferenceError:
+        return {}
+    return {value.name: dimensions(value) for value in model.graph.value_info}
+
+
+def _repair(model: onnx.ModelProto, fixed: int, shapes: dict[str, list[int | None] | None]) -> None:
     """Rewrite what commonly pins the batch; whether it was right is proven by running."""
     graph = model.graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -117,20 +127,22 @@ def _repair(model: onnx.ModelProto, fixed: int) -> None:
             constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
     for node in graph.node:
         if node.op_type == "Reshape" and node.input[1] in constants:
-            _free_reshape(graph, node, constants[node.input[1]], fixed)
+            target = [int(size) for size in constants[node.input[1]].reshape(-1)]
+            known = [size for size in shapes.get(node.output[0]) or [] if size is not None]
+            # What -1 stood for, where it is known: the place of -1 is needed for the batch.
+            _free_reshape(graph, node, known if len(known) == len(target) else target, fixed)
     _repeat_joined_constants(graph, constants, fixed)
 
 
 def _free_reshape(
-    graph: onnx.GraphProto, node: onnx.NodeProto, target: np.ndarray, fixed: int
+    graph: onnx.GraphProto, node: onnx.NodeProto, shape: list[int], fixed: int
 ) -> None:
     """Let the first dimension follow from the others, which stay as they are.
 
     The batch is the outermost dimension, so more pictures make the first dimension longer
     and leave the rest alone.
     """
-    shape = [int(size) for size in target.reshape(-1)]
-    if not shape or any(attribute.name == "allowzero" for attribute in node.attribute):
+    if not shape or any(a.name == "allowzero" and a.i for a in node.attribute):
         return
     if all(size > 0 for size in shape):
         shape[0] = -1
