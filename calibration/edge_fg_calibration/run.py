@@ -61,6 +61,8 @@ def open_session(
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # Threads that wait by spinning slow each other down many times over on a busy machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     data = model if isinstance(model, bytes) else model.SerializeToString()

@@ -116,6 +116,8 @@ def _open_session(graph: bytes, where: str, threads: int) -> onnxruntime.Inferen
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _ONLY_ERRORS
+    # Threads that spin between frames would burn a battery, and slow a busy machine down.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:

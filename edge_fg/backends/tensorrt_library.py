@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import logging
 import sys
@@ -83,9 +82,11 @@ def available(library: Library) -> tuple[bool, str]:
         spec = None
     if spec is None or spec.origin is None:
         return False, str(_missing(library))
+    from importlib import metadata  # slow, and only asked for when a bundle is loaded
+
     for distribution in _DISTRIBUTIONS[library]:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return True, f"{title(library)} {importlib.metadata.version(distribution)}"
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return True, f"{title(library)} {metadata.version(distribution)}"
     return True, f"{title(library)} (unknown version)"
 
 

@@ -7,11 +7,9 @@ import errno
 import hashlib
 import os
 import stat
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge_fg.bundle.manifest import (
     MANIFEST_NAME,
@@ -28,6 +26,9 @@ from edge_fg.errors import (
     UnsafeBundleError,
 )
 from edge_fg.labels import Labels, parse_labels
+
+if TYPE_CHECKING:
+    import zipfile
 
 _MAX_MEMBERS = 256
 
@@ -141,8 +142,11 @@ def _open_store(path: Path) -> _Store:
         return _Folder(path)
     if not path.exists():
         raise BundleError(f"there is no bundle at {path}")
-    if path.is_file() and zipfile.is_zipfile(path):
-        return _Zip(path)
+    if path.is_file():
+        import zipfile
+
+        if zipfile.is_zipfile(path):
+            return _Zip(path)
     raise BundleFormatError(f"{path} is not a bundle: neither a folder nor a zip file")
 
 
@@ -208,6 +212,9 @@ class _Zip:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
+        import zipfile
+        import zlib
+
         try:
             with zipfile.ZipFile(self._path) as archive:
                 yield archive

@@ -6,18 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edge_fg.preprocess.geometry import Geometry, geometry
 from edge_fg.preprocess.resample import resample
-from edge_fg.preprocess.spec import Filter, PreprocessSpec
-
-_PILLOW_FILTERS: dict[Filter, Image.Resampling] = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-}
+from edge_fg.preprocess.spec import PreprocessSpec
 
 
 class CpuPreprocessor:
@@ -81,8 +73,11 @@ class CpuPreprocessor:
         resize = self.spec.resize
         if not resize.antialias:
             return resample(frame, size, resize.filter, antialias=False)
+        # Imported here, since a device that preprocesses on its GPU never needs Pillow.
+        from PIL import Image
+
         height, width = size
-        kernel = _PILLOW_FILTERS[resize.filter]
+        kernel = Image.Resampling[resize.filter.upper()]
         # Channels are independent, so the BGR frame may pass for RGB. Two calls fix the order of
         # the passes, which Pillow 13 began to choose by size.
         picture = Image.fromarray(np.ascontiguousarray(frame))

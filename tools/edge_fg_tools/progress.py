@@ -13,7 +13,7 @@ from edge_fg.progress import ProgressCallback, no_progress
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-_SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextlib.contextmanager
