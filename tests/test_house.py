@@ -36,7 +36,7 @@ ROOM_RANK = {
     "": 9,
 }
 HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
-HEAVY |= {"jinja2", "onnxslim", "sympy"}
+HEAVY |= {"jinja2", "onnxslim"}
 
 
 def modules(package) -> list[tuple[str, Path]]:

@@ -29,6 +29,10 @@ _DISTRIBUTIONS: dict[Library, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
 }
+_HINTS: dict[Library, str] = {
+    "tensorrt": "JetPack brings it, elsewhere pip install 'edge-fg[tensorrt]'",
+    "tensorrt-rtx": "pip install 'edge-fg[rtx]'",
+}
 _KEPT_MESSAGES = 100
 _LEVELS = (logging.ERROR, logging.ERROR, logging.WARNING, logging.DEBUG, logging.DEBUG)
 _log = logging.getLogger("edge_fg.tensorrt")
@@ -81,7 +85,7 @@ def available(library: Library) -> tuple[bool, str]:
     except (ImportError, ValueError):
         spec = None
     if spec is None or spec.origin is None:
-        return False, str(_missing(library))
+        return False, f"{title(library)} is not installed ({_HINTS[library]})"
     from importlib import metadata  # slow, and only asked for when a bundle is loaded
 
     for distribution in _DISTRIBUTIONS[library]:
