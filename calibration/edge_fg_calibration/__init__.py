@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edge_fg.errors import MissingDependencyError
 from edge_fg_calibration.budget import Budget
+from edge_fg_calibration.cache import KnownPictures, StatisticsCache
 from edge_fg_calibration.fidelity import Fidelity, ImageRecord, OutputKind, compare, image_records
 from edge_fg_calibration.histogram import Histogram
 from edge_fg_calibration.images import (
@@ -22,9 +23,11 @@ from edge_fg_calibration.images import (
     resolve_labels,
     split,
 )
+from edge_fg_calibration.sampling import FirstAnswer, Sample, sample
+from edge_fg_calibration.statistics import Statistics, StatisticsKey
 
 if TYPE_CHECKING:
-    from edge_fg_calibration.collect import collect_histograms
+    from edge_fg_calibration.collect import collect_histograms, collect_statistics
     from edge_fg_calibration.fp16 import float_tensors, overflowing, to_fp16
     from edge_fg_calibration.int8 import Int8Result, quantize_int8
     from edge_fg_calibration.placement import (
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 _NEEDS_ONNX = {
     "collect_histograms": "collect",
+    "collect_statistics": "collect",
     "float_tensors": "fp16",
     "overflowing": "fp16",
     "to_fp16": "fp16",
@@ -62,19 +66,26 @@ _NEEDS_ONNX = {
 __all__ = [
     "Budget",
     "Fidelity",
+    "FirstAnswer",
     "Histogram",
     "ImageRecord",
     "ImageSet",
     "Int8Result",
+    "KnownPictures",
     "LabelledImage",
     "OutputKind",
     "Placement",
+    "Sample",
     "SkipPlace",
+    "Statistics",
+    "StatisticsCache",
+    "StatisticsKey",
     "TARGETS",
     "Target",
     "WeightPlace",
     "batches",
     "collect_histograms",
+    "collect_statistics",
     "compare",
     "digest",
     "float_tensors",
@@ -87,6 +98,7 @@ __all__ = [
     "quantize_int8",
     "read_image_set",
     "resolve_labels",
+    "sample",
     "split",
     "to_fp16",
     "validate_qdq",

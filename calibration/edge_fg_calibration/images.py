@@ -6,7 +6,7 @@ import csv
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeAlias
@@ -41,11 +41,15 @@ class LabelledImage:
         Name of its class, None where unknown.
     index
         Its class as an index into the model's output, None where unknown.
+    group
+        Pictures that belong together, such as the frames of one stretch of a video: `sample`
+        never puts them on different sides.
     """
 
     path: Path
     label: str | None
     index: int | None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[
         raise UsageError(f"calibration images must be at least 1, not {calibration_images}")
     distinct: dict[str, LabelledImage] = {}
     for item in image_set.items:
-        distinct.setdefault(_content_hash(item.path), item)
+        distinct.setdefault(content_hash(item.path), item)
     if len(distinct) < MINIMUM_FOR_SPLIT:
         raise DatasetError(
             f"{image_set.name}: {len(distinct)} distinct pictures; at least {MINIMUM_FOR_SPLIT} "
@@ -188,7 +192,11 @@ def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[
             f"good ranges)"
         )
     wanted = min(calibration_images, len(distinct) // 2)
-    chosen = set(_stratified(distinct, seed)[:wanted])
+    strata = {
+        content: item.label if item.index is None else item.index
+        for content, item in distinct.items()
+    }
+    chosen = set(stratified(strata, seed)[:wanted])
     calibration = tuple(item for digest_, item in distinct.items() if digest_ in chosen)
     held_out = tuple(item for digest_, item in distinct.items() if digest_ not in chosen)
     return (
@@ -197,15 +205,19 @@ def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[
     )
 
 
-def digest(image_set: ImageSet) -> str:
-    """Return one SHA-256 for the contents of all pictures, whatever their order and names.
+def digest(image_set: ImageSet, *, ordered: bool = False) -> str:
+    """Return one SHA-256 for the contents of all pictures, whatever their names.
+
+    Their order doesn't matter either, unless it is to (`ordered`).
 
     Raises
     ------
     DatasetError
         A file can't be read.
     """
-    hashes = sorted(_content_hash(item.path) for item in image_set.items)
+    hashes = [content_hash(item.path) for item in image_set.items]
+    if not ordered:
+        hashes.sort()
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
@@ -264,12 +276,20 @@ def batches(
         raise DatasetError(f"{image_set.name}: none of its {len(image_set)} pictures can be read")
 
 
-def _stratified(distinct: dict[str, LabelledImage], seed: int) -> list[str]:
-    """Order contents so that every prefix holds each class in proportion."""
+def stratified(strata: Mapping[str, object], seed: int) -> list[str]:
+    """Order contents so that every prefix holds each stratum in proportion.
+
+    Parameters
+    ----------
+    strata
+        The stratum of each content; contents are known by their hashes.
+    seed
+        Another seed gives another order.
+    """
     groups: defaultdict[object, list[tuple[str, str]]] = defaultdict(list)
-    for content, item in distinct.items():
+    for content, stratum in strata.items():
         key = hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
-        groups[item.label if item.index is None else item.index].append((key, content))
+        groups[stratum].append((key, content))
     places = []
     for group in groups.values():
         group.sort()
@@ -280,7 +300,14 @@ def _stratified(distinct: dict[str, LabelledImage], seed: int) -> list[str]:
     return [content for _, _, content in sorted(places)]
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a picture file.
+
+    Raises
+    ------
+    DatasetError
+        The file can't be read.
+    """
     try:
         return sha256_of(path)
     except OSError as error:

@@ -61,7 +61,7 @@ def test_progress_counts_the_pictures(residual_net, pictures) -> None:
         total=20,
         progress=lambda *step: told.append(step),
     )
-    assert told[0] == ("calibrate", 4, 20)
+    assert told[0] == ("calibrate", 1, 20)
     assert told[-1] == ("calibrate", 20, 20)
 
 
