@@ -9,7 +9,7 @@ convolutions follows TensorRT Model Optimizer's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -39,12 +39,18 @@ class WeightPlace:
         Name of the stored tensor.
     axis
         The tensor's output-channel axis: one scale for each index along it.
+    operator
+        The node's operator.
+    activation
+        The activation that the node multiplies by it.
     """
 
     node: str
     input: int
     initializer: str
     axis: int
+    operator: str
+    activation: str
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,14 @@ class SkipPlace:
         Which operand, 0 or 1.
     tensor
         The operand's name.
+    main
+        Key of the INT8 node that makes the other operand, and that the addition fuses into.
     """
 
     node: str
     input: int
     tensor: str
+    main: str
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,61 @@ class Placement:
     def nodes(self) -> frozenset[str]:
         """Keys of the nodes that run in INT8."""
         return frozenset(place.node for place in self.weights)
+
+    @property
+    def groups(self) -> tuple[frozenset[str], ...]:
+        """Nodes that change precision together, in graph order.
+
+        Those that read one tensor share its quantisation, and TensorRT may run them as one; those
+        that share a weight keep one copy of it.
+        """
+        groups: list[tuple[frozenset[str], frozenset[str]]] = []
+        for place in self.weights:
+            nodes = frozenset({place.node})
+            tensors = frozenset({place.activation, place.initializer})
+            apart = []
+            for other_nodes, other_tensors in groups:
+                if other_tensors & tensors:
+                    nodes, tensors = nodes | other_nodes, tensors | other_tensors
+                else:
+                    apart.append((other_nodes, other_tensors))
+            groups = [*apart, (nodes, tensors)]
+        order = {place.node: number for number, place in enumerate(self.weights)}
+        return tuple(
+            sorted(
+                (nodes for nodes, _ in groups), key=lambda found: min(order[one] for one in found)
+            )
+        )
+
+    def without(self, nodes: Collection[str], reason: str = "left in float") -> Placement:
+        """Return the placement with some of its INT8 nodes left in float.
+
+        Activations that no other INT8 node reads lose their range, and additions that fused into
+        one of the nodes their quantised skip operand.
+
+        Parameters
+        ----------
+        nodes
+            Keys of nodes that run in INT8 so far.
+        reason
+            What `skipped` says of them.
+
+        Raises
+        ------
+        UsageError
+            One of them doesn't run in INT8.
+        """
+        strangers = sorted(set(nodes) - self.nodes)
+        if strangers:
+            raise UsageError(f"no INT8 node of the model is called {strangers[0]!r}")
+        weights = tuple(place for place in self.weights if place.node not in nodes)
+        skips = tuple(skip for skip in self.skips if skip.main not in nodes)
+        read = {place.activation for place in weights} | {skip.tensor for skip in skips}
+        left = tuple(
+            (place.node, place.operator, reason) for place in self.weights if place.node in nodes
+        )
+        activations = tuple(name for name in self.activations if name in read)
+        return Placement(self.target, activations, weights, skips, (*self.skipped, *left))
 
 
 @dataclass(frozen=True)
@@ -150,11 +214,14 @@ def place(
         if reason:
             skipped.append((node_key(node), node.op_type, reason))
         else:
-            weights.append(WeightPlace(node_key(node), 1, node.input[1], weight_axis(node)))
+            axis = weight_axis(node)
+            weights.append(
+                WeightPlace(node_key(node), 1, node.input[1], axis, node.op_type, node.input[0])
+            )
     skips: list[SkipPlace] = []
     if residual_adds and not is_transformer(graph):
         skips = _residual_skips(graph, frozenset(place.node for place in weights))
-    read = {graph.producers[place.node].input[0]: None for place in weights}
+    read = {place.activation: None for place in weights}
     read.update({skip.tensor: None for skip in skips})
     return Placement(target, tuple(read), tuple(weights), tuple(skips), tuple(skipped))
 
@@ -258,5 +325,6 @@ def _residual_skips(graph: Graph, quantised: frozenset[str]) -> list[SkipPlace]:
             continue
         main = graph.producers.get(node.input[1 - position])
         if main is not None and node_key(main) in quantised:
-            found.append(SkipPlace(node_key(node), position, node.input[position]))
+            tensor = node.input[position]
+            found.append(SkipPlace(node_key(node), position, tensor, node_key(main)))
     return found

@@ -37,10 +37,10 @@ def test_inputs_and_weights_of_convolutions_and_products_are_quantised(residual_
     found = place(residual_net, target="tensorrt")
     assert found.activations == ("input", "a", "b", "flat")
     assert found.weights == (
-        WeightPlace("stem", 1, "stem.w", 0),
-        WeightPlace("dw", 1, "dw.w", 0),
-        WeightPlace("pw", 1, "pw.w", 0),
-        WeightPlace("logits", 1, "fc.w", 0),
+        WeightPlace("stem", 1, "stem.w", 0, "Conv", "input"),
+        WeightPlace("dw", 1, "dw.w", 0, "Conv", "a"),
+        WeightPlace("pw", 1, "pw.w", 0, "Conv", "b"),
+        WeightPlace("logits", 1, "fc.w", 0, "Gemm", "flat"),
     )
     assert found.skipped == found.skips == ()
 
@@ -81,7 +81,7 @@ def test_small_convolutions(make_model, shape, group, behind, quantised) -> None
 
 def test_a_transposed_convolution_is_quantised_along_its_second_axis(make_model) -> None:
     model = one_conv(make_model, ones(16, 32, 2, 2), 16, op="ConvTranspose")
-    assert place(model).weights == (WeightPlace("y", 1, "w", 1),)
+    assert place(model).weights == (WeightPlace("y", 1, "w", 1, "ConvTranspose", "x"),)
 
 
 def matrix(make_model, op: str, shape: tuple[int, int], columns: int, **attributes):
@@ -166,7 +166,7 @@ def test_squeeze_and_excitation_gates_stay_float_but_not_the_head(make_model) ->
 
 def test_only_the_skip_operand_of_an_addition_is_quantised(residual_net) -> None:
     found = place(residual_net, target="tensorrt", residual_adds=True)
-    assert found.skips == (SkipPlace("sum", 0, "a"),)
+    assert found.skips == (SkipPlace("sum", 0, "a", "pw"),)
     assert found.activations.count("a") == 1  # it shares the depthwise convolution's pair
 
 
@@ -185,7 +185,7 @@ def test_of_two_convolutional_operands_the_shorter_path_is_the_skip(make_model) 
         outputs={"y": [1, 16, 4, 4]},
     )
     assert place(model).skips == ()
-    assert place(model, residual_adds=True).skips == (SkipPlace("y", 1, "short"),)
+    assert place(model, residual_adds=True).skips == (SkipPlace("y", 1, "short", "main"),)
 
 
 def test_adding_a_constant_is_no_residual(make_model) -> None:
@@ -237,3 +237,39 @@ def test_macs_against_counts_by_hand(residual_net) -> None:
 def test_macs_of_a_transposed_convolution(make_model) -> None:
     model = one_conv(make_model, ones(16, 32, 2, 2), 16, op="ConvTranspose", strides=[2, 2])
     assert Graph(model).macs(model.graph.node[1]) == 8 * 8 * 16 * 32 * 4
+
+
+def test_leaving_a_node_in_float_drops_what_only_it_needed(residual_net) -> None:
+    whole = place(residual_net, target="tensorrt", residual_adds=True)
+    part = whole.without({"pw"}, "for a reason")
+    assert part.nodes == whole.nodes - {"pw"}
+    assert part.activations == ("input", "a", "flat")  # "b" was read by pw alone
+    assert part.skips == ()  # nothing in INT8 is left for the addition to fuse into
+    assert part.skipped == (("pw", "Conv", "for a reason"),)
+    assert whole.without({"dw"}).activations == ("input", "a", "b", "flat")  # a skip reads "a"
+    assert whole.without(()) == whole
+
+
+def test_only_int8_nodes_can_be_left_in_float(residual_net) -> None:
+    with pytest.raises(UsageError, match="no INT8 node of the model is called 'dw'"):
+        place(residual_net).without({"dw"})
+
+
+def test_nodes_that_share_a_tensor_or_a_weight_form_a_group(make_model) -> None:
+    model = make_model(
+        [
+            ("Conv", "input a.w", "a"),
+            ("Conv", "a b.w", "b"),
+            ("Conv", "a c.w", "c"),
+            ("Conv", "c d.w", "d"),
+            ("Conv", "b c.w", "y"),
+        ],
+        {name: ones(16, 16, 1, 1) for name in ("a.w", "b.w", "c.w", "d.w")},
+        inputs={"input": [1, 16, 4, 4]},
+        outputs={"y": [1, 16, 4, 4], "d": [1, 16, 4, 4]},
+    )
+    assert place(model).groups == (
+        frozenset({"a"}),
+        frozenset({"b", "c", "y"}),  # b and c read one tensor; c and y one weight
+        frozenset({"d"}),
+    )

@@ -1,0 +1,374 @@
+"""The accuracy budget as a search: the fewest multiply-accumulates in float that keep it.
+
+Layers are ordered by the divergence that they win for each multiply-accumulate they give up
+(see `edge_fg_calibration.sensitivity`). A bisection finds how many of the first must stay float,
+then those that can be spared are put back. Candidates are judged on trial pictures, hardest
+first, and dropped as soon as they have missed the budget whatever the other pictures say.
+
+Trial pictures are few, and what holds on them may not hold on others. So a candidate is taken
+first if it keeps the budget *with a margin* (see `Assurance`), which may cost INT8 work down to a
+given share; only where that does not reach is the budget alone asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration.assurance import Assurance, expected_agreement
+from edge_fg_calibration.budget import Budget
+from edge_fg_calibration.fidelity import Fidelity, compare
+from edge_fg_calibration.sensitivity import (
+    SENSITIVITY_PICTURES,
+    Evaluator,
+    Int8Maker,
+    Sensitivity,
+    ShouldStop,
+    Trial,
+    measure_sensitivity,
+    never,
+)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate of a search.
+
+    Parameters
+    ----------
+    kept
+        How many nodes it leaves in float.
+    int8_macs
+        Share (0..1) of the network's multiply-accumulates in INT8.
+    agreement, mean_kl
+        On the trial pictures. Where `pictures` is not all of them the candidate was dropped
+        early, and these are the most and the least that they could still have become.
+    pictures
+        Pictures that it was judged on.
+    holds
+        Whether it keeps the budget on the trial pictures.
+    assured
+        Whether it does so with the margin.
+    """
+
+    kept: int
+    int8_macs: float
+    agreement: float
+    mean_kl: float
+    pictures: int
+    holds: bool
+    assured: bool
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Parameters
+    ----------
+    kept_float
+        Keys of the nodes to leave in float.
+    int8_macs
+        Share (0..1) of the network's multiply-accumulates that stay in INT8.
+    fidelity
+        On the trial pictures; None where the search was stopped before it was known.
+    expected_agreement
+        Agreement (0..1) to expect on other pictures, see `expected_agreement`; None likewise.
+    tried
+        Every candidate, in the order of trying.
+    met
+        Whether the budget holds on the trial pictures.
+    assured
+        Whether it holds with the margin.
+    reason
+        What was found, in one sentence.
+    sensitivity
+        What each group of layers costs; None where that was not needed or not finished.
+    stopped
+        Whether the search was ended early.
+    pictures_run, pictures_cached
+        Pictures that candidates were run on, and those whose answers were known already.
+    """
+
+    kept_float: frozenset[str]
+    int8_macs: float
+    fidelity: Fidelity | None
+    expected_agreement: float | None
+    tried: tuple[Tried, ...]
+    met: bool
+    assured: bool
+    reason: str
+    sensitivity: Sensitivity | None
+    stopped: bool
+    pictures_run: int
+    pictures_cached: int
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A candidate with all that is known of it."""
+
+    kept: frozenset[str]
+    tried: Tried
+    fidelity: Fidelity | None
+    expected: float | None
+
+
+@dataclass
+class _Search:
+    """The state of one search: what is known of which candidate."""
+
+    maker: Int8Maker
+    costs: Mapping[str, int]
+    int8_nodes: frozenset[str]
+    budget: Budget
+    assurance: Assurance
+    evaluator: Evaluator
+    progress: ProgressCallback
+    steps: int
+    judged: dict[frozenset[str], _Judged] = field(default_factory=dict)
+    sensitivity: Sensitivity | None = None
+
+    def judge(self, kept: frozenset[str]) -> Tried:
+        """Try one candidate, unless it is known."""
+        if kept not in self.judged:
+            self.judged[kept] = self._judge(kept)
+            done = len(self.judged)
+            self.progress("budget search", done, max(self.steps, done + 1))
+        return self.judged[kept].tried
+
+    def share(self, kept: frozenset[str]) -> float:
+        """Return the share (0..1) of multiply-accumulates in INT8."""
+        total = sum(self.costs.values())
+        left = sum(self.costs.get(node, 0) for node in self.int8_nodes - kept)
+        return left / total if total else 0.0
+
+    def _judge(self, kept: frozenset[str]) -> _Judged:
+        trial = self.evaluator.trial
+        rows: list[NDArray[np.float32]] = []
+        changed, divergence = 0, 0.0
+        everything = range(len(trial.batches))
+        for part, output in self.evaluator.outputs(self.maker(kept), everything):
+            one = compare(
+                trial.reference[part], output, kind=trial.kind, indices=[None] * len(output)
+            )
+            rows.append(output)
+            changed += round((1 - one.agreement) * len(output))
+            divergence += one.mean_kl * len(output)
+            bounds = (1 - changed / len(trial), divergence / len(trial))
+            if self._is_lost(*bounds):
+                seen = part.stop
+                tried = Tried(len(kept), self.share(kept), *bounds, seen, False, False)
+                return _Judged(kept, tried, None, None)
+        return self._complete(kept, np.concatenate(rows))
+
+    def _is_lost(self, agreement: float, mean_kl: float) -> bool:
+        """Say whether the budget is missed whatever the other pictures say."""
+        budget = self.budget
+        return (budget.agreement is not None and agreement < budget.agreement) or (
+            budget.mean_kl is not None and mean_kl > budget.mean_kl
+        )
+
+    def _complete(self, kept: frozenset[str], output: NDArray[np.float32]) -> _Judged:
+        trial = self.evaluator.trial
+        fidelity = compare(trial.reference, output, kind=trial.kind, indices=trial.indices)
+        # What these pictures can't judge, for want of labels, only the proof can.
+        checks = [one for one in self.budget.checks(fidelity) if one.measured is not None]
+        holds = all(one.met for one in checks)
+        tried = Tried(
+            kept=len(kept),
+            int8_macs=self.share(kept),
+            agreement=fidelity.agreement,
+            mean_kl=fidelity.mean_kl,
+            pictures=len(trial),
+            holds=holds,
+            assured=holds and self.assurance.holds(self.budget, trial, output),
+        )
+        return _Judged(kept, tried, fidelity, expected_agreement(trial, output)[0])
+
+    def best(self) -> _Judged | None:
+        """Return the candidate to take of those that were tried."""
+        known = list(self.judged.values())
+        assured = [one for one in known if one.tried.assured]
+        if assured:
+            return max(assured, key=lambda one: one.tried.int8_macs)
+        holding = [one for one in known if one.tried.holds]
+        affordable = [one for one in holding if one.tried.int8_macs >= self.assurance.least_int8]
+        if affordable:
+            return min(affordable, key=lambda one: one.tried.mean_kl)
+        if holding:
+            return max(holding, key=lambda one: one.tried.int8_macs)
+        return max(known, key=lambda one: len(one.kept), default=None)
+
+
+def search_budget(
+    int8_model_maker: Int8Maker,
+    groups: Sequence[frozenset[str]],
+    costs_macs: Mapping[str, int],
+    trial: Trial,
+    budget: Budget,
+    assurance: Assurance,
+    *,
+    sensitivity_pictures: int = SENSITIVITY_PICTURES,
+    progress: ProgressCallback = no_progress,
+    should_stop: ShouldStop = never,
+) -> SearchResult:
+    """Find the fewest multiply-accumulates to leave in float such that a budget is kept.
+
+    At least one group stays INT8. Where the whole graph keeps the budget nothing else is tried.
+    ``KeyboardInterrupt`` and `should_stop` end the search with the best so far.
+
+    Parameters
+    ----------
+    int8_model_maker
+        Makes the INT8 graph in which the nodes with the given keys are left in float; the same
+        graph for the same keys.
+    groups
+        Keys of the INT8 nodes, those together that change precision together.
+    costs_macs
+        Multiply-accumulates of *all* the network's nodes that have any, by key.
+    trial
+        Pictures that candidates are tried on; the proof's must not be among them.
+    budget
+        What must be kept. A limit that the trial pictures can't judge is left to the proof.
+    assurance
+        How much surer than that the result should be.
+    sensitivity_pictures
+        About how many trial pictures each layer is measured on.
+    progress
+        Told the steps, stages ``sensitivity`` and ``budget search``.
+    should_stop
+        Asked before each batch.
+
+    Raises
+    ------
+    ModelError
+        ONNX Runtime refuses a candidate.
+    """
+    search = _Search(
+        maker=int8_model_maker,
+        costs=costs_macs,
+        int8_nodes=frozenset().union(*groups),
+        budget=budget,
+        assurance=assurance,
+        evaluator=Evaluator(trial, should_stop),
+        progress=progress,
+        steps=2 + len(groups).bit_length(),
+    )
+    stopped = False
+    try:
+        if not search.judge(frozenset()).assured and len(groups) > 1:
+            search.sensitivity = measure_sensitivity(
+                int8_model_maker,
+                groups,
+                costs_macs,
+                search.evaluator,
+                pictures=sensitivity_pictures,
+                progress=progress,
+            )
+            _walk(search, search.sensitivity)
+    except KeyboardInterrupt:
+        stopped = True
+    progress("budget search", max(len(search.judged), 1), max(len(search.judged), 1))
+    return _result(search, stopped=stopped)
+
+
+def _walk(search: _Search, sensitivity: Sensitivity) -> None:
+    """Try prefixes of the order, then put back what can be spared."""
+    order = sensitivity.order()
+    # The last group of the order stays INT8, or there would be nothing left that is.
+    prefixes = [_nodes(sensitivity, order[:count]) for count in range(len(order))]
+    least = search.assurance.least_int8
+    affordable = sum(search.share(kept) >= least for kept in prefixes[1:])
+    count = _bisect(lambda at: search.judge(prefixes[at]).assured, 1, affordable)
+    if count is not None:
+        _put_back(search, sensitivity, order[:count], lambda tried: tried.assured)
+    elif not search.judge(prefixes[affordable]).holds:
+        last = len(prefixes) - 1
+        count = _bisect(lambda at: search.judge(prefixes[at]).holds, affordable + 1, last)
+        if count is not None:
+            _put_back(search, sensitivity, order[:count], lambda tried: tried.holds)
+
+
+def _bisect(passes: Callable[[int], bool], low: int, high: int) -> int | None:
+    """Return the least place from `low` to `high` that passes, if later ones all do."""
+    found = None
+    while low <= high:
+        middle = (low + high) // 2
+        if passes(middle):
+            found, high = middle, middle - 1
+        else:
+            low = middle + 1
+    return found
+
+
+def _put_back(
+    search: _Search,
+    sensitivity: Sensitivity,
+    kept: Sequence[int],
+    accepts: Callable[[Tried], bool],
+) -> None:
+    """Return to INT8, dearest first, each group without which the rest still suffices.
+
+    The group that came last could not be spared. One that is expected to leave more divergence
+    than the candidate without that one did is not tried.
+    """
+    left = list(kept)
+    hopeless = sensitivity.expected_kl(left[:-1])
+    for group in sorted(kept[:-1], key=lambda one: (-sensitivity.layers[one].macs, one)):
+        fewer = [one for one in left if one != group]
+        if sensitivity.expected_kl(fewer) < hopeless and accepts(
+            search.judge(_nodes(sensitivity, fewer))
+        ):
+            left = fewer
+
+
+def _nodes(sensitivity: Sensitivity, groups: Sequence[int]) -> frozenset[str]:
+    return frozenset().union(*(sensitivity.layers[one].nodes for one in groups))
+
+
+def _result(search: _Search, *, stopped: bool) -> SearchResult:
+    best = search.best()
+    kept = best.kept if best else frozenset[str]()
+    return SearchResult(
+        kept_float=kept,
+        int8_macs=search.share(kept),
+        fidelity=best.fidelity if best else None,
+        expected_agreement=best.expected if best else None,
+        tried=tuple(one.tried for one in search.judged.values()),
+        met=best is not None and best.tried.holds,
+        assured=best is not None and best.tried.assured,
+        reason=_reason(search, best, stopped=stopped),
+        sensitivity=search.sensitivity,
+        stopped=stopped,
+        pictures_run=search.evaluator.pictures_run,
+        pictures_cached=search.evaluator.pictures_cached,
+    )
+
+
+def _reason(search: _Search, best: _Judged | None, *, stopped: bool) -> str:
+    early = "the search was stopped: " if stopped else ""
+    if best is None:
+        return f"{early}nothing is known yet"
+    tried, pictures = best.tried, len(search.evaluator.trial)
+    what = (
+        f"{len(best.kept)} layers left in float ({tried.int8_macs:.1%} of MACs in INT8)"
+        if best.kept
+        else "every layer in INT8"
+    )
+    if tried.assured:
+        return f"{early}{what} keep the budget on {pictures} trial pictures, with a margin"
+    if tried.holds:
+        return (
+            f"{early}{what} keep the budget on {pictures} trial pictures; the margin for other "
+            f"pictures is out of reach with {search.assurance.least_int8:.0%} of MACs in INT8"
+        )
+    part = "" if tried.pictures == pictures else " at best"
+    return (
+        f"{early}even {what} miss the budget on {pictures} trial pictures: agreement "
+        f"{tried.agreement:.4f}{part}, mean KL {tried.mean_kl:.5f}{' at least' if part else ''}"
+    )
