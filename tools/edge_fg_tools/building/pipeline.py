@@ -72,7 +72,14 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
     calibration, held_out = _picture_sets(options, labels)
     feed = PictureFeed(spec, prepared.batch or _BATCH)
     variants = make_variants(
-        prepared, options.precisions, options.target, calibration, feed, progress
+        prepared,
+        options.precisions,
+        options.target,
+        calibration,
+        feed,
+        progress,
+        budget=options.budget,
+        proof_pictures=len(held_out),
     )
     proof = prove(prepared, variants.graphs, held_out, labels, feed, progress)
     for path, reason in feed.skipped.items():

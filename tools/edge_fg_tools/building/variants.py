@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edge_fg.bundle import Precision
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import (
+    Budget,
     ImageSet,
     Int8Result,
     Target,
@@ -17,6 +18,8 @@ from edge_fg_calibration import (
     quantize_int8,
     to_fp16,
 )
+from edge_fg_calibration.search import SearchResult
+from edge_fg_tools.building.budgeting import keep_budget
 from edge_fg_tools.building.pictures import PictureFeed
 from edge_fg_tools.graph import PreparedModel
 
@@ -25,10 +28,21 @@ _FP16_RANGE_BATCHES = 8
 
 @dataclass(frozen=True)
 class Variants:
-    """ONNX files by precision, and how the INT8 ranges were found (None without INT8)."""
+    """The variants of one model.
+
+    Parameters
+    ----------
+    graphs
+        ONNX files by precision.
+    int8
+        How the INT8 ranges were found; None without INT8.
+    search
+        Which layers the budget left in float; None without INT8 or without a budget.
+    """
 
     graphs: dict[Precision, bytes]
     int8: Int8Result | None
+    search: SearchResult | None = None
 
 
 def make_variants(
@@ -38,8 +52,14 @@ def make_variants(
     calibration: ImageSet,
     feed: PictureFeed,
     progress: ProgressCallback,
+    *,
+    budget: Budget,
+    proof_pictures: int,
 ) -> Variants:
     """Make each variant asked for.
+
+    Where INT8 misses `budget` on trial pictures of the calibration set, layers are left in
+    float until it does not, or would not on `proof_pictures` others; see `keep_budget`.
 
     Raises
     ------
@@ -47,7 +67,7 @@ def make_variants(
         A variant can't be made; the message names the node or the picture.
     """
     graphs: dict[Precision, bytes] = {}
-    int8 = None
+    int8, search = None, None
     if "fp32" in precisions:
         graphs["fp32"] = prepared.model.SerializeToString(deterministic=True)
     wide = frozenset[str]()
@@ -67,12 +87,16 @@ def make_variants(
             progress=progress,
             total=len(calibration),
         )
+        if budget != Budget():
+            int8, search = keep_budget(
+                int8, prepared, calibration, feed, budget, proof_pictures, progress
+            )
         if "int8" in precisions:
             graphs["int8"] = int8.model.SerializeToString(deterministic=True)
         if "int8-fp16" in precisions:
             mixed = to_fp16(int8.model, wide=wide)
             graphs["int8-fp16"] = mixed.SerializeToString(deterministic=True)
-    return Variants(graphs, int8)
+    return Variants(graphs, int8, search)
 
 
 def _too_wide_for_fp16(

@@ -1,0 +1,130 @@
+"""Holding INT8 to the accuracy budget by leaving layers in float."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import onnx
+
+from edge_fg.progress import ProgressCallback
+from edge_fg_calibration import Budget, ImageSet, Int8Result, insert_qdq, prepared_copy
+from edge_fg_calibration.assurance import Assurance
+from edge_fg_calibration.graph import Graph, node_key
+from edge_fg_calibration.search import SearchResult, search_budget
+from edge_fg_calibration.sensitivity import Int8Maker, Trial, make_trial
+from edge_fg_calibration.validate import validate_qdq
+from edge_fg_tools.building.pictures import PictureFeed
+from edge_fg_tools.graph import PreparedModel
+
+REASON = "left in float: the budget"
+"""What the report says of a layer that the search left out of INT8."""
+
+TRIAL_PICTURES = 256
+"""Most calibration pictures that candidates are tried on."""
+
+_TRIAL_VALUES = 256 * 3 * 224 * 224
+_LOGGER = logging.getLogger("edge_fg")
+
+
+def keep_budget(
+    int8: Int8Result,
+    prepared: PreparedModel,
+    calibration: ImageSet,
+    feed: PictureFeed,
+    budget: Budget,
+    proof_pictures: int,
+    progress: ProgressCallback,
+) -> tuple[Int8Result, SearchResult]:
+    """Leave as few layers in float as keep the budget on some of the calibration pictures.
+
+    The pictures of the proof play no part. A first Ctrl-C ends the search with the best so far,
+    if that keeps the budget; otherwise it ends the build.
+
+    Parameters
+    ----------
+    int8
+        The whole network in INT8.
+    prepared
+        The float32 model.
+    calibration
+        Pictures that the ranges were found on.
+    feed
+        Reads them.
+    budget
+        What must be kept.
+    proof_pictures
+        How many pictures will prove the result.
+    progress
+        Told the steps.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        The search was interrupted before it had found anything.
+    """
+    trial = _trial(prepared, calibration, feed, progress)
+    model, maker = _maker(int8, prepared)
+    graph = Graph(model)
+    costs = {node_key(node): cost for node in graph.nodes if (cost := graph.macs(node))}
+    found = search_budget(
+        maker,
+        int8.placement.groups,
+        costs,
+        trial,
+        budget,
+        Assurance(proof_pictures),
+        progress=progress,
+    )
+    if found.stopped and not found.met:
+        raise KeyboardInterrupt
+    if found.met and not found.stopped:
+        _LOGGER.info("budget: %s", found.reason)
+    else:
+        _LOGGER.warning("budget: %s", found.reason)
+    return _applied(int8, maker, found), found
+
+
+def _trial(
+    prepared: PreparedModel, calibration: ImageSet, feed: PictureFeed, progress: ProgressCallback
+) -> Trial:
+    """Read trial pictures, evenly spread over the set, as many as fit in a bounded memory."""
+    values = prepared.channels * prepared.height * prepared.width
+    most = max(1, min(TRIAL_PICTURES, _TRIAL_VALUES // values, len(calibration)))
+    chosen = [calibration.items[n * len(calibration) // most] for n in range(most)]
+    pairs = list(feed.labelled(replace(calibration, items=tuple(chosen))))
+    return make_trial(
+        prepared.model,
+        [batch for _, batch in pairs],
+        indices=[item.index for items, _ in pairs for item in items],
+        input_name=prepared.input_name,
+        output_name=prepared.output_name,
+        kind=prepared.kind,
+        progress=progress,
+    )
+
+
+def _maker(int8: Int8Result, prepared: PreparedModel) -> tuple[onnx.ModelProto, Int8Maker]:
+    """Return the float graph, and what makes INT8 graphs of it."""
+    model = prepared_copy(prepared.model)
+    amax = {tensor: values["amax"] for tensor, values in int8.ranges.items()}
+
+    def make(kept: frozenset[str]) -> onnx.ModelProto:
+        return insert_qdq(model, int8.placement.without(kept, REASON), amax)
+
+    return model, make
+
+
+def _applied(int8: Int8Result, maker: Int8Maker, found: SearchResult) -> Int8Result:
+    if not found.kept_float:
+        return int8
+    model = maker(found.kept_float)
+    validate_qdq(model)
+    placement = int8.placement.without(found.kept_float, REASON)
+    return replace(
+        int8,
+        model=model,
+        placement=placement,
+        ranges={name: int8.ranges[name] for name in placement.activations},
+        int8_macs=found.int8_macs,
+    )
