@@ -153,19 +153,19 @@ def _encode(pixels: NDArray[np.uint8], suffix: str) -> bytes:
 def _add_bird(image: Image.Image, rng: np.random.Generator, species_index: int) -> None:
     species = SPECIES[species_index]
     shape = species.genus.shape
-    body_px = min(image.size) * float(rng.uniform(0.29, 0.50)) * shape.size**0.5
+    body_px = min(image.size) * float(rng.uniform(0.34, 0.56)) * shape.size**0.5
     pose = random_pose(rng, species.genus)
     bird = paint_bird(draw_individual(species, rng), pose, body_px)
     width, height = bird.image.size
     spare_x, spare_y = image.width - width, image.height - height
-    left = spare_x * 0.5 + abs(spare_x) * 0.5 * float(np.clip(rng.normal(0.0, 0.55), -1.1, 1.1))
-    top = spare_y * 0.5 + abs(spare_y) * 0.5 * float(np.clip(rng.normal(0.0, 0.55), -1.1, 1.1))
+    left = spare_x * 0.5 + abs(spare_x) * 0.5 * float(np.clip(rng.normal(0.0, 0.45), -1.0, 1.0))
+    top = spare_y * 0.5 + abs(spare_y) * 0.5 * float(np.clip(rng.normal(0.0, 0.45), -1.0, 1.0))
     x, y = round(left), round(top)
     if pose.wing_lift is None or rng.random() < 0.3:
         kind = PERCHES[int(rng.choice(len(PERCHES), p=[0.42, 0.28, 0.15, 0.15]))]
         draw_perch(image, rng, kind, (x + bird.feet_xy[0], y + bird.feet_xy[1]))
     image.paste(bird.image, (x, y), bird.mask)
-    if rng.random() < 0.35:
+    if rng.random() < 0.27:
         draw_occluder(image, rng, (x, y, width, height))
 
 

@@ -179,7 +179,8 @@ edge_fg does and gives its tests a model with a known history. It is of no use o
 - Input `image`: N x 3 x 128 x 128, float32, RGB, prepared as `preprocess.toml` says (whole picture
   squashed to 128 x 128 with Pillow's antialiased bilinear filter). Output `logits`: N x {classes}.
 - Convolutional stem, plain residual block, inverted residuals with depthwise convolutions and
-  squeeze-and-excitation, one multi-head self-attention block on the final 8 x 8 grid.
+  squeeze-and-excitation, one multi-head self-attention block on the final 8 x 8
+  grid, mean and maximum pooling.
 - {parameters} parameters, {bytes} bytes of ONNX (opset 17), batch normalisation folded.
 - Trained in float32. No quantisation took part in training, and no pretrained weights.
 
@@ -194,8 +195,9 @@ class), and {held_out_images} held-out images of another set seed.
 
     python -m edge_fg_tools.fieldguide.train --output DIR --seed {seed} --epochs {epochs}
 
-PyTorch {pytorch} on two CPU cores: {seconds_rendering} s rendering and {seconds_training} s
-training. AdamW, one-cycle learning rate, label smoothing 0.05, flips, shifts and tints.
+PyTorch {pytorch} with two threads on the CPU: {seconds_rendering} s rendering and
+{seconds_training} s training. AdamW, one-cycle learning rate, label smoothing 0.05, flips, shifts
+and tints. Beside the classes a second head, dropped at export, learnt each class's genus and marks.
 
 ## Measured on the held-out images, with ONNX Runtime in float32
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["INPUT_SIDE", "FieldGuideNet"]
+__all__ = ["EMBEDDING", "INPUT_SIDE", "FieldGuideNet"]
 
 INPUT_SIDE = 128
+EMBEDDING = 384
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[Any]:
@@ -123,10 +124,16 @@ class FieldGuideNet(nn.Module):  # type: ignore[misc]
             *_conv(96, 192, 1),
             nn.ReLU(),
         )
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(0.1)
-        self.classifier = nn.Linear(192, classes)
+        # The mean says what most of the grid shows, the maximum whether a mark is seen anywhere.
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.maximum = nn.AdaptiveMaxPool2d(1)
+        self.classifier = nn.Linear(EMBEDDING, classes)
 
     def forward(self, image: Any) -> Any:
         """Classify; logits, not probabilities."""
-        return self.classifier(self.dropout(self.pool(self.features(image)).flatten(1)))
+        return self.classifier(self.embed(image))
+
+    def embed(self, image: Any) -> Any:
+        """Describe the picture by `EMBEDDING` values, shape (N, EMBEDDING)."""
+        grid = self.features(image)
+        return torch.cat([self.mean(grid), self.maximum(grid)], dim=1).flatten(1)

@@ -37,7 +37,7 @@ def photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         balance=np.exp(rng.normal(0.0, 0.045, 3)),
     )
     dapple = float(rng.uniform(0.0, 0.55)) if rng.random() < 0.4 else 0.0
-    sigma = float(rng.uniform(0.0, 11.0))
+    sigma = float(rng.uniform(0.0, 9.5))
     image = _blur(image, rng)
     image = grain(image, rng, sigma=sigma, dapple=dapple)
     if rng.random() < 0.7:
@@ -101,7 +101,7 @@ def _blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         return smeared.resize(image.size, Image.Resampling.BILINEAR)
     amount = float(rng.uniform(0.0, 1.0))
     if kind < 0.80:
-        return image.filter(ImageFilter.BoxBlur(0.15 + 0.95 * amount * unit))
+        return image.filter(ImageFilter.BoxBlur(0.15 + 0.85 * amount * unit))
     return image
 
 

@@ -84,7 +84,8 @@ def draw_individual(species: Species, rng: np.random.Generator) -> Individual:
         bill=vary(ground.bill),
         leg=vary(ground.leg),
     )
-    strength = float(rng.uniform(0.62, 1.0))
+    strength = float(rng.uniform(0.72, 1.0))
+    texture_seed = int(rng.integers(2**31))
     base = {
         "crown": plumage.head,
         "brow": plumage.head,
@@ -106,7 +107,7 @@ def draw_individual(species: Species, rng: np.random.Generator) -> Individual:
     }
     bar = _mix(plumage.wing, vary(species.marks.wing_bar, 0.5), strength)
     marks = replace(species.marks, wing_bar=bar, **changes)
-    return Individual(species, plumage, marks, int(rng.integers(2**31)))
+    return Individual(species, plumage, marks, texture_seed)
 
 
 def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdPicture:
@@ -138,7 +139,9 @@ def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdPictur
     mask = under.mask.reduce(_SUPERSAMPLING)
     x, y = easel.pixels(figure.feet[np.newaxis])[0]
     feet = (float(x) / _SUPERSAMPLING, float(y) / _SUPERSAMPLING)
-    return BirdPicture(_light(image, mask, body_px, rng), mask, feet)
+    # A stream of its own, so that siblings with other marks have the same feathers.
+    feathers = np.random.default_rng([individual.texture_seed, 1])
+    return BirdPicture(_light(image, mask, body_px, feathers), mask, feet)
 
 
 class _Easel:

@@ -210,6 +210,8 @@ def _tray(
     half = unit * float(rng.uniform(34.0, 80.0))
     middle = x + half * float(rng.uniform(-0.5, 0.5))
     thick = unit * float(rng.uniform(6.0, 11.0))
+    if rng.random() < 0.4:
+        _house(draw, rng, (middle, y), 0.92 * half, unit)
     post = unit * float(rng.uniform(3.0, 5.0))
     _rectangle(draw, (middle - post, y, middle + post, size_wh[1]), _scaled(wood, 0.7))
     _rectangle(draw, (middle - half, y, middle + half, y + thick), wood)
@@ -226,6 +228,27 @@ def _tray(
         _rectangle(draw, (tube - width, -1, tube + width, y), _shade(rng, (150, 158, 160), 0.2))
         fill = y * float(rng.uniform(0.2, 0.8))
         _rectangle(draw, (tube - width, fill, tube + width, y), _shade(rng, (170, 134, 84), 0.2))
+
+
+def _house(
+    draw: ImageDraw.ImageDraw,
+    rng: np.random.Generator,
+    floor_xy: tuple[float, float],
+    half: float,
+    unit: float,
+) -> None:
+    """Put posts and a roof over a tray."""
+    wood = _shade(rng, (146, 104, 74), 0.3)
+    x, y = floor_xy
+    post = unit * float(rng.uniform(1.0, 2.2))
+    eaves = y - unit * float(rng.uniform(58.0, 80.0))
+    for side in (x - half, x + half):
+        _rectangle(draw, (side - post, eaves, side + post, y), _scaled(wood, 0.85))
+    rise = unit * float(rng.uniform(8.0, 30.0))
+    low, high = 1.1 * half, half * float(rng.uniform(0.1, 1.0))
+    roof = [(x - low, eaves), (x - high, eaves - rise), (x + high, eaves - rise), (x + low, eaves)]
+    draw.polygon(roof, fill=_shade(rng, (122, 76, 60), 0.3))
+    _rectangle(draw, (x - low, eaves, x + low, eaves + 1.6 * unit), _scaled(wood, 0.6))
 
 
 def _rail(
