@@ -22,6 +22,14 @@ std = [64, 64, 64]
 LABELS = "Athene cunicularia (Burrowing Owl)\nAthene noctua (Little Owl)\nParus major (Great Tit)\n"
 
 
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What builds keep for the next one goes to a folder of the test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
 @dataclass(frozen=True)
 class Workshop:
     """A folder with all that a build needs; `arguments` are those of a build that works."""

@@ -19,8 +19,10 @@ class BuildOptions:
 
     Parameters
     ----------
-    model, labels, calibration
-        The ONNX file, the label file, and a directory or CSV of pictures.
+    model, labels
+        The ONNX file and the label file.
+    calibration
+        A directory or CSV of pictures, a video file, or the name of a camera or stream.
     output
         The bundle: a directory, or a file that ends in .zip.
     preprocess
@@ -41,11 +43,13 @@ class BuildOptions:
         (height, width) for a model that leaves them open.
     command
         How the build was asked for, for the record.
+    cache
+        Whether calibration statistics are kept and reused.
     """
 
     model: Path
     labels: Path
-    calibration: Path
+    calibration: Path | str
     output: Path
     preprocess: str | None = None
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -56,6 +60,7 @@ class BuildOptions:
     name: str | None = None
     input_size: tuple[int, int] | None = None
     command: str = ""
+    cache: bool = True
 
     def __post_init__(self) -> None:
         unknown = [p for p in self.precisions if p not in PRECISIONS]

@@ -6,7 +6,7 @@ import importlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,20 @@ from edge_fg.files import sha256_of
 from edge_fg.labels import Labels, read_labels
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.progress import ProgressCallback, no_progress
-from edge_fg_calibration import ImageSet, digest, read_image_set, resolve_labels, split
+from edge_fg_calibration import ImageSet, digest
+from edge_fg_calibration.cache import StatisticsCache, default_cache_folder
+from edge_fg_calibration.domain import domain_warnings
+from edge_fg_calibration.quantised import is_quantised
+from edge_fg_calibration.remarks import remarks
 from edge_fg_tools.building.facts import BuildFacts, make_report
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
 from edge_fg_tools.building.pictures import PictureFeed
 from edge_fg_tools.building.proof import Proof, check_budget, prove
+from edge_fg_tools.building.quantised import KEPT, quantised_variants
+from edge_fg_tools.building.sides import choose_sides, left_out, picture_set
 from edge_fg_tools.building.variants import Variants, make_variants
 from edge_fg_tools.compiling import CompiledPlan, compile_graph
-from edge_fg_tools.graph import load_model, prepare
+from edge_fg_tools.graph import PreparedModel, load_model, prepare
 from edge_fg_tools.report import report_html, report_json
 
 _LOGGER = logging.getLogger("edge_fg")
@@ -69,52 +75,79 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
         _LOGGER.warning("%s: %s", options.model.name, warning)
     labels = read_labels(options.labels, classes=prepared.classes)
     spec = fit_preprocess(options.preprocess, prepared)
-    calibration, held_out = _picture_sets(options, labels)
-    feed = PictureFeed(spec, prepared.batch or _BATCH)
-    variants = make_variants(
+    with picture_set(options, labels, progress) as pictures:
+        return _write(_gather(options, prepared, labels, spec, pictures, progress), spec)
+
+
+def _gather(
+    options: BuildOptions,
+    prepared: PreparedModel,
+    labels: Labels,
+    spec: PreprocessSpec,
+    pictures: ImageSet,
+    progress: ProgressCallback,
+) -> BuildFacts:
+    """Make and prove the variants; nothing is written yet."""
+    cache = StatisticsCache(default_cache_folder()) if options.cache else None
+    feed = PictureFeed(spec, prepared.batch or _BATCH, cache)
+    chosen = choose_sides(options, prepared, pictures, feed, progress)
+    variants = quantised_variants(prepared, options.precisions) or make_variants(
         prepared,
         options.precisions,
         options.target,
-        calibration,
+        chosen.calibration,
         feed,
         progress,
         budget=options.budget,
-        proof_pictures=len(held_out),
+        proof_pictures=len(chosen.held_out),
     )
-    proof = prove(prepared, variants.graphs, held_out, labels, feed, progress)
-    for path, reason in feed.skipped.items():
+    proof = prove(prepared, variants.graphs, chosen.held_out, labels, feed, progress)
+    skipped = {**left_out(chosen), **feed.skipped}
+    for path, reason in {**chosen.corrupt, **feed.skipped}.items():
         _LOGGER.warning("left out %s: %s", path.name, reason)
+    doubts = _doubts(prepared, variants, proof, labels)
+    for doubt in doubts:
+        _LOGGER.warning("%s", doubt)
     check_budget(options.budget, proof.fidelity)
-    plans = _compile(options, variants, progress)
-    facts = BuildFacts(
+    return BuildFacts(
         options=options,
-        prepared=prepared,
+        prepared=replace(prepared, warnings=(*prepared.warnings, *doubts)),
         labels=labels,
-        calibration=calibration,
-        calibration_digest=digest(calibration),
-        held_out=held_out,
-        skipped={path.name: reason for path, reason in feed.skipped.items()},
+        calibration=chosen.calibration,
+        calibration_digest=digest(chosen.calibration),
+        held_out=chosen.held_out,
+        skipped={_shown(path, pictures.root): reason for path, reason in skipped.items()},
         variants=variants,
         proof=proof,
-        plans=plans,
+        plans=_compile(options, variants, progress),
         model_sha256=sha256_of(options.model),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         provenance=_provenance(options),
     )
-    return _write(facts, spec)
 
 
-def _picture_sets(options: BuildOptions, labels: Labels) -> tuple[ImageSet, ImageSet]:
-    pictures, unknown = resolve_labels(read_image_set(options.calibration), labels.names)
-    if unknown:
-        _LOGGER.warning(
-            "%s names %d classes that the model lacks (such as `%s`): their pictures count for "
-            "agreement, not for accuracy",
-            options.calibration,
-            len(unknown),
-            unknown[0],
-        )
-    return split(pictures, options.calibration_images, options.seed)
+def _doubts(
+    prepared: PreparedModel, variants: Variants, proof: Proof, labels: Labels
+) -> tuple[str, ...]:
+    """Return what the report must warn of."""
+    records = next(iter(proof.records.values()))
+    doubts = domain_warnings(
+        [record.reference_top1 for record in records],
+        [record.reference_confidence for record in records],
+        [record.index for record in records],
+        labels.names,
+    )
+    if variants.int8 is not None:
+        return (*remarks(prepared.model, variants.int8.histograms), *doubts)
+    if is_quantised(prepared.model):
+        return (KEPT, *doubts)
+    return doubts
+
+
+def _shown(path: Path, root: Path) -> str:
+    """Return how the report names a picture: from the set's folder on, where it is in one."""
+    folder = root if root.is_dir() else root.parent
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
 def _compile(

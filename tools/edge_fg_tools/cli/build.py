@@ -26,9 +26,8 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--labels", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--calibration",
-        type=Path,
         required=True,
-        metavar="DIR|CSV",
+        metavar="DIR|CSV|VIDEO|CAMERA",
         help="pictures: some to calibrate on, the others to prove the result",
     )
     parser.add_argument(
@@ -61,6 +60,11 @@ def add_parser(commands: Subparsers) -> None:
         metavar=("HEIGHT", "WIDTH"),
         help="for a model that leaves its input size open",
     )
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="count calibration statistics anew, and don't keep them for the next build",
+    )
     add_format(parser, "text", "json")
     parser.set_defaults(execute=execute)
 
@@ -87,6 +91,7 @@ def execute(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         input_size=(size[0], size[1]) if size else None,
         command=shlex.join(["edge-fg", *sys.argv[1:]]),
+        cache=not arguments.no_cache,
     )
     with shown_progress() as progress:
         result = build(options, progress)
