@@ -75,13 +75,38 @@ def open_session(
 def run_session(
     session: onnxruntime.InferenceSession, outputs: Sequence[str], feed: dict[str, NDArray[Any]]
 ) -> list[NDArray[Any]]:
-    """Run one batch.
+    """Run one batch; for a model whose batch is fixed it is cut and filled up to that size.
+
+    Parameters
+    ----------
+    session
+        A model with one input, from `open_session`.
+    outputs
+        Names of the tensors wanted.
+    feed
+        The batch, by the input's name.
 
     Raises
     ------
     ModelError
         ONNX Runtime fails on it.
     """
+    size = session.get_inputs()[0].shape[0]
+    ((name, batch),) = feed.items()
+    if not isinstance(size, int) or len(batch) == size:
+        return _run(session, outputs, feed)
+    parts = []
+    for begin in range(0, len(batch), size):
+        some = batch[begin : begin + size]
+        filled = np.concatenate([some, np.repeat(some[-1:], size - len(some), axis=0)])
+        found = _run(session, outputs, {name: filled})
+        parts.append([one[: len(some)] if len(one) == size else one for one in found])
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _run(
+    session: onnxruntime.InferenceSession, outputs: Sequence[str], feed: dict[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
     try:
         return list(session.run(list(outputs), feed))
     except Exception as error:  # its exceptions share no base of their own

@@ -9,8 +9,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_fg.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, format_manifest
-from edge_fg.errors import OutputError
+from edge_fg.bundle.manifest import (
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    format_manifest,
+    parse_manifest,
+)
+from edge_fg.bundle.reader import Bundle
+from edge_fg.errors import BundleError, OutputError
 from edge_fg.files import opened_atomically, sync_folder, write_atomically
 
 
@@ -30,8 +37,8 @@ def check_output(output: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(f"can't write {output}: {error.strerror}") from error
-    if output.is_symlink() or (output.exists() and not _is_ours(output)):
-        raise OutputError(f"{output} exists and is not a bundle: move it away or choose another")
+    if output.is_symlink() or output.exists():
+        _check_replaceable(output)
 
 
 def write_bundle(
@@ -56,6 +63,8 @@ def write_bundle(
     ------
     OutputError
         Nothing could be written; `output` is as it was.
+    BundleFormatError
+        The manifest breaks the schema; nothing was written.
     """
     check_output(output)
     entries = {
@@ -63,7 +72,10 @@ def write_bundle(
         for name, data in sorted(files.items())
     }
     manifest = make_manifest(entries)
-    content = {**files, MANIFEST_NAME: format_manifest(manifest)}
+    formatted = format_manifest(manifest)
+    # What could not be read again must not be written: constraints hold for reading alone.
+    parse_manifest(formatted, where=str(output))
+    content = {**files, MANIFEST_NAME: formatted}
     if output.suffix == ".zip":
         _write_zip(output, content)
     else:
@@ -116,10 +128,18 @@ def _swap(fresh: Path, output: Path, old: Path) -> None:
         raise
 
 
-def _is_ours(output: Path) -> bool:
-    if output.is_dir():
-        return (output / MANIFEST_NAME).is_file() or not any(output.iterdir())
-    if not zipfile.is_zipfile(output):
-        return False
-    with zipfile.ZipFile(output) as archive:
-        return MANIFEST_NAME in archive.namelist()
+def _check_replaceable(output: Path) -> None:
+    """Raise unless `output` is an empty folder, or a bundle and nothing but that."""
+    if output.is_dir() and not output.is_symlink() and not any(output.iterdir()):
+        return
+    try:
+        files = set(Bundle(output).manifest.files) | {MANIFEST_NAME}
+    except BundleError as error:
+        raise OutputError(
+            f"{output} exists and is not a bundle: move it away or choose another output"
+        ) from error
+    strange = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else []
+    strange = [name for name in strange if name not in files]
+    if strange or output.is_symlink():
+        what = f"holds `{strange[0]}`, which is not the bundle's" if strange else "is a link"
+        raise OutputError(f"{output} {what}: move it away or choose another output")

@@ -10,6 +10,7 @@ import stat
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -239,10 +240,31 @@ def test_a_failed_write_leaves_the_old_bundle(tiny_bundle: Path, monkeypatch):
 def test_a_new_bundle_replaces_the_old_whole(tiny_bundle: Path):
     bundle = Bundle(tiny_bundle)
     files = {name: bundle.read(name) for name in bundle.manifest.files}
-    (tiny_bundle / "stale").write_text("x")
     write_bundle(tiny_bundle, files, lambda entries: bundle.manifest)
     Bundle(tiny_bundle).verify()
     assert [p.name for p in tiny_bundle.parent.iterdir()] == [tiny_bundle.name]
+
+
+def test_a_folder_with_anything_else_is_not_replaced(tiny_bundle: Path, tmp_path: Path):
+    (tiny_bundle / "notes.txt").write_text("precious")
+    with pytest.raises(OutputError, match=r"notes\.txt"):
+        check_output(tiny_bundle)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "bundle.json").write_text("{}")
+    with pytest.raises(OutputError, match="not a bundle"):
+        check_output(tmp_path / "web")
+    (tmp_path / "link").symlink_to(tiny_bundle)
+    with pytest.raises(OutputError, match="link"):
+        check_output(tmp_path / "link")
+
+
+def test_a_manifest_that_could_not_be_read_is_not_written(tiny_bundle: Path, tmp_path: Path):
+    bundle = Bundle(tiny_bundle)
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    nameless = msgspec.structs.replace(bundle.manifest, name="")
+    with pytest.raises(BundleFormatError, match="name"):
+        write_bundle(tmp_path / "new.edgefg", files, lambda entries: nameless)
+    assert not (tmp_path / "new.edgefg").exists()
 
 
 def test_outputs_that_can_not_be_written(tmp_path: Path):
