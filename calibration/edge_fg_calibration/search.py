@@ -80,6 +80,12 @@ class SearchResult:
         Agreement (0..1) to expect on other pictures, see `expected_agreement`; None likewise.
     tried
         Every candidate, in the order of trying.
+    taken
+        Position of this one in `tried`; None where the search was stopped before the first.
+    trial_pictures
+        Pictures that candidates were tried on.
+    total_macs
+        Multiply-accumulates of the whole network for one picture.
     met
         Whether the budget holds on the trial pictures.
     assured
@@ -99,6 +105,9 @@ class SearchResult:
     fidelity: Fidelity | None
     expected_agreement: float | None
     tried: tuple[Tried, ...]
+    taken: int | None
+    trial_pictures: int
+    total_macs: int
     met: bool
     assured: bool
     reason: str
@@ -340,6 +349,9 @@ def _result(search: _Search, *, stopped: bool) -> SearchResult:
         fidelity=best.fidelity if best else None,
         expected_agreement=best.expected if best else None,
         tried=tuple(one.tried for one in search.judged.values()),
+        taken=list(search.judged).index(kept) if best else None,
+        trial_pictures=len(search.evaluator.trial),
+        total_macs=sum(search.costs.values()),
         met=best is not None and best.tried.holds,
         assured=best is not None and best.tried.assured,
         reason=_reason(search, best, stopped=stopped),

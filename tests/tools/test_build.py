@@ -236,3 +236,128 @@ def test_an_interrupted_build_leaves_nothing(workshop):
     assert "Traceback" not in rest
     assert rest.strip().endswith("interrupted")
     assert left_behind(workshop.folder) == []
+
+
+FRAGILE_BUDGET = "mean_kl=0.002"
+
+
+@pytest.fixture
+def fragile_workshop(workshop):
+    """The workshop with a model of which `c2` alone can't bear INT8.
+
+    Its input has a channel a hundred times larger than all others, which it scales down again.
+    """
+    model = onnx.load(workshop.model)
+    arrays = {one.name: onnx.numpy_helper.to_array(one).copy() for one in model.graph.initializer}
+    arrays["w1"][0] *= 100
+    arrays["b1"][0] *= 100
+    arrays["w2"][:, 0] /= 100
+    for stored in model.graph.initializer:
+        stored.CopyFrom(onnx.numpy_helper.from_array(arrays[stored.name], stored.name))
+    onnx.save(model, workshop.model)
+    return workshop
+
+
+def weight_types(graph: Path) -> dict[str, int]:
+    """The element type that each Conv and Gemm computes in."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(graph))
+    stored = {one.name: one.data_type for one in model.graph.initializer}
+    made = {name: node for node in model.graph.node for name in node.output}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type in {"Conv", "Gemm"}:
+            name = node.input[1]
+            while name not in stored:
+                name = made[name].input[0]
+            found[node.op_type + node.output[0].removesuffix("_fp16")] = stored[name]
+    return found
+
+
+def test_a_budget_that_int8_misses_leaves_the_fragile_layer_in_float(
+    fragile_workshop, edge_fg_command
+):
+    shop = fragile_workshop
+    plain = shop.arguments("--precision", "int8", output=shop.folder / "plain.edgefg")
+    assert edge_fg_command(*plain).code == 0
+    report = json.loads((shop.folder / "plain.edgefg" / "report.json").read_text())
+    assert report["search"] is None
+    assert report["variants"][0]["fidelity"]["mean_kl"] > 0.004
+
+    done = edge_fg_command(
+        *shop.arguments("--precision", "int8,int8-fp16", "--budget", FRAGILE_BUDGET)
+    )
+    assert done.code == 0, done.err
+    assert "1 layers left in float" in done.out
+    folder = shop.folder / "b.edgefg"
+    report = json.loads((folder / "report.json").read_text())
+    for variant in report["variants"]:
+        assert variant["fidelity"]["mean_kl"] <= 0.002
+        assert 0 < variant["int8_macs"] < 1
+    assert ["c2", "Conv", "left in float: the budget"] in report["placement_skipped"]
+    search = report["search"]
+    assert (search["met"], search["stopped"], search["trial_pictures"]) == (True, False, 20)
+    assert [one["nodes"] for one in search["layers"] if one["kept_float"]] == [["c2"]]
+    assert sum(one["taken"] for one in search["tried"]) == 1
+    assert search["tried"][0]["kept"] == 0
+    assert "r1" not in {one["tensor"] for one in report["ranges"]}
+
+    kinds = onnx.TensorProto
+    int8 = weight_types(folder / "model.int8.onnx")
+    assert int8 == {"Convc1": kinds.INT8, "Convc2": kinds.FLOAT, "Gemmlogits": kinds.FLOAT}
+    mixed = weight_types(folder / "model.int8-fp16.onnx")
+    assert mixed["Convc2"] == kinds.FLOAT16
+
+    page = (folder / "report.html").read_text()
+    assert "What the budget left in float" in page
+    assert "left in float: the budget" in page
+
+
+def test_the_search_never_looks_at_pictures_of_the_proof(
+    fragile_workshop, edge_fg_command, monkeypatch
+):
+    from edge_fg_tools.building import budgeting
+
+    shown = []
+    trial_of = budgeting.make_trial
+
+    def spy(model, batches, **options):
+        shown.extend(batches)
+        return trial_of(model, batches, **options)
+
+    monkeypatch.setattr(budgeting, "make_trial", spy)
+    shop = fragile_workshop
+    done = edge_fg_command(*shop.arguments("--precision", "int8", "--budget", FRAGILE_BUDGET))
+    assert done.code == 0, done.err
+    bundle = edge_fg.Bundle(shop.folder / "b.edgefg")
+    assert sum(map(len, shown)) == bundle.manifest.calibration.images == 20
+
+
+def test_an_interrupted_search_goes_on_with_what_it_has(
+    fragile_workshop, edge_fg_command, monkeypatch
+):
+    from edge_fg_tools.building import budgeting
+
+    search = budgeting.search_budget
+    steps = []
+
+    def interrupted(*arguments, progress, **options):
+        def told(stage: str, done: int, total: int) -> None:
+            if stage == "budget search":
+                steps.append(done)
+                if len(steps) == after:
+                    raise KeyboardInterrupt
+
+        return search(*arguments, progress=told, **options)
+
+    monkeypatch.setattr(budgeting, "search_budget", interrupted)
+    shop = fragile_workshop
+    words = shop.arguments("--precision", "int8", "--budget", FRAGILE_BUDGET)
+    after = 1  # plain INT8 is known, and misses: the build ends
+    done = edge_fg_command(*words)
+    assert done.code == 130
+    assert left_behind(shop.folder) == []
+    after, steps[:] = 2, []  # now something is known that keeps it
+    done = edge_fg_command(*words)
+    assert done.code == 0, done.err
+    assert "the search was stopped" in done.err
+    assert json.loads((shop.folder / "b.edgefg" / "report.json").read_text())["search"]["stopped"]

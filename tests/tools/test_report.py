@@ -26,11 +26,14 @@ from edge_fg_tools.report import (
     BudgetCheck,
     CalibrationFacts,
     ChangedAnswer,
+    LayerFacts,
     ModelFacts,
     PlanFacts,
     ProofFacts,
     Report,
+    SearchFacts,
     TensorRange,
+    TriedFacts,
     VariantReport,
     charts,
     downsample,
@@ -156,6 +159,27 @@ def report(*variants: VariantReport, **values: object) -> Report:
     return dataclasses.replace(whole, **values)
 
 
+def searched(**values: object) -> SearchFacts:
+    facts = SearchFacts(
+        reason="2 layers left in float keep the budget",
+        trial_pictures=256,
+        met=True,
+        assured=True,
+        stopped=False,
+        expected_agreement=0.991,
+        layers=(
+            LayerFacts(("stem",), 0.04, 0.004, True),
+            LayerFacts(("left", "right"), 0.2, 0.001, False),
+            LayerFacts(("head",), 0.01, 0.0, False),
+        ),
+        tried=(
+            TriedFacts(0, 0.97, 0.96, 0.006, False, False, False, False),
+            TriedFacts(1, 0.93, 0.992, 0.002, True, True, True, True),
+        ),
+    )
+    return dataclasses.replace(facts, **values)
+
+
 def hostile() -> Report:
     variant = int8(
         name=HOSTILE,
@@ -181,6 +205,7 @@ def hostile() -> Report:
         ranges=(strip(tensor=HOSTILE, node=HOSTILE, op=HOSTILE, method=HOSTILE),),
         placement_skipped=((HOSTILE, HOSTILE, HOSTILE),),
         provenance={HOSTILE: HOSTILE},
+        search=searched(reason=HOSTILE, layers=(LayerFacts((HOSTILE, HOSTILE), 0.5, 0.1, True),)),
     )
 
 
@@ -255,7 +280,8 @@ def test_every_chart_of_a_page_is_well_formed() -> None:
     for whole in (report(), hostile()):
         html = report_html(whole)
         found = svgs(html)
-        assert len(found) == 3 + len(whole.ranges) == html.count("<svg")
+        drawn = 3 + len(whole.ranges) + (whole.search is not None)
+        assert len(found) == drawn == html.count("<svg")
         for svg in found:
             assert svg.tag == "svg"
             assert svg.findtext("title")
@@ -266,7 +292,7 @@ def test_json_has_stable_keys_and_no_pictures() -> None:
     plain = report_json(whole)
     assert list(plain) == [
         "schema", "name", "created", "edge_fg_version", "model", "calibration", "proof", "variants",
-        "ranges", "placement_skipped", "provenance", "concerns",
+        "ranges", "placement_skipped", "provenance", "search", "concerns",
     ]  # fmt: skip
     variant = plain["variants"][0]
     assert list(variant) == [
@@ -664,3 +690,42 @@ def test_without_jinja2_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingDependencyError, match=r"edge-fg\[build\]"):
         report_html(report())
+
+
+def test_what_the_budget_left_in_float_is_told_and_drawn() -> None:
+    page = Page(report_html(report(search=searched())))
+    assert "2 layers left in float keep the budget." in page.text
+    assert "an agreement of about 99.1 % is to be expected on others" in page.text
+    assert "What was tried (2)" in page.text
+    assert "at most 96.0 % at least 0.006 missed" in page.text
+    assert "99.2 % 0.002 kept, with a margin taken" in page.text
+    assert "What the budget left" not in Page(report_html(report())).text
+    unmeasured = report_html(report(search=searched(layers=(), expected_agreement=None)))
+    assert "What each layer costs" not in unmeasured
+
+
+def test_sensitivity_bars_are_as_long_as_the_cost() -> None:
+    svg = ET.fromstring(charts.sensitivity_bars(searched().layers))
+    bars = [bar for bar in svg.findall("rect") if bar.get("class") != "track"]
+    assert [bar.get("class") for bar in bars] == ["changed", "same"]  # none for a cost of 0
+    assert float(bars[1].get("width", "nan")) == pytest.approx(float(bars[0].get("width")) / 4)
+    labels = [text.text for text in svg.findall("text")]
+    assert labels[:2] == ["\u25c6 stem", "0.004, 4.0\u00a0% of the work"]
+    assert labels[2] == "left + right"
+    assert charts.sensitivity_bars([]).startswith("<svg")
+
+
+@given(st.lists(st.tuples(st.floats(), st.floats(), st.booleans(), st.text()), max_size=6))
+def test_sensitivity_bars_are_well_formed_whatever_the_cost(rows) -> None:
+    layers = [LayerFacts((name,), share, cost, kept) for cost, share, kept, name in rows]
+    svg = ET.fromstring(charts.sensitivity_bars(layers))
+    widths = [float(bar.get("width", "nan")) for bar in svg.findall("rect")]
+    assert all(0 <= width <= 200 for width in widths)
+
+
+def test_of_many_layers_the_dearest_are_drawn_and_the_rest_counted() -> None:
+    layers = tuple(LayerFacts((f"layer {n}",), 0.01, 1 / (n + 1), False) for n in range(40))
+    html = report_html(report(search=searched(layers=layers)))
+    assert "layer 29" in html
+    assert "layer 30" not in html
+    assert "The 10 cheapest are not drawn." in html

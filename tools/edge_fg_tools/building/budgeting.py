@@ -16,6 +16,7 @@ from edge_fg_calibration.sensitivity import Int8Maker, Trial, make_trial
 from edge_fg_calibration.validate import validate_qdq
 from edge_fg_tools.building.pictures import PictureFeed
 from edge_fg_tools.graph import PreparedModel
+from edge_fg_tools.report import LayerFacts, SearchFacts, TriedFacts
 
 REASON = "left in float: the budget"
 """What the report says of a layer that the search left out of INT8."""
@@ -83,6 +84,42 @@ def keep_budget(
     else:
         _LOGGER.warning("budget: %s", found.reason)
     return _applied(int8, maker, found), found
+
+
+def search_facts(found: SearchResult) -> SearchFacts:
+    """Return what the report shows of a search."""
+    total = found.total_macs or 1
+    layers = [
+        LayerFacts(
+            nodes=tuple(sorted(layer.nodes)),
+            macs=layer.macs / total,
+            mean_kl=layer.mean_kl,
+            kept_float=layer.nodes <= found.kept_float,
+        )
+        for layer in (found.sensitivity.layers if found.sensitivity else ())
+    ]
+    return SearchFacts(
+        reason=found.reason,
+        trial_pictures=found.trial_pictures,
+        met=found.met,
+        assured=found.assured,
+        stopped=found.stopped,
+        expected_agreement=found.expected_agreement,
+        layers=tuple(sorted(layers, key=lambda layer: -layer.mean_kl)),
+        tried=tuple(
+            TriedFacts(
+                kept=one.kept,
+                int8_macs=one.int8_macs,
+                agreement=one.agreement,
+                mean_kl=one.mean_kl,
+                complete=one.pictures == found.trial_pictures,
+                holds=one.holds,
+                assured=one.assured,
+                taken=number == found.taken,
+            )
+            for number, one in enumerate(found.tried)
+        ),
+    )
 
 
 def _trial(

@@ -12,6 +12,7 @@ from edge_fg.images import read_image
 from edge_fg.labels import Labels
 from edge_fg_calibration import ImageRecord, ImageSet, Int8Result, LabelledImage
 from edge_fg_calibration.graph import WEIGHTED_OPS, Graph
+from edge_fg_tools.building.budgeting import search_facts
 from edge_fg_tools.building.options import BuildOptions
 from edge_fg_tools.building.proof import Proof
 from edge_fg_tools.building.variants import Variants
@@ -77,6 +78,7 @@ def make_report(facts: BuildFacts) -> Report:
         ranges=_ranges(int8) if int8 else (),
         placement_skipped=int8.placement.skipped if int8 else (),
         provenance=facts.provenance,
+        search=search_facts(facts.variants.search) if facts.variants.search else None,
     )
 
 

@@ -16,6 +16,7 @@ from edge_fg_tools.report.data import (
     downsample,
 )
 from edge_fg_tools.report.pictures import thumbnail
+from edge_fg_tools.report.search import LayerFacts, SearchFacts, TriedFacts
 from edge_fg_tools.report.write import report_html, report_json
 
 __all__ = [
@@ -25,11 +26,14 @@ __all__ = [
     "BudgetCheck",
     "CalibrationFacts",
     "ChangedAnswer",
+    "LayerFacts",
     "ModelFacts",
     "PlanFacts",
     "ProofFacts",
     "Report",
+    "SearchFacts",
     "TensorRange",
+    "TriedFacts",
     "VariantReport",
     "downsample",
     "report_html",

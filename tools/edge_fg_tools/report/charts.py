@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from edge_fg_tools.report import words
 from edge_fg_tools.report.data import TensorRange
+from edge_fg_tools.report.search import LayerFacts
 from edge_fg_tools.report.verdict import ClassAgreement
 
 MAX_POINTS = 3000
@@ -115,6 +116,36 @@ def agreement_bars(classes: Sequence[ClassAgreement]) -> str:
     return _done(svg)
 
 
+def sensitivity_bars(layers: Sequence[LayerFacts]) -> str:
+    """Draw a bar per layer: what it alone costs in INT8, with its share of the work.
+
+    Bars are relative to the longest; layers that were left in float have a class of their own,
+    and a dot before their name, so that they differ without colour. A cost that is not finite
+    has no bar.
+
+    Parameters
+    ----------
+    layers
+        In the order of drawing.
+    """
+    row, left, width = 24.0, 280.0, 200.0
+    svg = _svg(660, max(1, len(layers)) * row + 4, "What each layer costs in INT8, a bar per layer")
+    costs = [_magnitude(layer.mean_kl) for layer in layers]
+    longest = max(costs, default=0.0)
+    for index, (layer, cost) in enumerate(zip(layers, costs, strict=True)):
+        y = index * row + 4
+        name = " + ".join(layer.nodes)
+        label = f"\N{BLACK DIAMOND} {_ending(name, 40)}" if layer.kept_float else _ending(name, 42)
+        _text(svg, (left - 10, y + 14), label, anchor="end", full=name)
+        _rect(svg, (left, y + 3), (width, 14), "track")
+        if cost > 0:
+            kind = "changed" if layer.kept_float else "same"
+            _rect(svg, (left, y + 3), (cost / longest * width, 14), kind)
+        note = f"{words.number(layer.mean_kl)}, {words.percent(layer.macs)} of the work"
+        _text(svg, (left + width + 10, y + 14), note)
+    return _done(svg)
+
+
 def range_strip(item: TensorRange) -> str:
     """Draw one tensor's magnitudes as a small histogram, with its amax and its maximum.
 
@@ -181,6 +212,11 @@ def _magnitude(value: float) -> float:
 
 def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _ending(text: str, most: int) -> str:
+    # Names of layers begin alike and differ at the end.
+    return text if len(text) <= most else "\N{HORIZONTAL ELLIPSIS}" + text[1 - most :]
 
 
 def _svg(width: float, height: float, summary: str) -> ET.Element:

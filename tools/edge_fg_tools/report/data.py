@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge_fg_tools.report.search import SearchFacts
+
 MAX_CHANGED = 24
 """Most changed answers that a variant's report shows."""
 
@@ -306,6 +308,8 @@ class Report:
         ``(node, operator, reason)`` of the nodes left in floating point.
     provenance
         What else the bundle records of its making: versions, command and the like.
+    search
+        Which layers the accuracy budget left in float; None without a budget or INT8.
     """
 
     name: str
@@ -318,6 +322,7 @@ class Report:
     ranges: tuple[TensorRange, ...] = ()
     placement_skipped: tuple[tuple[str, str, str], ...] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)
+    search: SearchFacts | None = None
 
 
 def downsample(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edge_fg_tools.report import charts, words
 from edge_fg_tools.report.data import Answer, ChangedAnswer, Report, TensorRange, VariantReport
 from edge_fg_tools.report.pictures import data_uri
+from edge_fg_tools.report.search import SearchFacts
 from edge_fg_tools.report.verdict import (
     ClassAgreement,
     Verdict,
@@ -18,6 +19,7 @@ from edge_fg_tools.report.verdict import (
 
 _DASH = "\N{EN DASH}"
 _NOTABLE_CLIPPING = 0.01
+_MAX_LAYERS = 30
 
 _TERMS: tuple[tuple[str, str], ...] = (
     ("FP32", "32-bit floating point, the numbers that the model was trained with."),
@@ -117,6 +119,17 @@ class RangeView:
 
 
 @dataclass(frozen=True)
+class SearchView:
+    """How the budget was sought; the chart is SVG, empty where nothing was measured."""
+
+    found: str
+    expected: str
+    chart: str
+    chart_note: str
+    tried: tuple[tuple[str, str, str, str, str, bool], ...]
+
+
+@dataclass(frozen=True)
 class ReportView:
     """The whole page."""
 
@@ -131,6 +144,7 @@ class ReportView:
     model: tuple[tuple[str, str], ...]
     ranges: tuple[RangeView, ...]
     placement_skipped: tuple[tuple[str, str, str], ...]
+    search: SearchView | None
     provenance: tuple[tuple[str, str], ...]
     terms: tuple[tuple[str, str], ...]
 
@@ -152,6 +166,7 @@ def arrange(report: Report) -> ReportView:
         model=_model(report),
         ranges=tuple(_range(item) for item in report.ranges),
         placement_skipped=report.placement_skipped,
+        search=_search(report.search) if report.search else None,
         provenance=tuple((str(key), str(value)) for key, value in report.provenance.items()),
         terms=_TERMS,
     )
@@ -325,3 +340,37 @@ def _range(item: TensorRange) -> RangeView:
         notable=clipped is not None and clipped > _NOTABLE_CLIPPING,
         strip=charts.range_strip(item),
     )
+
+
+def _search(facts: SearchFacts) -> SearchView:
+    drawn = facts.layers[:_MAX_LAYERS]
+    expected = ""
+    if facts.expected_agreement is not None:
+        expected = (
+            "From these pictures, an agreement of about "
+            f"{words.percent(facts.expected_agreement)} is to be expected on others."
+        )
+    more = len(facts.layers) - len(drawn)
+    return SearchView(
+        found=f"{facts.reason[:1].upper()}{facts.reason[1:]}.",
+        expected=expected,
+        chart=charts.sensitivity_bars(drawn) if drawn else "",
+        chart_note=f"The {more} cheapest are not drawn." if more else "",
+        tried=tuple(
+            (
+                words.count(one.kept),
+                words.percent(one.int8_macs),
+                ("" if one.complete else "at most ") + words.percent(one.agreement),
+                ("" if one.complete else "at least ") + words.number(one.mean_kl),
+                _outcome(holds=one.holds, assured=one.assured),
+                one.taken,
+            )
+            for one in facts.tried
+        ),
+    )
+
+
+def _outcome(*, holds: bool, assured: bool) -> str:
+    if assured:
+        return "kept, with a margin"
+    return "kept, without a margin" if holds else "missed"
