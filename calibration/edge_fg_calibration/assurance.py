@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +23,18 @@ _ONE_SIDED_90 = 1.2816
 class Assurance:
     """How sure a budget that holds on trial pictures is to hold on the pictures of the proof.
 
-    Agreement is taken as expected over the whole distribution of errors (`expected_agreement`),
-    and must exceed what is required by `z` standard errors: those of the estimate, and the
-    binomial one of counting `proof_pictures`. Mean divergence must stay below its limit by as
-    many standard errors of a mean. The other limits have no margin: they rest on too few pictures.
+    Agreement is taken as expected over the whole distribution of errors (`expected_agreement`).
+    Its standard error is that of the estimate together with the binomial one of counting
+    `proof_pictures`; that of mean divergence is that of the two means. The other limits have no
+    margin: they rest on too few pictures.
 
     Parameters
     ----------
     proof_pictures
         Pictures that the result will be proven on.
     z
-        Standard errors; the default holds in 9 of 10 cases if errors are normal.
+        Standard errors by which a budget is to be kept; the default holds in 9 of 10 cases if
+        errors are normal.
     least_int8
         Share (0..1) of multiply-accumulates below which INT8 work is not given up for the margin.
     """
@@ -41,21 +43,40 @@ class Assurance:
     z: float = _ONE_SIDED_90
     least_int8: float = DEFAULT_LEAST_INT8
 
-    def holds(self, budget: Budget, trial: Trial, output: NDArray[Any]) -> bool:
-        """Say whether a candidate's outputs for all trial pictures keep the budget surely."""
+    def margin(self, budget: Budget, trial: Trial, output: NDArray[Any]) -> float:
+        """Return by how many standard errors a candidate keeps the budget; below 0 it does not.
+
+        Parameters
+        ----------
+        budget
+            What must be kept.
+        trial
+            The trial pictures.
+        output
+            The candidate's outputs for all of them, N x classes.
+
+        Returns
+        -------
+        The least of the margins of the limits that have one; infinite where none has.
+        """
         count = max(self.proof_pictures, 1)
+        margins = [math.inf]
         if budget.agreement is not None:
             share, error = expected_agreement(trial, output)
-            error = float(np.hypot(error, np.sqrt(share * (1 - share) / count)))
-            if share - self.z * error < budget.agreement:
-                return False
+            error = math.hypot(error, math.sqrt(share * (1 - share) / count))
+            margins.append(_in_errors(share - budget.agreement, error))
         if budget.mean_kl is not None:
             records = image_records(trial.reference, output, kind=trial.kind, indices=trial.indices)
             each = np.array([record.kl for record in records])
-            error = float(each.std()) * np.sqrt(1 / len(each) + 1 / count)
-            if float(each.mean()) + self.z * error > budget.mean_kl:
-                return False
-        return True
+            error = float(each.std()) * math.sqrt(1 / len(each) + 1 / count)
+            margins.append(_in_errors(budget.mean_kl - float(each.mean()), error))
+        return min(margins)
+
+
+def _in_errors(distance: float, error: float) -> float:
+    if error > 0:
+        return distance / error
+    return math.inf if distance >= 0 else -math.inf
 
 
 def expected_agreement(trial: Trial, output: NDArray[Any]) -> tuple[float, float]:

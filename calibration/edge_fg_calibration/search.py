@@ -7,11 +7,12 @@ first, and dropped as soon as they have missed the budget whatever the other pic
 
 Trial pictures are few, and what holds on them may not hold on others. So a candidate is taken
 first if it keeps the budget *with a margin* (see `Assurance`), which may cost INT8 work down to a
-given share; only where that does not reach is the budget alone asked for.
+given share; where that does not reach, a candidate must be more likely than not to keep it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.assurance import Assurance, expected_agreement
 from edge_fg_calibration.budget import Budget
+from edge_fg_calibration.candidates import Judged, Tried, best_of, describe
 from edge_fg_calibration.fidelity import Fidelity, compare
 from edge_fg_calibration.sensitivity import (
     SENSITIVITY_PICTURES,
@@ -32,36 +34,6 @@ from edge_fg_calibration.sensitivity import (
     measure_sensitivity,
     never,
 )
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One candidate of a search.
-
-    Parameters
-    ----------
-    kept
-        How many nodes it leaves in float.
-    int8_macs
-        Share (0..1) of the network's multiply-accumulates in INT8.
-    agreement, mean_kl
-        On the trial pictures. Where `pictures` is not all of them the candidate was dropped
-        early, and these are the most and the least that they could still have become.
-    pictures
-        Pictures that it was judged on.
-    holds
-        Whether it keeps the budget on the trial pictures.
-    assured
-        Whether it does so with the margin.
-    """
-
-    kept: int
-    int8_macs: float
-    agreement: float
-    mean_kl: float
-    pictures: int
-    holds: bool
-    assured: bool
 
 
 @dataclass(frozen=True)
@@ -117,16 +89,6 @@ class SearchResult:
     pictures_cached: int
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """A candidate with all that is known of it."""
-
-    kept: frozenset[str]
-    tried: Tried
-    fidelity: Fidelity | None
-    expected: float | None
-
-
 @dataclass
 class _Search:
     """The state of one search: what is known of which candidate."""
@@ -139,7 +101,7 @@ class _Search:
     evaluator: Evaluator
     progress: ProgressCallback
     steps: int
-    judged: dict[frozenset[str], _Judged] = field(default_factory=dict)
+    judged: dict[frozenset[str], Judged] = field(default_factory=dict)
     sensitivity: Sensitivity | None = None
 
     def judge(self, kept: frozenset[str]) -> Tried:
@@ -156,7 +118,7 @@ class _Search:
         left = sum(self.costs.get(node, 0) for node in self.int8_nodes - kept)
         return left / total if total else 0.0
 
-    def _judge(self, kept: frozenset[str]) -> _Judged:
+    def _judge(self, kept: frozenset[str]) -> Judged:
         trial = self.evaluator.trial
         rows: list[NDArray[np.float32]] = []
         changed, divergence = 0, 0.0
@@ -171,8 +133,8 @@ class _Search:
             bounds = (1 - changed / len(trial), divergence / len(trial))
             if self._is_lost(*bounds):
                 seen = part.stop
-                tried = Tried(len(kept), self.share(kept), *bounds, seen, False, False)
-                return _Judged(kept, tried, None, None)
+                tried = Tried(len(kept), self.share(kept), *bounds, seen, False, -math.inf, False)
+                return Judged(kept, tried, None, None)
         return self._complete(kept, np.concatenate(rows))
 
     def _is_lost(self, agreement: float, mean_kl: float) -> bool:
@@ -182,12 +144,13 @@ class _Search:
             budget.mean_kl is not None and mean_kl > budget.mean_kl
         )
 
-    def _complete(self, kept: frozenset[str], output: NDArray[np.float32]) -> _Judged:
+    def _complete(self, kept: frozenset[str], output: NDArray[np.float32]) -> Judged:
         trial = self.evaluator.trial
         fidelity = compare(trial.reference, output, kind=trial.kind, indices=trial.indices)
         # What these pictures can't judge, for want of labels, only the proof can.
         checks = [one for one in self.budget.checks(fidelity) if one.measured is not None]
         holds = all(one.met for one in checks)
+        margin = self.assurance.margin(self.budget, trial, output)
         tried = Tried(
             kept=len(kept),
             int8_macs=self.share(kept),
@@ -195,23 +158,10 @@ class _Search:
             mean_kl=fidelity.mean_kl,
             pictures=len(trial),
             holds=holds,
-            assured=holds and self.assurance.holds(self.budget, trial, output),
+            margin=margin,
+            assured=holds and margin >= self.assurance.z,
         )
-        return _Judged(kept, tried, fidelity, expected_agreement(trial, output)[0])
-
-    def best(self) -> _Judged | None:
-        """Return the candidate to take of those that were tried."""
-        known = list(self.judged.values())
-        assured = [one for one in known if one.tried.assured]
-        if assured:
-            return max(assured, key=lambda one: one.tried.int8_macs)
-        holding = [one for one in known if one.tried.holds]
-        affordable = [one for one in holding if one.tried.int8_macs >= self.assurance.least_int8]
-        if affordable:
-            return min(affordable, key=lambda one: one.tried.mean_kl)
-        if holding:
-            return max(holding, key=lambda one: one.tried.int8_macs)
-        return max(known, key=lambda one: len(one.kept), default=None)
+        return Judged(kept, tried, fidelity, expected_agreement(trial, output)[0])
 
 
 def search_budget(
@@ -296,11 +246,11 @@ def _walk(search: _Search, sensitivity: Sensitivity) -> None:
     count = _bisect(lambda at: search.judge(prefixes[at]).assured, 1, affordable)
     if count is not None:
         _put_back(search, sensitivity, order[:count], lambda tried: tried.assured)
-    elif not search.judge(prefixes[affordable]).holds:
+    elif not search.judge(prefixes[affordable]).likely:
         last = len(prefixes) - 1
-        count = _bisect(lambda at: search.judge(prefixes[at]).holds, affordable + 1, last)
+        count = _bisect(lambda at: search.judge(prefixes[at]).likely, affordable + 1, last)
         if count is not None:
-            _put_back(search, sensitivity, order[:count], lambda tried: tried.holds)
+            _put_back(search, sensitivity, order[:count], lambda tried: tried.likely)
 
 
 def _bisect(passes: Callable[[int], bool], low: int, high: int) -> int | None:
@@ -341,7 +291,8 @@ def _nodes(sensitivity: Sensitivity, groups: Sequence[int]) -> frozenset[str]:
 
 
 def _result(search: _Search, *, stopped: bool) -> SearchResult:
-    best = search.best()
+    pictures = len(search.evaluator.trial)
+    best = best_of(list(search.judged.values()), search.assurance)
     kept = best.kept if best else frozenset[str]()
     return SearchResult(
         kept_float=kept,
@@ -350,37 +301,13 @@ def _result(search: _Search, *, stopped: bool) -> SearchResult:
         expected_agreement=best.expected if best else None,
         tried=tuple(one.tried for one in search.judged.values()),
         taken=list(search.judged).index(kept) if best else None,
-        trial_pictures=len(search.evaluator.trial),
+        trial_pictures=pictures,
         total_macs=sum(search.costs.values()),
         met=best is not None and best.tried.holds,
         assured=best is not None and best.tried.assured,
-        reason=_reason(search, best, stopped=stopped),
+        reason=describe(best, pictures, search.assurance, stopped=stopped),
         sensitivity=search.sensitivity,
         stopped=stopped,
         pictures_run=search.evaluator.pictures_run,
         pictures_cached=search.evaluator.pictures_cached,
-    )
-
-
-def _reason(search: _Search, best: _Judged | None, *, stopped: bool) -> str:
-    early = "the search was stopped: " if stopped else ""
-    if best is None:
-        return f"{early}nothing is known yet"
-    tried, pictures = best.tried, len(search.evaluator.trial)
-    what = (
-        f"{len(best.kept)} layers left in float ({tried.int8_macs:.1%} of MACs in INT8)"
-        if best.kept
-        else "every layer in INT8"
-    )
-    if tried.assured:
-        return f"{early}{what} keep the budget on {pictures} trial pictures, with a margin"
-    if tried.holds:
-        return (
-            f"{early}{what} keep the budget on {pictures} trial pictures; the margin for other "
-            f"pictures is out of reach with {search.assurance.least_int8:.0%} of MACs in INT8"
-        )
-    part = "" if tried.pictures == pictures else " at best"
-    return (
-        f"{early}even {what} miss the budget on {pictures} trial pictures: agreement "
-        f"{tried.agreement:.4f}{part}, mean KL {tried.mean_kl:.5f}{' at least' if part else ''}"
     )

@@ -112,7 +112,7 @@ def test_exactly_the_fragile_layer_is_left_in_float(fragile, budget) -> None:
     assert found.kept_float == {"c"}
     assert found.met
     assert found.fidelity == fragile.fidelity(["c"])
-    assert found.reason.startswith("1 layers left in float")
+    assert found.reason.startswith("with 1 layer left in float")
     nodes = [next(iter(group)) for group in fragile.placement.groups]
     holding = [
         set(kept)
@@ -168,7 +168,7 @@ def test_a_budget_that_holds_needs_one_evaluation(fragile) -> None:
 def test_an_impossible_budget_is_not_met_and_says_why(fragile) -> None:
     found = fragile.search(Budget(mean_kl=0.0))
     assert not found.met
-    assert "miss the budget on 20 trial pictures" in found.reason
+    assert "the budget is missed on 20 trial pictures" in found.reason
     # A graph without any INT8 would keep it, but would be none.
     assert 0 < found.int8_macs < 1
     assert len(found.kept_float) == 3

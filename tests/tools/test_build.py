@@ -287,7 +287,7 @@ def test_a_budget_that_int8_misses_leaves_the_fragile_layer_in_float(
         *shop.arguments("--precision", "int8,int8-fp16", "--budget", FRAGILE_BUDGET)
     )
     assert done.code == 0, done.err
-    assert "1 layers left in float" in done.out
+    assert "1 layer left in float" in done.out
     folder = shop.folder / "b.edgefg"
     report = json.loads((folder / "report.json").read_text())
     for variant in report["variants"]:
