@@ -54,6 +54,9 @@ def opened_atomically(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
         temporary = None
         sync_folder(path.parent)
+    except OutputError:
+        # Told by whoever wrote another file inside the block; it names that file.
+        raise
     except OSError as error:
         raise OutputError(f"can't write {path}: {error.strerror or error}") from error
     finally:

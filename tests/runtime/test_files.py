@@ -1,0 +1,34 @@
+"""Files are written whole or not at all, and a failure names the file that it is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_fg.errors import OutputError
+from edge_fg.files import opened_atomically, write_atomically
+
+
+def test_a_failed_block_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    write_atomically(path, "old")
+    with pytest.raises(RuntimeError), opened_atomically(path) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_operating_systems_error_is_told_with_the_path(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"can't write .*none.x: No such file"):
+        write_atomically(tmp_path / "none" / "x", b"")
+
+
+def test_an_output_error_of_another_file_keeps_its_own_name(tmp_path: Path) -> None:
+    other = tmp_path / "none" / "video.mp4"
+    with pytest.raises(OutputError) as caught, opened_atomically(tmp_path / "mine.jsonl"):
+        write_atomically(other, b"")
+    assert str(other) in str(caught.value)
+    assert "mine.jsonl" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
