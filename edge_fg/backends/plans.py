@@ -145,7 +145,7 @@ class PlanCache:
             folder = self.folder
             if not (folder / f"{key}.json").exists() and not (folder / f"{key}.plan").exists():
                 return None
-            _check_owner(folder, os.lstat(folder), stat.S_ISDIR)
+            _check_owner(folder, os.lstat(folder), stat.S_IFDIR)
             with _locked(folder, fcntl.LOCK_SH):
                 note = json.loads(_read_own(folder / f"{key}.json", _MAX_SIDECAR_BYTES))
                 data = _read_own(folder / f"{key}.plan", None)
@@ -169,7 +169,7 @@ class PlanCache:
         try:
             folder = self.folder
             _make_private(folder)
-            _check_owner(folder, os.lstat(folder), stat.S_ISDIR)
+            _check_owner(folder, os.lstat(folder), stat.S_IFDIR)
             with _locked(folder, fcntl.LOCK_EX):
                 _sweep(folder)
                 return _write(folder, key, plan)
@@ -198,11 +198,12 @@ def _check_key(key: str) -> None:
         raise UsageError(f"{key!r} is not a plan's key: 64 hexadecimal digits are needed")
 
 
-def _check_owner(path: Path, found: os.stat_result, is_kind: object) -> None:
+def _check_owner(path: Path, found: os.stat_result, kind: int) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise _UntrustedError(f"{path} is a symbolic link")
-    if not is_kind(found.st_mode):  # type: ignore[operator]
-        raise _UntrustedError(f"{path} is neither an ordinary file nor a folder")
+    if stat.S_IFMT(found.st_mode) != kind:
+        wanted = "a folder" if kind == stat.S_IFDIR else "an ordinary file"
+        raise _UntrustedError(f"{path} is not {wanted}: move it away")
     if found.st_uid != os.geteuid():
         raise _UntrustedError(f"{path} belongs to user {found.st_uid}, not {os.geteuid()}")
     if found.st_mode & _OTHERS_WRITE:
@@ -216,7 +217,7 @@ def _read_own(path: Path, limit: int | None) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
-        _check_owner(path, found, stat.S_ISREG)
+        _check_owner(path, found, stat.S_IFREG)
         if limit is not None and found.st_size > limit:
             raise _UntrustedError(f"{path} has {found.st_size} bytes, more than {limit}")
         return file.read()

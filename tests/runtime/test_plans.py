@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,21 @@ def test_a_named_pipe_does_not_hang(
     stored.unlink()
     os.mkfifo(stored)
     assert "ordinary file" in refused(cache, caplog)
+
+
+@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.touch])
+def test_what_is_no_folder_in_the_place_of_the_cache_warns_and_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[Path], None], above: bool
+) -> None:
+    make(tmp_path / "plans")
+    cache = PlanCache(tmp_path / "plans" / "deeper" if above else tmp_path / "plans")
+    with caplog.at_level(logging.WARNING, logger="edge_fg"):
+        assert cache.load(KEY) is None
+        assert cache.store(KEY, a_plan()) is None
+    assert "not kept" in caplog.text
+    if not above:
+        assert "is not a folder" in caplog.text
 
 
 def test_an_unwritable_place_warns_and_goes_on(
