@@ -18,10 +18,11 @@ Pixels = Annotated[int, Meta(ge=1, le=8192)]
 # union with a bounded int.
 Size = Annotated[tuple[Pixels, ...], Meta(min_length=2, max_length=2)]
 Level = Annotated[float, Meta(ge=-1024.0, le=1024.0)]
-Deviation = Annotated[float, Meta(gt=0.0, le=1024.0)]
+Deviation = Annotated[float, Meta(gt=1e-6, le=1024.0)]
 Byte = Annotated[int, Meta(ge=0, le=255)]
 
 _MAX_FILE_BYTES: Final = 1 << 16
+_MAX_FLOAT16: Final = 65504.0
 
 
 class Resize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,7 +75,8 @@ class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     color
         Order of the colour channels that the model takes; frames come as BGR.
     mean, std
-        Per channel in the model's colour order, in units of 0..255.
+        Per channel in the model's colour order, in units of 0..255; together they must keep
+        every pixel within `dtype`.
     layout
         ``nchw`` or ``nhwc``.
     dtype
@@ -99,6 +101,10 @@ class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"crop {list(self.crop)} is larger than the resized frame")
         if self.dtype == "uint8" and (self.mean, self.std) != ((0.0,) * 3, (1.0,) * 3):
             raise ValueError("dtype `uint8` takes pixels as they are: leave out mean and std")
+        if self.dtype == "float16":
+            for mean, std in zip(self.mean, self.std, strict=True):
+                if max(abs(mean), abs(255.0 - mean)) / std > _MAX_FLOAT16:
+                    raise ValueError(f"std {std:g} takes pixels beyond float16")
 
     @property
     def resized_limits(self) -> tuple[int, int]:
@@ -185,7 +191,8 @@ def parse_preprocess(text: str, *, where: str = "preprocessing") -> PreprocessSp
         import tomli as tomllib
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    # ValueError: TOMLDecodeError, and a number of more digits than Python converts.
+    except (ValueError, RecursionError) as error:
         raise PreprocessError(f"{where} is not TOML: {error}") from error
     table = document.get("preprocess")
     if not isinstance(table, dict) or set(document) != {"preprocess"}:
@@ -205,11 +212,11 @@ def load_preprocess(source: str | Path) -> PreprocessSpec:
     if str(source) in known:
         return known[str(source)]
     path = Path(source)
-    if not path.is_file():
-        raise PreprocessError(
-            f"`{source}` is neither a preset ({', '.join(known)}) nor a TOML file that exists"
-        )
     try:
+        if not path.is_file():
+            raise PreprocessError(
+                f"`{source}` is neither a preset ({', '.join(known)}) nor a TOML file that exists"
+            )
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)
         text = data.decode()
@@ -224,14 +231,16 @@ def with_input(spec: PreprocessSpec, *, height: int, width: int, layout: str) ->
     """Fit `spec` to a model's input: its layout and, for a preset, its size.
 
     A spec whose output already has the model's size only gets the layout. Otherwise the resize
-    keeps its proportion to the crop (256:224 becomes 293:256 for a 256-pixel model).
+    keeps its proportion to the crop, rounded down as timm's ``transforms_imagenet_eval`` does it
+    (256:224 becomes 292:256 for a 256-pixel model).
     """
     fields: dict[str, Any] = msgspec.to_builtins(spec)
     fields["layout"] = layout
     if spec.output_size != (height, width):
         if isinstance(spec.resize.size, int) and spec.crop is not None:
-            ratio = spec.resize.size / min(spec.crop)
-            fields["resize"]["size"] = max(height, width, round(min(height, width) * ratio))
+            # In whole numbers: a rounded ratio could fall just below the exact result.
+            resized = min(height, width) * spec.resize.size // min(spec.crop)
+            fields["resize"]["size"] = max(height, width, resized)
             fields["crop"] = [height, width]
         else:
             fields["resize"]["size"] = [height, width]

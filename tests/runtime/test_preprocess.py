@@ -149,7 +149,8 @@ def test_presets_match_torchvisions_published_numbers():
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "short"), [(256, 256, 293), (224, 224, 256), (160, 160, 183)]
+    ("height", "width", "short"),
+    [(256, 256, 292), (224, 224, 256), (160, 160, 182), (384, 384, 438), (240, 320, 320)],
 )
 def test_a_preset_fits_the_models_size(height, width, short):
     spec = with_input(presets()["torchvision"], height=height, width=width, layout="nchw")
@@ -178,7 +179,15 @@ def test_toml_form(tmp_path: Path):
         ('[preprocess]\nresize = {mode="stretch", size=[1, 1]}', "stretch"),
         ('[preprocess]\nresize = {mode="squash", size=7}', "[height, width]"),
         ('[preprocess]\nresize = {mode="squash", size=[0, 7]}', ">= 1"),
-        ('[preprocess]\nresize = {mode="squash", size=[7, 7]}\nstd=[0,1,1]', "> 0"),
+        ('[preprocess]\nresize = {mode="squash", size=[7, 7]}\nstd=[0,1,1]', "> 1e-06"),
+        ('[preprocess]\nresize = {mode="squash", size=[7, 7]}\nstd=[1e-320,1,1]', "> 1e-06"),
+        (
+            '[preprocess]\nresize = {mode="squash", size=[7, 7]}\nstd=[1e-3,1,1]\ndtype="float16"',
+            "float16",
+        ),
+        ('[preprocess]\nresize = {mode="squash", size=[7, 7]}\nmean=[nan,1,1]', "1024"),
+        ("[preprocess]\nnoise = " + "[" * 5000, "not TOML"),
+        ("[preprocess]\nnoise = " + "7" * 5000, "not TOML"),
         ('[preprocess]\nresize = {mode="squash", size=[7, 7]}\nnoise=1', "noise"),
         ('[preprocess]\nresize = {mode="shortest-side+center-crop", size=8}', "crop"),
         ('[preprocess]\nresize = {mode="squash", size=[7, 7]}\ncrop=[8, 7]', "larger"),
@@ -201,3 +210,9 @@ def test_any_text_is_a_spec_or_an_error_of_ours(text):
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(PreprocessError, match="torchvision"):
         load_preprocess("torchvison")
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "null\0character", "/dev/null/spec.toml"])
+def test_a_path_that_can_not_be_looked_at(path: str):
+    with pytest.raises(PreprocessError):
+        load_preprocess(path)
