@@ -149,17 +149,26 @@ def test_every_error_is_in_the_drawn_tree():
     assert sorted(drawn) == sorted(defined)
 
 
-def test_no_side_effects_or_machine_paths(repository: Path):
+def test_no_path_of_a_machine_is_committed(repository: Path):
     listed = subprocess.run(
         ["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=False
     )
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
+    # Written in pieces, so that this file does not hold what it looks for.
+    folders = "|".join(("home", "Users", "root", "work", "workspace"))
+    pattern = re.compile(rf"(?<![\w.:/}}*])/({folders})/\w")
     for name in listed.stdout.splitlines():
         path = repository / name
-        if path.suffix in {".py", ".md", ".toml", ".cfg", ".yaml", ".sh"} and path.is_file():
-            text = path.read_text()
-            assert not re.search(r"/(home|Users)/\w|pycuda\.autoinit\s*$", text), name
+        if path.suffix in {".py", ".md", ".toml", ".cfg", ".yaml", ".sh", ""} and path.is_file():
+            found = pattern.search(path.read_text())
+            assert found is None, f"{name}: {found and found.group()}"
+
+
+def test_no_context_is_made_by_importing():
+    for package in PACKAGES:
+        for name, path in modules(package):
+            assert "pycuda.autoinit" not in imports(path), name
 
 
 def test_modules_stay_small(repository: Path):

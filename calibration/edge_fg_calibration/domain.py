@@ -19,7 +19,7 @@ FEWEST_PICTURES = 20
 LOW_CONFIDENCE = 0.4
 """Mean confidence below which the model is unsure of nearly all."""
 
-ONE_ANSWER = 0.5
+ONE_ANSWER = 0.6
 """Share of pictures of unknown class given one answer above which the set is one-sided."""
 
 LOW_ACCURACY = 0.2

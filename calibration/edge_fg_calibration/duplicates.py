@@ -22,7 +22,7 @@ from edge_fg.errors import ImageError
 from edge_fg.images import read_image
 from edge_fg_calibration.images import ImageSet, LabelledImage, content_hash
 
-NEAR_BITS = 4
+NEAR_BITS = 6
 """Most of the 64 bits in which the hashes of near-duplicates differ."""
 
 NEAR_CORRELATION = 0.95

@@ -15,7 +15,7 @@ _MOST = 8
 
 
 def remarks(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
-    """Return a line for each constant or dead tensor and each node with dead channels.
+    """Return a line for each constant tensor and one for all dead channels.
 
     Parameters
     ----------
@@ -24,10 +24,10 @@ def remarks(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tupl
     histograms
         What calibration saw of its tensors.
     """
-    found = [*_still_tensors(histograms), *_dead_channels(model)]
+    found = _still_tensors(histograms)
     if len(found) > _MOST:
-        return (*found[:_MOST], f"and {len(found) - _MOST} more tensors and nodes of such kinds")
-    return tuple(found)
+        found = [*found[:_MOST], f"and {len(found) - _MOST} more constant tensors"]
+    return (*found, *_dead_channels(model))
 
 
 def _still_tensors(histograms: Mapping[str, Histogram]) -> list[str]:
@@ -44,7 +44,7 @@ def _still_tensors(histograms: Mapping[str, Histogram]) -> list[str]:
 
 def _dead_channels(model: onnx.ModelProto) -> list[str]:
     graph = Graph(model)
-    found = []
+    found: list[tuple[int, int, str]] = []
     for node in graph.nodes:
         if node.op_type not in WEIGHTED_OPS or not graph.is_float_initializer(node.input[1]):
             continue
@@ -53,8 +53,10 @@ def _dead_channels(model: onnx.ModelProto) -> list[str]:
         others = tuple(one for one in range(weights.ndim) if one != axis)
         dead = int(np.count_nonzero(~weights.any(axis=others)))
         if dead:
-            found.append(
-                f"{describe(node)}: {dead} of {weights.shape[axis]} output channels are dead "
-                f"(all weights zero)"
-            )
-    return found
+            found.append((dead, weights.shape[axis], describe(node)))
+    if not found:
+        return []
+    most, channels, where = max(found)
+    total = sum(dead for dead, _, _ in found)
+    where = f"{most} of {channels} of {where}"
+    return [f"dead output channels (all weights zero): {total} in {len(found)} layers ({where})"]

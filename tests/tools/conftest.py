@@ -90,8 +90,9 @@ class Outcome:
 
     @property
     def complaint(self) -> str:
-        """The last line on standard error; there must be no traceback."""
+        """The last line on standard error; a defect of ours is not a complaint."""
         assert "Traceback" not in self.err
+        assert "internal error" not in self.err, self.err
         return self.err.strip().splitlines()[-1]
 
 
@@ -117,9 +118,7 @@ def edge_fg_process() -> Callable[..., Outcome]:
 
     def run(*arguments: str | Path, **options: object) -> Outcome:
         command = [sys.executable, "-m", "edge_fg_tools", *map(str, arguments)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=240, **options
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, **options)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -189,12 +191,83 @@ def test_a_real_process_writes_only_json_on_stdout(tiny_bundle, pictures, edge_f
     assert len(lines(done.out)) == 3
 
 
-def test_a_closed_pipe_is_no_traceback(tiny_bundle, pictures):
-    import subprocess
-
-    command = f"{sys.executable} -m edge_fg_tools run {tiny_bundle} {pictures} | true"
+def test_a_closed_pipe_ends_quietly(tiny_bundle, pictures):
+    reader = "import sys; sys.stdin.readline()"
+    command = (
+        f"set -o pipefail; {sys.executable} -m edge_fg_tools run {tiny_bundle} '{pictures}/*' "
+        f"--format jsonl | {sys.executable} -c '{reader}'"
+    )
+    for i in range(30):  # more than a pipe's buffer holds would be slow; more lines than one
+        (pictures / f"x{i}.png").symlink_to(pictures / "b.png")
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert "Traceback" not in done.stderr
+    assert done.stderr == ""
+    assert done.returncode in (0, 1)
+
+
+def test_a_full_device_is_told_in_one_line(tiny_bundle, pictures):
+    command = [sys.executable, "-m", "edge_fg_tools", "run", str(tiny_bundle), str(pictures)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr.splitlines()[0]
+    assert "internal error" not in done.stderr
+
+
+def test_a_video_is_not_saved_over_its_source(tiny_bundle, tmp_path, edge_fg_command):
+    clip = write_clip(tmp_path / "clip.avi", 3)
+    before = clip.read_bytes()
+    done = edge_fg_command("run", tiny_bundle, clip, "--save", tmp_path / "." / "clip.avi")
+    assert done.code == 1
+    assert "source" in done.complaint
+    assert clip.read_bytes() == before
+
+
+def test_a_folder_of_broken_pictures_only_fails(tiny_bundle, tmp_path, edge_fg_command):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"not a picture")
+    done = edge_fg_command("run", tiny_bundle, tmp_path / "broken")
+    assert (done.code, done.out) == (1, "")
+    assert "none of its 1 pictures" in done.complaint
+
+
+def test_names_that_no_terminal_should_get(tiny_bundle, pictures, edge_fg_process):
+    hostile = pictures / "z\x1b[2J\n.png"
+    hostile.write_bytes((pictures / "b.png").read_bytes())
+    strange = os.fsencode(str(pictures)) + b"/\xff.png"
+    Path(os.fsdecode(strange)).write_bytes((pictures / "b.png").read_bytes())
+    text = edge_fg_process("run", tiny_bundle, pictures)
+    assert text.code == 0, text.err
+    assert "\x1b" not in text.out
+    assert len(text.out.splitlines()) == 5
+    found = lines(edge_fg_process("run", tiny_bundle, pictures, "--format", "jsonl").out)
+    assert str(hostile) in {line["source"] for line in found}
+
+
+def test_sigterm_keeps_what_was_saved(tiny_bundle, tmp_path):
+    clip = write_clip(tmp_path / "clip.avi", 2000)
+    saved = tmp_path / "out.avi"
+    command = [sys.executable, "-m", "edge_fg_tools", "run", str(tiny_bundle), str(clip)]
+    process = subprocess.Popen(
+        [*command, "--save", str(saved)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(20):
+        process.stdout.readline()
+    process.terminate()
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert errors.strip().endswith("interrupted")
+    with edge_fg.open_source(saved) as video:
+        assert sum(1 for _ in video) >= 19  # the last line may precede its frame
+    assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out.avi"]
+
+
+def test_doctor_names_a_broken_package(edge_fg_command, tmp_path, monkeypatch):
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10 is not there')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    done = edge_fg_command("doctor")
+    assert done.code == 0
+    assert "broken: libnvinfer.so.10 is not there" in done.out
 
 
 def test_version(edge_fg_command):

@@ -66,8 +66,9 @@ def _package(module: str, name: str, purpose: str) -> dict[str, Any]:
         loaded = import_module(module)
         version = getattr(loaded, "__version__", None) or metadata.version(name)
         return {"name": name, "version": str(version), "purpose": purpose, "problem": None}
-    except ImportError as error:
-        problem = "not installed" if getattr(error, "name", None) == module else str(error)
+    except Exception as error:  # noqa: BLE001  a broken package is what a doctor looks for
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module
+        problem = "not installed" if missing else f"broken: {error}"
         return {"name": name, "version": None, "purpose": purpose, "problem": problem}
 
 
@@ -87,4 +88,5 @@ def _video() -> dict[str, Any]:
 def _plan_cache() -> dict[str, Any]:
     folder = PlanCache().folder
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return {"folder": str(folder), "writable": os.access(nearest, os.W_OK)}
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    return {"folder": str(folder), "writable": writable}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,20 @@ _COMMONEST_OPS = 12
 _PLAN_SUFFIXES = (".plan", ".engine", ".trt")
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(
+    path: Path, *, input_size: tuple[int, int] | None = None, output: str | None = None
+) -> dict[str, Any]:
     """Return what `path` holds, as lines or lists of lines by their heading.
 
     A bundle is verified whole: every hash is computed.
+
+    Parameters
+    ----------
+    path
+        The bundle, model or plan.
+    input_size, output
+        For a model that leaves its (height, width) open or has several outputs; see
+        `edge_fg_tools.graph.prepare`.
 
     Raises
     ------
@@ -30,11 +41,11 @@ def inspect(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise UsageError(f"there is nothing at {path}")
-    if path.is_dir() or path.suffix == ".zip":
+    if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
         return _bundle(path)
-    if path.suffix == ".onnx":
-        return _model(path)
-    if path.suffix in _PLAN_SUFFIXES:
+    if path.suffix.lower() == ".onnx":
+        return _model(path, input_size, output)
+    if path.suffix.lower() in _PLAN_SUFFIXES and path.is_file():
         return _plan(path)
     raise UsageError(f"{path} is no bundle (folder or .zip), ONNX model (.onnx) or plan (.plan)")
 
@@ -84,13 +95,13 @@ def _calibration(manifest: Manifest) -> str:
     return f"{found.method} on {found.images} pictures" if found else "none (no INT8 variant)"
 
 
-def _model(path: Path) -> dict[str, Any]:
+def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -> dict[str, Any]:
     try:
         from edge_fg_calibration.graph import WEIGHTED_OPS, Graph
         from edge_fg_tools.graph import load_model, prepare
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), "build", "inspect ONNX models") from error
-    prepared = prepare(load_model(path))
+    prepared = prepare(load_model(path), input_size=input_size, output=output)
     graph = Graph(prepared.model)
     ops = Counter(node.op_type for node in graph.nodes)
     macs = sum(graph.macs(node) for node in graph.nodes if node.op_type in WEIGHTED_OPS)

@@ -55,14 +55,19 @@ class Recorder:
     ) -> None:
         if self._saver is None:
             return
-        if kind is KeyboardInterrupt:  # the user has seen enough, and keeps what there is
+        # The user has seen enough, and keeps what there is.
+        if kind in (KeyboardInterrupt, WindowClosed):
             self._saver.__exit__(None, None, None)
         else:
             self._saver.__exit__(kind, error, trace)
 
 
+class WindowClosed(Exception):  # noqa: N818  not an error
+    """The user closed the window, and has seen enough."""
+
+
 class Window:
-    """Shows annotated frames in a window; closing it, q or Escape ends the run.
+    """Shows annotated frames in a window; closing it, q or Escape raises `WindowClosed`.
 
     Parameters
     ----------
@@ -78,13 +83,17 @@ class Window:
     def __init__(self, title: str) -> None:
         self._title = title
         self._annotate = Annotator()
-        self._cv2 = _cv2_with_windows()
+        self._cv2 = _cv2_with_windows(title)
 
     def __call__(self, frame: Frame, prediction: Prediction) -> None:
         """Show one frame."""
-        self._cv2.imshow(self._title, self._annotate(frame.image, prediction))
-        if self._cv2.waitKey(1) & 0xFF in (ord("q"), 27):
-            raise KeyboardInterrupt
+        cv2 = self._cv2
+        cv2.imshow(self._title, self._annotate(frame.image, prediction))
+        key = cv2.waitKey(1) & 0xFF
+        # Asked after waitKey, which is what lets the window notice that it was closed.
+        visible = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        if not visible or key in (ord("q"), 27):
+            raise WindowClosed
 
     def __enter__(self) -> Window:
         return self
@@ -98,13 +107,13 @@ class Window:
         self._cv2.destroyAllWindows()
 
 
-def _cv2_with_windows() -> Any:
+def _cv2_with_windows(title: str) -> Any:
     try:
         import cv2
     except ImportError as error:
         raise MissingDependencyError("opencv-python", "display", "open a window") from error
     try:
-        cv2.namedWindow("edge-fg")
+        cv2.namedWindow(title)
     except cv2.error as error:
         raise MissingDependencyError("opencv-python", "display", "open a window") from error
     return cv2

@@ -53,18 +53,12 @@ class BuildFacts:
     created: str
     provenance: dict[str, Any]
 
-    @property
-    def name(self) -> str:
-        """Name of the bundle."""
-        output = self.options.output
-        return self.options.name or output.name.removesuffix(".zip").removesuffix(".edgefg")
-
 
 def make_report(facts: BuildFacts) -> Report:
     """Return the report of a build."""
     int8 = facts.variants.int8
     return Report(
-        name=facts.name,
+        name=facts.options.bundle_name,
         created=facts.created,
         edge_fg_version=edge_fg.__version__,
         model=_model(facts),

@@ -12,6 +12,8 @@ from edge_fg.preprocess.spec import with_input
 from edge_fg_calibration import Budget, Target
 from edge_fg_tools.graph import PreparedModel
 
+_LONGEST_NAME = 200
+
 
 @dataclass(frozen=True)
 class BuildOptions:
@@ -41,6 +43,8 @@ class BuildOptions:
         Of the bundle; None takes the output's.
     input_size
         (height, width) for a model that leaves them open.
+    model_output
+        Which output holds the classes, for a model with several.
     command
         How the build was asked for, for the record.
     cache
@@ -59,6 +63,7 @@ class BuildOptions:
     seed: int = 0
     name: str | None = None
     input_size: tuple[int, int] | None = None
+    model_output: str | None = None
     command: str = ""
     cache: bool = True
 
@@ -68,6 +73,17 @@ class BuildOptions:
             raise UsageError(
                 f"there is no precision `{', '.join(unknown)}`: choose of {', '.join(PRECISIONS)}"
             )
+        if not 1 <= len(self.bundle_name) <= _LONGEST_NAME or not self.bundle_name.isprintable():
+            raise UsageError(
+                f"a bundle's name has 1 to {_LONGEST_NAME} printable characters: give --name"
+            )
+
+    @property
+    def bundle_name(self) -> str:
+        """Name of the bundle: the one asked for, or the output's without its suffix."""
+        if self.name is not None:
+            return self.name
+        return self.output.name.removesuffix(".zip").removesuffix(".edgefg")
 
 
 def fit_preprocess(asked: str | None, prepared: PreparedModel) -> PreprocessSpec:

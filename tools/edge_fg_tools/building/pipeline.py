@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,19 @@ from edge_fg_calibration.remarks import remarks
 from edge_fg_tools.building.facts import BuildFacts, make_report
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
 from edge_fg_tools.building.pictures import PictureFeed
+from edge_fg_tools.building.plans import check_target, compile_plans
 from edge_fg_tools.building.proof import Proof, check_budget, prove
 from edge_fg_tools.building.quantised import KEPT, quantised_variants
 from edge_fg_tools.building.sides import choose_sides, left_out, picture_set
 from edge_fg_tools.building.variants import Variants, make_variants
-from edge_fg_tools.compiling import CompiledPlan, compile_graph
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
-from edge_fg_tools.report import report_html, report_json
+from edge_fg_tools.printing import printable
+from edge_fg_tools.report import check_report, report_html, report_json
 
 _LOGGER = logging.getLogger("edge_fg")
 _BATCH = 4
 _CALIBRATION_FILE = "calibration.json"
-_LIBRARIES = ("numpy", "PIL", "onnx", "onnxruntime", "onnxslim", "tensorrt_rtx")
+_LIBRARIES = ("numpy", "Pillow", "onnx", "onnxruntime", "onnxslim", "tensorrt-rtx-cu13")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,11 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
         What was wrong and what to do; `BudgetError` when the fidelity is too low.
     """
     check_output(options.output)
-    prepared = prepare(load_model(options.model), input_size=options.input_size)
+    check_target(options.target)
+    check_report()
+    prepared = prepare(
+        load_model(options.model), input_size=options.input_size, output=options.model_output
+    )
     for warning in prepared.warnings:
         _LOGGER.warning("%s: %s", options.model.name, warning)
     labels = read_labels(options.labels, classes=prepared.classes)
@@ -105,13 +111,17 @@ def _gather(
     skipped = {**left_out(chosen), **feed.skipped}
     for path, reason in {**chosen.corrupt, **feed.skipped}.items():
         _LOGGER.warning("left out %s: %s", path.name, reason)
-    doubts = _doubts(prepared, variants, proof, labels)
-    for doubt in doubts:
-        _LOGGER.warning("%s", doubt)
+    notes = _notes(prepared, variants)
+    doubts = _doubts(proof, labels)
+    for level, line in (
+        *((logging.INFO, n) for n in notes),
+        *((logging.WARNING, d) for d in doubts),
+    ):
+        _LOGGER.log(level, "%s", line)
     check_budget(options.budget, proof.fidelity)
     return BuildFacts(
         options=options,
-        prepared=replace(prepared, warnings=(*prepared.warnings, *doubts)),
+        prepared=replace(prepared, warnings=(*prepared.warnings, *notes, *doubts)),
         labels=labels,
         calibration=chosen.calibration,
         calibration_digest=digest(chosen.calibration),
@@ -119,49 +129,35 @@ def _gather(
         skipped={_shown(path, pictures.root): reason for path, reason in skipped.items()},
         variants=variants,
         proof=proof,
-        plans=_compile(options, variants, progress),
+        plans=compile_plans(variants.graphs, options.target, progress),
         model_sha256=sha256_of(options.model),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         provenance=_provenance(options),
     )
 
 
-def _doubts(
-    prepared: PreparedModel, variants: Variants, proof: Proof, labels: Labels
-) -> tuple[str, ...]:
-    """Return what the report must warn of."""
+def _notes(prepared: PreparedModel, variants: Variants) -> tuple[str, ...]:
+    """Return what the report should mention of the model."""
+    if variants.int8 is not None:
+        return remarks(prepared.model, variants.int8.histograms)
+    return (KEPT,) if is_quantised(prepared.model) else ()
+
+
+def _doubts(proof: Proof, labels: Labels) -> tuple[str, ...]:
+    """Return what the report must warn of: pictures from another domain."""
     records = next(iter(proof.records.values()))
-    doubts = domain_warnings(
+    return domain_warnings(
         [record.reference_top1 for record in records],
         [record.reference_confidence for record in records],
         [record.index for record in records],
         labels.names,
     )
-    if variants.int8 is not None:
-        return (*remarks(prepared.model, variants.int8.histograms), *doubts)
-    if is_quantised(prepared.model):
-        return (KEPT, *doubts)
-    return doubts
 
 
 def _shown(path: Path, root: Path) -> str:
     """Return how the report names a picture: from the set's folder on, where it is in one."""
     folder = root if root.is_dir() else root.parent
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-
-
-def _compile(
-    options: BuildOptions, variants: Variants, progress: ProgressCallback
-) -> dict[Precision, CompiledPlan]:
-    """Build a real plan of each variant where the target can do that on any machine."""
-    if options.target != "tensorrt-rtx":
-        return {}
-    plans: dict[Precision, CompiledPlan] = {}
-    for done, (precision, graph) in enumerate(variants.graphs.items()):
-        progress("compile plans", done, len(variants.graphs))
-        plans[precision] = compile_graph(graph, options.target, precision=precision)
-    progress("compile plans", len(plans), len(plans))
-    return plans
 
 
 def _write(facts: BuildFacts, spec: PreprocessSpec) -> BuildResult:
@@ -193,7 +189,7 @@ def _manifest(
         )
     return Manifest(
         schema=SCHEMA_VERSION,
-        name=facts.name,
+        name=facts.options.bundle_name,
         files=dict(entries),
         input=TensorSpec(prepared.input_name, (batch, *spec.tensor_shape), spec.dtype),
         outputs=(OutputSpec(prepared.output_name, prepared.kind, (batch, prepared.classes)),),
@@ -234,17 +230,15 @@ def _calibration(facts: BuildFacts) -> dict[str, Any]:
 def _provenance(options: BuildOptions) -> dict[str, Any]:
     versions = {}
     for name in _LIBRARIES:
-        try:
-            versions[name] = str(importlib.import_module(name).__version__)
-        except ImportError:
-            continue
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     return {
         "edge_fg": edge_fg.__version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": options.command,
+        "command": printable(options.command),
         "target": options.target,
         "seed": options.seed,
-        "model": options.model.name,
+        "model": printable(options.model.name),
         "versions": versions,
     }
 

@@ -35,7 +35,7 @@ def quantised_variants(
     if not is_quantised(prepared.model):
         return None
     validate_qdq(prepared.model)
-    _LOGGER.info(KEPT)
+    _LOGGER.info("%s", KEPT)
     graphs: dict[Precision, bytes] = {}
     smooth = without_rounding(prepared.model)
     for precision in precisions:

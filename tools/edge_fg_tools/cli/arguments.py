@@ -23,6 +23,26 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=PRECISIONS, help="variant; default: the best there")
 
 
+def add_model_choices(parser: argparse.ArgumentParser) -> None:
+    """Add what some ONNX models leave open."""
+    parser.add_argument(
+        "--input-size",
+        type=positive,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="for a model that leaves its input size open",
+    )
+    parser.add_argument("--model-output", metavar="NAME", help="for a model with several outputs")
+
+
+def model_choices(
+    arguments: argparse.Namespace,
+) -> tuple[tuple[int, int] | None, str | None]:
+    """Return the input size and output that were chosen, None where they were not."""
+    size = arguments.input_size
+    return (size[0], size[1]) if size else None, arguments.model_output
+
+
 def positive(text: str) -> int:
     """Parse a whole number above zero."""
     number = int(text)

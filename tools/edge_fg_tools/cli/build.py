@@ -11,7 +11,13 @@ from typing import Any
 
 from edge_fg.bundle import PRECISIONS
 from edge_fg.errors import MissingDependencyError
-from edge_fg_tools.cli.arguments import Subparsers, add_format, positive
+from edge_fg_tools.cli.arguments import (
+    Subparsers,
+    add_format,
+    add_model_choices,
+    model_choices,
+    positive,
+)
 from edge_fg_tools.progress import shown_progress
 
 _TARGETS = ("portable", "tensorrt", "tensorrt-rtx")
@@ -54,13 +60,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of those pictures")
     parser.add_argument("--name", help="of the bundle; default: the output's")
-    parser.add_argument(
-        "--input-size",
-        type=positive,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="for a model that leaves its input size open",
-    )
+    add_model_choices(parser)
     parser.add_argument(
         "--no-cache",
         action="store_true",
@@ -77,7 +77,7 @@ def execute(arguments: argparse.Namespace) -> int:
         from edge_fg_tools.building import BuildOptions, build
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), "build", "build bundles") from error
-    size = arguments.input_size
+    size, output = model_choices(arguments)
     options = BuildOptions(
         model=arguments.model,
         labels=arguments.labels,
@@ -90,7 +90,8 @@ def execute(arguments: argparse.Namespace) -> int:
         calibration_images=arguments.calibration_images,
         seed=arguments.seed,
         name=arguments.name,
-        input_size=(size[0], size[1]) if size else None,
+        input_size=size,
+        model_output=output,
         command=shlex.join(["edge-fg", *sys.argv[1:]]),
         cache=not arguments.no_cache,
     )
@@ -118,5 +119,6 @@ def _as_text(output: Path, report: dict[str, Any]) -> str:
         lines.append(f"  {variant['name']:<10}{', '.join(parts)}")
     if report["search"]:
         lines.append(f"  budget: {report['search']['reason']}")
-    lines.append(f"Look at {output / 'report.html'}")
+    where = "in it" if output.is_file() else str(output / "report.html")
+    lines.append(f"Look at the report: {where}")
     return "\n".join(lines)

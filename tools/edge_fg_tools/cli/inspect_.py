@@ -6,25 +6,28 @@ import argparse
 import json
 from pathlib import Path
 
-from edge_fg_tools.cli.arguments import Subparsers, add_format
+from edge_fg_tools.cli.arguments import Subparsers, add_format, add_model_choices, model_choices
 from edge_fg_tools.inspection import inspect
+from edge_fg_tools.printing import printable
 
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser("inspect", help="what a bundle, an ONNX model or a plan holds")
     parser.add_argument("path", type=Path, metavar="BUNDLE|MODEL.onnx|PLAN")
+    add_model_choices(parser)
     add_format(parser, "text", "json")
     parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
-    facts = inspect(arguments.path)
+    size, output = model_choices(arguments)
+    facts = inspect(arguments.path, input_size=size, output=output)
     if arguments.format == "json":
         print(json.dumps(facts, indent=2))
     else:
         for key, value in facts.items():
             for i, line in enumerate(value if isinstance(value, list) else [value]):
-                print(f"{key if i == 0 else '':<14}{line}")
+                print(f"{key if i == 0 else '':<14}{printable(line)}")
     return 0

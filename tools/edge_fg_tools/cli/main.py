@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import edge_fg
 from edge_fg.errors import EdgeFGError
@@ -22,10 +25,12 @@ _EPILOG = """exit codes: 0 done, 1 a failure told in one line on standard error,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    _prepare_streams()
     parsed = make_parser().parse_args(arguments)
     _log_to_stderr(logging.INFO if parsed.verbose else logging.WARNING)
     try:
-        code: int = parsed.execute(parsed)
+        with _terminated_as_interrupted():
+            code: int = parsed.execute(parsed)
         sys.stdout.flush()
     except EdgeFGError as error:
         _complain(str(error))
@@ -37,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has enough. What is still buffered must not raise at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        _complain(f"the operating system refused: {error}")
+        return 1
     except Exception as error:  # noqa: BLE001  a defect of ours: one line all the same
         if os.environ.get("EDGE_FG_DEBUG"):
             traceback.print_exc()
@@ -46,6 +54,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     return code
+
+
+def _prepare_streams() -> None:
+    """Let a file name or label that the terminal can't show be escaped, not fatal."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that it can finish its files."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def make_parser() -> argparse.ArgumentParser:

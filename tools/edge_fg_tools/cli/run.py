@@ -11,11 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import edge_fg
-from edge_fg.capture import Frame, quiet_ffmpeg
-from edge_fg.errors import MissingDependencyError, SourceError
+from edge_fg.capture import Frame, Source, quiet_ffmpeg
+from edge_fg.errors import MissingDependencyError, OutputError, SourceError
+from edge_fg.recognition.classifier import Classifier
 from edge_fg.recognition.prediction import Prediction
 from edge_fg_tools.cli.arguments import Subparsers, add_backend, add_format, positive
-from edge_fg_tools.viewing import Recorder, Window
+from edge_fg_tools.printing import printable
+from edge_fg_tools.viewing import Recorder, Window, WindowClosed
+
+View = Callable[[Frame, Prediction], None]
 
 _LOGGER = logging.getLogger("edge_fg")
 
@@ -40,9 +44,9 @@ def add_parser(commands: Subparsers) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
+    _check_save(arguments.save, arguments.source)
     with contextlib.suppress(MissingDependencyError):  # pictures need no OpenCV
         quiet_ffmpeg()
-    show = json_line if arguments.format == "jsonl" else _text_line
     with (
         edge_fg.load(
             arguments.bundle, backend=arguments.backend, precision=arguments.precision
@@ -50,27 +54,47 @@ def execute(arguments: argparse.Namespace) -> int:
         edge_fg.open_source(arguments.source) as source,
         contextlib.ExitStack() as views,
     ):
-        shown: list[Callable[[Frame, Prediction], None]] = []
+        shown: list[View] = []
         if arguments.save:
             shown.append(views.enter_context(Recorder(arguments.save, source.fps)))
         if arguments.display:
             shown.append(views.enter_context(Window("edge-fg")))
-        failure: SourceError | None = None
-        try:
-            for frame, prediction in edge_fg.stream(
-                source, classifier, max_frames=arguments.max_frames
-            ):
-                print(show(frame, prediction, arguments.top_k), flush=True)
-                for view in shown:
-                    view(frame, prediction)
-        except SourceError as error:
-            failure = error
-        if source.skipped:
-            _LOGGER.warning("%d pictures could not be read", len(source.skipped))
+        failure = _show_all(arguments, source, classifier, shown)
     # Raised only here, so that what was saved before the failure is complete.
     if failure is not None:
         raise failure
     return 0
+
+
+def _show_all(
+    arguments: argparse.Namespace, source: Source, classifier: Classifier, views: list[View]
+) -> SourceError | None:
+    """Print every answer; return the failure that ended the source, if one did."""
+    line = json_line if arguments.format == "jsonl" else _text_line
+    answered = 0
+    try:
+        for frame, prediction in edge_fg.stream(
+            source, classifier, max_frames=arguments.max_frames
+        ):
+            print(line(frame, prediction, arguments.top_k), flush=True)
+            answered += 1
+            for view in views:
+                view(frame, prediction)
+    except SourceError as error:
+        return error
+    except WindowClosed:
+        return None
+    if source.skipped and not answered:
+        return SourceError(f"{source.name}: none of its {len(source.skipped)} pictures can be read")
+    if source.skipped:
+        _LOGGER.warning("%d pictures could not be read", len(source.skipped))
+    return None
+
+
+def _check_save(save: Path | None, source: str) -> None:
+    """Refuse to write the video over what is being read."""
+    if save is not None and save.exists() and Path(source).exists() and save.samefile(source):
+        raise OutputError(f"--save {save} would replace the source itself: name another file")
 
 
 def json_line(frame: Frame, prediction: Prediction, top_k: int) -> str:
@@ -90,15 +114,14 @@ def json_line(frame: Frame, prediction: Prediction, top_k: int) -> str:
                 "inference": round(latency.inference_ms, 3),
                 "total": round(latency.total_ms, 3),
             },
-        },
-        ensure_ascii=False,
+        }
     )
 
 
 def _text_line(frame: Frame, prediction: Prediction, top_k: int) -> str:
     first, *others = prediction.top(top_k)
     where = Path(frame.source).name if "://" not in frame.source else frame.source
-    line = f"{where} [{frame.number}]  {first.label}  {first.confidence:.1%}"
+    line = f"{printable(where)} [{frame.number}]  {first.label}  {first.confidence:.1%}"
     if others and sys.stdout.isatty():
         line += "   (" + ", ".join(f"{a.label} {a.confidence:.1%}" for a in others[:2]) + ")"
     return f"{line}  {prediction.latency.total_ms:.1f} ms"

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .species import Genus, Shape
+from edge_fg_tools.fieldguide.species import Genus, Shape
 
 __all__ = ["Figure", "Pose", "closed_curve", "open_curve", "pose_figure", "random_pose"]
 

@@ -12,12 +12,11 @@ from PIL import Image
 
 from edge_fg.errors import UsageError
 from edge_fg.files import write_atomically
-
-from .anatomy import random_pose
-from .optics import photograph
-from .painter import draw_individual, paint_bird
-from .scene import PERCHES, backdrop, draw_occluder, draw_perch
-from .species import BACKGROUND_LABEL, SPECIES
+from edge_fg_tools.fieldguide.anatomy import random_pose
+from edge_fg_tools.fieldguide.optics import photograph
+from edge_fg_tools.fieldguide.painter import draw_individual, paint_bird
+from edge_fg_tools.fieldguide.scene import PERCHES, backdrop, draw_occluder, draw_perch
+from edge_fg_tools.fieldguide.species import BACKGROUND_LABEL, SPECIES
 
 __all__ = [
     "BACKGROUND_INDEX",

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import MissingDependencyError
 from edge_fg.files import write_atomically
-
-from .dataset import BACKGROUND_INDEX, LABELS
-from .inputs import INPUT_WH, MEAN, STD, normalise
-from .species import BACKGROUND_LABEL, GENERA, SPECIES
+from edge_fg_tools.fieldguide.dataset import BACKGROUND_INDEX, LABELS
+from edge_fg_tools.fieldguide.inputs import INPUT_WH, MEAN, STD, normalise
+from edge_fg_tools.fieldguide.species import BACKGROUND_LABEL, GENERA, SPECIES
 
 __all__ = ["Evaluation", "evaluate_model", "write_card", "write_labels", "write_preprocess"]
 

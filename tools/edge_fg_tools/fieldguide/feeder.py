@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .scene import backdrop
+from edge_fg_tools.fieldguide.scene import backdrop
 
 __all__ = ["CLIP_WH", "PERCH_Y", "paint_feeder"]
 

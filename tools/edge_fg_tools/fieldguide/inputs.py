@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .dataset import LABELS, photograph_seed, render_photograph
+from edge_fg_tools.fieldguide.dataset import LABELS, photograph_seed, render_photograph
 
 __all__ = ["INPUT_WH", "MEAN", "STD", "normalise", "render_inputs", "squash"]
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from .anatomy import Figure, Pose, closed_curve, open_curve, pose_figure
-from .species import Marks, Plumage, Species
+from edge_fg_tools.fieldguide.anatomy import Figure, Pose, closed_curve, open_curve, pose_figure
+from edge_fg_tools.fieldguide.species import Marks, Plumage, Species
 
 __all__ = ["BirdPicture", "Individual", "draw_individual", "paint_bird"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .optics import smooth_field
+from edge_fg_tools.fieldguide.optics import smooth_field
 
 __all__ = ["PERCHES", "backdrop", "draw_occluder", "draw_perch"]
 

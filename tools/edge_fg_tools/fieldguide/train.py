@@ -21,11 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import MissingDependencyError
-
-from .dataset import LABELS
-from .evaluation import evaluate_model, write_card, write_labels, write_preprocess
-from .inputs import MEAN, STD, render_inputs
-from .species import GENERA, SPECIES, Marks
+from edge_fg_tools.fieldguide.dataset import LABELS
+from edge_fg_tools.fieldguide.evaluation import (
+    evaluate_model,
+    write_card,
+    write_labels,
+    write_preprocess,
+)
+from edge_fg_tools.fieldguide.inputs import MEAN, STD, render_inputs
+from edge_fg_tools.fieldguide.species import GENERA, SPECIES, Marks
 
 __all__ = ["main"]
 
@@ -110,7 +114,7 @@ def _train(
     epochs: int,
 ) -> Any:
     """Train a network on `pixels` (N, 128, 128, 3) and return it in evaluation mode."""
-    from .network import EMBEDDING, FieldGuideNet
+    from edge_fg_tools.fieldguide.network import EMBEDDING, FieldGuideNet
 
     network = FieldGuideNet(len(LABELS)).to(memory_format=torch.channels_last)
     traits = torch.from_numpy(_traits())

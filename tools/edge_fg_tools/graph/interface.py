@@ -166,12 +166,12 @@ def _size(
         if height is None or width is None:
             raise ModelError(
                 f"input {name!r} leaves height and width open: give the size that the model was "
-                "trained with (input size, for example 224)"
+                "trained with (--input-size, for example 224 224)"
             )
         return height, width
     if any(one is not None and one != two for one, two in zip(found, input_size, strict=True)):
         raise ModelError(
             f"input {name!r} is {found[0]} x {found[1]} pixels, not {input_size[0]} x "
-            f"{input_size[1]}; leave the input size out"
+            f"{input_size[1]}; leave --input-size out"
         )
     return input_size

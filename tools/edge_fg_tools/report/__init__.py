@@ -17,7 +17,7 @@ from edge_fg_tools.report.data import (
 )
 from edge_fg_tools.report.pictures import thumbnail
 from edge_fg_tools.report.search import LayerFacts, SearchFacts, TriedFacts
-from edge_fg_tools.report.write import report_html, report_json
+from edge_fg_tools.report.write import check_report, report_html, report_json
 
 __all__ = [
     "MAX_CHANGED",
@@ -35,6 +35,7 @@ __all__ = [
     "TensorRange",
     "TriedFacts",
     "VariantReport",
+    "check_report",
     "downsample",
     "report_html",
     "report_json",

@@ -38,6 +38,20 @@ def report_json(report: Report) -> dict[str, Json]:
     }
 
 
+def check_report() -> None:
+    """Find out before long work whether reports can be written.
+
+    Raises
+    ------
+    MissingDependencyError
+        Jinja2 is not installed.
+    """
+    try:
+        import jinja2  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("Jinja2", "build", "write the report") from error
+
+
 def report_html(report: Report) -> str:
     """Return a report as one HTML page.
 
@@ -50,10 +64,9 @@ def report_html(report: Report) -> str:
     MissingDependencyError
         Jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingDependencyError("Jinja2", "build", "write the HTML report") from error
+    check_report()
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("edge_fg_tools.report", "."),
         autoescape=True,
