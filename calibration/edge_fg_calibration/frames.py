@@ -78,7 +78,7 @@ def _spread(
     """Keep a frame every so often; where the length is unknown, thin out while reading on."""
     apart = 1.0 / _MOST_A_SECOND
     if source.live:
-        apart = max(apart, camera_seconds / most)
+        apart = max(apart, camera_seconds / max(most - 1, 1))
     elif source.frame_count:
         apart = max(apart, source.frame_count / (source.fps or _USUAL_FPS) / most)
     kept: list[_Kept] = []

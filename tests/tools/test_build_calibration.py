@@ -1,0 +1,278 @@
+"""What a build calibrates on, what it keeps, and the models and pictures it must survive."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import edge_fg
+
+onnx = pytest.importorskip("onnx")
+
+
+def report_of(workshop, name: str = "b.edgefg") -> dict:
+    return json.loads((workshop.folder / name / "report.json").read_text())
+
+
+def cached(cache_home: Path) -> list[Path]:
+    return sorted(one for one in (cache_home / "edge-fg").rglob("*") if one.is_file())
+
+
+def test_a_second_build_reuses_the_statistics_and_says_so(
+    workshop, edge_fg_command, cache_home
+) -> None:
+    first = edge_fg_command("-v", *workshop.arguments("--precision", "int8"))
+    assert first.code == 0, first.err
+    assert "no calibration statistics reused" in first.err
+    assert cached(cache_home)
+    second = edge_fg_command("-v", *workshop.arguments("--precision", "int8"))
+    assert "statistics of 20 pictures reused" in second.err
+    assert "calibrate (kept statistics): 20 of 20" in second.err
+    workshop.preprocess.write_text(workshop.preprocess.read_text().replace("64, 64", "60, 60"))
+    third = edge_fg_command("-v", *workshop.arguments("--precision", "int8"))
+    assert "the preprocessing changed" in third.err
+    assert "calibrate: 20 of 20" in third.err
+
+
+def test_reused_statistics_give_the_same_bundle(workshop, edge_fg_command, cache_home) -> None:
+    calibrations = []
+    for name, extra in (("one", []), ("two", []), ("three", ["--no-cache"])):
+        output = workshop.folder / f"{name}.edgefg"
+        arguments = workshop.arguments("--precision", "int8", *extra, output=output)
+        assert edge_fg_command(*arguments).code == 0
+        calibrations.append((output / "calibration.json").read_bytes())
+    assert calibrations[0] == calibrations[1] == calibrations[2]
+
+
+def test_no_cache_keeps_nothing(workshop, edge_fg_command, cache_home) -> None:
+    done = edge_fg_command(*workshop.arguments("--precision", "int8", "--no-cache"))
+    assert done.code == 0
+    assert cached(cache_home) == []
+
+
+def test_a_hostile_cache_entry_is_not_believed(workshop, edge_fg_command, cache_home) -> None:
+    edge_fg_command(*workshop.arguments("--precision", "int8"))
+    good = (workshop.folder / "b.edgefg" / "calibration.json").read_bytes()
+    for entry in cached(cache_home):
+        entry.write_text(entry.read_text().replace('"maximum": ', '"maximum": 9'))
+    done = edge_fg_command(*workshop.arguments("--precision", "int8"))
+    assert done.code == 0
+    assert "refused" in done.err
+    assert (workshop.folder / "b.edgefg" / "calibration.json").read_bytes() == good
+
+
+def test_near_duplicates_are_left_out_and_told(workshop, edge_fg_command) -> None:
+    for number in range(12):
+        picture = Image.open(workshop.pictures / f"{number:02}.png")
+        picture.resize((75, 60)).save(workshop.pictures / f"copy{number:02}.jpg", quality=95)
+    done = edge_fg_command(*workshop.arguments("--precision", "int8"))
+    assert done.code == 0, done.err
+    assert "left out 12 pictures that show the same as another" in done.err
+    skipped = dict(report_of(workshop)["calibration"]["skipped"])
+    assert len(skipped) == 12
+    assert all(reason.startswith("shows the same as") for reason in skipped.values())
+
+
+def test_a_video_is_a_calibration_set(workshop, edge_fg_command, tmp_path, monkeypatch) -> None:
+    cv2 = pytest.importorskip("cv2")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    path = workshop.folder / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(80):
+        small = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        writer.write(cv2.resize(small, (64, 48), interpolation=cv2.INTER_CUBIC))
+    writer.release()
+    done = edge_fg_command(*workshop.arguments("--precision", "int8", calibration=path))
+    assert done.code == 0, done.err
+    report = report_of(workshop)
+    assert report["calibration"]["images"] >= 20
+    assert report["proof"]["images"] >= 20
+    assert list(temporary.glob("edge-fg*")) == []
+
+
+@pytest.mark.parametrize("source", ["rtsp://127.0.0.1:9/none", "csi://x", "nowhere.mp4"])
+def test_a_source_that_cannot_be_opened(workshop, edge_fg_command, source) -> None:
+    pytest.importorskip("cv2")
+    done = edge_fg_command(*workshop.arguments(calibration=source))
+    assert done.code == 1
+    assert source.split("//")[-1].split("/")[0] in done.complaint
+
+
+def quantised_model(workshop, edge_fg_command) -> Path:
+    """A model with Q/DQ of its own, as quantisation-aware training leaves one."""
+    output = workshop.folder / "first.edgefg"
+    assert edge_fg_command(*workshop.arguments("--precision", "int8", output=output)).code == 0
+    path = workshop.folder / "qat.onnx"
+    path.write_bytes((output / "model.int8.onnx").read_bytes())
+    return path
+
+
+def test_a_quantised_model_keeps_its_quantisation(workshop, edge_fg_command) -> None:
+    model = quantised_model(workshop, edge_fg_command)
+    done = edge_fg_command(
+        *workshop.arguments("--precision", "fp32,fp16,int8,int8-fp16", model=model)
+    )
+    assert done.code == 0, done.err
+    folder = workshop.folder / "b.edgefg"
+    given, kept = onnx.load(model), onnx.load(folder / "model.int8.onnx")
+
+    def scales(graph: onnx.ModelProto) -> list[float]:
+        stored = {one.name: onnx.numpy_helper.to_array(one) for one in graph.graph.initializer}
+        pairs = [one for one in graph.graph.node if one.op_type == "QuantizeLinear"]
+        return sorted(float(stored[one.input[1]]) for one in pairs)
+
+    assert scales(kept) == scales(given) != []
+    variants = edge_fg.Bundle(folder).manifest.variants
+    assert variants["int8"].fidelity.agreement == 1.0
+    assert variants["int8"].fidelity.mean_kl == pytest.approx(0, abs=1e-9)
+    for precision in ("fp32", "fp16"):
+        plain = onnx.load(folder / f"model.{precision}.onnx")
+        assert not any("Linear" in node.op_type for node in plain.graph.node)
+    assert variants["fp32"].fidelity.agreement >= 0.8
+    assert any(
+        "own quantisation is kept" in one for one in report_of(workshop)["model"]["warnings"]
+    )
+    assert not (folder / "calibration.json").exists()
+
+
+def test_a_quantisation_that_backends_refuse_is_refused(workshop, edge_fg_command) -> None:
+    model = quantised_model(workshop, edge_fg_command)
+    graph = onnx.load(model)
+    pair = next(one for one in graph.graph.node if one.op_type == "QuantizeLinear")
+    for stored in graph.graph.initializer:
+        if stored.name == pair.input[2]:
+            shifted = onnx.numpy_helper.to_array(stored) + np.int8(3)
+            stored.CopyFrom(onnx.numpy_helper.from_array(shifted, stored.name))
+    onnx.save(graph, model)
+    done = edge_fg_command(*workshop.arguments("--precision", "int8", model=model))
+    assert done.code == 1
+    assert "zero point is not 0" in done.complaint
+
+
+def changed(workshop, edit) -> Path:
+    graph = onnx.load(workshop.model)
+    edit(graph.graph)
+    path = workshop.folder / "changed.onnx"
+    onnx.save(graph, path)
+    return path
+
+
+def test_a_custom_operator_is_named(workshop, edge_fg_command) -> None:
+    def edit(graph) -> None:
+        graph.node[1].domain = "my.house"
+        graph.node[1].op_type = "Sharpen"
+
+    done = edge_fg_command(*workshop.arguments(model=changed(workshop, edit)))
+    assert done.code == 1
+    assert "Sharpen" in done.complaint
+
+
+def test_what_is_not_finite_is_named(workshop, edge_fg_command) -> None:
+    def edit(graph) -> None:
+        weights = next(one for one in graph.initializer if one.name == "w2")
+        array = onnx.numpy_helper.to_array(weights).copy()
+        array[:] = np.float32(3e38)
+        weights.CopyFrom(onnx.numpy_helper.from_array(array, "w2"))
+
+    arguments = workshop.arguments("--precision", "int8", model=changed(workshop, edit))
+    done = edge_fg_command(*arguments)
+    assert done.code == 1
+    assert "NaN or infinite" in done.complaint
+    assert "'logits'" in done.complaint
+    assert not (workshop.folder / "b.edgefg").exists()
+
+
+def test_dead_channels_and_constant_tensors_build_and_are_told(workshop, edge_fg_command) -> None:
+    def edit(graph) -> None:
+        for name in ("w1", "b1"):
+            stored = next(one for one in graph.initializer if one.name == name)
+            array = onnx.numpy_helper.to_array(stored).copy()
+            array[:5] = 0
+            if name == "b1":
+                array[:] = -1000  # behind the ReLU nothing is left
+            stored.CopyFrom(onnx.numpy_helper.from_array(array, name))
+
+    arguments = workshop.arguments("--precision", "int8,fp32", model=changed(workshop, edit))
+    done = edge_fg_command(*arguments)
+    assert done.code == 0, done.err
+    said = " ".join(report_of(workshop)["model"]["warnings"])
+    assert "is zero on every calibration picture" in said
+    assert "dead output channels" in said
+    ranges = json.loads((workshop.folder / "b.edgefg" / "calibration.json").read_text())["ranges"]
+    assert all(one["amax"] > 0 for one in ranges.values())
+
+
+def test_wrong_labels_or_pictures_are_warned_of(workshop, edge_fg_command, tiny_model) -> None:
+    """Every picture is said to be of a class that the model doesn't give it."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    wide = onnx.load_from_string(tiny_model)
+    random = np.random.default_rng(0)
+    for name, shape in (("w3", (32, 24)), ("b3", (24,))):
+        stored = next(one for one in wide.graph.initializer if one.name == name)
+        array = random.normal(0, 0.5, shape).astype(np.float32)
+        stored.CopyFrom(onnx.numpy_helper.from_array(array, name))
+    wide.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 24
+    path = workshop.folder / "wide.onnx"
+    onnx.save(wide, path)
+    assert onnxruntime.InferenceSession(path)
+    labels = workshop.folder / "wide.txt"
+    labels.write_text("".join(f"class {number}\n" for number in range(24)))
+    done = edge_fg_command(*workshop.arguments("--precision", "fp32", model=path, labels=labels))
+    assert done.code == 0, done.err
+    assert "from another domain" in done.err
+    warned = report_of(workshop)["model"]["warnings"]
+    assert any("from another domain" in one for one in warned)
+    assert "another domain" in (workshop.folder / "b.edgefg" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("moment", ["choose pictures", "calibrate", "prove"])
+def test_interrupted_at_any_moment(workshop, cache_home, tmp_path, moment) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "edge_fg_tools"]
+    command += workshop.arguments("--calibration-images", "10", "--precision", "int8")
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    for line in process.stderr:
+        if line.startswith(moment):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert "Traceback" not in rest
+    assert process.returncode in (0, 130)  # 0 where it was done before it heard
+    if process.returncode:
+        assert rest.strip().endswith("interrupted")
+        assert not (workshop.folder / "b.edgefg").exists()
+    assert [one.name for one in workshop.folder.iterdir() if one.name.startswith(".")] == []
+    assert list(temporary.glob("edge-fg*")) == []
+    assert {one.suffix for one in cached(cache_home)} <= {".json", ".part"}
+
+
+def test_killed_while_it_keeps_statistics(workshop, edge_fg_command, cache_home) -> None:
+    """Whatever a kill leaves behind, the next build is right."""
+    command = [sys.executable, "-m", "edge_fg_tools", *workshop.arguments("--precision", "int8")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("calibrate"):
+            break
+    time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=60)
+    done = edge_fg_command(*workshop.arguments("--precision", "int8"))
+    assert done.code == 0, done.err
+    fresh = workshop.folder / "fresh.edgefg"
+    edge_fg_command(*workshop.arguments("--precision", "int8", "--no-cache", output=fresh))
+    kept = (workshop.folder / "b.edgefg" / "calibration.json").read_bytes()
+    assert kept == (fresh / "calibration.json").read_bytes()
