@@ -9,6 +9,8 @@ scaled instead of clipped.
 from __future__ import annotations
 
 import stat
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,11 +28,16 @@ IMAGE_SUFFIXES = frozenset(
     | {".ppm", ".pgm", ".jp2", ".avif", ".heic"}
 )
 
-#: Most pixels that a picture may have: the number from which Pillow suspects an attack.
-MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+#: Most pixels that a picture may have: the number from which Pillow refuses to decode. Telephones
+#: give 108 million. Decoding takes about ten bytes for each.
+MAX_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)
 
-# An uncompressed picture of MAX_PIXELS with three channels of 16 bits has half of this.
-_MAX_FILE_BYTES = 1 << 30
+#: Most times that one side may be as long as the other: no camera gives such a strip, and scaling
+#: its short side up to what a model takes would make thousands of megapixels of a few bytes.
+MAX_SIDE_RATIO = 200
+
+# An uncompressed picture of MAX_PIXELS with three channels of 16 bits, and its header.
+_MAX_FILE_BYTES = MAX_PIXELS * 6 + (1 << 20)
 
 # Formats that photographs come in. Pillow knows more, but some of them run other programs
 # (EPS starts Ghostscript) or have no signature to know them by (TGA).
@@ -38,6 +45,9 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "J
 _FORMATS_OF_SOME_PILLOWS = ("AVIF", "HEIF")
 
 _ORIENTATION_TAG = 0x0112
+
+# `warnings.catch_warnings` changes the whole process and must be left in the order of entering.
+_SILENCING = threading.Lock()
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
@@ -61,13 +71,14 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     Raises
     ------
     ImageError
-        There is no such file, it can't be read, is not a picture, is damaged or cut short, or
-        has more than `MAX_PIXELS` pixels.
+        There is no such file, it can't be read, is not a picture, is damaged or cut short, has
+        more than `MAX_PIXELS` pixels or is a strip beyond `MAX_SIDE_RATIO`, or holds
+        floating-point values, of which nothing says which is white.
     """
     path = Path(path)
     with _translated(path):
         _check_regular(path)
-        with Image.open(path, formats=_readable_formats()) as image:
+        with _opened(path) as image:
             _check_size(path, image.size)
             image.load()
             # Some formats learn their size only while decoding.
@@ -121,7 +132,7 @@ def _translated(path: Path) -> Iterator[None]:
         raise ImageError(f"there is no picture {path}") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{path} is not a picture in a format that can be read") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has more than {MAX_PIXELS} pixels and is not decoded") from error
     except OSError as error:
         raise ImageError(f"can't read the picture {path}: {error.strerror or error}") from error
@@ -129,6 +140,13 @@ def _translated(path: Path) -> Iterator[None]:
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         raise ImageError(f"can't decode the picture {path} ({what})") from error
+
+
+def _opened(path: Path) -> Image.Image:
+    # Pillow warns from half its limit on, and each time; the limit that counts is ours.
+    with _SILENCING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path, formats=_readable_formats())
 
 
 def _check_regular(path: Path) -> None:
@@ -151,6 +169,11 @@ def _check_size(path: Path, size_wh: tuple[int, int]) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{path} says that it has {width} x {height} pixels; at most {MAX_PIXELS} are decoded"
+        )
+    if max(width, height) > MAX_SIDE_RATIO * min(width, height):
+        raise ImageError(
+            f"the picture {path} is a strip of {width} x {height} pixels: one side may be at most "
+            f"{MAX_SIDE_RATIO} times as long as the other, cut it into parts"
         )
 
 
@@ -188,6 +211,11 @@ def _as_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
         return _grey(_within(path, np.asarray(image), 0xFF))
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _grey(_within(path, np.asarray(image), 0xFFFF) >> 8)
+    if image.mode == "F":
+        raise ImageError(
+            f"the picture {path} holds floating-point values, and nothing says which is white: "
+            "save it with 8 or 16 unsigned bits"
+        )
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 

@@ -39,6 +39,11 @@ class CpuPreprocessor:
         -------
         ndarray
             (N, 3, h, w) or (N, h, w, 3) of the specification's dtype, C-contiguous.
+
+        Raises
+        ------
+        ImageError
+            A frame is too narrow a strip; see `edge_fg.preprocess.geometry.geometry`.
         """
         tensor = np.empty((len(frames), *self.spec.tensor_shape), self._table.dtype)
         for slot, frame in zip(tensor, frames, strict=True):

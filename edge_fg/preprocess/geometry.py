@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from edge_fg.errors import ImageError
 from edge_fg.preprocess.spec import PreprocessSpec
+
+MAX_RESIZED_PIXELS: Final = 1 << 27
+"""Most pixels after either pass of resampling: twice the largest size that a spec can name."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,25 @@ def geometry(spec: PreprocessSpec, height: int, width: int) -> Geometry:
     The shortest side follows torchvision's ``Resize`` (the longer side is truncated to a whole
     number) and the centre crop its ``CenterCrop`` (halves are rounded to even). Letterboxing
     rounds the scaled sides and puts the odd pixel of the border last.
+
+    Raises
+    ------
+    ImageError
+        The frame is so narrow a strip, or so large, that resampling would take more than
+        `MAX_RESIZED_PIXELS`.
     """
+    plan = _plan(spec, height, width)
+    # The first pass, across, still has all of the frame's rows.
+    if max(height, plan.resized[0]) * plan.resized[1] > MAX_RESIZED_PIXELS:
+        raise ImageError(
+            f"a frame or region of {width} x {height} pixels would be resized to "
+            f"{plan.resized[1]} x {plan.resized[0]}, over {MAX_RESIZED_PIXELS} pixels on the way: "
+            "choose a part that is less of a strip"
+        )
+    return plan
+
+
+def _plan(spec: PreprocessSpec, height: int, width: int) -> Geometry:
     if spec.resize.mode == "letterbox":
         return _letterbox(spec, height, width)
     if isinstance(spec.resize.size, int):

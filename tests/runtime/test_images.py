@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from edge_fg.errors import ImageError
-from edge_fg.images import IMAGE_SUFFIXES, MAX_PIXELS, as_frame, check_frame, read_image
+from edge_fg.images import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    MAX_SIDE_RATIO,
+    as_frame,
+    check_frame,
+    read_image,
+)
 
 ORIENTATION = 0x0112
 
@@ -139,11 +146,12 @@ def test_a_32_bit_tiff_is_taken_only_with_8_bit_values(tmp_path: Path) -> None:
         read_image(tmp_path / "b.tif")
 
 
-def test_a_float_tiff_comes_out_as_convert_gives_it(tmp_path: Path) -> None:
-    values = np.linspace(-20, 300, 12, dtype=np.float32).reshape(3, 4)
-    image = Image.fromarray(values)
-    image.save(tmp_path / "a.tif")
-    np.testing.assert_array_equal(rgb_of(tmp_path / "a.tif"), np.asarray(image.convert("RGB")))
+@pytest.mark.parametrize("white", [1, 255, 300])
+def test_a_float_tiff_is_refused_with_advice(tmp_path: Path, white: int) -> None:
+    values = np.linspace(0, white, 12, dtype=np.float32).reshape(3, 4)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"a\.tif holds floating-point .* 8 or 16 unsigned bits"):
+        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
@@ -221,13 +229,38 @@ def test_unreadable(tmp_path: Path) -> None:
         read_image(path)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("side", [9460, 20000, 1_000_000])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [13378, 20000, 1_000_000])
 def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path, side: int) -> None:
     path = huge_png(tmp_path / "bomb.png", side, side)
     assert side * side > MAX_PIXELS
     with pytest.raises(ImageError, match=rf"bomb\.png .*{MAX_PIXELS}"):
         read_image(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_photograph_is_decoded_without_pillows_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colours: Image.Image
+) -> None:
+    colours.save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
+    with pytest.raises(Image.DecompressionBombWarning):
+        Image.open(tmp_path / "a.png")
+    before = list(warnings.filters)
+    np.testing.assert_array_equal(rgb_of(tmp_path / "a.png"), np.asarray(colours))
+    assert warnings.filters == before
+    assert MAX_PIXELS >= 108_000_000
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_strip_is_refused_before_it_is_decoded(tmp_path: Path, turned: bool) -> None:
+    for length, width in ((60000, 1), (100_000_000, 1), (MAX_SIDE_RATIO * 3 + 1, 3)):
+        path = huge_png(tmp_path / "strip.png", *((width, length) if turned else (length, width)))
+        with pytest.raises(ImageError, match=r"strip\.png is a strip of .*200 times"):
+            read_image(path)
+    size = (3, MAX_SIDE_RATIO * 3) if turned else (MAX_SIDE_RATIO * 3, 3)
+    Image.new("RGB", size).save(tmp_path / "long.png")
+    assert read_image(tmp_path / "long.png").shape == (size[1], size[0], 3)
 
 
 def test_the_limit_holds_when_pillows_own_is_switched_off(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_fg import PreprocessSpec
-from edge_fg.errors import PreprocessError
+from edge_fg.errors import ImageError, PreprocessError
 from edge_fg.preprocess import CpuPreprocessor, Resize, load_preprocess, parse_preprocess, presets
-from edge_fg.preprocess.geometry import geometry
+from edge_fg.preprocess.geometry import MAX_RESIZED_PIXELS, geometry
 from edge_fg.preprocess.resample import resample
 from edge_fg.preprocess.spec import with_input
 
@@ -139,6 +139,32 @@ def test_a_frame_that_is_a_view_gives_the_same_as_its_copy():
     view = frame[5:60, 10:70]
     preprocess = CpuPreprocessor(presets()["torchvision"])
     np.testing.assert_array_equal(preprocess([view]), preprocess([view.copy()]))
+
+
+@pytest.mark.parametrize(
+    ("preset", "height", "width"),
+    [
+        ("torchvision", 1, 60_000),
+        ("torchvision", 60_000, 1),
+        ("clip", 1, 60_000),
+        ("keras-tf", 400_000_000, 2),
+    ],
+)
+def test_a_strip_is_refused_before_it_takes_memory(preset: str, height: int, width: int):
+    # A broadcast frame holds one byte, whatever its shape.
+    strip = np.broadcast_to(np.uint8(7), (height, width, 3))
+    with pytest.raises(ImageError, match=rf"{width} x {height} pixels .* less of a strip"):
+        CpuPreprocessor(presets()[preset])([strip])
+
+
+@given(st.sampled_from(sorted(presets())), st.integers(1, 20_000), st.integers(1, 20_000))
+def test_no_pass_of_resampling_goes_beyond_the_limit(preset, height, width):
+    try:
+        plan = geometry(presets()[preset], height, width)
+    except ImageError:
+        assert max(height, width) > 200 * min(height, width)
+    else:
+        assert max(height, plan.resized[0]) * plan.resized[1] <= MAX_RESIZED_PIXELS
 
 
 def test_presets_match_torchvisions_published_numbers():
