@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,12 +59,12 @@ class Backend(Protocol):
         ImageError
             A frame or region can't be used.
         BackendError
-            The model could not be executed.
+            The model could not be executed, or the backend is closed.
         """
         ...
 
     def close(self) -> None:
-        """Release what the backend holds; it can't be used afterwards."""
+        """Release what the backend holds; it can't be used afterwards. May be called again."""
         ...
 
 
@@ -73,11 +74,16 @@ def cut(frame: NDArray[np.uint8], region: Region | None) -> NDArray[np.uint8]:
     Raises
     ------
     ImageError
-        The region is empty or reaches outside the frame.
+        The region is not four whole numbers, is empty or reaches outside the frame.
     """
     if region is None:
         return frame
-    x, y, width, height = region
+    try:
+        x, y, width, height = (operator.index(number) for number in region)
+    except (TypeError, ValueError) as error:
+        raise ImageError(
+            f"region {region!r} must be (x, y, width, height) in whole pixels"
+        ) from error
     if x < 0 or y < 0 or width < 1 or height < 1:
         raise ImageError(f"region {region} must be (x, y, width, height) with x, y >= 0, sides > 0")
     if x + width > frame.shape[1] or y + height > frame.shape[0]:

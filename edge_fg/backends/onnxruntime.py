@@ -50,7 +50,9 @@ class OnnxRuntimeBackend:
         self._outputs = [output.name for output in manifest.outputs]
         batch = manifest.input.shape[0]
         self._fixed_batch = batch if isinstance(batch, int) else None
-        self._session = _open_session(bundle.graph(precision), str(bundle.path), threads)
+        self._session: onnxruntime.InferenceSession | None = _open_session(
+            bundle.graph(precision), str(bundle.path), threads
+        )
 
     def infer(
         self,
@@ -58,17 +60,22 @@ class OnnxRuntimeBackend:
         regions: Sequence[Region | None] | None = None,
     ) -> Outputs:
         """Return the model's outputs; see `edge_fg.backends.base.Backend.infer`."""
+        session = self._session
+        if session is None:
+            raise BackendError("the classifier is closed: load the bundle again")
         if regions is None:
             regions = [None] * len(frames)
         started = time.perf_counter()
         parts = [cut(frame, region) for frame, region in zip(frames, regions, strict=True)]
         tensor = self._preprocess(parts)
         prepared = time.perf_counter()
-        tensors = self._run(tensor)
+        tensors = self._run(session, tensor)
         ended = time.perf_counter()
         return Outputs(tensors, 1e3 * (prepared - started), 1e3 * (ended - prepared))
 
-    def _run(self, tensor: NDArray[np.generic]) -> dict[str, NDArray[np.float32]]:
+    def _run(
+        self, session: onnxruntime.InferenceSession, tensor: NDArray[np.generic]
+    ) -> dict[str, NDArray[np.float32]]:
         size = self._fixed_batch or len(tensor)
         chunks: list[list[NDArray[np.generic]]] = []
         for begin in range(0, len(tensor), max(size, 1)):
@@ -76,18 +83,18 @@ class OnnxRuntimeBackend:
             missing = size - len(chunk)
             if missing:
                 chunk = np.concatenate([chunk, np.repeat(chunk[-1:], missing, axis=0)])
-            results = self._execute(chunk)
+            results = self._execute(session, chunk)
             chunks.append([result[: size - missing] for result in results])
         return {
             name: np.concatenate([chunk[i] for chunk in chunks]).astype(np.float32, copy=False)
             for i, name in enumerate(self._outputs)
         }
 
-    def _execute(self, tensor: NDArray[np.generic]) -> list[NDArray[np.generic]]:
+    def _execute(
+        self, session: onnxruntime.InferenceSession, tensor: NDArray[np.generic]
+    ) -> list[NDArray[np.generic]]:
         try:
-            results: list[NDArray[np.generic]] = self._session.run(
-                self._outputs, {self._input: tensor}
-            )
+            results: list[NDArray[np.generic]] = session.run(self._outputs, {self._input: tensor})
         except Exception as error:  # ONNX Runtime's own classes share no other base
             raise BackendError(f"ONNX Runtime failed on the {self.precision} model: {error}") from (
                 error
@@ -95,8 +102,8 @@ class OnnxRuntimeBackend:
         return results
 
     def close(self) -> None:
-        """Release the session."""
-        del self._session
+        """Release the session; inference that is under way still ends."""
+        self._session = None
 
 
 def available() -> tuple[bool, str]:

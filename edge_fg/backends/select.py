@@ -13,6 +13,9 @@ from edge_fg.errors import BackendError, BackendUnavailableError, UsageError
 BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 """Names of the backends, the fastest first: the order of preference."""
 
+MAX_THREADS = 1024
+"""Most threads for one inference: beyond any machine that this is for."""
+
 
 @dataclass(frozen=True)
 class Availability:
@@ -113,5 +116,15 @@ def _choose_precision(bundle: Bundle, asked: str | None) -> tuple[Precision, str
 
 
 def open_backend(bundle: Bundle, choice: Choice, *, threads: int = 0) -> Backend:
-    """Open what `choose` chose."""
+    """Open what `choose` chose.
+
+    Raises
+    ------
+    UsageError
+        `threads` is not 0 (as many as there are cores) to `MAX_THREADS`.
+    BackendError
+        The backend can't execute the variant.
+    """
+    if not 0 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads must be 0 (one for each core) to {MAX_THREADS}, not {threads}")
     return onnxruntime.OnnxRuntimeBackend(bundle, choice.precision, threads=threads)

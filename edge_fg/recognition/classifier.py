@@ -70,35 +70,42 @@ class Classifier:
 
     def batch(
         self,
-        frames: Sequence[NDArray[np.uint8]],
+        frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
         regions: Sequence[Region | None] | None = None,
     ) -> list[Prediction]:
         """Return what the model says of each frame; see `__call__`.
 
-        Several regions of one frame: give the frame as often.
+        An array of N x H x W x 3 is N frames. Several regions of one frame: give the frame as
+        often.
 
         Raises
         ------
         ImageError
             A frame or region can't be used, or there are not as many regions as frames.
         BackendError
-            The model could not be executed.
+            The model could not be executed, or the classifier is closed.
         """
-        if not frames:
-            return []
         started = time.perf_counter()
         checked = [as_frame(frame) for frame in frames]
-        if regions is not None and len(regions) != len(frames):
-            raise ImageError(f"{len(frames)} frames came with {len(regions)} regions")
+        if regions is not None and len(regions) != len(checked):
+            raise ImageError(f"{len(checked)} frames came with {len(regions)} regions")
+        if not checked:
+            return []
         outputs = self._backend.infer(checked, regions)
-        probabilities = self._probabilities(outputs)
+        probabilities = self._probabilities(outputs, len(checked))
         latency = Latency(
             outputs.preprocess_ms, outputs.inference_ms, 1e3 * (time.perf_counter() - started)
         )
         return [Prediction(row, self.labels, latency) for row in probabilities]
 
-    def _probabilities(self, outputs: Outputs) -> NDArray[np.float32]:
+    def _probabilities(self, outputs: Outputs, frames: int) -> NDArray[np.float32]:
         scores = outputs.tensors[self._scores.name]
+        # The manifest only states the shape; what the graph gives is known here first.
+        if scores.shape != (frames, len(self.labels)):
+            raise BackendError(
+                f"the {self.choice.precision} model gave scores of shape {scores.shape} for "
+                f"{frames} frames and {len(self.labels)} labels: rebuild the bundle"
+            )
         if not np.isfinite(scores).all():
             raise BackendError(
                 f"the {self.choice.precision} model gave NaN or infinity: "
@@ -107,7 +114,7 @@ class Classifier:
         return softmax(scores) if self._scores.kind == "logits" else scores
 
     def close(self) -> None:
-        """Release the model; the classifier can't be used afterwards."""
+        """Release the model; the classifier can't be used afterwards. May be called again."""
         self._backend.close()
 
     def __enter__(self) -> Classifier:
@@ -149,6 +156,8 @@ def load(
         The bundle can't be used.
     BackendError
         No backend can run it here.
+    UsageError
+        There is no backend or precision of that name, or `threads` makes no sense.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     choice = choose(opened, backend, precision)

@@ -28,9 +28,9 @@ class Latency:
     total_ms: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says of one frame.
+    """What the model says of one frame; equal only to itself.
 
     Parameters
     ----------

@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 import edge_fg
 from edge_fg.backends.select import choose, survey
+from edge_fg.bundle.manifest import LabelsEntry, OutputSpec
+from edge_fg.bundle.writer import write_bundle
 from edge_fg.errors import (
     BackendError,
     BackendUnavailableError,
     ImageError,
     UsageError,
 )
+from edge_fg.labels import Label, Labels
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -139,3 +143,70 @@ def test_ties_are_answered_by_index(tiny_bundle: Path):
     labels = edge_fg.Bundle(tiny_bundle).labels()
     prediction = Prediction(np.full(4, 0.25, np.float32), labels, Latency(0, 0, 0))
     assert [answer.index for answer in prediction.top(4)] == [0, 1, 2, 3]
+
+
+def test_an_array_of_frames_is_a_batch(tiny_bundle: Path, frame: np.ndarray):
+    classifier = edge_fg.load(tiny_bundle)
+    stacked = np.stack([frame, frame[::-1]])
+    for one, other in zip(classifier.batch(stacked), classifier.batch(list(stacked)), strict=True):
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    assert classifier.batch(stacked[:0]) == []
+    with pytest.raises(ImageError, match="1 frames came with 2 regions"):
+        classifier.batch(stacked[:1], [None, None])
+
+
+@pytest.mark.parametrize(
+    "region", [(1, 2, 3), (1.0, 2.0, 3.0, 4.0), (1, 2, 3, "4"), 5, "abcd", np.ones(4)]
+)
+def test_what_is_no_region_is_refused(tiny_bundle: Path, frame: np.ndarray, region):
+    with pytest.raises(ImageError, match="whole pixels"):
+        edge_fg.load(tiny_bundle)(frame, region=region)
+
+
+def test_a_detectors_whole_numbers_are_a_region(tiny_bundle: Path, frame: np.ndarray):
+    classifier = edge_fg.load(tiny_bundle)
+    expected = classifier(frame, region=(10, 5, 30, 20)).probabilities
+    for kind in (np.int32, np.uint8):
+        region = np.array([10, 5, 30, 20], kind)
+        for given in (region, list(region)):
+            np.testing.assert_array_equal(classifier(frame, given).probabilities, expected)
+
+
+def test_closing_twice_is_harmless_and_use_afterwards_says_so(tiny_bundle: Path, frame: np.ndarray):
+    with edge_fg.load(tiny_bundle) as classifier:
+        classifier.close()
+    classifier.close()
+    with pytest.raises(BackendError, match="is closed"):
+        classifier(frame)
+
+
+def test_predictions_are_told_apart_and_hashed(tiny_bundle: Path, frame: np.ndarray):
+    first, second = edge_fg.load(tiny_bundle).batch([frame, frame])
+    assert first == first
+    assert first != second
+    assert len({first, second}) == 2
+
+
+@pytest.mark.parametrize("threads", [-1, 10**10])
+def test_a_number_of_threads_that_makes_no_sense(tiny_bundle: Path, threads: int):
+    with pytest.raises(UsageError, match="threads must be 0"):
+        edge_fg.load(tiny_bundle, threads=threads)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_graph_with_other_classes_than_labels(tiny_bundle: Path, frame: np.ndarray, count: int):
+    bundle = edge_fg.Bundle(tiny_bundle)
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    files["labels.csv"] = Labels([Label(i, f"bird {i}") for i in range(count)]).to_csv().encode()
+    write_bundle(
+        tiny_bundle,
+        files,
+        lambda entries: msgspec.structs.replace(
+            bundle.manifest,
+            files=entries,
+            labels=LabelsEntry("labels.csv", count),
+            outputs=(OutputSpec("logits", "logits", ("N", count)),),
+        ),
+    )
+    with pytest.raises(BackendError, match=rf"shape \(1, 4\) for 1 frames and {count} labels"):
+        edge_fg.load(tiny_bundle)(frame)
