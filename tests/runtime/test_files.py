@@ -13,9 +13,14 @@ from edge_fg.files import opened_atomically, write_atomically
 def test_a_failed_block_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     write_atomically(path, "old")
-    with pytest.raises(RuntimeError), opened_atomically(path) as file:
-        file.write(b"new")
-        raise RuntimeError
+
+    def fail() -> None:
+        with opened_atomically(path) as file:
+            file.write(b"new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
