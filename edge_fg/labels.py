@@ -14,6 +14,10 @@ from edge_fg.errors import LabelsError
 
 _MAX_BYTES = 32 << 20
 _MAX_CLASSES = 1_000_000
+_MAX_INDEX_DIGITS = 18
+# C0, DEL, C1 and the Unicode line and paragraph separators, but not the tab: labels are printed,
+# and these could command a terminal or break a line.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _COLUMNS = ("common_name", "class", "order", "family", "genus", "species", "uuid")
 # "Athene cunicularia (Burrowing Owl)": genus, specific epithet, perhaps a subspecies, then a name.
 _BINOMIAL = re.compile(
@@ -61,7 +65,8 @@ class Labels(Sequence[Label]):
     Raises
     ------
     LabelsError
-        There are none, an index is missing or given twice, or a label is empty.
+        There are none, an index is missing or given twice, a label is empty, or it or its
+        taxonomy holds control characters.
     """
 
     def __init__(self, labels: Sequence[Label]) -> None:
@@ -75,6 +80,11 @@ class Labels(Sequence[Label]):
                 )
             if not label.label.strip():
                 raise LabelsError(f"the label of class {position} is empty")
+            if _CONTROL.search("".join(_texts(label))):
+                raise LabelsError(
+                    f"the label of class {position}, {label.label!r}, or its taxonomy holds a "
+                    "control character or a line break: remove it"
+                )
         self._labels = tuple(labels)
 
     def __len__(self) -> int:
@@ -111,9 +121,9 @@ def read_labels(path: Path, *, classes: int | None = None) -> Labels:
     """Read labels from a file.
 
     Three forms are known: CSV with a header that holds at least ``label`` (and, where given,
-    ``index`` and taxonomy columns); SpeciesNet's seven parts
-    ``uuid;class;order;family;genus;species;common`` a line; any other text, one label a line,
-    where ``Genus species (Common name)`` is understood.
+    ``index`` and taxonomy columns; blanks, quotes and capitals in it don't matter);
+    SpeciesNet's seven parts ``uuid;class;order;family;genus;species;common`` a line; any other
+    text, one label a line, where ``Genus species (Common name)`` is understood.
 
     Parameters
     ----------
@@ -130,8 +140,9 @@ def read_labels(path: Path, *, classes: int | None = None) -> Labels:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise LabelsError(f"can't read labels from {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LabelsError(f"can't read labels from {path}: {reason}") from error
     labels = parse_labels(data, where=str(path))
     if classes is not None and len(labels) != classes:
         raise LabelsError(
@@ -154,23 +165,34 @@ def parse_labels(data: bytes, *, where: str = "labels") -> Labels:
         lines.pop()
     if len(lines) > _MAX_CLASSES:
         raise LabelsError(f"{where} has more than {_MAX_CLASSES} lines: not a label file")
-    header = [cell.strip() for cell in lines[0].split(",")] if lines else []
+    header = _csv_header(text)
     if "label" in header:
-        return Labels(_parse_csv(text, where))
+        return Labels(_parse_csv(text, header, where))
     if lines and all(line.count(";") == 6 for line in lines):
         return Labels([_from_speciesnet(i, line) for i, line in enumerate(lines)])
     return Labels([_from_line(i, line) for i, line in enumerate(lines)])
 
 
-def _parse_csv(text: str, where: str) -> list[Label]:
+def _csv_header(text: str) -> list[str]:
+    try:
+        first = next(csv.reader(io.StringIO(text), strict=True, skipinitialspace=True), [])
+    except csv.Error:
+        return []
+    return [cell.strip().lower() for cell in first]
+
+
+def _parse_csv(text: str, header: list[str], where: str) -> list[Label]:
     labels: list[Label] = []
     try:
-        for row in csv.DictReader(io.StringIO(text), strict=True, skipinitialspace=True):
+        reader = csv.DictReader(io.StringIO(text), strict=True, skipinitialspace=True)
+        reader.fieldnames = header
+        next(reader)
+        for row in reader:
             if None in row or None in row.values():
                 raise LabelsError(f"{where}: row {len(labels) + 1} has not as many cells as header")
-            index = row.get("index", str(len(labels)))
-            if not index.strip().isdecimal():
-                raise LabelsError(f"{where}: `{index}` is not a class index")
+            index = row.get("index", str(len(labels))).strip()
+            if not index.isdecimal() or len(index) > _MAX_INDEX_DIGITS:
+                raise LabelsError(f"{where}: `{index[:40]}` is not a class index")
             taxonomy = {_attribute(column): (row.get(column) or "").strip() for column in _COLUMNS}
             labels.append(Label(int(index), row["label"].strip(), **taxonomy))
     except csv.Error as error:
@@ -196,6 +218,10 @@ def _from_line(index: int, line: str) -> Label:
         genus=match["genus"],
         species=match["species"],
     )
+
+
+def _texts(label: Label) -> list[str]:
+    return [label.label, *(getattr(label, _attribute(column)) for column in _COLUMNS)]
 
 
 def _attribute(column: str) -> str:

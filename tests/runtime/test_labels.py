@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,29 @@ def test_csv_in_any_order_with_quotes():
 
 
 @pytest.mark.parametrize(
+    "header",
+    [
+        "index,label",
+        " index , label ",
+        "Index,Label",
+        '"index","label"',
+        '\ufeff"Index", "LABEL"',
+        '"", "index","label"',
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_header_however_it_is_written(header: str, newline: str):
+    row_name = '"1",' if header.count(",") == 2 else ""
+    text = newline.join([header, f'{row_name}1,"Tit, Great"', f"{row_name} 0 , Owl ", ""])
+    assert parse_labels(text.encode()).names == ["Owl", "Tit, Great"]
+
+
+def test_what_only_begins_like_csv_stays_one_label_a_line():
+    assert parse_labels(b'"Owl\nTit, Great\n').names == ['"Owl', "Tit, Great"]
+    assert parse_labels(b"n01440764\ttench\nn01443537\tgoldfish\n")[0].label == "n01440764\ttench"
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "no labels"),
@@ -47,6 +71,12 @@ def test_csv_in_any_order_with_quotes():
         ("label,index\nowl,x\n", "class index"),
         ("label,index\nowl\n", "cells"),
         ("owl\n\ntit\n", "empty"),
+        ("index,label\n" + "7" * 5000 + ",owl\n", "class index"),
+        ('index,label\n0,"owl\ntit"\n', "control character"),
+        ("owl\x1b[2J\n", "control character"),
+        ("index,label,genus\n0,owl,\x9b2J\n", "control character"),
+        ("aa;aves;s;s;athene;noc\x07tua;owl\n", "control character"),
+        ("index,label\n0,owl\u2028tit\n", "control character"),
     ],
 )
 def test_wrong_labels_say_what_is_wrong(text, said):
@@ -65,6 +95,9 @@ def test_a_wrong_number_names_both(tmp_path: Path):
 def test_missing_and_binary_files(tmp_path: Path):
     with pytest.raises(LabelsError, match="can't read"):
         read_labels(tmp_path / "none.txt")
+    for path in ("a" * 5000, "null\0character"):
+        with pytest.raises(LabelsError, match="can't read"):
+            read_labels(Path(path))
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00owl")
     with pytest.raises(LabelsError, match="UTF-8"):
         read_labels(tmp_path / "binary")
@@ -86,6 +119,8 @@ def test_what_is_written_is_what_is_read(pairs):
 @given(st.binary(max_size=300))
 def test_any_bytes_are_labels_or_an_error_of_ours(data):
     try:
-        assert len(parse_labels(data)) > 0
+        labels = parse_labels(data)
+        assert len(labels) > 0
+        assert not any(unicodedata.category(c) == "Cc" for c in "".join(labels.names) if c != "\t")
     except LabelsError as error:
         assert "\n" not in str(error)
