@@ -84,7 +84,7 @@ def describe(best: Judged | None, pictures: int, assurance: Assurance, *, stoppe
     layers = "every layer in INT8"
     if best.kept:
         plural = "" if len(best.kept) == 1 else "s"
-        share = f"{tried.int8_macs:.1%} of MACs in INT8"
+        share = f"{100 * tried.int8_macs:.1f} % of MACs in INT8"
         layers = f"{len(best.kept)} layer{plural} left in float ({share})"
     if tried.holds:
         margin = (

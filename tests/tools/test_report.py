@@ -710,7 +710,7 @@ def test_sensitivity_bars_are_as_long_as_the_cost() -> None:
     assert [bar.get("class") for bar in bars] == ["changed", "same"]  # none for a cost of 0
     assert float(bars[1].get("width", "nan")) == pytest.approx(float(bars[0].get("width")) / 4)
     labels = [text.text for text in svg.findall("text")]
-    assert labels[:2] == ["\u25c6 stem", "0.004, 4.0\u00a0% of the work"]
+    assert labels[:2] == ["\u25c6 stem", "0.00400, 4.0\u00a0% of the work"]
     assert labels[2] == "left + right"
     assert charts.sensitivity_bars([]).startswith("<svg")
 
