@@ -32,6 +32,10 @@ Each message is one line: what was wrong, where, and what to do about it.
 
 from __future__ import annotations
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 
 class EdgeFGError(Exception):
     """Base of every error that edge_fg raises on purpose."""
@@ -39,8 +43,13 @@ class EdgeFGError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message folded to one line, so that a log keeps it together."""
-        return " ".join(super().__str__().split())
+        """Return the message folded to one line, so that a log keeps it together.
+
+        Control characters of what is quoted are escaped, lest they command a terminal.
+        """
+        return _CONTROL.sub(
+            lambda found: ascii(found[0])[1:-1], " ".join(super().__str__().split())
+        )
 
 
 class UsageError(EdgeFGError, ValueError):

@@ -24,7 +24,8 @@ FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Name = Annotated[str, Meta(min_length=1, max_length=512)]
+# Names are printed: control characters could command a terminal.
+Name = Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 Axis = Annotated[int, Meta(ge=1, le=1 << 24)] | Annotated[str, Meta(pattern=r"^N\Z")]
 
 
@@ -95,7 +96,7 @@ class CalibrationEntry(_Struct, frozen=True):
     file: FileName
     digest: Sha256
     images: Count
-    method: str
+    method: Name
 
 
 class Manifest(_Struct, frozen=True):

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from edge_fg.bundle.manifest import (
     MANIFEST_NAME,
@@ -30,7 +30,13 @@ from edge_fg.labels import Labels, parse_labels
 if TYPE_CHECKING:
     import zipfile
 
-_MAX_MEMBERS = 256
+_MAX_MEMBERS: Final = 256
+# Labels, calibration and reports; `edge_fg.labels` takes half of it.
+_MAX_SIDE_FILE_BYTES: Final = 64 << 20
+# Weights barely shrink and text shrinks ten- to fiftyfold; zeros shrink a thousandfold.
+_MAX_PACKED_RATIO: Final = 200
+_PACKED_ALLOWANCE: Final = 1 << 20
+_STORED_OR_DEFLATED: Final = (0, 8)
 
 
 class _Store(Protocol):
@@ -38,6 +44,10 @@ class _Store(Protocol):
 
     def names(self) -> list[str]:
         """Return the names of all files."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Return how many bytes a file has, without unpacking it."""
         ...
 
     def read(self, name: str, limit: int) -> bytes:
@@ -64,6 +74,13 @@ class Bundle:
         self._store = _open_store(self.path)
         data = self._store.read(MANIFEST_NAME, MAX_MANIFEST_BYTES + 1)
         self.manifest: Manifest = parse_manifest(data, where=str(self.path))
+        graphs = {variant.file for variant in self.manifest.variants.values()}
+        for name, entry in self.manifest.files.items():
+            if name not in graphs and entry.bytes > _MAX_SIDE_FILE_BYTES:
+                raise UnsafeBundleError(
+                    f"{self.path}: `{name}` is no model and has {entry.bytes} bytes, more than "
+                    f"{_MAX_SIDE_FILE_BYTES >> 20} MB: refused"
+                )
 
     def read(self, name: str) -> bytes:
         """Return the content of a file that the manifest lists, after checking size and hash.
@@ -78,8 +95,10 @@ class Bundle:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleIntegrityError(f"{self.path} lists no file `{name}`")
-        data = self._store.read(name, entry.bytes + 1)
-        if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+        # The size first: what the manifest says must not decide how much memory is taken.
+        whole = self._store.size(name) == entry.bytes
+        data = self._store.read(name, entry.bytes + 1) if whole else b""
+        if not whole or hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleIntegrityError(
                 f"{self.path}: `{name}` is not the file that was written (hash or size differ): "
                 "copy the bundle again or rebuild it"
@@ -138,16 +157,27 @@ class Bundle:
 
 
 def _open_store(path: Path) -> _Store:
-    if path.is_dir():
-        return _Folder(path)
-    if not path.exists():
-        raise BundleError(f"there is no bundle at {path}")
-    if path.is_file():
-        import zipfile
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return _Folder(path)
+        if stat.S_ISREG(mode):
+            import zipfile
 
-        if zipfile.is_zipfile(path):
-            return _Zip(path)
+            with path.open("rb") as file:
+                zipped = zipfile.is_zipfile(file)
+            if zipped:
+                return _Zip(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(f"there is no bundle at {path}") from error
+    # ValueError: a null character in the path.
+    except (OSError, ValueError) as error:
+        raise BundleError(f"can't read a bundle at {path}: {_reason(error)}") from error
     raise BundleFormatError(f"{path} is not a bundle: neither a folder nor a zip file")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 class _Folder:
@@ -155,13 +185,30 @@ class _Folder:
         self._path = path
 
     def names(self) -> list[str]:
-        return sorted(entry.name for entry in self._path.iterdir())
+        try:
+            return sorted(entry.name for entry in self._path.iterdir())
+        except OSError as error:
+            raise BundleError(f"can't list {self._path}: {_reason(error)}") from error
+
+    def size(self, name: str) -> int:
+        with self._opened(name) as file:
+            return os.fstat(file.fileno()).st_size
 
     def read(self, name: str, limit: int) -> bytes:
+        with self._opened(name) as file:
+            return file.read(limit)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[BinaryIO]:
         path = self._path / name
         try:
             # O_NOFOLLOW: a link could show a file from outside. O_NONBLOCK: a FIFO would hang us.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise UnsafeBundleError(f"{path} is not a plain file")
+            with os.fdopen(descriptor, "rb") as file:
+                yield file
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise UnsafeBundleError(f"{path} is a link: a bundle holds plain files") from error
@@ -169,54 +216,79 @@ class _Folder:
                 raise BundleFormatError(
                     f"{self._path} is not a bundle: it has no {MANIFEST_NAME}"
                 ) from error
-            raise BundleIntegrityError(f"can't read {path}: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UnsafeBundleError(f"{path} is not a plain file")
-            return file.read(limit)
+            raise BundleIntegrityError(f"can't read {path}: {_reason(error)}") from error
 
 
 class _Zip:
     def __init__(self, path: Path) -> None:
         self._path = path
+        packed = path.stat().st_size
         with self._opened() as archive:
             members = archive.infolist()
-            if len(members) > _MAX_MEMBERS:
-                raise UnsafeBundleError(f"{path} has more than {_MAX_MEMBERS} files: refused")
-            for member in members:
-                self._check(member)
-            if len({member.filename for member in members}) != len(members):
-                raise UnsafeBundleError(f"{path} holds two files of one name: refused")
-            self._names = [member.filename for member in members]
+        if len(members) > _MAX_MEMBERS:
+            raise UnsafeBundleError(f"{path} has more than {_MAX_MEMBERS} files: refused")
+        for member in members:
+            self._check(member, packed)
+        self._members = {member.filename: member for member in members}
+        if len(self._members) != len(members):
+            raise UnsafeBundleError(f"{path} holds two files of one name: refused")
 
-    def _check(self, member: zipfile.ZipInfo) -> None:
+    def _check(self, member: zipfile.ZipInfo, packed: int) -> None:
         if not is_file_name(member.filename):
             raise UnsafeBundleError(f"{self._path}: refused the file name {member.filename!r}")
+        where = f"{self._path}: `{member.filename}`"
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
-            raise UnsafeBundleError(f"{self._path}: `{member.filename}` is not a plain file")
+            raise UnsafeBundleError(f"{where} is not a plain file")
         if member.flag_bits & 1:
-            raise UnsafeBundleError(f"{self._path}: `{member.filename}` is encrypted")
+            raise UnsafeBundleError(f"{where} is encrypted")
+        if member.compress_type not in _STORED_OR_DEFLATED:
+            raise UnsafeBundleError(
+                f"{where} is packed with method {member.compress_type}: pack it with deflate"
+            )
+        if member.compress_size > packed:
+            raise BundleIntegrityError(f"{where} is cut short: copy the bundle again")
+        # What a file says of its size bounds what zipfile unpacks of it, so a bound on that
+        # bounds the memory; the manifest, from the same hand, would not.
+        if member.file_size > _MAX_PACKED_RATIO * member.compress_size + _PACKED_ALLOWANCE:
+            raise UnsafeBundleError(
+                f"{where} would unpack from {member.compress_size} to {member.file_size} bytes: "
+                "refused"
+            )
 
     def names(self) -> list[str]:
-        return sorted(self._names)
+        return sorted(self._members)
+
+    def size(self, name: str) -> int:
+        return self._member(name).file_size
 
     def read(self, name: str, limit: int) -> bytes:
-        if name not in self._names:
+        member = self._member(name)
+        with self._opened() as archive, archive.open(member) as file:
+            return file.read(limit)
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        member = self._members.get(name)
+        if member is None:
             if name == MANIFEST_NAME:
                 raise BundleFormatError(f"{self._path} is not a bundle: it has no {MANIFEST_NAME}")
             raise BundleIntegrityError(f"{self._path} holds no `{name}`")
-        # Reading at most `limit` bytes is what makes a zip bomb harmless.
-        with self._opened() as archive, archive.open(name) as file:
-            return file.read(limit)
+        return member
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
+        import struct
         import zipfile
         import zlib
 
+        # What zipfile raises of damaged archives, beside its own: ValueError (names that are not
+        # UTF-8, seeks before the start), RuntimeError (encryption, features it lacks),
+        # OverflowError (offsets beyond 64 bits).
+        damage = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError)
         try:
             with zipfile.ZipFile(self._path) as archive:
                 yield archive
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-            raise BundleIntegrityError(f"{self._path} is damaged: {error}") from error
+        except (*damage, ValueError, RuntimeError, OverflowError) as error:
+            raise BundleIntegrityError(
+                f"{self._path} is damaged, copy it again: {_reason(error)}"
+            ) from error
