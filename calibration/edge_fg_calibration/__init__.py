@@ -27,6 +27,7 @@ from edge_fg_calibration.sampling import FirstAnswer, Sample, sample
 from edge_fg_calibration.statistics import Statistics, StatisticsKey
 
 if TYPE_CHECKING:
+    from edge_fg_calibration.assurance import Assurance
     from edge_fg_calibration.collect import collect_histograms, collect_statistics
     from edge_fg_calibration.fp16 import float_tensors, overflowing, to_fp16
     from edge_fg_calibration.int8 import Int8Result, quantize_int8
@@ -41,9 +42,12 @@ if TYPE_CHECKING:
     from edge_fg_calibration.prepare import prepared_copy
     from edge_fg_calibration.qdq import insert_qdq
     from edge_fg_calibration.run import predict
+    from edge_fg_calibration.search import SearchResult, search_budget
+    from edge_fg_calibration.sensitivity import Sensitivity, Trial, make_trial, measure_sensitivity
     from edge_fg_calibration.validate import validate_qdq
 
 _NEEDS_ONNX = {
+    "Assurance": "assurance",
     "collect_histograms": "collect",
     "collect_statistics": "collect",
     "float_tensors": "fp16",
@@ -60,10 +64,17 @@ _NEEDS_ONNX = {
     "prepared_copy": "prepare",
     "insert_qdq": "qdq",
     "predict": "run",
+    "SearchResult": "search",
+    "search_budget": "search",
+    "Sensitivity": "sensitivity",
+    "Trial": "sensitivity",
+    "make_trial": "sensitivity",
+    "measure_sensitivity": "sensitivity",
     "validate_qdq": "validate",
 }
 
 __all__ = [
+    "Assurance",
     "Budget",
     "Fidelity",
     "FirstAnswer",
@@ -75,6 +86,8 @@ __all__ = [
     "LabelledImage",
     "OutputKind",
     "Placement",
+    "SearchResult",
+    "Sensitivity",
     "Sample",
     "SkipPlace",
     "Statistics",
@@ -82,6 +95,7 @@ __all__ = [
     "StatisticsKey",
     "TARGETS",
     "Target",
+    "Trial",
     "WeightPlace",
     "batches",
     "collect_histograms",
@@ -91,6 +105,8 @@ __all__ = [
     "float_tensors",
     "image_records",
     "insert_qdq",
+    "make_trial",
+    "measure_sensitivity",
     "overflowing",
     "place",
     "predict",
@@ -98,6 +114,7 @@ __all__ = [
     "quantize_int8",
     "read_image_set",
     "resolve_labels",
+    "search_budget",
     "sample",
     "split",
     "to_fp16",

@@ -338,7 +338,7 @@ def measure_sensitivity(
     return Sensitivity(tuple(layers), _interaction(np.stack(errors)))
 
 
-def _interaction(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+def _interaction(errors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return half the mean covariance of errors, groups x pictures x classes, shrunk.
 
     An order by divergence won would go for the covariances that came out large by chance on few
@@ -346,7 +346,7 @@ def _interaction(errors: NDArray[np.float64]) -> NDArray[np.float64]:
     explains (the positive-part estimator of W. James and C. Stein, 1961).
     """
     pictures = errors.shape[1]
-    by_picture = np.einsum("inc,jnc->ijn", errors, errors, optimize=True) / 2
+    by_picture = np.einsum("inc,jnc->ijn", errors, errors).astype(np.float64) / 2
     mean = by_picture.mean(axis=2)
     noise = by_picture.var(axis=2) / max(pictures - 1, 1)
     signal = np.maximum(mean**2, np.finfo(np.float64).tiny)
@@ -357,13 +357,13 @@ def _interaction(errors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _weighted_error(
     reference: NDArray[np.float32], output: NDArray[np.float32], kind: OutputKind
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
     """Return log-odds errors such that the product of two of them is a covariance under p."""
     expected, found = log_probabilities(reference, kind), log_probabilities(output, kind)
     p = np.exp(expected)
     error = found - expected
     error -= (p * error).sum(axis=1, keepdims=True)
-    return np.asarray(error * np.sqrt(p), dtype=np.float64)
+    return np.asarray(error * np.sqrt(p), dtype=np.float32)
 
 
 def log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> NDArray[np.float64]:
