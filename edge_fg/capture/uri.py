@@ -134,7 +134,7 @@ def _parse_text(text: str) -> SourceDescription:
     if not text:
         raise SourceError(f"the source is empty: give {_KNOWN}")
     if text.isascii() and text.isdigit():
-        return _camera_number(int(text))
+        return _camera_number(_number(text))
     if _DEVICE.fullmatch(text):
         return SourceDescription("camera", text, text)
     match = _SCHEME.match(text)
@@ -151,7 +151,7 @@ def _parse_text(text: str) -> SourceDescription:
     if scheme == "csi":
         if not (rest.isascii() and rest.isdigit()):
             raise SourceError(f"{redact(text)} names no camera: write csi://0 for the first one")
-        return SourceDescription("csi", f"csi://{int(rest)}", int(rest))
+        return SourceDescription("csi", f"csi://{_number(rest)}", _number(rest))
     raise SourceError(f"{scheme}:// in {redact(text)} is not known: give {_KNOWN}")
 
 
@@ -163,10 +163,17 @@ def _parse_stream(scheme: str, rest: str, text: str) -> SourceDescription:
 
 def _parse_v4l2(rest: str, text: str) -> SourceDescription:
     if rest.isascii() and rest.isdigit():
-        return _camera_number(int(rest))
+        return _camera_number(_number(rest))
     if _DEVICE.fullmatch(rest):
         return SourceDescription("camera", rest, rest)
     raise SourceError(f"{redact(text)} names no camera: write v4l2:///dev/video0")
+
+
+def _number(digits: str) -> int:
+    # Python refuses to convert thousands of digits, and no camera has so many.
+    if len(digits) > 9:
+        raise SourceError(f"there is no camera {digits[:9]}...: cameras are numbered from 0")
+    return int(digits)
 
 
 def _camera_number(number: int) -> SourceDescription:

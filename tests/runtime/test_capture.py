@@ -633,3 +633,9 @@ def test_without_opencv_the_extra_is_named(mp4: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingDependencyError, match=r"edge-fg\[opencv\]"):
         open_source(mp4)
+
+
+@pytest.mark.parametrize("scheme", ["", "v4l2://", "csi://"])
+def test_a_camera_number_of_thousands_of_digits(scheme: str) -> None:
+    with pytest.raises(SourceError, match=r"no camera 777777777\.\.\."):
+        open_source(scheme + "7" * 5000)
