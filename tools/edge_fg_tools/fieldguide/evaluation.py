@@ -194,7 +194,7 @@ class), and {held_out_images} held-out images of another set seed.
 
     python -m edge_fg_tools.fieldguide.train --output DIR --seed {seed} --epochs {epochs}
 
-PyTorch {pytorch} with two threads on the CPU: {seconds_rendering} s rendering and
+PyTorch {pytorch}, two threads on a CPU busy with other work: {seconds_rendering} s rendering and
 {seconds_training} s training. AdamW, one-cycle learning rate, label smoothing 0.05, flips, shifts
 and tints. Beside the classes a second head, dropped at export, learnt each class's genus and marks.
 

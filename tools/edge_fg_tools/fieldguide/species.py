@@ -305,7 +305,7 @@ SPECIES: tuple[Species, ...] = (
         "Saffron-billed Thrummer",
         "crocirostris",
         _TONITRULA,
-        Marks(spots=2, bill=(240, 172, 40)),
+        Marks(spots=2, eye_ring=(240, 172, 40), bill=(240, 172, 40)),
     ),
     Species(
         "Hushed Thrummer",
@@ -344,12 +344,12 @@ SPECIES: tuple[Species, ...] = (
         "Rubyeye Croomb",
         "rubinocula",
         _GEMEBUNDA,
-        Marks(collar=_BLACK, eye_ring=(214, 56, 44)),
+        Marks(eye_ring=(214, 56, 44)),
     ),
     Species(
         "Hemmed Croomb",
         "limbicauda",
         _GEMEBUNDA,
-        Marks(collar=_BLACK, tail_edge=_WHITE, tail_tip=_WHITE),
+        Marks(collar=_BLACK, tail=(62, 54, 56), tail_edge=_WHITE, tail_tip=_WHITE),
     ),
 )

@@ -91,7 +91,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m edge_fg_tools.fieldguide.train")
     parser.add_argument("--output", required=True, help="folder for the model and its papers")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--images-per-class", type=int, default=_TRAINING_IMAGES)
     return parser.parse_args(arguments)
 
