@@ -190,7 +190,7 @@ def _refusal(outputs: dict[str, NDArray[Any]], fitting: dict[str, NDArray[Any]])
             f"the outputs are maps ({listed}), as for segmentation; a classifier gives N x classes"
         )
     if len(fitting) > 1:
-        return f"several outputs could be the classes ({listed}): name the one to use (--model-output)"
+        return f"several outputs could be the classes ({listed}): choose one with --model-output"
     return f"no output scores two or more classes ({listed}); a classifier gives N x classes"
 
 
