@@ -223,7 +223,8 @@ class Evaluator:
                 session = session or open_session(data, threads=self.threads)
                 feed = {trial.input_name: batch}
                 (output,) = run_session(session, [trial.output_name], feed)
-                known[number] = np.asarray(output, np.float32).reshape(len(batch), -1)
+                # A copy: the array that ONNX Runtime returns keeps its session's memory alive.
+                known[number] = np.array(output, np.float32).reshape(len(batch), -1)
                 self.pictures_run += len(batch)
             yield slices[number], known[number]
 
