@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -24,9 +25,15 @@ from edge_fg_calibration.ranges import LEVELS
 MINIMUM_SCALE = 2.0**-60
 """Floor of a scale: a dead channel has none of its own, and TensorRT refuses zero."""
 
+StoredWeight: TypeAlias = tuple[NDArray[np.int8], NDArray[np.float32]]
+"""INT8 values of a weight, and the scale of each output channel."""
+
 
 def insert_qdq(
-    model: onnx.ModelProto, placement: Placement, amax: Mapping[str, float]
+    model: onnx.ModelProto,
+    placement: Placement,
+    amax: Mapping[str, float],
+    weights: Mapping[str, StoredWeight] | None = None,
 ) -> onnx.ModelProto:
     """Return a copy of the model with Q/DQ pairs where `placement` says.
 
@@ -42,6 +49,9 @@ def insert_qdq(
         What to quantise.
     amax
         The range of each of `placement.activations`, above 0.
+    weights
+        For stored weights by name, INT8 values and scales that were chosen otherwise than by
+        `quantise_weight`.
 
     Raises
     ------
@@ -56,7 +66,7 @@ def insert_qdq(
             f"pass it through prepared_copy first"
         )
     result = copied(model)
-    writer = _Writer(result, Graph(result))
+    writer = _Writer(result, Graph(result), weights or {})
     for tensor in placement.activations:
         writer.add_activation(tensor, _scale(tensor, amax))
     for place in placement.weights:
@@ -111,6 +121,7 @@ class _Writer:
 
     model: onnx.ModelProto
     graph: Graph
+    chosen: Mapping[str, StoredWeight]
     edges: dict[tuple[str, int], str] = field(default_factory=dict)
     quantised: dict[str, str] = field(default_factory=dict)
     _after: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
@@ -139,10 +150,7 @@ class _Writer:
     def add_weight(self, name: str, axis: int) -> str:
         """Store a weight as INT8, once for all its readers, and return its float twin's name."""
         if (name, axis) not in self._weights:
-            try:
-                steps, scale = quantise_weight(self.graph.array(name), axis)
-            except CalibrationError as error:
-                raise CalibrationError(f"{name}: {error}") from error
+            steps, scale = self._quantised(name, axis)
             stored = self._store(f"{name}_quantized", steps)
             scale_name = self._store(f"{name}_scale", scale)
             zero = self._store(f"{name}_zero_point", np.zeros(scale.shape, np.int8))
@@ -152,6 +160,14 @@ class _Writer:
             )
             self._weights[name, axis] = back
         return self._weights[name, axis]
+
+    def _quantised(self, name: str, axis: int) -> StoredWeight:
+        if name in self.chosen:
+            return self.chosen[name]
+        try:
+            return quantise_weight(self.graph.array(name), axis)
+        except CalibrationError as error:
+            raise CalibrationError(f"{name}: {error}") from error
 
     def rewrite(self) -> None:
         """Put the nodes in order, with their new edges, and drop weights that nobody reads."""
