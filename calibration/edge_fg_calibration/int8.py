@@ -1,8 +1,9 @@
-"""INT8 after training: one pass for the statistics, then the range method that serves best."""
+"""INT8 after training: statistics, the ranges that serve best, and the repairs that pay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +12,40 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import UnsupportedNodeError
 from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration.bench import Bench, Repair
+from edge_fg_calibration.choose import (
+    ALL_METHODS,
+    ALTERNATIVES,
+    BLOCKS,
+    Choice,
+    choose_by_block,
+    choose_for_all,
+    propose,
+)
 from edge_fg_calibration.collect import collect_histograms
-from edge_fg_calibration.fidelity import OutputKind, compare
+from edge_fg_calibration.fidelity import OutputKind
 from edge_fg_calibration.graph import WEIGHTED_OPS, Graph, node_key
+from edge_fg_calibration.heldback import (
+    count_pictures,
+    counted_pictures,
+    some_pictures,
+    trial_pictures,
+    trial_stride,
+)
 from edge_fg_calibration.histogram import Histogram
 from edge_fg_calibration.placement import Placement, Target, place
 from edge_fg_calibration.prepare import prepared_copy
-from edge_fg_calibration.qdq import insert_qdq
-from edge_fg_calibration.ranges import METHODS, clipped_share
-from edge_fg_calibration.run import predict
+from edge_fg_calibration.ranges import clipped_share
+from edge_fg_calibration.recipe import Recipe
+from edge_fg_calibration.repairs import Observations, Repairing, observe_channels
+from edge_fg_calibration.sensitivity import make_trial
 from edge_fg_calibration.validate import validate_qdq
 
-TRIAL_PICTURES = 64
-"""Most calibration pictures on which the range methods are compared."""
+FEW_PICTURES = 48
+"""Calibration pictures that candidates of a repair are fitted to."""
+
+_REPAIR_EVALUATIONS = 12
+_LOGGER = logging.getLogger("edge_fg")
 
 
 @dataclass(frozen=True)
@@ -37,19 +59,27 @@ class Int8Result:
     placement
         What was quantised and what was not, with the reasons.
     ranges
-        For each quantised activation the range in use (``amax``), what each method proposed,
-        and the share (0..1) of calibration values that are clipped (``clipped_share``).
+        For each quantised activation the range in use (``amax``), what is subtracted from the
+        tensor so that the range lies around 0 (``shift``, mostly 0), what each method proposed
+        (for the tensor without the shift), and the share (0..1) of calibration values that are
+        clipped (``clipped_share``).
     histograms
-        What was seen of each quantised activation during calibration.
+        What was seen of each quantised activation, without its shift, during calibration.
     method
-        The range method in use.
+        The range method that serves best as a whole.
+    methods
+        The range method of each quantised activation.
     candidates
-        For each method that was tried, ``mean_kl`` (nats) and ``agreement`` (0..1) against
-        float32 on up to 64 calibration pictures.
+        For each method, used for all tensors, ``mean_kl`` (nats) and ``agreement`` (0..1) against
+        float32 on the trial pictures.
     trial_pictures
         How many pictures that was.
     int8_macs
         Share (0..1) of the network's multiply-accumulates that run in INT8.
+    repairs
+        What was tried to bring INT8 nearer to float32, kept or not.
+    recipe
+        Makes the graph, or variations of it with more nodes left in float.
     """
 
     model: onnx.ModelProto
@@ -57,9 +87,12 @@ class Int8Result:
     ranges: Mapping[str, Mapping[str, float]]
     histograms: Mapping[str, Histogram]
     method: str
+    methods: Mapping[str, str]
     candidates: Mapping[str, Mapping[str, float]]
     trial_pictures: int
     int8_macs: float
+    repairs: tuple[Repair, ...]
+    recipe: Recipe
 
 
 def quantize_int8(
@@ -72,15 +105,15 @@ def quantize_int8(
     target: Target = "portable",
     depthwise: bool | None = None,
     residual_adds: bool = False,
+    repair: bool = True,
     progress: ProgressCallback = no_progress,
     total: int = 0,
 ) -> Int8Result:
     """Quantise a float32 classifier after training.
 
-    The pictures are read once for the statistics; the ranges of min-max, percentile, MSE and
-    entropy all come from them. Each method then quantises the whole model, and the one whose
-    outputs diverge least (mean KL) from float32 on some of the calibration pictures is kept.
-    Held-out pictures play no part, so they can prove the result.
+    A part of the pictures (see `trial_stride`) is kept out of all statistics: on it range methods
+    and repairs are compared, by the mean divergence of the outputs from float32. What doesn't pay
+    there is left out. Held-out pictures play no part, so they can prove the result.
 
     Parameters
     ----------
@@ -96,8 +129,13 @@ def quantize_int8(
         See `place`.
     depthwise, residual_adds
         See `place`.
+    repair
+        Whether to try repairs and ranges that differ from block to block; see
+        `edge_fg_calibration.repairs`. With fewer than 64 pictures none are: there is nothing to
+        judge them on but what they were fitted to.
     progress
-        Told the pictures done, stages ``calibrate`` and ``compare ranges``.
+        Told the pictures done, stages ``calibrate``, ``trial pictures``, ``observe channels``,
+        and the evaluations, stage ``try repairs``.
     total
         Number of calibration pictures, for `progress`.
 
@@ -114,32 +152,44 @@ def quantize_int8(
     placement = place(model, target=target, depthwise=depthwise, residual_adds=residual_adds)
     if not placement.weights:
         raise UnsupportedNodeError(_nothing_to_quantise(placement))
-    histograms = collect_histograms(
+    work = _Work(model, placement, calibration_batches, input_name, progress, total)
+    trial = make_trial(
         model,
-        calibration_batches(),
-        placement.activations,
+        work.trial,
+        indices=[None] * sum(len(batch) for batch in work.trial),
         input_name=input_name,
+        output_name=output_name,
+        kind=kind,
         progress=progress,
-        total=total,
     )
-    proposals = {
-        method: {name: choose(one) for name, one in histograms.items()}
-        for method, choose in METHODS.items()
-    }
-    trial = list(_first_pictures(calibration_batches(), TRIAL_PICTURES))
-    best, method, candidates = _best(
-        model, placement, proposals, trial, input_name, output_name, kind, progress
-    )
+    evaluations = len(ALL_METHODS) * 2 + BLOCKS * ALTERNATIVES + _REPAIR_EVALUATIONS
+    bench = Bench(trial, progress, evaluations if repair else len(ALL_METHODS))
+    histograms = work.histograms(model)
+    proposals = propose(histograms)
+    choices = choose_for_all(Recipe(model, placement, {}), proposals, bench)
+    choice = next(iter(choices.values()))
+    repairs: tuple[Repair, ...] = ()
+    if repair and not work.holds_back:
+        _LOGGER.info("INT8 repairs are not tried: too few calibration pictures to judge them on")
+    elif repair:
+        choice, histograms, repairs = work.repaired(choices, histograms, bench)
+    best = choice.recipe.make()
     validate_qdq(best)
     return Int8Result(
         model=best,
         placement=placement,
-        ranges=_described(histograms, proposals, method),
+        ranges=_described(histograms, choice),
         histograms=histograms,
-        method=method,
-        candidates=candidates,
-        trial_pictures=sum(len(batch) for batch in trial),
+        method=choice.method,
+        methods=choice.methods,
+        candidates={
+            name: {"mean_kl": one.score.mean_kl, "agreement": one.score.agreement}
+            for name, one in choices.items()
+        },
+        trial_pictures=len(trial),
         int8_macs=int8_macs(model, placement),
+        repairs=repairs,
+        recipe=choice.recipe,
     )
 
 
@@ -151,52 +201,77 @@ def int8_macs(model: onnx.ModelProto, placement: Placement) -> float:
     return sum(costs[key] for key in placement.nodes) / total if total else 0.0
 
 
-def _best(
-    model: onnx.ModelProto,
-    placement: Placement,
-    proposals: Mapping[str, Mapping[str, float]],
-    trial: list[NDArray[Any]],
-    input_name: str,
-    output_name: str,
-    kind: OutputKind,
-    progress: ProgressCallback,
-) -> tuple[onnx.ModelProto, str, dict[str, dict[str, float]]]:
-    """Quantise with each method, and keep the one with the least mean divergence."""
-    reference = predict(model, trial, input_name, output_name)
-    unknown = [None] * len(reference)
-    candidates: dict[str, dict[str, float]] = {}
-    models: dict[str, onnx.ModelProto] = {}
-    for done, (method, amax) in enumerate(proposals.items(), start=1):
-        models[method] = insert_qdq(model, placement, amax)
-        output = predict(models[method], trial, input_name, output_name)
-        fidelity = compare(reference, output, kind=kind, indices=unknown)
-        candidates[method] = {"mean_kl": fidelity.mean_kl, "agreement": fidelity.agreement}
-        progress("compare ranges", done, len(proposals))
-    best = min(candidates, key=lambda name: candidates[name]["mean_kl"])
-    return models[best], best, candidates
+class _Work:
+    """The pictures of one quantisation, and what is read from them."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        placement: Placement,
+        batches: Callable[[], Iterable[NDArray[Any]]],
+        input_name: str,
+        progress: ProgressCallback,
+        total: int,
+    ) -> None:
+        self._model, self._placement = model, placement
+        self._batches, self._input, self._progress = batches, input_name, progress
+        pictures = total or count_pictures(batches)
+        self._stride = trial_stride(pictures)
+        self._total = pictures - pictures // self._stride if self._stride > 1 else pictures
+        self.trial = trial_pictures(batches, self._stride)
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether the trial pictures are kept out of the statistics."""
+        return self._stride > 1
+
+    def histograms(self, model: onnx.ModelProto) -> Mapping[str, Histogram]:
+        """Count the quantised activations of a model over all pictures but those of the trial."""
+        return collect_histograms(
+            model,
+            counted_pictures(self._batches, self._stride),
+            self._placement.activations,
+            input_name=self._input,
+            progress=self._progress,
+            total=self._total,
+        )
+
+    def repaired(
+        self, choices: Mapping[str, Choice], histograms: Mapping[str, Histogram], bench: Bench
+    ) -> tuple[Choice, Mapping[str, Histogram], tuple[Repair, ...]]:
+        """Try repairs on the best choice, then ranges block by block."""
+        best = next(iter(choices.values()))
+        pictures = counted_pictures(self._batches, self._stride)
+        observed = Observations(
+            few=some_pictures(pictures, FEW_PICTURES, self._total),
+            everything=self.histograms,
+            choose=ALL_METHODS[best.method],
+            ranges=observe_channels(
+                best.recipe,
+                counted_pictures(self._batches, self._stride),
+                self._input,
+                self._progress,
+                self._total,
+            ),
+        )
+        repairing = Repairing(best.recipe, bench, observed, histograms)
+        recipe = repairing.run()
+        proposals = propose(repairing.histograms)
+        again = choose_for_all(recipe, proposals, bench)
+        chosen = choose_by_block(again, proposals, bench)
+        repairing.note_ranges(chosen.score)
+        return chosen, repairing.histograms, tuple(repairing.repairs)
 
 
-def _first_pictures(batches: Iterable[NDArray[Any]], count: int) -> Iterator[NDArray[Any]]:
-    left = count
-    for batch in batches:
-        yield batch[:left]
-        left -= len(batch)
-        if left <= 0:
-            return
-
-
-def _described(
-    histograms: Mapping[str, Histogram],
-    proposals: Mapping[str, Mapping[str, float]],
-    method: str,
-) -> dict[str, dict[str, float]]:
+def _described(histograms: Mapping[str, Histogram], choice: Choice) -> dict[str, dict[str, float]]:
     found = {}
+    recipe = choice.recipe
     for name, histogram in histograms.items():
-        amax = proposals[method][name]
         found[name] = {
-            "amax": amax,
-            **{one: proposals[one][name] for one in proposals},
-            "clipped_share": clipped_share(histogram, amax),
+            "amax": recipe.amax[name],
+            "shift": recipe.shifts.get(name, 0.0),
+            **{method: propose_one(histogram) for method, propose_one in ALL_METHODS.items()},
+            "clipped_share": clipped_share(histogram, recipe.limits[name]),
         }
     return found
 

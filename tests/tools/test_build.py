@@ -246,12 +246,15 @@ def fragile_workshop(workshop):
     """The workshop with a model of which `c2` alone can't bear INT8.
 
     Its input has a channel a hundred times larger than all others, which it scales down again.
+    It comes from a Softplus, through which no equalisation can reach.
     """
     model = onnx.load(workshop.model)
     arrays = {one.name: onnx.numpy_helper.to_array(one).copy() for one in model.graph.initializer}
     arrays["w1"][0] *= 100
     arrays["b1"][0] *= 100
     arrays["w2"][:, 0] /= 100
+    (activation,) = [node for node in model.graph.node if node.output[0] == "r1"]
+    activation.op_type = "Softplus"
     for stored in model.graph.initializer:
         stored.CopyFrom(onnx.numpy_helper.from_array(arrays[stored.name], stored.name))
     onnx.save(model, workshop.model)
@@ -281,7 +284,7 @@ def test_a_budget_that_int8_misses_leaves_the_fragile_layer_in_float(
     assert edge_fg_command(*plain).code == 0
     report = json.loads((shop.folder / "plain.edgefg" / "report.json").read_text())
     assert report["search"] is None
-    assert report["variants"][0]["fidelity"]["mean_kl"] > 0.004
+    assert report["variants"][0]["fidelity"]["mean_kl"] > 0.003
 
     done = edge_fg_command(
         *shop.arguments("--precision", "int8,int8-fp16", "--budget", FRAGILE_BUDGET)

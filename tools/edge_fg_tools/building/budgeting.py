@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx
 
 from edge_fg.progress import ProgressCallback
-from edge_fg_calibration import Budget, ImageSet, Int8Result, insert_qdq, prepared_copy
+from edge_fg_calibration import Budget, ImageSet, Int8Result
 from edge_fg_calibration.assurance import Assurance
 from edge_fg_calibration.graph import Graph, node_key
 from edge_fg_calibration.search import SearchResult, search_budget
@@ -65,8 +65,8 @@ def keep_budget(
         The search was interrupted before it had found anything.
     """
     trial = _trial(prepared, calibration, feed, progress)
-    model, maker = _maker(int8, prepared)
-    graph = Graph(model)
+    maker = _maker(int8)
+    graph = Graph(int8.recipe.model)
     costs = {node_key(node): cost for node in graph.nodes if (cost := graph.macs(node))}
     found = search_budget(
         maker,
@@ -141,15 +141,13 @@ def _trial(
     )
 
 
-def _maker(int8: Int8Result, prepared: PreparedModel) -> tuple[onnx.ModelProto, Int8Maker]:
-    """Return the float graph, and what makes INT8 graphs of it."""
-    model = prepared_copy(prepared.model)
-    amax = {tensor: values["amax"] for tensor, values in int8.ranges.items()}
+def _maker(int8: Int8Result) -> Int8Maker:
+    """Return what makes INT8 graphs with some nodes left in float, all repairs kept."""
 
     def make(kept: frozenset[str]) -> onnx.ModelProto:
-        return insert_qdq(model, int8.placement.without(kept, REASON), amax)
+        return int8.recipe.make(kept, REASON)
 
-    return model, make
+    return make
 
 
 def _applied(int8: Int8Result, maker: Int8Maker, found: SearchResult) -> Int8Result:

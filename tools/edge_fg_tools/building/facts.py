@@ -176,10 +176,10 @@ def _ranges(int8: Int8Result) -> tuple[TensorRange, ...]:
                 tensor=tensor,
                 node=readers[0].node.name if readers else "",
                 op=readers[0].node.op_type if readers else "",
-                amax=values["amax"],
+                amax=values["amax"] + values["shift"],
                 maximum=histogram.amax,
                 clipped_share=values["clipped_share"],
-                method=int8.method,
+                method=int8.methods[tensor],
                 histogram=counts,
                 histogram_limit=limit,
             )
