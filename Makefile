@@ -10,10 +10,10 @@ demo: install
 	$(BIN)/edge-fg demo --output demo-out
 
 test: install lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/pytest -m "not slow"
 
 test-all: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 lint: $(DEPENDENCIES)
 	$(BIN)/ruff check .
