@@ -28,6 +28,7 @@ from edge_fg_calibration.statistics import Statistics, StatisticsKey
 
 if TYPE_CHECKING:
     from edge_fg_calibration.assurance import Assurance
+    from edge_fg_calibration.bench import Repair
     from edge_fg_calibration.collect import collect_histograms, collect_statistics
     from edge_fg_calibration.fp16 import float_tensors, overflowing, to_fp16
     from edge_fg_calibration.int8 import Int8Result, quantize_int8
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from edge_fg_calibration.validate import validate_qdq
 
 _NEEDS_ONNX = {
+    "Repair": "bench",
     "Assurance": "assurance",
     "collect_histograms": "collect",
     "collect_statistics": "collect",
@@ -89,6 +91,7 @@ __all__ = [
     "SearchResult",
     "Sensitivity",
     "Sample",
+    "Repair",
     "SkipPlace",
     "Statistics",
     "StatisticsCache",

@@ -32,6 +32,9 @@ from edge_fg_calibration.weights import calibrated_weights
 EXPONENTS = (Exponents(0.5, 1.0), Exponents(0.75, 1.0), Exponents(0.5, 0.5))
 """Candidates of equalisation."""
 
+HEADROOMS = (1.3, 2.0, 3.0)
+"""Headrooms below a Clip (see `channel_factors`), tried until the float graph answers as before."""
+
 FLOAT_AGREEMENT = 0.995
 """Least share of trial pictures on which the equalised *float* graph must answer as before."""
 
@@ -139,15 +142,12 @@ class Repairing:
             return
         tried: list[tuple[Score, Recipe, str]] = []
         for exponents in EXPONENTS:
-            name = f"equalisation, exponents {exponents.pointwise:g} and {exponents.depthwise:g}"
-            candidate = self._equalised(graph, groups, exponents)
-            in_float = self.bench.score(candidate.model)
-            if in_float.agreement < FLOAT_AGREEMENT:
-                self.note(name, in_float, False, "even in float it changes answers")
-                continue
-            limits = self.observed.quick_limits(candidate, self.bench.trial.input_name)
-            candidate = replace(candidate, limits=limits)
-            tried.append((self.bench.score(candidate.make()), candidate, name))
+            found = self._faithful(graph, groups, exponents)
+            if found is not None:
+                name, candidate = found
+                limits = self.observed.quick_limits(candidate, self.bench.trial.input_name)
+                candidate = replace(candidate, limits=limits)
+                tried.append((self.bench.score(candidate.make()), candidate, name))
         if not tried:
             return
         tried.sort(key=lambda one: one[0].mean_kl)
@@ -162,14 +162,34 @@ class Repairing:
         else:
             self._keep(name, candidate)
 
-    def _equalised(
+    def _faithful(
         self, graph: Graph, groups: Sequence[ChannelGroup], exponents: Exponents
+    ) -> tuple[str, Recipe] | None:
+        """Equalise with the least headroom with which the float graph answers as before."""
+        for headroom in HEADROOMS:
+            name = (
+                f"equalisation, exponents {exponents.pointwise:g} and {exponents.depthwise:g}, "
+                f"headroom {headroom:g}"
+            )
+            candidate = self._equalised(graph, groups, exponents, headroom)
+            in_float = self.bench.score(candidate.model)
+            if in_float.agreement >= FLOAT_AGREEMENT:
+                return name, candidate
+            self.note(name, in_float, False, "even in float it changes answers")
+        return None
+
+    def _equalised(
+        self,
+        graph: Graph,
+        groups: Sequence[ChannelGroup],
+        exponents: Exponents,
+        headroom: float,
     ) -> Recipe:
         ranges, quantised = self.observed.ranges, set(self.recipe.placement.activations)
         factors: dict[ChannelGroup, NDArray[np.float64]] = {}
         windows = dict(self.recipe.windows)
         for group in groups:
-            factor = channel_factors(graph, group, ranges, quantised, exponents)
+            factor = channel_factors(graph, group, ranges, quantised, exponents, headroom=headroom)
             if factor is None:
                 continue
             factors[group] = factor
