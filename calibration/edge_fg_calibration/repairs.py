@@ -32,8 +32,11 @@ from edge_fg_calibration.weights import calibrated_weights
 EXPONENTS = (Exponents(0.5, 1.0), Exponents(0.75, 1.0), Exponents(0.5, 0.5))
 """Candidates of equalisation."""
 
-HEADROOMS = (1.3, 2.0, 3.0)
-"""Headrooms below a Clip (see `channel_factors`), tried until the float graph answers as before."""
+HEADROOMS = (1.3, 2.0, 3.0, float("inf"))
+"""Headrooms below a Clip (see `channel_factors`), tried until the float graph answers as before.
+
+With the last, channels behind a Clip stay as they are, and the float graph is exact.
+"""
 
 FLOAT_AGREEMENT = 0.995
 """Least share of trial pictures on which the equalised *float* graph must answer as before."""

@@ -129,6 +129,9 @@ def test_behind_a_clip_saturated_channels_stay_and_others_keep_below(make_model)
     factor = channel_factors(graph, group, ranges, ["r"], Exponents(1.0, 1.0), headroom=1.5)
     # Observed maxima are 6 (clipped from 20), 2, 1 and 0; 6 / 1.5 = 4 is the highest allowed.
     np.testing.assert_allclose(factor, [1, 2, 4, 1])
+    endless = float("inf")
+    none = channel_factors(graph, group, ranges, ["r"], Exponents(1.0, 1.0), headroom=endless)
+    np.testing.assert_allclose(none, 1)
 
 
 def test_a_gate_or_a_concatenation_blocks_a_group(make_model) -> None:
