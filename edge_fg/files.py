@@ -77,6 +77,27 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def cache_folder(name: str) -> Path:
+    """Return ``$XDG_CACHE_HOME/edge-fg/NAME``, or the same below ``~/.cache``.
+
+    A relative ``XDG_CACHE_HOME`` is ignored, as the XDG Base Directory Specification says.
+
+    Raises
+    ------
+    OutputError
+        This user has no home folder.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError as error:
+            raise OutputError(
+                f"this user has no home folder to keep {name} in: set XDG_CACHE_HOME"
+            ) from error
+    return base / "edge-fg" / name
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable, where the file system offers it."""
     with contextlib.suppress(OSError):

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -82,7 +81,7 @@ class StatisticsCache:
     Parameters
     ----------
     folder
-        Made when the first entry is written; see `default_cache_folder`.
+        Made when the first entry is written; see `edge_fg.files.cache_folder`.
     entries
         Most entries kept; the oldest go first.
     """
@@ -160,28 +159,6 @@ class StatisticsCache:
         paths = sorted(self._listed(".json", ".part"), key=lambda one: one.stat().st_mtime_ns)
         for path in paths[: -self._most]:
             path.unlink(missing_ok=True)
-
-
-def default_cache_folder() -> Path:
-    """Return ``$XDG_CACHE_HOME/edge-fg/calibration``, or the same below ``~/.cache``.
-
-    A relative ``XDG_CACHE_HOME`` is ignored, as the XDG Base Directory Specification says.
-
-    Raises
-    ------
-    OutputError
-        This user has no home folder.
-    """
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():
-        try:
-            base = Path.home() / ".cache"
-        except RuntimeError as error:
-            raise OutputError(
-                "this user has no home folder for calibration statistics: set XDG_CACHE_HOME, or "
-                "give --no-cache"
-            ) from error
-    return base / "edge-fg" / "calibration"
 
 
 def digest_of(*parts: object) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_fg.errors import OutputError, UsageError
-from edge_fg.files import write_atomically
+from edge_fg.files import cache_folder, write_atomically
 
 _log = logging.getLogger("edge_fg")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -99,38 +99,17 @@ def plan_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def default_folder() -> Path:
-    """Return ``$XDG_CACHE_HOME/edge-fg/plans``, or the same below ``~/.cache``.
-
-    A relative ``XDG_CACHE_HOME`` is ignored, as the XDG Base Directory Specification says.
-
-    Raises
-    ------
-    OutputError
-        This user has no home folder.
-    """
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():
-        try:
-            base = Path.home() / ".cache"
-        except RuntimeError as error:
-            raise OutputError(
-                "this user has no home folder for the plan cache: set XDG_CACHE_HOME"
-            ) from error
-    return base / "edge-fg" / "plans"
-
-
 class PlanCache:
     """A folder of plans, private to one user.
 
     Parameters
     ----------
     folder
-        Where the plans lie, made when the first is stored; default `default_folder`.
+        Where the plans lie, made when the first is stored; default: this user's cache.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder: Path = default_folder() if folder is None else folder
+        self.folder: Path = cache_folder("plans") if folder is None else folder
 
     def load(self, key: str) -> bytes | None:
         """Return the plan of `key`; None, with a warning in the log, if it can't be trusted.

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_fg.backends.plans import Plan, PlanCache, default_folder, plan_key
+from edge_fg.backends.plans import Plan, PlanCache, plan_key
 from edge_fg.errors import UsageError
+from edge_fg.files import cache_folder
 
 KEY = plan_key(graph_sha256="ab" * 32, library="tensorrt-rtx", version="1.7")
 
@@ -228,7 +229,7 @@ def test_everything_that_changes_a_plan_changes_its_key() -> None:
 
 def test_default_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "edge-fg" / "plans"
+    assert cache_folder("plans") == tmp_path / "edge-fg" / "plans"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert default_folder() == tmp_path / "home" / ".cache" / "edge-fg" / "plans"
+    assert cache_folder("plans") == tmp_path / "home" / ".cache" / "edge-fg" / "plans"

@@ -25,12 +25,12 @@ from edge_fg.bundle.manifest import (
     VariantEntry,
 )
 from edge_fg.bundle.writer import check_output, write_bundle
-from edge_fg.files import sha256_of
+from edge_fg.files import cache_folder, sha256_of
 from edge_fg.labels import Labels, read_labels
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration import ImageSet, digest
-from edge_fg_calibration.cache import StatisticsCache, default_cache_folder
+from edge_fg_calibration.cache import StatisticsCache
 from edge_fg_calibration.domain import domain_warnings
 from edge_fg_calibration.quantised import is_quantised
 from edge_fg_calibration.remarks import remarks
@@ -94,7 +94,7 @@ def _gather(
     progress: ProgressCallback,
 ) -> BuildFacts:
     """Make and prove the variants; nothing is written yet."""
-    cache = StatisticsCache(default_cache_folder()) if options.cache else None
+    cache = StatisticsCache(cache_folder("calibration")) if options.cache else None
     feed = PictureFeed(spec, prepared.batch or _BATCH, cache)
     chosen = choose_sides(options, prepared, pictures, feed, progress)
     variants = quantised_variants(prepared, options.precisions) or make_variants(
