@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_fg.bundle import Precision
 from edge_fg.progress import ProgressCallback
@@ -23,7 +22,7 @@ from edge_fg_tools.building.budgeting import keep_budget
 from edge_fg_tools.building.pictures import PictureFeed
 from edge_fg_tools.graph import PreparedModel
 
-_FP16_RANGE_BATCHES = 8
+_FP16_RANGE_PICTURES = 32
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,17 @@ def _too_wide_for_fp16(
 ) -> frozenset[str]:
     """Return the tensors that leave FP16's range on real pictures."""
     names = float_tensors(prepared.model)
-    batches = itertools.islice(feed.tensors(calibration), _FP16_RANGE_BATCHES)
+    some = replace(calibration, items=calibration.items[:_FP16_RANGE_PICTURES])
 
     def renamed(_stage: str, done: int, total: int) -> None:
         progress("FP16 ranges", done, total)
 
     histograms = collect_histograms(
-        prepared.model, batches, names, input_name=prepared.input_name, progress=renamed
+        prepared.model,
+        feed.tensors(some),
+        names,
+        input_name=prepared.input_name,
+        progress=renamed,
+        total=len(some),
     )
     return overflowing(histograms)
