@@ -12,6 +12,8 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.fidelity import image_records
 from edge_fg_calibration.sensitivity import Evaluator, Trial
 
+_NO_DIVERGENCE = 1e-6
+
 
 @dataclass(frozen=True)
 class Repair:
@@ -61,8 +63,14 @@ class Score:
         return float(self.kl.mean())
 
     def beats(self, other: Score) -> bool:
-        """Say whether the mean divergence is lower by more than one standard error."""
-        gain = other.kl - self.kl
+        """Say whether the mean divergence is lower, and by more than chance.
+
+        Chance is one standard error of the paired difference of logarithms: divergences have a
+        long tail, and of their plain differences a few pictures would be everything.
+        """
+        if self.mean_kl >= other.mean_kl:
+            return False
+        gain = np.log(other.kl + _NO_DIVERGENCE) - np.log(self.kl + _NO_DIVERGENCE)
         error = float(gain.std()) / max(np.sqrt(gain.size - 1), 1.0)
         return bool(float(gain.mean()) > error)
 

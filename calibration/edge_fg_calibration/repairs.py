@@ -3,7 +3,7 @@
 No repair helps every model: evening out channels wins most on some networks and loses on others.
 So each candidate quantises the whole network, and its outputs are compared with float32 on trial
 pictures that no statistic was taken from. It is kept if the mean divergence falls by more than
-chance explains (one standard error of the paired difference); else it is left out, and the result
+chance explains (one standard error of the paired difference of logarithms); else it is left out, and the result
 says so with the figures.
 """
 
