@@ -2,9 +2,9 @@
 
 No repair helps every model: evening out channels wins most on some networks and loses on others.
 So each candidate quantises the whole network, and its outputs are compared with float32 on trial
-pictures that no statistic was taken from. It is kept if the mean divergence falls by more than
-chance explains (one standard error of the paired difference of logarithms); else it is left out, and the result
-says so with the figures.
+pictures that no statistic was taken from. It is kept if the mean divergence falls, and by more
+than chance explains (one standard error of the paired difference of logarithms); else it is left
+out, and the result says so with the figures.
 """
 
 from __future__ import annotations
