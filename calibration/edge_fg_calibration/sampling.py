@@ -132,8 +132,8 @@ def sample(
     known = replace(image_set, items=tuple(look.item for look in left))
     if calibration_images < 1:
         raise UsageError(f"calibration images must be at least 1, not {calibration_images}")
-    side, held_out = _parted(known, calibration_images * _CANDIDATES, seed)
     contents = {look.item.path: look.content for look in left}
+    side, held_out = _parted(known, contents, calibration_images * _CANDIDATES, seed)
     chosen, hard, strata = _chosen(side, contents, calibration_images, seed, scout, hard_share)
     return Sample(
         calibration=replace(side, items=chosen),
@@ -146,25 +146,31 @@ def sample(
     )
 
 
-def _parted(pictures: ImageSet, wanted: int, seed: int) -> tuple[ImageSet, ImageSet]:
+def _parted(
+    pictures: ImageSet, contents: Mapping[Path, str], wanted: int, seed: int
+) -> tuple[ImageSet, ImageSet]:
     """Part by chance: class by class, or whole groups where there are any."""
     if all(item.group is None for item in pictures.items):
         return split(pictures, wanted, seed)
-    members: dict[str, int] = {}
+    members: dict[str, list[str]] = {}
     for item in pictures.items:
-        key = _group_of(item)
-        members[key] = members.get(key, 0) + 1
+        members.setdefault(_group_of(item), []).append(contents[item.path])
     if len(members) < 2:
         raise DatasetError(
             f"{pictures.name}: all pictures are from one moment; a longer video is needed, one "
             f"part to calibrate on and one to prove the result"
         )
+    target = min(wanted, len(pictures) // 2)
     taken: set[str] = set()
     count = 0
-    for key in sorted(members, key=lambda one: _drawn(one, seed)):
-        if not taken or count + members[key] <= min(wanted, len(pictures) // 2):
+    # Drawn by what a group shows: its name holds a path, which is no part of the choice.
+    for key in sorted(members, key=lambda one: _drawn(min(members[one]), seed)):
+        size = len(members[key])
+        if abs(target - count - size) < abs(target - count):
             taken.add(key)
-            count += members[key]
+            count += size
+    if not taken:
+        taken.add(min(members, key=lambda one: (len(members[one]), min(members[one]))))
     first = tuple(item for item in pictures.items if _group_of(item) in taken)
     second = tuple(item for item in pictures.items if _group_of(item) not in taken)
     return (
