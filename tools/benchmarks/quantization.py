@@ -1,0 +1,186 @@
+"""Our INT8 beside onnxruntime's and nvidia-modelopt's, on one model and one set of pictures.
+
+Each method calibrates in a process of its own, so its seconds and its peak memory are its own.
+All get the same prepared float32 model and the same calibration pictures; all graphs are judged
+by the same code on the same pictures, which none of them was calibrated on::
+
+    python tools/benchmarks/quantization.py --model M.onnx --labels L.txt \
+        --preprocess P.toml --pictures PICTURES --json figures.json
+
+needs edge-fg[build]. nvidia-modelopt is measured where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# This process imports no library: a child's peak memory starts from that of its parent.
+from quantization_names import METHODS
+
+_LIBRARIES = ("numpy", "Pillow", "onnx", "onnxruntime", "onnxslim", "nvidia-modelopt")
+_HERE = Path(__file__).resolve().parent
+_COLUMNS = (
+    "method",
+    "agreement, all",
+    "agreement, labelled",
+    "mean KL",
+    "top-1",
+    "INT8 MACs",
+    "calibration s",
+    "CPU s",
+    "peak MB",
+)
+_ABSENT = "not installed"
+Row = dict[str, Any]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run all methods, print the table; return the exit code."""
+    options = _parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="quantization-") as name:
+        folder = Path(name)
+        load = [os.getloadavg()[0]]
+        facts = _split(options, folder)
+        rows = [_calibrate(method, folder) for method in options.methods]
+        made = [row["method"] for row in rows if "failed" not in row]
+        judged = _step("judge", folder, *made) if made else {"methods": {}, "float32": {}}
+        load.append(os.getloadavg()[0])
+    for row in rows:
+        row.update(judged["methods"].get(row["method"], {}))
+    document = {
+        "model": options.model.name,
+        **facts,
+        "float32": judged["float32"],
+        "versions": _versions(),
+        "cores": os.cpu_count(),
+        "load": load,
+        "rows": rows,
+    }
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(_heading(document))
+    print(table(rows))
+    failures = [row for row in rows if row.get("failed", _ABSENT) != _ABSENT]
+    for row in failures:
+        print(f"\n{row['method']} failed: {row['failed']}")
+    return 0 if made and not failures else 1
+
+
+def table(rows: list[Row]) -> str:
+    """Return the figures as a Markdown table, one line a method."""
+    head = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
+    return "\n".join([*head, *(_line(row) for row in rows)])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--model", type=Path, required=True, metavar="ONNX")
+    parser.add_argument("--labels", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--preprocess", required=True, metavar="TOML", help="or a preset's name")
+    parser.add_argument(
+        "--pictures", type=Path, required=True, metavar="PATH", help="a directory or a CSV file"
+    )
+    parser.add_argument("--calibration-images", type=int, default=100, metavar="N")
+    parser.add_argument(
+        "--proof-images", type=int, metavar="N", help="judge on at most so many (all of them)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    return parser
+
+
+def _split(options: argparse.Namespace, folder: Path) -> Row:
+    """Prepare the model and choose the pictures, once for all methods."""
+    asked = {
+        "model": str(options.model),
+        "labels": str(options.labels),
+        "preprocess": options.preprocess,
+        "pictures": str(options.pictures),
+        "calibration_images": options.calibration_images,
+        "proof_images": options.proof_images,
+        "seed": options.seed,
+    }
+    (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+    return _step("split", folder)
+
+
+def _calibrate(method: str, folder: Path) -> Row:
+    maker = method.split()[0]
+    if maker == "modelopt" and importlib.util.find_spec(maker) is None:
+        return {"method": method, "failed": _ABSENT}
+    print(f"{method} ...", file=sys.stderr, flush=True)
+    try:
+        found = _step("calibrate", folder, method)
+    except _StepError as error:
+        found = {"failed": str(error)}
+    return {"method": method, **found}
+
+
+class _StepError(RuntimeError):
+    """A child process failed; its last line says why."""
+
+
+def _step(step: str, folder: Path, *arguments: str) -> Row:
+    """Run one step in a process of its own and return what it wrote."""
+    command = [sys.executable, str(_HERE / "quantization_steps.py"), step, str(folder), *arguments]
+    answer = folder / "answer.json"
+    answer.unlink(missing_ok=True)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode or not answer.exists():
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        if step != "calibrate":
+            sys.exit(done.stderr)
+        raise _StepError(lines[-1] if lines else f"ended with code {done.returncode}")
+    found: Row = json.loads(answer.read_text(encoding="utf-8"))
+    return found
+
+
+def _heading(document: Row) -> str:
+    reference = document["float32"]
+    accuracy = reference.get("top1")
+    float32 = "no labels" if accuracy is None else f"float32 top-1 {100 * accuracy:.1f} %"
+    low, high = min(document["load"]), max(document["load"])
+    return (
+        f"\n{document['model']}: {document['calibration']} pictures calibrated on, "
+        f"{reference.get('images', 0)} judged on ({reference.get('labelled', 0)} labelled; "
+        f"{float32}); load average {low:.1f} to {high:.1f} on {document['cores']} cores\n"
+    )
+
+
+def _line(row: Row) -> str:
+    cells = [row["method"]]
+    if "failed" in row:
+        what = row["failed"] if row["failed"] == _ABSENT else "failed"
+        return f"| {' | '.join([*cells, what, *[''] * (len(_COLUMNS) - 2)])} |"
+    cells += [_percent(row["agreement"]), _percent(row["agreement_labelled"])]
+    cells += [f"{row['mean_kl']:.4f}", _percent(row["top1"]), _percent(row["int8_macs"])]
+    cells += [f"{row['wall_seconds']:.1f}", f"{row['cpu_seconds']:.1f}", f"{row['peak_mb']:.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = _ABSENT
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""What the child processes of `quantization.py` do: split, calibrate by one method, judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge_fg.errors import EdgeFGError
+from edge_fg.labels import read_labels
+from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set, resolve_labels
+from edge_fg_calibration import sample as sampled
+from edge_fg_calibration.quantised import int8_share
+from edge_fg_calibration.run import open_session, run_session
+from edge_fg_tools.building.options import fit_preprocess
+from edge_fg_tools.building.pictures import PictureFeed, first_answers
+from edge_fg_tools.graph import PreparedModel, load_model, prepare
+
+_BATCH = 4
+_TO_MB = 1024 if sys.platform != "darwin" else 1024 * 1024
+Found = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a method is given.
+
+    Parameters
+    ----------
+    model
+        The prepared float32 model.
+    path
+        The same as a file.
+    feed
+        Reads and prepares pictures; it keeps no statistics from one method to the next.
+    calibration
+        Pictures to calibrate on.
+    output
+        Where the INT8 graph goes.
+    """
+
+    model: PreparedModel
+    path: Path
+    feed: PictureFeed
+    calibration: ImageSet
+    output: Path
+
+
+def split(folder: Path, asked: Found) -> Found:
+    """Write both sides of the pictures, chosen as a build chooses them, and the prepared model."""
+    prepared = _prepared(asked)
+    onnx.save(prepared.model, folder / "prepared.onnx")
+    labels = read_labels(Path(asked["labels"]), classes=prepared.classes)
+    pictures, _ = resolve_labels(read_image_set(Path(asked["pictures"])), labels.names)
+    feed = _feed(asked, prepared)
+    found = sampled(
+        pictures,
+        asked["calibration_images"],
+        seed=asked["seed"],
+        scout=lambda side: first_answers(prepared, feed, side, lambda *_: None),
+    )
+    held_out = _spread(found.held_out.items, asked["proof_images"])
+    sides = {
+        "calibration": [_stored(item) for item in found.calibration.items],
+        "held_out": [_stored(item) for item in held_out],
+    }
+    (folder / "sides.json").write_text(json.dumps(sides), encoding="utf-8")
+    return {
+        "calibration": len(found.calibration),
+        "hard": found.hard,
+        "held_out": len(found.held_out),
+        "seed": asked["seed"],
+        "kind": prepared.kind,
+    }
+
+
+def calibrate(folder: Path, asked: Found, method: str) -> Found:
+    """Quantise by one method; return its seconds and its peak memory."""
+    from quantization_methods import by_name
+
+    prepared = _prepared(asked)
+    run = by_name(method)
+    task = Task(
+        model=prepared,
+        path=folder / "prepared.onnx",
+        feed=_feed(asked, prepared),
+        calibration=_side(folder, "calibration"),
+        output=_graph(folder, method),
+    )
+    wall, cpu = time.monotonic(), time.process_time()
+    notes = run(task)
+    seconds = {
+        "wall_seconds": time.monotonic() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _TO_MB
+    return {**seconds, "peak_mb": peak, **notes}
+
+
+def judge(folder: Path, asked: Found, *methods: str) -> Found:
+    """Compare each method's graph with float32 on pictures that none was calibrated on.
+
+    All graphs are executed as written, rounding around float operators.
+    """
+    prepared = _prepared(asked)
+    graphs = {method: onnx.load(_graph(folder, method)) for method in methods}
+    outputs, items = _run_all(prepared, graphs, _side(folder, "held_out"), _feed(asked, prepared))
+    indices = [item.index for item in items]
+    reference = outputs.pop("")
+    rows = {}
+    for method, output in outputs.items():
+        found = compare(reference, output, kind=prepared.kind, indices=indices)
+        rows[method] = {**found.to_dict(), "int8_macs": int8_share(graphs[method])}
+    itself = compare(reference, reference, kind=prepared.kind, indices=indices)
+    return {
+        "methods": rows,
+        "float32": {"images": itself.images, "labelled": itself.labelled, "top1": itself.top1},
+    }
+
+
+def _run_all(
+    prepared: PreparedModel,
+    graphs: dict[str, onnx.ModelProto],
+    pictures: ImageSet,
+    feed: PictureFeed,
+) -> tuple[dict[str, NDArray[np.float32]], list[LabelledImage]]:
+    """Return the outputs of all graphs, and of float32 as the graph of no name."""
+    sessions = {name: open_session(one) for name, one in {"": prepared.model, **graphs}.items()}
+    rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in sessions}
+    items: list[LabelledImage] = []
+    for some, tensor in feed.labelled(pictures):
+        for name, session in sessions.items():
+            answer = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
+            rows[name].append(np.asarray(answer[0], np.float32).reshape(len(some), -1))
+        items.extend(some)
+    return {name: np.concatenate(parts) for name, parts in rows.items()}, items
+
+
+def _prepared(asked: Found) -> PreparedModel:
+    return prepare(load_model(Path(asked["model"])))
+
+
+def _feed(asked: Found, prepared: PreparedModel) -> PictureFeed:
+    return PictureFeed(fit_preprocess(asked["preprocess"], prepared), prepared.batch or _BATCH)
+
+
+def _graph(folder: Path, method: str) -> Path:
+    return folder / f"{method.replace(' ', '-').replace(',', '')}.onnx"
+
+
+def _stored(item: LabelledImage) -> Found:
+    return {"path": str(item.path.resolve()), "label": item.label, "index": item.index}
+
+
+def _side(folder: Path, name: str) -> ImageSet:
+    sides = json.loads((folder / "sides.json").read_text(encoding="utf-8"))
+    items = (LabelledImage(Path(one["path"]), one["label"], one["index"]) for one in sides[name])
+    return ImageSet(tuple(items), folder, name)
+
+
+def _spread(items: tuple[LabelledImage, ...], most: int | None) -> tuple[LabelledImage, ...]:
+    """Return at most so many pictures, evenly spread."""
+    if most is None or len(items) <= most:
+        return items
+    places = np.linspace(0, len(items) - 1, most).round().astype(int)
+    return tuple(items[place] for place in places)
+
+
+_STEPS: dict[str, Callable[..., Found]] = {"split": split, "calibrate": calibrate, "judge": judge}
+
+
+def main() -> int:
+    """Run one step and write what it found; return the exit code."""
+    logging.basicConfig(level=logging.ERROR)
+    step, name, *rest = sys.argv[1:]
+    folder = Path(name)
+    asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+    try:
+        found = _STEPS[step](folder, asked, *rest)
+    except EdgeFGError as error:
+        print(error, file=sys.stderr)
+        return 1
+    (folder / "answer.json").write_text(json.dumps(found), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
