@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edge_fg_calibration.channels import weight_of
 from edge_fg_calibration.graph import Graph
 from edge_fg_calibration.moments import Window
 from edge_fg_calibration.placement import Placement
@@ -45,7 +46,8 @@ def bias_corrections(
     found = {}
     for place in placement.weights:
         node = graph.producers[place.node]
-        if place.node not in windows:
+        # A product of more than matrices has no bias, nor has a node whose bias others read.
+        if place.node not in windows or weight_of(graph, node) is None:
             continue
         stored = graph.array(place.initializer)
         chosen = weights.get(place.initializer) or quantise_weight(stored, place.axis)

@@ -155,3 +155,31 @@ def test_no_trial_picture_is_counted(total: int) -> None:
         assert len(trial) + len(counted) == total
         assert 20 <= len(trial) <= 128
         assert len(trial) <= total / 2
+
+
+def test_products_of_more_than_matrices_get_no_bias(make_model, many) -> None:
+    random = np.random.default_rng(3)
+    model = make_model(
+        [
+            ("Conv", "input stem.w", "stem", {"pads": [1, 1, 1, 1]}),
+            ("Relu", "stem", "a"),
+            ("Reshape", "a tokens.shape", "channels"),
+            ("Transpose", "channels", "tokens", {"perm": [0, 2, 1]}),
+            ("MatMul", "tokens mix.w", "mixed"),
+            ("ReduceMean", "mixed", "pool", {"axes": [1], "keepdims": 0}),
+            ("Gemm", "pool fc.w", "logits", {"transB": 1}),
+        ],
+        {
+            "stem.w": random.normal(size=(16, 3, 3, 3)).astype(np.float32) / 3,
+            "tokens.shape": np.array([0, 16, 144], np.int64),
+            "mix.w": random.normal(size=(16, 24)).astype(np.float32),
+            "fc.w": random.normal(size=(20, 24)).astype(np.float32),
+        },
+        inputs={"input": ["N", 3, 12, 12]},
+        outputs={"logits": ["N", 20]},
+    )
+    found = quantize_int8(model, lambda: [many[:96]], **ASK)
+    validate_qdq(found.model)
+    assert "mixed" in found.placement.nodes
+    assert _by_name(found, "bias correction")
+    assert all(len(node.input) == 2 for node in found.model.graph.node if node.op_type == "MatMul")
