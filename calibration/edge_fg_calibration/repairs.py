@@ -9,6 +9,7 @@ out, and the result says so with the figures.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edge_fg.errors import ModelError
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.bench import Bench, Repair, Score
 from edge_fg_calibration.centre import find_centre_places
@@ -28,6 +30,8 @@ from edge_fg_calibration.histogram import Histogram
 from edge_fg_calibration.moments import ChannelRange, collect_channel_ranges, collect_windows
 from edge_fg_calibration.recipe import Recipe
 from edge_fg_calibration.weights import calibrated_weights
+
+_LOGGER = logging.getLogger("edge_fg")
 
 EXPONENTS = (Exponents(0.5, 1.0), Exponents(0.75, 1.0), Exponents(0.5, 0.5))
 """Candidates of equalisation."""
@@ -218,7 +222,12 @@ class Repairing:
             self._keep("centred ReLU outputs", replace(self.recipe, positive=positive))
 
     def _keep(self, name: str, candidate: Recipe) -> bool:
-        score = self.bench.score(candidate.make())
+        try:
+            score = self.bench.score(candidate.make())
+        except ModelError as error:
+            # A graph that nobody foresaw must cost the repair, not the build.
+            _LOGGER.warning("%s can't be applied to this model and is left out: %s", name, error)
+            return False
         kept = score.beats(self.best)
         why = "it lowers" if kept else "it does not lower"
         reason = f"{why} the mean divergence on {len(score.kl)} trial pictures by more than chance"
