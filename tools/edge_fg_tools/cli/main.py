@@ -19,6 +19,7 @@ from edge_fg_tools.cli import build, compile_, demo, doctor, evaluate, inspect_,
 
 _COMMANDS = (build, compile_, inspect_, run, evaluate, doctor, demo)
 _INTERRUPTED = 128 + signal.SIGINT
+_SOON_SECONDS = 0.01
 _EPILOG = """exit codes: 0 done, 1 a failure told in one line on standard error, 2 wrong usage,
 3 an accuracy budget was not met (no bundle is written)"""
 
@@ -73,11 +74,23 @@ def _terminated_as_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        # Python drops an interrupt that falls into a destructor or weak reference: ask once more.
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
+        else:
+            hook_before(unraisable)
+
+    before = {one: signal.signal(one, interrupt) for one in (signal.SIGTERM, signal.SIGALRM)}
+    hook_before, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook_before
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def make_parser() -> argparse.ArgumentParser:
