@@ -4,8 +4,9 @@ What comes out of a ReLU is never negative: symmetric INT8, which is all that Te
 leaves half of its levels unused. With a constant t subtracted, ``Clip(x, 0, u)`` becomes
 ``Clip(x - t, -t, u - t)``: t goes into the bias in front, and what the readers make of t into
 theirs. Behind a convolution without activation the constant may differ from channel to channel.
-It is exact wherever the readers add no padding, since padding would have to be t. The idea for
-transformers is in X. Wei et al., "Outlier Suppression+" (EMNLP 2023).
+It is exact wherever the readers add no padding. Padding would have to be -t: a Pad in front of
+the reader does that, at the price of one more pass over the tensor. The idea for transformers is in
+X. Wei et al., "Outlier Suppression+" (EMNLP 2023).
 """
 
 from __future__ import annotations
@@ -42,11 +43,15 @@ class CentrePlace:
     activation
         Key of the Relu or Clip between the two; the constant is then the same for all channels.
         None where there is none.
+    pads
+        Rows and columns of padding (as the attribute of ONNX's Conv) that a Pad must add in front
+        of all readers; empty where they add none.
     """
 
     tensor: str
     maker: str
     activation: str | None
+    pads: tuple[int, ...] = ()
 
 
 def find_centre_places(graph: Graph, quantised: Collection[str]) -> tuple[CentrePlace, ...]:
@@ -59,6 +64,42 @@ def find_centre_places(graph: Graph, quantised: Collection[str]) -> tuple[Centre
             if place is not None:
                 places.append(place)
     return tuple(places)
+
+
+def find_padded_places(graph: Graph, quantised: Collection[str]) -> tuple[CentrePlace, ...]:
+    """Return the quantised tensors behind a Relu or Clip that only padding convolutions read.
+
+    All of them must pad alike.
+    """
+    places = []
+    for name in quantised:
+        activation = graph.producers.get(name)
+        limits = clip_limits(graph, activation) if activation is not None else None
+        if activation is None or limits is None or limits[0] != 0:
+            continue
+        maker = graph.producers.get(activation.input[0])
+        pads = _common_pads(graph, name)
+        if maker is None or weight_of(graph, maker) is None or not pads:
+            continue
+        if len(graph.consumers[activation.input[0]]) == 1:
+            places.append(CentrePlace(name, node_key(maker), node_key(activation), pads))
+    return tuple(places)
+
+
+def _common_pads(graph: Graph, tensor: str) -> tuple[int, ...]:
+    """Return the padding of all readers of a tensor, nothing unless all are alike."""
+    if tensor in graph.outputs or tensor in graph.captured:
+        return ()
+    found: set[tuple[int, ...]] = set()
+    for use in graph.consumers.get(tensor, ()):
+        node = use.node
+        if node.op_type != "Conv" or use.position != 0 or weight_of(graph, node) is None:
+            return ()
+        if attribute(node, "auto_pad", b"NOTSET") not in {b"NOTSET", b""}:
+            return ()
+        found.add(tuple(int(one) for one in attribute(node, "pads", [])))
+    pads = found.pop() if len(found) == 1 else ()
+    return pads if any(pads) else ()
 
 
 def centred(
@@ -98,7 +139,39 @@ def centred(
     result = writer.written(model)
     activations = {place.activation: shift for place, shift in shifts.items() if place.activation}
     _move_limits(result, graph, {key: float(one[0]) for key, one in activations.items() if key})
+    _pad_first(result, graph, {one: float(shift[0]) for one, shift in shifts.items() if one.pads})
     return result
+
+
+def _pad_first(model: onnx.ModelProto, graph: Graph, shifts: Mapping[CentrePlace, float]) -> None:
+    """Put a Pad behind each activation, which takes over its tensor's name, and none in readers."""
+    by_activation = {place.activation: place for place in shifts}
+    readers = {
+        node_key(use.node) for place in shifts for use in graph.consumers.get(place.tensor, ())
+    }
+    nodes = []
+    for node in model.graph.node:
+        key = node_key(node)
+        if key in readers:
+            for one in node.attribute:
+                if one.name == "pads":
+                    one.ints[:] = [0] * len(one.ints)
+        place = by_activation.get(key)
+        nodes.append(node)
+        if place is None:
+            continue
+        before = f"{place.tensor}_unpadded"
+        half = len(place.pads) // 2
+        pads = np.array([0, 0, *place.pads[:half], 0, 0, *place.pads[half:]], np.int64)
+        value = np.array(-shifts[place], np.float32)
+        names = [f"{before}_pads", f"{before}_value"]
+        model.graph.initializer.append(numpy_helper.from_array(pads, names[0]))
+        model.graph.initializer.append(numpy_helper.from_array(value, names[1]))
+        node.output[0] = before
+        nodes.append(
+            helper.make_node("Pad", [before, *names], [place.tensor], name=f"{before}_pad")
+        )
+    replace_nodes(model.graph, nodes)
 
 
 def moved_tensors(

@@ -1,29 +1,31 @@
-"""Ranges chosen by what they do to the output, block by block of the network.
+"""Ranges chosen by what they do to the output, tensor by tensor.
 
 One range method for all tensors is a compromise. From the method that serves best as a whole,
-each block of consecutive tensors is given each of the next best methods, and a change stays if
-the output gets nearer to float32 by more than chance: one round of coordinate descent, with a
-number of evaluations that does not grow with the network.
+each tensor that matters is asked for the method that costs least when it alone (with the weights
+that read it) is INT8: errors of tensors are small and nearly add up, so each can be asked by
+itself. The result must do better as a whole, or it is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
+import onnx
 
-from edge_fg_calibration.bench import Bench, Score
+from edge_fg_calibration.bench import ALONE_PICTURES, Bench, Score
 from edge_fg_calibration.histogram import Histogram
-from edge_fg_calibration.ranges import METHODS, percentile
+from edge_fg_calibration.ranges import LEVELS, METHODS, mse, percentile
 from edge_fg_calibration.recipe import Recipe
 
-BLOCKS = 6
-"""Blocks of tensors that may have methods of their own."""
+LEAST_SHARE = 0.01
+"""Share of the summed costs below which a tensor is not worth asking."""
 
-ALTERNATIVES = 2
-"""Next best methods that each block tries."""
+MOST_TENSORS = 24
+"""Most tensors that are asked."""
+
+_ALIKE = 0.01
 
 ALL_METHODS: Mapping[str, Callable[[Histogram], float]] = {
     **METHODS,
@@ -55,11 +57,20 @@ class Choice:
     methods: Mapping[str, str]
 
 
-def propose(histograms: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
-    """Return the range of each tensor by each method: ``[method][tensor]``."""
+def propose(
+    histograms: Mapping[str, Histogram], positive: Collection[str] = ()
+) -> dict[str, dict[str, float]]:
+    """Return the range of each tensor by each method: ``[method][tensor]``.
+
+    Tensors of `positive` hold nothing below 0 and will be moved to lie around it, which gives
+    them twice the levels.
+    """
     return {
-        method: {name: choose(one) for name, one in histograms.items()}
-        for method, choose in ALL_METHODS.items()
+        method: {
+            name: mse(one, levels=2 * LEVELS) if method == "mse" and name in positive else how(one)
+            for name, one in histograms.items()
+        }
+        for method, how in ALL_METHODS.items()
     }
 
 
@@ -72,25 +83,86 @@ def choose_for_all(
         candidate = replace(recipe, limits=limits)
         score = bench.score(candidate.make())
         found.append(Choice(candidate, score, method, dict.fromkeys(limits, method)))
-    found.sort(key=lambda one: one.score.mean_kl)
+    found.sort(key=lambda one: one.score.loss)
     return {one.method: one for one in found}
 
 
-def choose_by_block(
-    choices: Mapping[str, Choice],
-    proposals: Mapping[str, Mapping[str, float]],
-    bench: Bench,
-) -> Choice:
-    """Start from the first of `choices`, and let blocks change to the next best methods."""
-    best, *others = choices.values()
-    tensors = np.array(best.recipe.placement.activations)
-    for block in np.array_split(tensors, min(BLOCKS, len(tensors))):
-        for other in others[:ALTERNATIVES]:
-            changed = {str(name): proposals[other.method][str(name)] for name in block}
-            limits = {**best.recipe.limits, **changed}
-            candidate = replace(best.recipe, limits=limits)
-            score = bench.score(candidate.make())
-            if score.beats(best.score):
-                methods = {**best.methods, **dict.fromkeys(changed, other.method)}
-                best = Choice(candidate, score, best.method, methods)
-    return best
+@dataclass(frozen=True)
+class Change:
+    """Another range for one tensor.
+
+    Parameters
+    ----------
+    tensor, method, limit
+        Which tensor, and its new range by which method.
+    gain
+        Softened divergence (nats) won where the tensor alone is INT8.
+    """
+
+    tensor: str
+    method: str
+    limit: float
+    gain: float
+
+
+def changes_by_tensor(
+    choice: Choice, proposals: Mapping[str, Mapping[str, float]], bench: Bench
+) -> list[Change]:
+    """Return the method that costs least for each tensor that matters, largest gains first.
+
+    Left out are tensors that lose nothing, beyond chance, by the method they have.
+    """
+    recipe = choice.recipe
+    alone = costs_alone(recipe, bench)
+    least = LEAST_SHARE * sum(score.loss for score in alone.values())
+    dearest = sorted(alone, key=lambda name: -alone[name].loss)[:MOST_TENSORS]
+    found = []
+    for name in dearest:
+        before = alone[name]
+        best: Change | None = None
+        for method, limit in _distinct(recipe.limits[name], proposals, name):
+            if before.loss < least:
+                break
+            candidate = replace(recipe, limits={**recipe.limits, name: limit})
+            score = bench.score(_alone(candidate, name), ALONE_PICTURES)
+            gain = before.loss - score.loss
+            if score.beats(before) and (best is None or gain > best.gain):
+                best = Change(name, method, limit, gain)
+        found += [best] if best else []
+    return sorted(found, key=lambda one: -one.gain)
+
+
+def costs_alone(recipe: Recipe, bench: Bench) -> dict[str, Score]:
+    """Return what each quantised activation costs when it alone is INT8."""
+    return {
+        name: bench.score(_alone(recipe, name), ALONE_PICTURES)
+        for name in recipe.placement.activations
+    }
+
+
+def with_changes(choice: Choice, changes: Sequence[Change], bench: Bench) -> Choice:
+    """Return a choice with other ranges for some tensors."""
+    limits = {**choice.recipe.limits, **{one.tensor: one.limit for one in changes}}
+    methods = {**choice.methods, **{one.tensor: one.method for one in changes}}
+    changed = replace(choice.recipe, limits=limits)
+    return Choice(changed, bench.score(changed.make()), choice.method, methods)
+
+
+def _alone(recipe: Recipe, tensor: str) -> onnx.ModelProto:
+    """Return the graph in which only what reads one tensor is INT8."""
+    readers = {one.node for one in recipe.placement.weights if one.activation == tensor}
+    return recipe.make(recipe.placement.nodes - readers)
+
+
+def _distinct(
+    present: float, proposals: Mapping[str, Mapping[str, float]], tensor: str
+) -> list[tuple[str, float]]:
+    """Return the proposals for a tensor that differ from the present range and each other."""
+    known = [present]
+    found = []
+    for method, limits in proposals.items():
+        limit = limits[tensor]
+        if all(abs(limit / one - 1) > _ALIKE for one in known):
+            known.append(limit)
+            found.append((method, limit))
+    return found

@@ -15,10 +15,7 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.bench import Bench, Repair
 from edge_fg_calibration.choose import (
     ALL_METHODS,
-    ALTERNATIVES,
-    BLOCKS,
     Choice,
-    choose_by_block,
     choose_for_all,
     propose,
 )
@@ -41,7 +38,7 @@ from edge_fg_calibration.repairs import Observations, Repairing, observe_channel
 from edge_fg_calibration.sensitivity import make_trial
 from edge_fg_calibration.validate import validate_qdq
 
-FEW_PICTURES = 48
+FEW_PICTURES = 96
 """Calibration pictures that candidates of a repair are fitted to."""
 
 _REPAIR_EVALUATIONS = 12
@@ -162,7 +159,7 @@ def quantize_int8(
         kind=kind,
         progress=progress,
     )
-    evaluations = len(ALL_METHODS) * 2 + BLOCKS * ALTERNATIVES + _REPAIR_EVALUATIONS
+    evaluations = len(ALL_METHODS) * 3 + _REPAIR_EVALUATIONS
     bench = Bench(trial, progress, evaluations if repair else len(ALL_METHODS))
     histograms = work.histograms(model)
     proposals = propose(histograms)
@@ -239,13 +236,12 @@ class _Work:
     def repaired(
         self, choices: Mapping[str, Choice], histograms: Mapping[str, Histogram], bench: Bench
     ) -> tuple[Choice, Mapping[str, Histogram], tuple[Repair, ...]]:
-        """Try repairs on the best choice, then ranges block by block."""
+        """Try repairs on the best choice."""
         best = next(iter(choices.values()))
         pictures = counted_pictures(self._batches, self._stride)
         observed = Observations(
             few=some_pictures(pictures, FEW_PICTURES, self._total),
             everything=self.histograms,
-            choose=ALL_METHODS[best.method],
             ranges=observe_channels(
                 best.recipe,
                 counted_pictures(self._batches, self._stride),
@@ -254,12 +250,8 @@ class _Work:
                 self._total,
             ),
         )
-        repairing = Repairing(best.recipe, bench, observed, histograms)
-        recipe = repairing.run()
-        proposals = propose(repairing.histograms)
-        again = choose_for_all(recipe, proposals, bench)
-        chosen = choose_by_block(again, proposals, bench)
-        repairing.note_ranges(chosen.score)
+        repairing = Repairing(best, bench, observed, histograms)
+        chosen = repairing.run()
         return chosen, repairing.histograms, tuple(repairing.repairs)
 
 

@@ -61,10 +61,17 @@ def percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> flo
     return float(min((place + 1) * histogram.width, histogram.amax))
 
 
-def mse(histogram: Histogram) -> float:
+def mse(histogram: Histogram, levels: int = LEVELS) -> float:
     """Return the range with the least mean squared error of quantised against true values.
 
     Every bin edge from the 128th on is a candidate; the values of a bin stand at its centre.
+
+    Parameters
+    ----------
+    histogram
+        Of the tensor's magnitudes.
+    levels
+        Steps from 0 to the range; more than 127 only where the range is moved to lie around 0.
 
     Raises
     ------
@@ -82,8 +89,8 @@ def mse(histogram: Histogram) -> float:
         weights[0] -= histogram.zeros  # zero is exact at any range
     errors = np.empty(candidates.size)
     for start in range(0, candidates.size, _CANDIDATES_AT_ONCE):
-        steps = candidates[start : start + _CANDIDATES_AT_ONCE, None] / LEVELS
-        rounded = np.minimum(np.rint(centres / steps), LEVELS) * steps
+        steps = candidates[start : start + _CANDIDATES_AT_ONCE, None] / levels
+        rounded = np.minimum(np.rint(centres / steps), levels) * steps
         errors[start : start + _CANDIDATES_AT_ONCE] = np.square(rounded - centres) @ weights
     # The last of equals: with nothing to choose, clip nothing.
     best = candidates.size - 1 - int(np.argmin(errors[::-1]))

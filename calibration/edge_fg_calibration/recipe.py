@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edge_fg_calibration.bias import bias_corrections
 from edge_fg_calibration.centre import CentrePlace, centred, moved_tensors, with_added_biases
@@ -70,7 +71,7 @@ class Recipe:
         return insert_qdq(model, placement, self.amax, self.weights)
 
     @cached_property
-    def _shift_arrays(self) -> dict[CentrePlace, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
+    def _shift_arrays(self) -> dict[CentrePlace, NDArray[np.float64]]:
         return {place: np.array([self.shifts[place.tensor]]) for place in self.positive}
 
     @cached_property

@@ -324,7 +324,7 @@ def measure_sensitivity(
         The evaluator was told to stop.
     """
     trial = evaluator.trial
-    which = _spread(trial, pictures)
+    which = spread(trial, pictures)
     seen = np.concatenate([np.arange(len(trial))[trial.slices[one]] for one in which])
     reference = trial.reference[seen]
     everything = frozenset().union(*groups)
@@ -377,8 +377,8 @@ def log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> ND
     return values
 
 
-def _spread(trial: Trial, pictures: int) -> tuple[int, ...]:
-    """Return batches with about so many pictures in all, evenly spaced."""
+def spread(trial: Trial, pictures: int) -> tuple[int, ...]:
+    """Return places of batches with about so many pictures in all, from hardest to easiest."""
     count = len(trial.batches)
     wanted = min(count, max(1, round(pictures / len(trial.batches[0]))))
     return tuple((2 * step + 1) * count // (2 * wanted) for step in range(wanted))

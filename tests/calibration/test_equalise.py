@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from edge_fg_calibration import predict
-from edge_fg_calibration.centre import centred, find_centre_places
+from edge_fg_calibration.centre import centred, find_centre_places, find_padded_places
 from edge_fg_calibration.channels import find_channel_groups
 from edge_fg_calibration.equalise import Exponents, channel_factors, rescaled
 from edge_fg_calibration.graph import Graph
@@ -174,3 +174,33 @@ def test_centring_keeps_the_function(inverted_residual, pictures) -> None:
     for place, shift in shifts.items():
         expected = before[place.tensor].high - shift
         np.testing.assert_allclose(after[place.tensor].high, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_centring_behind_padding_pads_before_it_is_rounded(inverted_residual, pictures) -> None:
+    places = find_padded_places(Graph(inverted_residual), QUANTISED)
+    assert {one.tensor: one.pads for one in places} == {"a1r": (1, 1, 1, 1), "b1r": (1, 1, 1, 1)}
+    shifts = {one: np.array([0.7 + place]) for place, one in enumerate(places)}
+    moved = centred(inverted_residual, shifts)
+    onnx.checker.check_model(moved, full_check=True)
+    np.testing.assert_allclose(
+        _run(moved, pictures), _run(inverted_residual, pictures), rtol=2e-4, atol=2e-5
+    )
+    makers = {node.output[0]: node.op_type for node in moved.graph.node}
+    # The tensor that is quantised is the padded one, or INT8 zeros would stand for -0.7.
+    assert makers["a1r"] == makers["b1r"] == "Pad"
+
+
+def test_readers_that_pad_differently_block_a_padded_centring(make_model) -> None:
+    ones = np.ones((4, 1, 3, 3), np.float32)
+    rows = [
+        ("Conv", "input a.w", "a"),
+        ("Relu", "a", "r"),
+        ("Conv", "r b.w", "b", {**PADS, "group": 4}),
+        ("Conv", "r c.w", "c", {"pads": [1, 1, 0, 0], "group": 4}),
+    ]
+    arrays = {"a.w": np.ones((4, 3, 1, 1), np.float32), "b.w": ones, "c.w": ones}
+    shapes = {"b": ["N", 4, 4, 4], "c": ["N", 4, 3, 3]}
+    for count, expected in ((3, ["r"]), (4, [])):
+        outputs = dict(list(shapes.items())[: count - 2])
+        model = make_model(rows[:count], arrays, inputs={"input": ["N", 3, 4, 4]}, outputs=outputs)
+        assert [one.tensor for one in find_padded_places(Graph(model), ["r"])] == expected
