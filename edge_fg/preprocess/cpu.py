@@ -25,7 +25,7 @@ class CpuPreprocessor:
 
     def __init__(self, spec: PreprocessSpec) -> None:
         self.spec = spec
-        self._table = _normalisation_table(spec)
+        self._table = normalisation_table(spec)
 
     def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.generic]:
         """Return the tensor for `frames`.
@@ -100,7 +100,7 @@ def _cut(image: NDArray[np.uint8], plan: Geometry) -> NDArray[np.uint8]:
     return image[top : top + height, left : left + width]
 
 
-def _normalisation_table(spec: PreprocessSpec) -> NDArray[np.generic]:
+def normalisation_table(spec: PreprocessSpec) -> NDArray[np.generic]:
     """Return (3, 256): the value of each channel for each of the 256 levels."""
     levels = np.arange(256, dtype=np.float64)
     mean = np.asarray(spec.mean, np.float64)[:, None]
