@@ -24,7 +24,11 @@
     │   ├── BundleIntegrityError         a file is missing or its hash differs
     │   └── UnsafeBundleError            paths outside, links, zip bombs: refused
     ├── BackendError                     inference failed
-    │   └── BackendUnavailableError      the backend asked for can't run here; says why
+    │   ├── BackendUnavailableError      the backend asked for can't run here; says why
+    │   │   └── CudaUnavailableError     no driver, no device, or a driver that is too old
+    │   └── CudaError                    a call of the CUDA driver failed
+    │       ├── DeviceMemoryError        the GPU's memory, or page-locked memory, is full
+    │       └── DeviceLostError          the GPU failed: only a new process can use it again
     └── CompileError                     TensorRT could not build a plan
 
 Each message is one line: what was wrong, where, and what to do about it.
@@ -160,6 +164,22 @@ class BackendError(EdgeFGError):
 
 class BackendUnavailableError(BackendError):
     """The backend asked for can't run on this machine."""
+
+
+class CudaUnavailableError(BackendUnavailableError):
+    """CUDA can't be used here: no driver, no device, or a driver that is too old."""
+
+
+class CudaError(BackendError):
+    """A call of the CUDA driver failed, or what it works on is closed."""
+
+
+class DeviceMemoryError(CudaError):
+    """The GPU's memory, or the memory that can be page-locked, is full."""
+
+
+class DeviceLostError(CudaError):
+    """The GPU failed and this process can't use it any more: start a new one."""
 
 
 class CompileError(EdgeFGError):

@@ -1,0 +1,181 @@
+"""Kernels: modules of compiled code, and their functions."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from edge_fg.cuda import failures, libcuda
+from edge_fg.cuda.buffers import DeviceBuffer
+from edge_fg.cuda.context import Device
+from edge_fg.cuda.resource import Resource
+from edge_fg.cuda.stream import Stream
+from edge_fg.errors import CudaUnavailableError, UsageError
+
+Argument = DeviceBuffer | np.generic | int
+"""Of a kernel: a buffer or an address (int), or a NumPy scalar of the parameter's exact type."""
+
+_ERROR_LOG: Final = 5
+_ERROR_LOG_BYTES: Final = 6
+_LOG_BYTES: Final = 4096
+_MAX_DYNAMIC_SHARED: Final = 8
+_DEFAULT_SHARED_BYTES: Final = 48 << 10
+_SCALARS: Final[dict[str, Any]] = {
+    "b": ctypes.c_int8,
+    "B": ctypes.c_uint8,
+    "h": ctypes.c_int16,
+    "H": ctypes.c_uint16,
+    "i": ctypes.c_int32,
+    "I": ctypes.c_uint32,
+    "l": ctypes.c_int64,
+    "L": ctypes.c_uint64,
+    "q": ctypes.c_int64,
+    "Q": ctypes.c_uint64,
+    "f": ctypes.c_float,
+    "d": ctypes.c_double,
+}
+
+
+class Module(Resource):
+    """Compiled kernels on a device.
+
+    Parameters
+    ----------
+    device
+        Where they run.
+    image
+        A fat binary, a cubin or PTX, as ``nvcc`` writes it. It is code: only load what was
+        shipped with edge_fg.
+
+    Raises
+    ------
+    CudaUnavailableError
+        The image has nothing for this GPU, or its PTX is newer than the driver.
+    CudaError
+        The driver can't load it.
+    """
+
+    _what = "module"
+
+    def __init__(self, device: Device, image: bytes) -> None:
+        with device.use():
+            handle = _load(device, image)
+            try:
+                super().__init__(device, handle)
+            except BaseException:
+                libcuda.load().cuModuleUnload(handle)
+                raise
+
+    def function(self, name: str) -> Function:
+        """Return the kernel `name`, as ``extern "C"`` spells it.
+
+        Raises
+        ------
+        CudaError
+            There is none of that name.
+        """
+        self._check_open()
+        handle = ctypes.c_void_p()
+        with self._device.use():
+            code = libcuda.load().cuModuleGetFunction(
+                ctypes.byref(handle), self._raw, name.encode()
+            )
+            self._device.check(code, f"find the kernel `{name}`")
+        assert handle.value is not None
+        return Function(self, name, handle.value)
+
+    def _release(self, raw: Any) -> None:
+        self._device.check(libcuda.load().cuModuleUnload(raw), "unload kernels")
+
+
+class Function:
+    """A kernel. It belongs to its `Module` and can't be used after that is closed."""
+
+    def __init__(self, module: Module, name: str, handle: int) -> None:
+        self.name = name
+        """As in the source."""
+        self._module = module
+        self._handle = handle
+        self._shared_bytes = _DEFAULT_SHARED_BYTES
+
+    def launch(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[Argument],
+        stream: Stream,
+        shared_bytes: int = 0,
+    ) -> None:
+        """Queue the kernel in `stream`.
+
+        Parameters
+        ----------
+        grid, block
+            (x, y, z) in blocks and in threads.
+        arguments
+            One for each parameter of the kernel; see `Argument`. Nothing checks them against
+            the kernel.
+        stream
+            In which it runs.
+        shared_bytes
+            Dynamic shared memory of each block.
+
+        Raises
+        ------
+        UsageError
+            An argument is of a type that no parameter has.
+        CudaError
+            The driver refused, or the module is closed.
+        """
+        if self._module.closed:
+            raise failures.closed("module")
+        values = [_value(argument) for argument in arguments]
+        addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        device = stream.device
+        with device.use():
+            if shared_bytes > self._shared_bytes:
+                self._allow_shared(device, shared_bytes)
+            code = libcuda.load().cuLaunchKernel(
+                self._handle, *grid, *block, shared_bytes, stream.handle, addresses, None
+            )
+            device.check(code, f"launch the kernel `{self.name}`")
+
+    def _allow_shared(self, device: Device, nbytes: int) -> None:
+        code = libcuda.load().cuFuncSetAttribute(self._handle, _MAX_DYNAMIC_SHARED, nbytes)
+        device.check(code, f"give the kernel `{self.name}` {nbytes} bytes of shared memory")
+        self._shared_bytes = nbytes
+
+
+def _value(argument: Argument) -> Any:
+    if isinstance(argument, np.generic):
+        kind = _SCALARS.get(argument.dtype.char)
+        if kind is not None:
+            return kind(argument.item())
+    elif isinstance(argument, DeviceBuffer):
+        return ctypes.c_uint64(argument.pointer)
+    elif isinstance(argument, int):
+        return ctypes.c_uint64(argument)
+    raise UsageError(f"{argument!r} can't be a kernel's argument: give a buffer or NumPy scalar")
+
+
+def _load(device: Device, image: bytes) -> int:
+    # PTX is text, which the driver reads up to a zero byte; binaries carry their own length.
+    data = ctypes.create_string_buffer(image)
+    log = ctypes.create_string_buffer(_LOG_BYTES)
+    options = (ctypes.c_int * 2)(_ERROR_LOG, _ERROR_LOG_BYTES)
+    values = (ctypes.c_void_p * 2)(ctypes.addressof(log), _LOG_BYTES)
+    handle = ctypes.c_void_p()
+    code = libcuda.load().cuModuleLoadDataEx(ctypes.byref(handle), data, 2, options, values)
+    if code in {libcuda.NO_BINARY, libcuda.UNSUPPORTED_PTX}:
+        raise CudaUnavailableError(
+            f"the kernels can't run on {device.name} (compute capability "
+            f"{device.compute_capability}, driver {device.driver_version}): "
+            f"{libcuda.error_name(code)}; update the driver or edge_fg"
+        )
+    said = log.value.decode(errors="replace").strip()
+    device.check(code, f"load the kernels ({said})" if said else "load the kernels")
+    assert handle.value is not None
+    return handle.value

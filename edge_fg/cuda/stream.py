@@ -1,0 +1,145 @@
+"""Streams, in which a device works in order, and events, which mark how far it got."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from edge_fg.cuda.context import Device
+from edge_fg.cuda.resource import Resource
+
+_NON_BLOCKING: Final = 1
+_BLOCKING_SYNC: Final = 1
+_DISABLE_TIMING: Final = 2
+
+
+class Stream(Resource):
+    """A queue of work on a device; independent of other queues and of the default stream.
+
+    Parameters
+    ----------
+    device
+        Where it runs.
+
+    Raises
+    ------
+    CudaError
+        The driver refused, or the device is closed.
+    """
+
+    _what = "stream"
+
+    def __init__(self, device: Device) -> None:
+        with device.use():
+            try:
+                # Non-blocking, or every use of the default stream, such as PyTorch's, would wait.
+                raw = device.pycuda.Stream(_NON_BLOCKING)
+            except device.pycuda.Error as error:
+                raise device.fail(error, "make a stream") from error
+            super().__init__(device, raw)
+        self._handle: int = raw.handle
+
+    @property
+    def handle(self) -> int:
+        """The driver's ``CUstream``, which TensorRT takes too."""
+        self._check_open()
+        return self._handle
+
+    @property
+    def pycuda(self) -> Any:
+        """PyCUDA's object, for the modules of `edge_fg.cuda` alone."""
+        self._check_open()
+        return self._raw
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was queued.
+
+        Raises
+        ------
+        DeviceLostError
+            Some of it broke the device.
+        """
+        raw = self.pycuda
+        with self._device.use():
+            try:
+                raw.synchronize()
+            except self._device.pycuda.Error as error:
+                raise self._device.fail(error, "finish the work of a stream") from error
+
+    def wait(self, event: Event) -> None:
+        """Make what is queued from now on wait for `event`, without waiting here."""
+        raw = self.pycuda
+        with self._device.use():
+            try:
+                raw.wait_for_event(event.pycuda)
+            except self._device.pycuda.Error as error:
+                raise self._device.fail(error, "make a stream wait for an event") from error
+
+    def _release(self, raw: Any) -> None:
+        del raw  # PyCUDA destroys it with its last reference
+
+
+class Event(Resource):
+    """A mark in a stream.
+
+    Parameters
+    ----------
+    device
+        Where it is.
+    timing
+        Whether it takes the time, for `elapsed_ms_since`; costs a little on the device.
+    blocking
+        Whether `synchronize` sleeps rather than spins: spares the CPU, answers some 30 us later.
+    """
+
+    _what = "event"
+
+    def __init__(self, device: Device, timing: bool = False, blocking: bool = False) -> None:
+        flags = (0 if timing else _DISABLE_TIMING) | (_BLOCKING_SYNC if blocking else 0)
+        with device.use():
+            try:
+                raw = device.pycuda.Event(flags)
+            except device.pycuda.Error as error:
+                raise device.fail(error, "make an event") from error
+            super().__init__(device, raw)
+
+    @property
+    def pycuda(self) -> Any:
+        """PyCUDA's object, for the modules of `edge_fg.cuda` alone."""
+        self._check_open()
+        return self._raw
+
+    def record(self, stream: Stream) -> None:
+        """Mark the point that `stream` has been filled to."""
+        raw = self.pycuda
+        with self._device.use():
+            try:
+                raw.record(stream.pycuda)
+            except self._device.pycuda.Error as error:
+                raise self._device.fail(error, "record an event") from error
+
+    def synchronize(self) -> None:
+        """Wait until the device has passed the mark.
+
+        Raises
+        ------
+        DeviceLostError
+            What came before it broke the device.
+        """
+        raw = self.pycuda
+        with self._device.use():
+            try:
+                raw.synchronize()
+            except self._device.pycuda.Error as error:
+                raise self._device.fail(error, "wait for an event") from error
+
+    def elapsed_ms_since(self, other: Event) -> float:
+        """Return the milliseconds from `other` to this one, both passed and taking the time."""
+        raw = self.pycuda
+        with self._device.use():
+            try:
+                return float(raw.time_since(other.pycuda))
+            except self._device.pycuda.Error as error:
+                raise self._device.fail(error, "read the time between two events") from error
+
+    def _release(self, raw: Any) -> None:
+        del raw  # PyCUDA destroys it with its last reference
