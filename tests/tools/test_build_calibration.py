@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import signal
@@ -145,6 +146,32 @@ def test_a_quantised_model_keeps_its_quantisation(workshop, edge_fg_command) -> 
         "own quantisation is kept" in one for one in report_of(workshop)["model"]["warnings"]
     )
     assert not (folder / "calibration.json").exists()
+    first = edge_fg.Bundle(workshop.folder / "first.edgefg").manifest.variants["int8"].int8_macs
+    assert first is not None
+    assert first > 0.5
+    shares = {name: one.int8_macs for name, one in variants.items()}
+    assert shares == {"fp32": None, "fp16": None, "int8": first, "int8-fp16": first}
+    told = {one["name"]: one["int8_macs"] for one in report_of(workshop)["variants"]}
+    assert told == shares
+    assert report_of(workshop)["repairs"] is None
+
+
+def test_the_report_tells_the_repairs_that_the_build_tried(workshop, edge_fg_command) -> None:
+    rng = np.random.default_rng(1)
+    for number in range(110):
+        small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        path = workshop.pictures / f"more-{number:02}.png"
+        Image.fromarray(small).resize((50, 40), Image.Resampling.BICUBIC).save(path)
+    arguments = workshop.arguments("--precision", "int8", "--calibration-images", "80")
+    assert edge_fg_command(*arguments).code == 0
+    repairs = report_of(workshop)["repairs"]
+    assert "bias correction" in [one["name"] for one in repairs]
+    page = (workshop.folder / "b.edgefg" / "report.html").read_text(encoding="utf-8")
+    for one in repairs:
+        assert html.escape(one["name"], quote=False) in page
+        assert one["kept"] in {True, False}
+        assert one["mean_kl"] >= 0
+        assert 0 <= one["agreement"] <= 1
 
 
 def test_a_quantisation_that_backends_refuse_is_refused(workshop, edge_fg_command) -> None:

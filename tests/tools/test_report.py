@@ -30,6 +30,7 @@ from edge_fg_tools.report import (
     ModelFacts,
     PlanFacts,
     ProofFacts,
+    RepairFacts,
     Report,
     SearchFacts,
     TensorRange,
@@ -180,6 +181,13 @@ def searched(**values: object) -> SearchFacts:
     return dataclasses.replace(facts, **values)
 
 
+def repair(**values: object) -> RepairFacts:
+    facts = RepairFacts(
+        "bias correction", True, 0.0312, 0.0187, 0.91, 0.953, "softened divergence -40 %"
+    )
+    return dataclasses.replace(facts, **values)
+
+
 def hostile() -> Report:
     variant = int8(
         name=HOSTILE,
@@ -206,6 +214,7 @@ def hostile() -> Report:
         placement_skipped=((HOSTILE, HOSTILE, HOSTILE),),
         provenance={HOSTILE: HOSTILE},
         search=searched(reason=HOSTILE, layers=(LayerFacts((HOSTILE, HOSTILE), 0.5, 0.1, True),)),
+        repairs=(repair(name=HOSTILE, reason=HOSTILE),),
     )
 
 
@@ -292,7 +301,7 @@ def test_json_has_stable_keys_and_no_pictures() -> None:
     plain = report_json(whole)
     assert list(plain) == [
         "schema", "name", "created", "edge_fg_version", "model", "calibration", "proof", "variants",
-        "ranges", "placement_skipped", "provenance", "search", "concerns",
+        "ranges", "placement_skipped", "provenance", "search", "repairs", "concerns",
     ]  # fmt: skip
     variant = plain["variants"][0]
     assert list(variant) == [
@@ -729,3 +738,71 @@ def test_of_many_layers_the_dearest_are_drawn_and_the_rest_counted() -> None:
     assert "layer 29" in html
     assert "layer 30" not in html
     assert "The 10 cheapest are not drawn." in html
+
+
+def tables(html: str, name: str) -> list[list[list[str]]]:
+    """Return the body rows of the tables of a class, cell by cell."""
+    found = []
+    for table in re.findall(rf'<table class="{name}">(.*?)</table>', html, re.DOTALL):
+        body = table.partition("<tbody>")[2]
+        rows = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
+        cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+        found.append([[cell.replace("\u00a0", " ") for cell in row] for row in cells])
+    return found
+
+
+def test_repairs_are_told_with_their_figures_kept_ones_apart() -> None:
+    lost = repair(name="rounding in turn", kept=False, mean_kl=0.0411, reason="not beyond chance")
+    whole = report(repairs=(lost, repair(), repair(name="centred ReLU outputs")))
+    html = report_html(whole)
+    kept, left_out = tables(html, "repairs")
+    assert kept[0] == [
+        "bias correction", "0.03120", "0.01870", "91.0 %", "95.3 %", "softened divergence -40 %",
+    ]  # fmt: skip
+    assert [row[0] for row in kept] == ["bias correction", "centred ReLU outputs"]
+    assert [(row[0], row[2], row[5]) for row in left_out] == [
+        ("rounding in turn", "0.04110", "not beyond chance")
+    ]
+    page = Page(html)
+    assert "Of 3 attempts 2 were kept." in page.text
+    assert ("a", {"href": "#repairs"}) in page.elements
+    plain = report_json(whole)["repairs"]
+    assert [one["kept"] for one in plain] == [False, True, True]
+    assert plain[1] == dataclasses.asdict(repair())
+
+
+def test_many_left_out_repairs_are_folded_and_none_is_lost() -> None:
+    lost = [repair(name=f"attempt {n}", kept=False) for n in range(40)]
+    for few, is_open in ((lost[:3], True), (lost, False)):
+        html = report_html(report(repairs=tuple(few)))
+        (left_out,) = tables(html, "repairs")
+        assert [row[0] for row in left_out] == [one.name for one in few]
+        folded = html.partition('id="repairs"')[2].partition("</section>")[0]
+        assert ("<details open>" in folded) == is_open
+        assert f"Of {len(few)} attempts none brought INT8 nearer to FP32" in Page(html).text
+
+
+def test_that_no_repair_was_tried_is_said_with_the_reason() -> None:
+    whole = report(repairs=())
+    few = dataclasses.replace(whole.calibration, images=40)
+    text = Page(report_html(dataclasses.replace(whole, calibration=few))).text
+    assert "of 40 calibration pictures none can be spared" in text
+    text = Page(report_html(whole)).text
+    assert "No repair of INT8 was tried: none applies to this model." in text
+    assert tables(report_html(whole), "repairs") == []
+
+
+def test_without_int8_of_its_own_a_report_has_no_repairs() -> None:
+    html = report_html(report())
+    assert 'id="repairs"' not in html
+    assert "#repairs" not in html
+    assert report_json(report())["repairs"] is None
+
+
+def test_a_repair_that_measured_nothing_finite_is_still_a_report() -> None:
+    odd = repair(mean_kl_without=math.inf, mean_kl=math.nan, agreement=math.nan)
+    (kept,) = tables(report_html(report(repairs=(odd,))), "repairs")
+    assert kept[0][1:5] == ["not measured", "not measured", "91.0 %", "not measured"]
+    plain = report_json(report(repairs=(odd,)))["repairs"][0]
+    assert plain["mean_kl"] is None
+    assert plain["mean_kl_without"] is None

@@ -27,6 +27,7 @@ from edge_fg_tools.report import (
     ModelFacts,
     PlanFacts,
     ProofFacts,
+    RepairFacts,
     Report,
     TensorRange,
     VariantReport,
@@ -73,6 +74,7 @@ def make_report(facts: BuildFacts) -> Report:
         placement_skipped=int8.placement.skipped if int8 else (),
         provenance=facts.provenance,
         search=search_facts(facts.variants.search) if facts.variants.search else None,
+        repairs=_repairs(int8) if int8 else None,
     )
 
 
@@ -116,12 +118,11 @@ def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
     changed = [(picture, r) for picture, r in pairs if r.top1 != r.reference_top1]
     changed.sort(key=lambda pair: -pair[1].kl)
     plan = facts.plans.get(precision)
-    int8 = facts.variants.int8
     return VariantReport(
         name=precision,
         file_bytes=len(facts.variants.graphs[precision]),
         fidelity=facts.proof.fidelity[precision].to_dict(),
-        int8_macs=int8.int8_macs if int8 and precision.startswith("int8") else None,
+        int8_macs=facts.variants.int8_macs if precision.startswith("int8") else None,
         plan=PlanFacts(plan.library, plan.bytes, plan.seconds, plan.version) if plan else None,
         changed=tuple(_changed(facts.labels, *pair) for pair in changed[:MAX_CHANGED]),
         changed_total=len(changed),
@@ -161,6 +162,21 @@ def _sibling_confusions(labels: Labels, records: list[ImageRecord]) -> int | Non
     return sum(
         r.index == r.reference_top1 and labels[r.reference_top1].is_sibling_of(labels[r.top1])
         for r in records
+    )
+
+
+def _repairs(int8: Int8Result) -> tuple[RepairFacts, ...]:
+    return tuple(
+        RepairFacts(
+            name=one.name,
+            kept=one.kept,
+            mean_kl_without=one.mean_kl_without,
+            mean_kl=one.mean_kl,
+            agreement_without=one.agreement_without,
+            agreement=one.agreement,
+            reason=one.reason,
+        )
+        for one in int8.repairs
     )
 
 

@@ -200,7 +200,7 @@ def _manifest(
                 file=f"model.{precision}.onnx",
                 sha256=entries[f"model.{precision}.onnx"].sha256,
                 fidelity=_fidelity(facts.proof, precision),
-                int8_macs=int8.int8_macs if int8 and precision.startswith("int8") else None,
+                int8_macs=facts.variants.int8_macs if precision.startswith("int8") else None,
             )
             for precision in facts.variants.graphs
         },

@@ -6,7 +6,7 @@ import logging
 
 from edge_fg.bundle import Precision
 from edge_fg_calibration import to_fp16, validate_qdq
-from edge_fg_calibration.quantised import is_quantised, without_rounding
+from edge_fg_calibration.quantised import int8_share, is_quantised, without_rounding
 from edge_fg_tools.building.variants import Variants
 from edge_fg_tools.graph import PreparedModel
 
@@ -43,4 +43,4 @@ def quantised_variants(
         if precision in {"fp16", "int8-fp16"}:
             model = to_fp16(model)
         graphs[precision] = model.SerializeToString(deterministic=True)
-    return Variants(graphs=graphs, int8=None, search=None)
+    return Variants(graphs=graphs, int8=None, int8_macs=int8_share(prepared.model))

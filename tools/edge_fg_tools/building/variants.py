@@ -37,11 +37,14 @@ class Variants:
         How the INT8 ranges were found; None without INT8.
     search
         Which layers the budget left in float; None without INT8 or without a budget.
+    int8_macs
+        Share (0..1) of the multiply-accumulates that the INT8 variants do in INT8; None without.
     """
 
     graphs: dict[Precision, bytes]
     int8: Int8Result | None
     search: SearchResult | None = None
+    int8_macs: float | None = None
 
 
 def make_variants(
@@ -95,7 +98,7 @@ def make_variants(
         if "int8-fp16" in precisions:
             mixed = to_fp16(int8.model, wide=wide)
             graphs["int8-fp16"] = mixed.SerializeToString(deterministic=True)
-    return Variants(graphs, int8, search)
+    return Variants(graphs, int8, search, int8.int8_macs if int8 else None)
 
 
 def _too_wide_for_fp16(

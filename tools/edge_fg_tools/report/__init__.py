@@ -16,6 +16,7 @@ from edge_fg_tools.report.data import (
     downsample,
 )
 from edge_fg_tools.report.pictures import thumbnail
+from edge_fg_tools.report.repairs import RepairFacts
 from edge_fg_tools.report.search import LayerFacts, SearchFacts, TriedFacts
 from edge_fg_tools.report.write import check_report, report_html, report_json
 
@@ -30,6 +31,7 @@ __all__ = [
     "ModelFacts",
     "PlanFacts",
     "ProofFacts",
+    "RepairFacts",
     "Report",
     "SearchFacts",
     "TensorRange",

@@ -141,7 +141,7 @@ def sensitivity_bars(layers: Sequence[LayerFacts]) -> str:
         if cost > 0:
             kind = "changed" if layer.kept_float else "same"
             _rect(svg, (left, y + 3), (cost / longest * width, 14), kind)
-        note = f"{_divergence(layer.mean_kl)}, {words.percent(layer.macs)} of the work"
+        note = f"{words.divergence(layer.mean_kl)}, {words.percent(layer.macs)} of the work"
         _text(svg, (left + width + 10, y + 14), note)
     return _done(svg)
 
@@ -212,13 +212,6 @@ def _magnitude(value: float) -> float:
 
 def _shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _divergence(value: float) -> str:
-    # Fixed decimals, so that a column of them reads at a glance.
-    if not math.isfinite(value):
-        return words.NOT_MEASURED
-    return f"{value:.5f}" if value == 0 or abs(value) >= 1e-5 else "<0.00001"
 
 
 def _ending(text: str, most: int) -> str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge_fg_tools.report.repairs import RepairFacts
 from edge_fg_tools.report.search import SearchFacts
 
 MAX_CHANGED = 24
@@ -310,6 +311,9 @@ class Report:
         What else the bundle records of its making: versions, command and the like.
     search
         Which layers the accuracy budget left in float; None without a budget or INT8.
+    repairs
+        What was tried to bring INT8 nearer to FP32, in the order of trying; None where no INT8
+        was made here.
     """
 
     name: str
@@ -323,6 +327,7 @@ class Report:
     placement_skipped: tuple[tuple[str, str, str], ...] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)
     search: SearchFacts | None = None
+    repairs: tuple[RepairFacts, ...] | None = None
 
 
 def downsample(

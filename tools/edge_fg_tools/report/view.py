@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edge_fg_tools.report import charts, words
 from edge_fg_tools.report.data import Answer, ChangedAnswer, Report, TensorRange, VariantReport
 from edge_fg_tools.report.pictures import data_uri
+from edge_fg_tools.report.repairs import RepairsView, arrange_repairs
 from edge_fg_tools.report.search import SearchFacts
 from edge_fg_tools.report.verdict import (
     ClassAgreement,
@@ -145,6 +146,7 @@ class ReportView:
     ranges: tuple[RangeView, ...]
     placement_skipped: tuple[tuple[str, str, str], ...]
     search: SearchView | None
+    repairs: RepairsView | None
     provenance: tuple[tuple[str, str], ...]
     terms: tuple[tuple[str, str], ...]
 
@@ -167,6 +169,7 @@ def arrange(report: Report) -> ReportView:
         ranges=tuple(_range(item) for item in report.ranges),
         placement_skipped=report.placement_skipped,
         search=_search(report.search) if report.search else None,
+        repairs=_repairs(report),
         provenance=tuple((str(key), str(value)) for key, value in report.provenance.items()),
         terms=_TERMS,
     )
@@ -368,6 +371,13 @@ def _search(facts: SearchFacts) -> SearchView:
             for one in facts.tried
         ),
     )
+
+
+def _repairs(report: Report) -> RepairsView | None:
+    if report.repairs is None:
+        return None
+    pictures = report.calibration.images if report.calibration else 0
+    return arrange_repairs(report.repairs, pictures)
 
 
 def _outcome(*, holds: bool, assured: bool) -> str:

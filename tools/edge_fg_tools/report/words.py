@@ -77,6 +77,14 @@ def number(value: object) -> str:
     return NOT_MEASURED if known is None else f"{known:.4g}"
 
 
+def divergence(value: object) -> str:
+    """Return a divergence with five decimals, so that a column of them reads at a glance."""
+    known = finite(value)
+    if known is None:
+        return NOT_MEASURED
+    return f"{known:.5f}" if known == 0 or abs(known) >= 1e-5 else "<0.00001"
+
+
 def size(n_bytes: object) -> str:
     """Return a size in decimal units: ``3.4 MB``."""
     value = finite(n_bytes)
