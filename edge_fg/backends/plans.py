@@ -7,24 +7,38 @@ changed it since, and its digest is the one recorded when it was written.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
-import stat
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
+from edge_fg.backends.trusted import (
+    UntrustedError,
+    alone,
+    check_folder,
+    folder_locked,
+    make_private,
+    read_own,
+)
 from edge_fg.errors import OutputError, UsageError
 from edge_fg.files import cache_folder, write_atomically
 
+DEFAULT_LIMIT_BYTES: Final = 2 << 30
+"""How much a cache holds at most, unless it is told otherwise."""
+
+_FOLDER_VARIABLE: Final = "EDGE_FG_PLAN_CACHE"
+_LIMIT_VARIABLE: Final = "EDGE_FG_PLAN_CACHE_BYTES"
 _log = logging.getLogger("edge_fg")
 _KEY = re.compile(r"[0-9a-f]{64}")
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_MAX_SIDECAR_BYTES = 1 << 16
+_ENTRY = re.compile(r"([0-9a-f]{64})\.(plan|timing|json)")
+_LEFT_OVER = re.compile(r"\.[0-9a-f]{64}\.(plan|timing|json)\.")
+_MAX_NOTE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class Plan:
         How long the build took.
     warnings
         What TensorRT warned of.
+    timings
+        The builder's timing cache after the build, where it keeps one.
     """
 
     data: bytes = field(repr=False)
@@ -53,6 +69,7 @@ class Plan:
     layers: int | None
     seconds: float
     warnings: tuple[str, ...] = ()
+    timings: bytes | None = field(repr=False, default=None)
 
     @property
     def sha256(self) -> str:
@@ -85,7 +102,7 @@ def plan_key(
     flags
         Builder settings that change the plan.
     gpu
-        What the plan was tuned on, or ``"any"``.
+        What the plan was tuned on (name, compute capability, driver), or ``"any"``.
     """
     parts = {
         "graph": graph_sha256,
@@ -102,14 +119,29 @@ def plan_key(
 class PlanCache:
     """A folder of plans, private to one user.
 
+    Plans that were not used for longest are removed when it grows over its limit.
+
     Parameters
     ----------
     folder
-        Where the plans lie, made when the first is stored; default: this user's cache.
+        Where the plans lie, made when the first is stored; default: what the environment
+        variable ``EDGE_FG_PLAN_CACHE`` names, or else this user's cache.
+    limit_bytes
+        What it may hold; default: ``EDGE_FG_PLAN_CACHE_BYTES``, or else `DEFAULT_LIMIT_BYTES`.
+
+    Raises
+    ------
+    UsageError
+        The limit is no positive number of bytes.
+    OutputError
+        This user has no home folder to keep plans in.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder: Path = cache_folder("plans") if folder is None else folder
+    def __init__(self, folder: Path | None = None, *, limit_bytes: int | None = None) -> None:
+        self.folder: Path = _default_folder() if folder is None else folder
+        self.limit_bytes: int = _default_limit() if limit_bytes is None else limit_bytes
+        if self.limit_bytes <= 0:
+            raise UsageError(f"a plan cache of {self.limit_bytes} bytes: it must be positive")
 
     def load(self, key: str) -> bytes | None:
         """Return the plan of `key`; None, with a warning in the log, if it can't be trusted.
@@ -119,22 +151,7 @@ class PlanCache:
         UsageError
             `key` is not one of `plan_key`.
         """
-        _check_key(key)
-        try:
-            folder = self.folder
-            if not (folder / f"{key}.json").exists() and not (folder / f"{key}.plan").exists():
-                return None
-            _check_owner(folder, os.lstat(folder), stat.S_IFDIR)
-            with _locked(folder, fcntl.LOCK_SH):
-                note = json.loads(_read_own(folder / f"{key}.json", _MAX_SIDECAR_BYTES))
-                data = _read_own(folder / f"{key}.plan", None)
-            digest = note.get("sha256") if isinstance(note, dict) else None
-            if hashlib.sha256(data).hexdigest() != digest:
-                raise _UntrustedError(f"{key}.plan is not what was recorded (SHA-256 differs)")
-        except (_UntrustedError, OSError, ValueError) as error:
-            _log.warning("cached plan not used, it will be built again: %s", error)
-            return None
-        return data
+        return self._load(key, "plan", "it will be built again")
 
     def store(self, key: str, plan: Plan) -> Path | None:
         """Keep a plan; return its file, or None, with a warning in the log, where that fails.
@@ -144,17 +161,22 @@ class PlanCache:
         UsageError
             `key` is not one of `plan_key`.
         """
-        _check_key(key)
-        try:
-            folder = self.folder
-            _make_private(folder)
-            _check_owner(folder, os.lstat(folder), stat.S_IFDIR)
-            with _locked(folder, fcntl.LOCK_EX):
-                _sweep(folder)
-                return _write(folder, key, plan)
-        except (_UntrustedError, OutputError, OSError) as error:
-            _log.warning("the plan is not kept, the next start builds it again: %s", error)
-            return None
+        note = {
+            "library": plan.library,
+            "version": plan.version,
+            "layers": plan.layers,
+            "seconds": round(plan.seconds, 3),
+        }
+        why = "the plan is not kept, the next start builds it again"
+        return self._store(key, "plan", plan.data, note, why)
+
+    def load_timings(self, key: str) -> bytes | None:
+        """Return a builder's timing cache kept under `key`, as `load` returns a plan."""
+        return self._load(key, "timing", "tactics are timed anew")
+
+    def store_timings(self, key: str, data: bytes) -> Path | None:
+        """Keep a builder's timing cache, as `store` keeps a plan."""
+        return self._store(key, "timing", data, {}, "the timing cache is not kept")
 
     def path(self, key: str) -> Path:
         """Return where the plan of `key` lies, stored or not.
@@ -167,9 +189,136 @@ class PlanCache:
         _check_key(key)
         return self.folder / f"{key}.plan"
 
+    @contextlib.contextmanager
+    def building(self, key: str, waiting: Callable[[float], None]) -> Iterator[None]:
+        """Keep others from building the plan of `key` while the block runs.
 
-class _UntrustedError(Exception):
-    """A file or folder that somebody else could have written."""
+        Parameters
+        ----------
+        key
+            The plan that will be built.
+        waiting
+            Called again and again with the seconds waited while somebody else builds it. Look
+            into the cache once more when the block has begun.
+        """
+        _check_key(key)
+        with contextlib.ExitStack() as held:
+            try:
+                make_private(self.folder)
+                held.enter_context(alone(self.folder / f"{key}.lock", waiting))
+            except (UntrustedError, OSError) as error:
+                # Nothing can be kept in such a folder, so there is nothing to wait for either.
+                _log.info("no lock for the build: %s", error)
+            yield
+
+    def durations(self, library: str) -> list[float]:
+        """Return how many seconds the plans here took to build with `library`."""
+        found = []
+        for path in self._entries().values():
+            with contextlib.suppress(UntrustedError, OSError, ValueError):
+                note = json.loads(read_own(path[0].with_suffix(".json"), _MAX_NOTE_BYTES))
+                if isinstance(note, dict) and note.get("library") == library:
+                    found.append(float(note.get("seconds", 0)))
+        return found
+
+    def usage(self) -> tuple[int, int]:
+        """Return how many plans there are, and the bytes of all files."""
+        entries = self._entries().values()
+        plans = sum(path.suffix == ".plan" for paths in entries for path in paths)
+        return plans, sum(_size(path) for paths in entries for path in paths)
+
+    def _load(self, key: str, kind: str, consequence: str) -> bytes | None:
+        _check_key(key)
+        note_path, path = self.folder / f"{key}.json", self.folder / f"{key}.{kind}"
+        try:
+            if not note_path.exists() and not path.exists():
+                return None
+            check_folder(self.folder)
+            with folder_locked(self.folder, exclusive=False):
+                note = json.loads(read_own(note_path, _MAX_NOTE_BYTES))
+                data = read_own(path)
+            digest = note.get("sha256") if isinstance(note, dict) else None
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise UntrustedError(f"{path.name} is not what was recorded (SHA-256 differs)")
+        except (UntrustedError, OSError, ValueError) as error:
+            _log.warning("cached %s not used, %s: %s", kind, consequence, error)
+            return None
+        # The time of the last use, for `_evict`; on a read-only disk nothing is removed anyway.
+        with contextlib.suppress(OSError):
+            os.utime(note_path)
+        return data
+
+    def _store(
+        self, key: str, kind: str, data: bytes, note: Mapping[str, object], why: str
+    ) -> Path | None:
+        _check_key(key)
+        if len(data) > self.limit_bytes:
+            _log.warning(
+                "%s: it has %d bytes and the cache may hold %d (%s)",
+                *(why, len(data), self.limit_bytes, _LIMIT_VARIABLE),
+            )
+            return None
+        try:
+            make_private(self.folder)
+            with folder_locked(self.folder, exclusive=True):
+                self._sweep()
+                path = self.folder / f"{key}.{kind}"
+                recorded = {
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                    "bytes": len(data),
+                    **note,
+                }
+                _write_private(path, data)
+                _write_private(path.with_suffix(".json"), json.dumps(recorded, indent=1) + "\n")
+                self._evict(key)
+                return path
+        except (UntrustedError, OutputError, OSError) as error:
+            _log.warning("%s: %s", why, error)
+            return None
+
+    def _entries(self) -> dict[str, list[Path]]:
+        """Return the files of each key."""
+        found: dict[str, list[Path]] = {}
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                matched = _ENTRY.fullmatch(path.name)
+                if matched:
+                    found.setdefault(matched[1], []).append(path)
+        return found
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left; writers hold the lock, so none is being written."""
+        for path in self.folder.iterdir():
+            if _LEFT_OVER.match(path.name):
+                path.unlink(missing_ok=True)
+
+    def _evict(self, kept: str) -> None:
+        """Remove the plans that were not used for longest, until the rest fits; never `kept`."""
+        entries = self._entries()
+        sizes = {key: sum(map(_size, paths)) for key, paths in entries.items()}
+        excess = sum(sizes.values()) - self.limit_bytes
+        for key in sorted(entries, key=lambda key: max(map(_last_use, entries[key]))):
+            if excess <= 0:
+                break
+            if key != kept:
+                for path in entries[key]:
+                    path.unlink(missing_ok=True)
+                excess -= sizes[key]
+                _log.info("removed the cached plan %s, not used for longest", key[:12])
+
+
+def _default_folder() -> Path:
+    named = os.environ.get(_FOLDER_VARIABLE, "")
+    return Path(named).absolute() if named else cache_folder("plans")
+
+
+def _default_limit() -> int:
+    text = os.environ.get(_LIMIT_VARIABLE, "")
+    if not text:
+        return DEFAULT_LIMIT_BYTES
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise UsageError(f"{_LIMIT_VARIABLE}={text!r} is not a number of bytes")
+    return int(text)
 
 
 def _check_key(key: str) -> None:
@@ -177,71 +326,21 @@ def _check_key(key: str) -> None:
         raise UsageError(f"{key!r} is not a plan's key: 64 hexadecimal digits are needed")
 
 
-def _check_owner(path: Path, found: os.stat_result, kind: int) -> None:
-    if stat.S_ISLNK(found.st_mode):
-        raise _UntrustedError(f"{path} is a symbolic link")
-    if stat.S_IFMT(found.st_mode) != kind:
-        wanted = "a folder" if kind == stat.S_IFDIR else "an ordinary file"
-        raise _UntrustedError(f"{path} is not {wanted}: move it away")
-    if found.st_uid != os.geteuid():
-        raise _UntrustedError(f"{path} belongs to user {found.st_uid}, not {os.geteuid()}")
-    if found.st_mode & _OTHERS_WRITE:
-        raise _UntrustedError(f"{path} can be written by others: chmod go-w it")
+def _write_private(path: Path, content: bytes | str) -> None:
+    write_atomically(path, content)
+    # A umask of 002 would make the file writable for the group, and then untrusted.
+    path.chmod(0o600)
 
 
-def _read_own(path: Path, limit: int | None) -> bytes:
-    """Read a file of this user; the checks are made on the open file, not on its name."""
-    if path.is_symlink():
-        raise _UntrustedError(f"{path} is a symbolic link")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        _check_owner(path, found, stat.S_IFREG)
-        if limit is not None and found.st_size > limit:
-            raise _UntrustedError(f"{path} has {found.st_size} bytes, more than {limit}")
-        return file.read()
-
-
-def _make_private(folder: Path) -> None:
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-
-
-def _write(folder: Path, key: str, plan: Plan) -> Path:
-    target = folder / f"{key}.plan"
-    note = {
-        "sha256": plan.sha256,
-        "bytes": len(plan.data),
-        "library": plan.library,
-        "version": plan.version,
-        "layers": plan.layers,
-        "seconds": round(plan.seconds, 3),
-    }
-    sidecar = folder / f"{key}.json"
-    for path, content in ((target, plan.data), (sidecar, json.dumps(note, indent=1) + "\n")):
-        write_atomically(path, content)
-        # A umask of 002 would make the file writable for the group, and then untrusted.
-        path.chmod(0o600)
-    return target
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed process left; writers hold the lock, so none is being written."""
-    for path in folder.glob(".*.*"):
-        if re.match(r"\.[0-9a-f]{64}\.(plan|json)\.", path.name):
-            path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    """Hold a lock on the folder, so that plan and digest are read and written together."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _size(path: Path) -> int:
     try:
-        # Some network file systems have no locks; a torn pair is then caught by the digest.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, how)
-        yield
-    finally:
-        os.close(descriptor)
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return time.time()

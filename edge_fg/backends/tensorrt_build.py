@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edge_fg.backends.plans import Plan
 from edge_fg.backends.tensorrt_library import (
@@ -23,15 +23,29 @@ from edge_fg.backends.tensorrt_library import (
     available,
     import_library,
     message_log,
+    quote,
+    shortened,
     title,
 )
 from edge_fg.errors import CompileError, UsageError
 from edge_fg.progress import ProgressCallback, no_progress
 
+if TYPE_CHECKING:
+    from edge_fg.backends.tensorrt_api import (
+        BuilderConfig,
+        HostMemory,
+        Network,
+        Parser,
+        PlanBuilder,
+        ProgressMonitor,
+        TensorRT,
+        TimingCache,
+    )
+
 __all__ = ["Library", "available", "build_plan"]
 
 _POLL_SECONDS = 0.1
-_QUOTED_CHARACTERS = 300
+_log = logging.getLogger("edge_fg")
 
 
 def build_plan(
@@ -42,6 +56,7 @@ def build_plan(
     workspace_bytes: int | None = None,
     progress: ProgressCallback = no_progress,
     builder_optimization_level: int | None = None,
+    timings: bytes | None = None,
 ) -> Plan:
     """Compile a graph; Ctrl-C stops the build.
 
@@ -65,6 +80,10 @@ def build_plan(
         Called as ``progress(phase, done, total)`` with TensorRT's names of its phases.
     builder_optimization_level
         0 (quick build) to 5 (slow build, fastest plan), or None for the library's own.
+    timings
+        The timing cache of an earlier build by this version for this GPU, or empty to begin
+        one: with it a build takes a fraction of the time. None goes without. TensorRT-RTX, which
+        times nothing, ignores it.
 
     Raises
     ------
@@ -89,16 +108,18 @@ def build_plan(
         batch=batch,
         workspace_bytes=workspace_bytes,
         level=builder_optimization_level,
+        timings=None if library == "tensorrt-rtx" else timings,
     )
     started = time.monotonic()
-    data, layers, warnings = _run_in_thread(job, onnx_bytes, progress)
+    built = _run_in_thread(job, onnx_bytes, progress)
     return Plan(
-        data=data,
+        data=built.data,
         library=library,
         version=str(job.trt.__version__),
-        layers=layers,
+        layers=built.layers,
         seconds=time.monotonic() - started,
-        warnings=warnings,
+        warnings=built.warnings,
+        timings=built.timings,
     )
 
 
@@ -106,19 +127,25 @@ def build_plan(
 class _Job:
     """One build: what it needs, and how its two threads talk."""
 
-    trt: Any
+    trt: TensorRT
     log: MessageLog
     name: str
     batch: tuple[int, int, int]
     workspace_bytes: int | None
     level: int | None
+    timings: bytes | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     events: queue.SimpleQueue[tuple[str, int, int] | None] = field(
         default_factory=queue.SimpleQueue
     )
 
 
-_Built = tuple[bytes, int, tuple[str, ...]]
+@dataclass(frozen=True)
+class _Built:
+    data: bytes
+    layers: int
+    warnings: tuple[str, ...]
+    timings: bytes | None
 
 
 def _run_in_thread(job: _Job, onnx_bytes: bytes, progress: ProgressCallback) -> _Built:
@@ -164,7 +191,7 @@ def _build(job: _Job, onnx_bytes: bytes) -> _Built:
             builder = trt.Builder(job.log.handle)
         except (TypeError, RuntimeError) as error:
             raise CompileError(
-                f"{job.name} can't start its builder ({_quote(messages) or error}): it needs an "
+                f"{job.name} can't start its builder ({quote(messages) or error}): it needs an "
                 "NVIDIA GPU and a driver that is new enough; see `edge-fg doctor`"
             ) from error
         flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -185,17 +212,57 @@ def _build(job: _Job, onnx_bytes: bytes) -> _Built:
         # The monitor must outlive the build: TensorRT holds no reference of its own.
         monitor = _monitor(job)
         config.progress_monitor = monitor
-        plan = builder.build_serialized_network(network, config)
+        plan = _serialized(job, builder, network, config)
         if plan is None:
             if job.cancelled.is_set():
                 raise CompileError("the build was cancelled")
             raise CompileError(_build_failure(job, messages))
         layers = int(network.num_layers)
         told = dict.fromkeys(m.text for m in messages if m.level == logging.WARNING)
-        return bytes(plan), layers, tuple(told)
+        return _Built(bytes(plan), layers, tuple(told), _timings_after(job, config))
 
 
-def _configure(job: _Job, builder: Any, network: Any, config: Any) -> None:
+def _serialized(
+    job: _Job, builder: PlanBuilder, network: Network, config: BuilderConfig
+) -> HostMemory | None:
+    """Build; with a timing cache that the build fails on, build again without it."""
+    # The cache must outlive the build too.
+    cache = _use_timings(job, config, job.timings)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None and cache is not None and job.timings and not job.cancelled.is_set():
+        _log.warning("the build with kept timings failed: building once more without them")
+        cache = _use_timings(job, config, b"")
+        plan = builder.build_serialized_network(network, config)
+    return plan
+
+
+def _use_timings(job: _Job, config: BuilderConfig, data: bytes | None) -> TimingCache | None:
+    """Give the builder a timing cache, or an empty one where `data` is not one of its own."""
+    if data is None:
+        return None
+    cache = config.create_timing_cache(data)
+    # Timings of another GPU would choose tactics that are slow here: never ignore a mismatch.
+    if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+        return cache
+    if data:
+        _log.warning(
+            "%s %s refuses the kept timing cache%s: tactics are timed anew",
+            *(job.name, job.trt.__version__, _in_brackets(job.log.last_error())),
+        )
+        return _use_timings(job, config, b"")
+    return None
+
+
+def _timings_after(job: _Job, config: BuilderConfig) -> bytes | None:
+    cache = None if job.timings is None else config.get_timing_cache()
+    return None if cache is None else bytes(cache.serialize())
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
+
+
+def _configure(job: _Job, builder: PlanBuilder, network: Network, config: BuilderConfig) -> None:
     trt = job.trt
     if job.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
@@ -215,12 +282,13 @@ def _configure(job: _Job, builder: Any, network: Any, config: Any) -> None:
             )
         if shape and shape[0] < 0:
             dynamic = True
-            profile.set_shape(tensor.name, *((size, *shape[1:]) for size in job.batch))
+            least, usual, most = ((size, *shape[1:]) for size in job.batch)
+            profile.set_shape(tensor.name, least, usual, most)
     if dynamic:
         config.add_optimization_profile(profile)
 
 
-def _monitor(job: _Job) -> Any:
+def _monitor(job: _Job) -> ProgressMonitor:
     trt = job.trt
     totals: dict[str, int] = {}
 
@@ -251,12 +319,12 @@ def _monitor(job: _Job) -> Any:
     return Monitor()
 
 
-def _parser_failure(job: _Job, parser: Any, messages: Iterable[Message]) -> str:
+def _parser_failure(job: _Job, parser: Parser, messages: Iterable[Message]) -> str:
     version = f"{job.name} {job.trt.__version__}"
     if not parser.num_errors:
-        return f"{version} can't read the graph: {_quote(messages) or 'it gives no reason'}"
+        return f"{version} can't read the graph: {quote(messages) or 'it gives no reason'}"
     error = parser.get_error(0)
-    said = _shortened(error.desc())
+    said = shortened(error.desc())
     operator = error.node_operator()
     if not operator:
         return f"{version} can't read the graph: {said}"
@@ -269,20 +337,10 @@ def _parser_failure(job: _Job, parser: Any, messages: Iterable[Message]) -> str:
 
 
 def _build_failure(job: _Job, messages: Iterable[Message]) -> str:
-    said = _quote(messages) or (
+    said = quote(messages) or (
         "it gives no reason here (another logger was registered first in this process)"
     )
     return (
         f"{job.name} {job.trt.__version__} could not build a plan: {said}; try another precision, "
         "or a smaller largest batch if memory ran out"
     )
-
-
-def _quote(messages: Iterable[Message]) -> str:
-    errors = dict.fromkeys(m.text for m in messages if m.level >= logging.ERROR)
-    return _shortened("; ".join(list(errors)[:3]))
-
-
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[: _QUOTED_CHARACTERS - 3]}..."

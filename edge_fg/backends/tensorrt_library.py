@@ -1,11 +1,13 @@
 """TensorRT and TensorRT-RTX behind one door: import, version, messages, GPU.
 
-Only names are used that exist in tensorrt 10.3 to 11.4 and in tensorrt_rtx 1.x.
+Only names are used that exist in tensorrt 10.3 to 11.4 and in tensorrt_rtx 1.x; see
+`edge_fg.backends.tensorrt_api`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.util
@@ -13,12 +15,16 @@ import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, SupportsInt, TypeAlias, cast
 
+from edge_fg.cuda import libcuda
 from edge_fg.cuda.device import find_gpus
 from edge_fg.errors import BackendUnavailableError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from edge_fg.backends.tensorrt_api import Logger, TensorRT
 
 Library: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -34,6 +40,7 @@ _HINTS: dict[Library, str] = {
     "tensorrt-rtx": "pip install 'edge-fg[rtx]'",
 }
 _KEPT_MESSAGES = 100
+_QUOTED_CHARACTERS = 300
 _LEVELS = (logging.ERROR, logging.ERROR, logging.WARNING, logging.DEBUG, logging.DEBUG)
 _log = logging.getLogger("edge_fg.tensorrt")
 _creating = threading.Lock()
@@ -44,7 +51,7 @@ def title(library: Library) -> str:
     return _TITLES[library]
 
 
-def import_library(library: Library) -> Any:
+def import_library(library: Library) -> TensorRT:
     """Import ``tensorrt`` or ``tensorrt_rtx``.
 
     Raises
@@ -67,7 +74,7 @@ def import_library(library: Library) -> Any:
         raise BackendUnavailableError(
             f"the module {_MODULES[library]} is not {title(library)}: reinstall it"
         )
-    return module
+    return cast("TensorRT", module)
 
 
 def available(library: Library) -> tuple[bool, str]:
@@ -126,19 +133,20 @@ class MessageLog:
         The ``ILogger`` to give to TensorRT.
     """
 
-    def __init__(self, trt: Any) -> None:
+    def __init__(self, trt: TensorRT) -> None:
         self._collecting = threading.Lock()
         self._kept: deque[Message] | None = None
+        self._errors = threading.local()
         receive = self._receive
 
-        class Logger(trt.ILogger):  # type: ignore[misc]
+        class Receiver(trt.ILogger):  # type: ignore[misc,name-defined]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
-            def log(self, severity: Any, msg: str) -> None:
+            def log(self, severity: SupportsInt, msg: str) -> None:
                 receive(int(severity), msg)
 
-        self.handle: Any = Logger()
+        self.handle: Logger = Receiver()
 
     def _receive(self, severity: int, text: str) -> None:
         level = _LEVELS[severity] if 0 <= severity < len(_LEVELS) else logging.DEBUG
@@ -148,6 +156,14 @@ class MessageLog:
         kept = self._kept
         if kept is not None and level >= logging.WARNING:
             kept.append(message)
+        if level >= logging.ERROR:
+            self._errors.last = message.text
+
+    def last_error(self) -> str:
+        """Return the last error that a call in this thread met, once, or an empty text."""
+        text: str = getattr(self._errors, "last", "")
+        self._errors.last = ""
+        return shortened(text)
 
     @contextlib.contextmanager
     def collect(self) -> Iterator[deque[Message]]:
@@ -181,10 +197,27 @@ def _message_log(library: Library) -> MessageLog:
     return MessageLog(import_library(library))
 
 
+def quote(messages: Iterable[Message]) -> str:
+    """Return the first errors among `messages` on one line, or an empty text."""
+    errors = dict.fromkeys(m.text for m in messages if m.level >= logging.ERROR)
+    return shortened("; ".join(list(errors)[:3]))
+
+
+def shortened(text: str) -> str:
+    """Return `text` on one line, of a length that fits a message."""
+    text = " ".join(text.split())
+    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[: _QUOTED_CHARACTERS - 3]}..."
+
+
 def gpu_description() -> str:
-    """Describe the GPU that TensorRT would tune a plan for, or ``"none"``.
+    """Describe the GPU and driver that TensorRT would tune a plan for, or return ``"none"``.
 
     Asks the driver and makes no CUDA context.
     """
     gpus, _ = find_gpus()
-    return f"{gpus[0].name}, compute capability {gpus[0].compute_capability}" if gpus else "none"
+    if not gpus:
+        return "none"
+    version = ctypes.c_int()
+    libcuda.load().cuDriverGetVersion(ctypes.byref(version))
+    first = gpus[0]
+    return f"{first.name}, compute capability {first.compute_capability}, driver {version.value}"

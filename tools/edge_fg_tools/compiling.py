@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_fg.backends.plans import Plan, PlanCache, plan_key
-from edge_fg.backends.tensorrt_build import build_plan
-from edge_fg.backends.tensorrt_library import Library, gpu_description, import_library
+from edge_fg.backends.plans import PlanCache
+from edge_fg.backends.provide import PlanRequest, ProvidedPlan, provide_plan
+from edge_fg.backends.tensorrt_library import Library
 from edge_fg.errors import ModelFormatError, OutputError
 from edge_fg.files import write_atomically
 from edge_fg.progress import ProgressCallback, no_progress
@@ -44,31 +43,6 @@ class CompiledPlan:
     version: str
     from_cache: bool
     warnings: tuple[str, ...] = ()
-
-
-def cache_key(
-    onnx_bytes: bytes,
-    target: Library,
-    *,
-    precision: str = "",
-    batch: tuple[int, int, int] = (1, 1, 8),
-    workspace_bytes: int | None = None,
-    builder_optimization_level: int | None = None,
-) -> str:
-    """Return the key under which the plan of a graph is cached on this machine.
-
-    TensorRT tunes a plan to the GPU that it sees; TensorRT-RTX makes one for all GPUs that it
-    supports and finishes it on the device.
-    """
-    return plan_key(
-        graph_sha256=hashlib.sha256(onnx_bytes).hexdigest(),
-        library=target,
-        version=str(import_library(target).__version__),
-        precision=precision,
-        profile=batch,
-        flags={"workspace": workspace_bytes, "level": builder_optimization_level},
-        gpu=gpu_description() if target == "tensorrt" else "any",
-    )
 
 
 def compile_graph(
@@ -114,31 +88,22 @@ def compile_graph(
     onnx_bytes = model if isinstance(model, bytes) else _read(model)
     if output is not None:
         _check_output(output)
-    cache = PlanCache() if cache is None else cache
-    key = cache_key(
-        onnx_bytes,
-        target,
+    request = PlanRequest(
+        graph=onnx_bytes,
+        library=target,
         precision=precision,
         batch=batch,
         workspace_bytes=workspace_bytes,
         builder_optimization_level=builder_optimization_level,
     )
-    plan = _from_cache(cache, key, target)
-    from_cache = plan is not None
-    if plan is None:
-        plan = build_plan(
-            onnx_bytes,
-            library=target,
-            batch=batch,
-            workspace_bytes=workspace_bytes,
-            progress=progress,
-            builder_optimization_level=builder_optimization_level,
-        )
-    path = _place(plan, key, output, cache, stored=from_cache)
-    return _described(plan, path, from_cache=from_cache)
+    cache = PlanCache() if cache is None else cache
+    what = str(model) if isinstance(model, Path) else "the model"
+    provided = provide_plan(request, cache, what=what, progress=progress, store=output is None)
+    return _described(provided, _place(provided, output))
 
 
-def _described(plan: Plan, path: Path, *, from_cache: bool) -> CompiledPlan:
+def _described(provided: ProvidedPlan, path: Path) -> CompiledPlan:
+    plan = provided.plan
     return CompiledPlan(
         path=path,
         bytes=len(plan.data),
@@ -146,31 +111,21 @@ def _described(plan: Plan, path: Path, *, from_cache: bool) -> CompiledPlan:
         seconds=plan.seconds,
         library=plan.library,
         version=plan.version,
-        from_cache=from_cache,
+        from_cache=provided.from_cache,
         warnings=plan.warnings,
     )
 
 
-def _from_cache(cache: PlanCache, key: str, target: Library) -> Plan | None:
-    data = cache.load(key)
-    if data is None:
-        return None
-    # The version is part of the key, so the cached plan has the one that is installed.
-    version = str(import_library(target).__version__)
-    return Plan(data=data, library=target, version=version, layers=None, seconds=0.0)
-
-
-def _place(plan: Plan, key: str, output: Path | None, cache: PlanCache, *, stored: bool) -> Path:
+def _place(provided: ProvidedPlan, output: Path | None) -> Path:
     if output is not None:
-        write_atomically(output, plan.data)
+        write_atomically(output, provided.plan.data)
         return output
-    path = cache.path(key) if stored else cache.store(key, plan)
-    if path is None:
+    if provided.path is None:
         raise OutputError(
             "the plan cache can't be written (see the warning above): name an output file, or "
-            "set XDG_CACHE_HOME to a folder of your own"
+            "set EDGE_FG_PLAN_CACHE to a folder of your own"
         )
-    return path
+    return provided.path
 
 
 def _check_output(output: Path) -> None:

@@ -1,0 +1,89 @@
+"""How a bundle runs on a GPU, for those whom the defaults don't suit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edge_fg.backends.plans import PlanCache
+from edge_fg.errors import UsageError
+
+_MAX_BATCH = 1024
+_MAX_CONTEXTS = 64
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Settings of the TensorRT backends; the others ignore them.
+
+    Parameters
+    ----------
+    max_batch
+        Largest batch of the plan's optimisation profile; more frames are executed in parts.
+        Another number is another plan.
+    contexts
+        How many threads can execute at the same time, each with a stream and buffers of its
+        own; further ones wait. A context is made when it is first needed.
+    cuda_graph
+        Whether batch sizes that come again and again are captured as CUDA graphs.
+    workspace_bytes
+        Most GPU memory that a layer may use while it computes; None: the library's own limit.
+    builder_optimization_level
+        0 (quick build) to 5 (slow build, fastest plan); None: the library's own.
+    timing_cache
+        Whether the builder's timings are kept beside the plans for the next build.
+    plan_cache
+        Folder of the plan cache; ``"beside"`` takes ``NAME.plans`` beside the bundle ``NAME``;
+        None takes this user's.
+    plan_cache_bytes
+        What the plan cache may hold; None: see `edge_fg.backends.plans.PlanCache`.
+
+    Raises
+    ------
+    UsageError
+        A number makes no sense.
+    """
+
+    max_batch: int = 8
+    contexts: int = 2
+    cuda_graph: bool = True
+    workspace_bytes: int | None = None
+    builder_optimization_level: int | None = None
+    timing_cache: bool = True
+    plan_cache: Path | Literal["beside"] | None = None
+    plan_cache_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_batch <= _MAX_BATCH:
+            raise UsageError(f"max_batch must be 1 to {_MAX_BATCH}, not {self.max_batch}")
+        if not 1 <= self.contexts <= _MAX_CONTEXTS:
+            raise UsageError(f"contexts must be 1 to {_MAX_CONTEXTS}, not {self.contexts}")
+
+    @property
+    def profile(self) -> tuple[int, int, int]:
+        """Smallest, usual and largest batch: frames mostly come one by one."""
+        return (1, 1, self.max_batch)
+
+    def open_cache(self, bundle: Path) -> PlanCache:
+        """Return the plan cache for a bundle.
+
+        Raises
+        ------
+        OutputError
+            This user has no home folder to keep plans in.
+        UsageError
+            The limit of the cache makes no sense.
+        """
+        folder = plans_beside(bundle) if self.plan_cache == "beside" else self.plan_cache
+        return PlanCache(folder, limit_bytes=self.plan_cache_bytes)
+
+
+def plans_beside(bundle: Path) -> Path:
+    """Return the folder of plans beside a bundle: ``NAME.plans`` for ``NAME`` or ``NAME.zip``.
+
+    Never inside it: a bundle holds only what its manifest lists.
+    """
+    bundle = bundle.absolute()
+    name = bundle.stem if bundle.suffix == ".zip" else bundle.name
+    return bundle.parent / f"{name}.plans"
