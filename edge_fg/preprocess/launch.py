@@ -62,10 +62,9 @@ SAMPLE: Final = np.dtype(
         *((name, np.int32) for name in ("across_tiles", "source_rows", "rows")),
         *((name, np.int32) for name in ("down_first", "down_count", "down_weights")),
         *((name, np.int32) for name in ("output_height", "output_width", "top", "left", "fill")),
-        *((name, np.int32) for name in ("levels", "channel_stride", "pixel_stride")),
+        *((name, np.int32) for name in ("channel_stride", "pixel_stride")),
         *((name, np.int32) for name in ("first_shift", "shift_step")),
         ("yuv", np.int32, (6,)),
-        ("reserved", np.int32),
     ]
 )
 """One picture's descriptor: ``struct Sample`` of ``kernels/sample.h``."""

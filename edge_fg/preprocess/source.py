@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_fg.errors import ImageError
-from edge_fg.preprocess.yuv import ColorStandard
+from edge_fg.preprocess.yuv import ColorStandard, i420_to_bgr, nv12_to_bgr, yuyv_to_bgr
 
 MAX_SIDE: Final = 1 << 20
 """Largest width or height in pixels, so that offsets within a row fit 32 bits."""
@@ -138,6 +141,48 @@ class Source:
         """The region, or the whole frame as one."""
         return (0, 0, self.width, self.height) if self.region is None else self.region
 
+    def to_bgr(self, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the whole frame as BGR: what the kernels read from the same bytes.
+
+        Parameters
+        ----------
+        data
+            uint8, one axis, C-contiguous: the frame's bytes, at least `nbytes`.
+
+        Returns
+        -------
+        ndarray
+            (height, width, 3) uint8; cut `region` from it to compare.
+
+        Raises
+        ------
+        ImageError
+            `data` is shorter than the frame, or not a row of bytes.
+        """
+        if data.dtype != np.uint8 or data.ndim != 1 or not data.flags.c_contiguous:
+            raise ImageError("a frame's bytes must be one row of uint8 without gaps")
+        if data.size < self.nbytes:
+            raise ImageError(f"{data.size} bytes don't hold a frame of {self.nbytes}")
+        rows = _plane(data, 0, self.height, self.row_pitch, self.row_bytes)
+        if self.format in (PixelFormat.BGR, PixelFormat.RGB):
+            pixels = rows.reshape(self.height, self.width, 3)
+            return pixels if self.format is PixelFormat.BGR else pixels[..., ::-1]
+        if self.standard is None:
+            return np.repeat(rows[..., None], 3, axis=2)
+        pairs = (self.width + 1) // 2
+        if self.format is PixelFormat.YUYV:
+            packed = rows.reshape(self.height, pairs, 4)
+            return yuyv_to_bgr(packed, self.width, self.standard)
+        luma = rows[:, : self.width]
+        half, pitch = (self.height + 1) // 2, self.chroma_row_pitch
+        planes = [
+            _plane(data, offset, half, pitch, self._chroma_row_bytes)
+            for offset in self.chroma_planes
+        ]
+        if self.format is PixelFormat.NV12:
+            return nv12_to_bgr(luma, planes[0].reshape(half, pairs, 2), self.standard)
+        return i420_to_bgr(luma, planes[0], planes[1], self.standard)
+
     @property
     def _chroma_planes(self) -> int:
         return {PixelFormat.NV12: 1, PixelFormat.I420: 2}.get(self.format, 0)
@@ -186,3 +231,12 @@ class Source:
                 f"region {region} reaches outside the frame of {self.width} x {self.height}"
             )
         return (x, y, width, height)
+
+
+def _plane(
+    data: NDArray[np.uint8], offset: int, rows: int, pitch: int, used: int
+) -> NDArray[np.uint8]:
+    """Return (rows, used) of a plane whose rows are `pitch` bytes apart; the last has no gap."""
+    picked = offset + pitch * np.arange(rows)[:, None] + np.arange(used)
+    plane: NDArray[np.uint8] = data[picked]
+    return plane
