@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import itertools
 import mmap
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -252,3 +255,54 @@ def test_real_photographs_equal_pillow(cpu_form, data_dir: Path):
         plan = LaunchPlanner(spec).plan(sources)
         tensor = cpu_form.run(plan, [picture.ctypes.data for picture in pictures])
         np.testing.assert_array_equal(tensor, CpuPreprocessor(spec)(pictures))
+
+
+ADDRESS_CHECKED = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(sys.argv[2]).parent))
+import test_kernels as here
+
+form = here.CpuForm(Path(sys.argv[1]))
+rng = np.random.default_rng(13)
+for i in range(240):
+    kind = here.FORMATS[i % 6]
+    spec = here.random_spec(rng, here.FILTERS[i % 4], here.MODES[i % 3], 24)
+    sources = [here.random_source(rng, kind, 40) for _ in range(2)]
+    frames = [rng.integers(0, 256, source.nbytes, dtype=np.uint8) for source in sources]
+    plan = here.LaunchPlanner(spec).plan(sources)
+    # From malloc, each with forbidden bytes right behind it.
+    form.run(plan, [frame.ctypes.data for frame in frames])
+print("read nothing beyond")
+"""
+
+
+@pytest.mark.slow
+def test_no_byte_beyond_any_array_is_touched(tmp_path: Path):
+    """Under the address sanitizer, which sees what guard pages can't: aligned words."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler (g++) to compile the kernels with")
+    found = subprocess.run(
+        [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    )
+    if not Path(found.stdout.strip()).is_absolute():
+        pytest.skip("the C++ compiler has no address sanitizer")
+    library = compile_cpu_form(tmp_path, ["-O1", "-g", "-fsanitize=address"])
+    result = subprocess.run(
+        [sys.executable, "-c", ADDRESS_CHECKED, str(library), __file__],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "LD_PRELOAD": found.stdout.strip(),
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "PYTHONMALLOC": "malloc",
+        },
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.strip() == "read nothing beyond"
