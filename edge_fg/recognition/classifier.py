@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.backends.base import Backend, Outputs, Region
-from edge_fg.backends.select import Choice, choose, open_backend
+from edge_fg.backends.options import EngineOptions
+from edge_fg.backends.select import Choice, open_best
 from edge_fg.bundle import Bundle
 from edge_fg.bundle.manifest import OutputSpec
 from edge_fg.errors import BackendError, ImageError
 from edge_fg.images import as_frame
 from edge_fg.labels import Labels
+from edge_fg.progress import ProgressCallback
 from edge_fg.recognition.prediction import Latency, Prediction
 
 _LOGGER = logging.getLogger("edge_fg")
@@ -135,8 +137,12 @@ def load(
     backend: str | None = None,
     precision: str | None = None,
     threads: int = 0,
+    options: EngineOptions | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Classifier:
     """Open a bundle and return a classifier that runs on the best backend of this machine.
+
+    The first start on a GPU builds a plan, which takes seconds to minutes; later ones load it.
 
     Parameters
     ----------
@@ -149,6 +155,10 @@ def load(
         ``fp32``, ``fp16``, ``int8`` or ``int8-fp16``; None takes what is best on that backend.
     threads
         CPU threads for one inference; 0 takes as many as there are cores.
+    options
+        Settings of the TensorRT backends: largest batch, contexts, plan cache.
+    progress
+        Called as ``progress(stage, done, total)`` while a plan is built; None tells the log.
 
     Raises
     ------
@@ -156,18 +166,18 @@ def load(
         The bundle can't be used.
     BackendError
         No backend can run it here.
+    CompileError
+        The backend asked for can't build the variant's graph.
     UsageError
         There is no backend or precision of that name, or `threads` makes no sense.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-    choice = choose(opened, backend, precision)
-    _LOGGER.info("%s runs on %s: %s", opened.path, choice.backend, choice.reason)
-    return Classifier(
-        open_backend(opened, choice, threads=threads),
-        opened.manifest.scores,
-        opened.labels(),
-        choice,
+    labels = opened.labels()
+    executed, choice = open_best(
+        opened, backend, precision, threads=threads, options=options, progress=progress
     )
+    _LOGGER.info("%s runs on %s: %s", opened.path, choice.backend, choice.reason)
+    return Classifier(executed, opened.manifest.scores, labels, choice)
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:

@@ -1,0 +1,364 @@
+"""A loaded plan: what goes in and out of it, and the contexts that execute it.
+
+The same calls serve TensorRT 10.3 to 11.x and TensorRT-RTX. Everything here happens with the
+device's primary context pushed, and is released in the order contexts, engine, runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from edge_fg.backends.tensorrt_library import (
+    Library,
+    MessageLog,
+    import_library,
+    message_log,
+    quote,
+    title,
+)
+from edge_fg.cuda import Device, Stream
+from edge_fg.errors import BackendError, CudaError, DeviceMemoryError
+
+if TYPE_CHECKING:
+    from edge_fg.backends.tensorrt_api import (
+        CudaEngine,
+        ExecutionContext,
+        PlanRuntime,
+        RtxEngine,
+        TensorRT,
+        TensorRTRTX,
+    )
+
+_log = logging.getLogger("edge_fg")
+
+
+class PlanRejectedError(BackendError):
+    """The library can't load a plan: damaged, or made by another version or for another GPU."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """An input or output of an engine.
+
+    Attributes
+    ----------
+    name
+        Its name in the graph.
+    dtype
+        Its type.
+    shape
+        Its sizes; -1 stands for the batch.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+    def at(self, batch: int) -> tuple[int, ...]:
+        """Return its shape for a batch."""
+        return tuple(batch if size < 0 else size for size in self.shape)
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """One layer of an engine: its name and kind, and the types that it reads and writes."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class Engine:
+    """A plan that was loaded onto a device.
+
+    Parameters
+    ----------
+    plan
+        The plan. It is executable code: only one from `edge_fg.backends.provide` may come here.
+    library
+        What built it.
+    device
+        Where it runs.
+
+    Raises
+    ------
+    PlanRejectedError
+        The library can't load it.
+    DeviceMemoryError
+        The device is too small for it.
+    BackendError
+        It is not a classifier of frames: not one input, no output, or shapes that depend on data.
+    """
+
+    def __init__(self, plan: bytes, library: Library, device: Device) -> None:
+        self.library: Library = library
+        self.device = device
+        self.log: MessageLog = message_log(library)
+        self._trt: TensorRT = import_library(library)
+        self._runtime: PlanRuntime | None = None
+        self._engine: CudaEngine | None = None
+        self._contexts = 0
+        self._counting = threading.Lock()
+        try:
+            with device.use():
+                self._load(plan)
+                self.input, self.outputs = self._bindings()
+                self.batches: tuple[int, int] = self._batches()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The one batch that it takes, or None where it takes any from 1 to the largest."""
+        return self.input.shape[0] if self.input.shape[0] > 0 else None
+
+    @property
+    def max_batch(self) -> int:
+        """Largest batch that it takes."""
+        return self.batches[1]
+
+    def new_context(self) -> Context:
+        """Return a context; each executes one inference at a time.
+
+        Raises
+        ------
+        DeviceMemoryError
+            There is no memory left for its activations.
+        BackendError
+            TensorRT refused, or the engine is closed.
+        """
+        engine = self._opened()
+        with self.device.use():
+            raw = self._rtx_context(engine) or engine.create_execution_context()
+        if raw is None:
+            raise self.failure("make room for a context", self.log.last_error())
+        with self._counting:
+            self._contexts += 1
+        return Context(self, raw)
+
+    @property
+    def captures_itself(self) -> bool:
+        """Whether the library captures CUDA graphs on its own, as TensorRT-RTX does."""
+        return hasattr(self._trt, "CudaGraphStrategy")
+
+    def _rtx_context(self, engine: CudaEngine) -> ExecutionContext | None:
+        """Return a context that captures CUDA graphs on its own, where there are such."""
+        if not self.captures_itself or not hasattr(engine, "create_runtime_config"):
+            return None
+        rtx, rtx_engine = cast("TensorRTRTX", self._trt), cast("RtxEngine", engine)
+        config = rtx_engine.create_runtime_config()
+        config.cuda_graph_strategy = rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return rtx_engine.create_execution_context(runtime_config=config)
+
+    def layers(self) -> list[EngineLayer]:
+        """Return the layers as TensorRT fused them; empty where it keeps that to itself.
+
+        Raises
+        ------
+        BackendError
+            The engine is closed.
+        """
+        engine = self._opened()
+        with self.device.use():
+            inspector = engine.create_engine_inspector()
+            if inspector is None:
+                return []
+            text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
+        return parse_layers(text)
+
+    def close(self) -> None:
+        """Release the engine, then the runtime. Contexts must be closed before; idempotent."""
+        if self._contexts:
+            raise BackendError(
+                f"{self._contexts} contexts are still open: close them before their engine"
+            )
+        if self._engine is None and self._runtime is None:
+            return
+        with _current(self.device):
+            self._engine = None
+            self._runtime = None
+
+    def failure(self, action: str, said: str) -> BackendError:
+        """Return the error to raise where TensorRT failed to do `action` and said `said`."""
+        name = title(self.library)
+        if "memory" in said.lower():
+            return DeviceMemoryError(
+                f"{name} can't {action}, GPU memory ran out ({said}): choose a smaller max_batch, "
+                "fewer contexts or the int8-fp16 variant, or close what else uses the GPU"
+            )
+        return BackendError(f"{name} can't {action}: {said or 'it gives no reason'}")
+
+    def context_closed(self) -> None:
+        """Take note that a context was closed."""
+        with self._counting:
+            self._contexts -= 1
+
+    def _opened(self) -> CudaEngine:
+        if self._engine is None:
+            raise BackendError("the engine is closed: load the bundle again")
+        return self._engine
+
+    def _load(self, plan: bytes) -> None:
+        with self.log.collect() as messages:
+            self._runtime = self._trt.Runtime(self.log.handle)
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+            said = quote(messages)
+        if self._engine is None:
+            error = self.failure("load the plan", said)
+            raise error if isinstance(error, CudaError) else PlanRejectedError(str(error))
+
+    def _bindings(self) -> tuple[Binding, tuple[Binding, ...]]:
+        engine = self._opened()
+        inputs: list[Binding] = []
+        outputs: list[Binding] = []
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            shape = tuple(int(size) for size in engine.get_tensor_shape(name))
+            if any(size < 0 for size in shape[1:]) or not shape:
+                raise BackendError(
+                    f"{name!r} of the plan has shape {shape}: only the batch may be dynamic"
+                )
+            binding = Binding(name, self._dtype(engine, name), shape)
+            is_input = engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT
+            (inputs if is_input else outputs).append(binding)
+        if len(inputs) != 1 or not outputs:
+            raise BackendError(
+                f"the plan has {len(inputs)} inputs and {len(outputs)} outputs: one input and at "
+                "least one output are needed"
+            )
+        return inputs[0], tuple(outputs)
+
+    def _dtype(self, engine: CudaEngine, name: str) -> np.dtype[np.generic]:
+        kind = engine.get_tensor_dtype(name)
+        try:
+            return np.dtype(self._trt.nptype(kind))
+        except TypeError as error:
+            raise BackendError(f"{name!r} of the plan is {kind}, which NumPy lacks") from error
+
+    def _batches(self) -> tuple[int, int]:
+        if self.fixed_batch is not None:
+            return self.fixed_batch, self.fixed_batch
+        shapes = self._opened().get_tensor_profile_shape(self.input.name, 0)
+        return int(shapes[0][0]), int(shapes[2][0])
+
+
+class Context:
+    """Executes an engine, one inference at a time; made by `Engine.new_context`."""
+
+    def __init__(self, engine: Engine, raw: ExecutionContext) -> None:
+        self._engine = engine
+        self._raw: ExecutionContext | None = raw
+        self._batch = 0
+
+    def bind(self, addresses: Mapping[str, int]) -> None:
+        """Say where each input and output lies on the device.
+
+        Raises
+        ------
+        BackendError
+            TensorRT refused one.
+        """
+        raw = self._opened()
+        for name, address in addresses.items():
+            if not raw.set_tensor_address(name, address):
+                raise self._engine.failure(f"bind {name!r}", self._engine.log.last_error())
+
+    def set_batch(self, batch: int) -> None:
+        """Set the batch of the inferences that follow.
+
+        Raises
+        ------
+        BackendError
+            The plan was not built for it.
+        """
+        if batch == self._batch:
+            return
+        binding = self._engine.input
+        if not self._opened().set_input_shape(binding.name, binding.at(batch)):
+            self._batch = 0
+            raise self._engine.failure(f"take a batch of {batch}", self._engine.log.last_error())
+        self._batch = batch
+
+    def enqueue(self, stream: Stream) -> None:
+        """Queue one inference; the device's context must be pushed.
+
+        Raises
+        ------
+        BackendError
+            TensorRT refused; what it said is in the message.
+        """
+        if not self._opened().execute_async_v3(stream.handle):
+            raise self._engine.failure("execute the model", self._engine.log.last_error())
+
+    def close(self) -> None:
+        """Release it; its work must be done. May be called again."""
+        if self._raw is not None:
+            with _current(self._engine.device):
+                self._raw = None
+            self._engine.context_closed()
+
+    def _opened(self) -> ExecutionContext:
+        if self._raw is None:
+            raise BackendError("the execution context is closed: load the bundle again")
+        return self._raw
+
+
+@contextlib.contextmanager
+def _current(device: Device) -> Iterator[None]:
+    """Push the device's context for a release, where the device still has one to push."""
+    with contextlib.ExitStack() as pushed:
+        with contextlib.suppress(CudaError):
+            pushed.enter_context(device.use())
+        yield
+
+
+def parse_layers(text: str) -> list[EngineLayer]:
+    """Read the JSON of an engine inspector, of TensorRT 10 or 11.
+
+    Parameters
+    ----------
+    text
+        With ``DETAILED`` verbosity a layer is an object, with less only a name. TensorRT 10 says
+        ``"Format/Datatype"`` of a tensor; 11 says ``"Format"`` and ``"DataType"``.
+
+    Returns
+    -------
+    list of EngineLayer
+        Empty where `text` is not such a JSON: only people read it, so nothing depends on it.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError:
+        _log.info("the engine inspector gave no JSON")
+        return []
+    found = document.get("Layers") if isinstance(document, dict) else None
+    return [_layer(entry) for entry in found] if isinstance(found, list) else []
+
+
+def _layer(entry: object) -> EngineLayer:
+    if not isinstance(entry, dict):
+        return EngineLayer(str(entry), "", (), ())
+    kind = str(entry.get("LayerType", ""))
+    inputs, outputs = (_types(entry.get(side)) for side in ("Inputs", "Outputs"))
+    return EngineLayer(str(entry.get("Name", "")), kind, inputs, outputs)
+
+
+def _types(tensors: object) -> tuple[str, ...]:
+    if not isinstance(tensors, list):
+        return ()
+    kinds = []
+    for tensor in tensors:
+        if isinstance(tensor, dict):
+            kind = tensor.get("DataType") or tensor.get("Format/Datatype") or tensor.get("Format")
+            kinds.append(str(kind))
+    return tuple(kinds)
