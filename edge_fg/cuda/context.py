@@ -63,6 +63,9 @@ class Device:
         self._abandoned: list[object] = []
         self._use = _Use(self._push, self._pop)
         self._context = self._retain()
+        # Also when it is dropped, and when the program ends: PyCUDA's own destructor would try
+        # to detach the primary context as one of its own making, and complain.
+        self._let_go = weakref.finalize(self, _release, self._cuda, self._context, ordinal)
 
     @property
     def pycuda(self) -> Any:
@@ -144,10 +147,8 @@ class Device:
                 resource.close()
             except CudaError as error:
                 trouble = trouble or error
-        with self._lock:
-            context, self._context = self._context, None
-        if context is not None:
-            _release(self._cuda, context, self.ordinal)
+        self._context = None
+        self._let_go()
         self._abandoned.clear()
         if trouble is not None:
             raise trouble

@@ -49,10 +49,10 @@ class Graph(Resource):
                 library.cuStreamBeginCapture_v2(stream.handle, libcuda.THREAD_LOCAL_CAPTURE), action
             )
             try:
-                work()
-            finally:
-                code = library.cuStreamEndCapture(stream.handle, ctypes.byref(template))
-            try:
+                try:
+                    work()
+                finally:
+                    code = library.cuStreamEndCapture(stream.handle, ctypes.byref(template))
                 device.check(code, action)
                 code = library.cuGraphInstantiateWithFlags(ctypes.byref(executable), template, 0)
                 device.check(code, "instantiate a CUDA graph")

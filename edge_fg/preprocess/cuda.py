@@ -1,0 +1,312 @@
+"""Preprocessing on the GPU: the pixels of the CPU's, written where the engine reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Sequence
+from importlib import resources
+from types import TracebackType
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.cuda import Device, Function, Module, Stream
+from edge_fg.errors import CudaError, UsageError
+from edge_fg.preprocess.lanes import Batch, Lane, TableCache, Transfer
+from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner, Source
+from edge_fg.preprocess.pictures import bytes_of, cut_out, distinct
+from edge_fg.preprocess.source import Region
+from edge_fg.preprocess.spec import PreprocessSpec
+
+LANES: Final = 2
+"""Batches on their way at once: one is copied while the one before is computed."""
+GEOMETRIES: Final = 32
+"""Batch geometries whose tables stay on the device."""
+
+
+class CudaPreprocessor:
+    """Turn frames into the tensor that a model takes, on the GPU.
+
+    Bit for bit what `edge_fg.preprocess.CpuPreprocessor` gives. Nothing is allocated after the
+    first batch of a geometry. Safe to call from several threads, each with its own stream.
+
+    Parameters
+    ----------
+    device
+        Where the tensor is to be; it must outlive this, or be closed to close it.
+    spec
+        What to do.
+    max_batch
+        Most pictures of one call.
+    transfer
+        ``mapped``: the kernels read the pictures in page-locked memory of the host; right where
+        CPU and GPU share their memory, since a copy would only double the traffic. ``staged``:
+        they are copied first; right for a card, whose kernels would otherwise fetch each
+        neighbouring pixel through the bus. ``auto`` goes by whether the device is integrated;
+        `edge_fg.preprocess.transfer.measure_transfers` checks that on a given machine.
+    image
+        The compiled kernels; None takes those that are shipped.
+
+    Raises
+    ------
+    CudaUnavailableError
+        The kernels were not built for this GPU.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        spec: PreprocessSpec,
+        max_batch: int,
+        *,
+        transfer: Transfer | Literal["auto"] = "auto",
+        image: bytes | None = None,
+    ) -> None:
+        if max_batch < 1:
+            raise UsageError(f"max_batch {max_batch} must be at least 1")
+        self.spec = spec
+        self.device = device
+        self.max_batch = max_batch
+        self.transfer: Transfer = choose_transfer(device) if transfer == "auto" else transfer
+        """``mapped`` or ``staged``."""
+        self._planner = LaunchPlanner(spec, cached_plans=GEOMETRIES)
+        self._tables = TableCache(device, GEOMETRIES)
+        self._module = Module(device, _shipped_image() if image is None else image)
+        self._functions: dict[str, Function] = {}
+        # None wakes those who wait for a lane while this is closed.
+        self._lanes: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()
+        self._made = 0
+        self._closed = False
+        try:
+            self._functions.update((name, self._module.function(name)) for name in KERNELS)
+            while self._made < LANES:
+                self._lanes.put(Lane(device, self.transfer))
+                self._made += 1
+        except BaseException:
+            self.close()
+            raise
+
+    def __call__(
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        regions: Sequence[Region | None] | None,
+        output_pointer: int,
+        stream: Stream,
+    ) -> None:
+        """Queue the tensor for `frames`, or for one region of each, into `output_pointer`.
+
+        Parameters
+        ----------
+        frames
+            Each (H, W, 3) uint8 BGR, of any size and strides; free to change on return. A frame
+            that stands several times, for several regions, is copied once.
+        regions
+            (x, y, width, height) in pixels of each, None for all of a frame; None for all.
+        output_pointer
+            Device address for (N, 3, h, w) or (N, h, w, 3) of the specification's dtype.
+        stream
+            In which it happens: the tensor is there when the stream has passed. Don't capture
+            this into a graph; capture what `prepare` returns.
+
+        Raises
+        ------
+        ImageError
+            A frame or region can't be used.
+        UsageError
+            There are no frames, or more than `max_batch`.
+        CudaError
+            The GPU refused, or this is closed.
+        """
+        sources, pictures, at = cut_out(frames, regions)
+        self._run(sources, pictures, at, output_pointer, stream)
+
+    def raw(
+        self,
+        sources: Sequence[Source],
+        pictures: Sequence[NDArray[np.uint8]],
+        output_pointer: int,
+        stream: Stream,
+    ) -> None:
+        """Queue the tensor for pictures of any format, as a call does for BGR.
+
+        Parameters
+        ----------
+        sources
+            What each picture is, its region included.
+        pictures
+            The bytes of each source's frame: uint8, one axis, contiguous, at least the source's
+            ``nbytes``. The same array may stand several times and is copied once.
+        output_pointer, stream
+            As for a call.
+
+        Raises
+        ------
+        ImageError
+            A picture is not as long as its source says.
+        """
+        if len(pictures) != len(sources):
+            raise UsageError(f"{len(pictures)} pictures for {len(sources)} sources")
+        unique, at = distinct(pictures)
+        needed = [0] * len(unique)
+        for source, place in zip(sources, at, strict=True):
+            needed[place] = max(needed[place], source.nbytes)
+        checked = [bytes_of(*pair) for pair in zip(unique, needed, strict=True)]
+        self._run(sources, checked, at, output_pointer, stream)
+
+    def on_device(
+        self,
+        sources: Sequence[Source],
+        pointers: Sequence[int],
+        output_pointer: int,
+        stream: Stream,
+    ) -> None:
+        """Queue the tensor for frames that the device can read already.
+
+        Parameters
+        ----------
+        sources
+            What each frame is, its region included.
+        pointers
+            Device address of each source's frame, which must hold the source's ``nbytes`` until
+            the stream has passed.
+        output_pointer, stream
+            As for a call.
+        """
+        self._run(sources, [], pointers, output_pointer, stream, staged=False)
+
+    def prepare(
+        self,
+        sources: Sequence[Source],
+        output_pointer: int,
+        stream: Stream,
+        at: Sequence[int] | None = None,
+    ) -> Batch:
+        """Return a batch of fixed geometry and output, whose work can be captured in a graph.
+
+        Parameters
+        ----------
+        sources
+            What each picture will be.
+        output_pointer
+            As for a call.
+        stream
+            Used now, to bring the tables over.
+        at
+            For each source, which of the pictures it is in; None: each is in its own.
+        """
+        self._check_open()
+        plan = self._plan(sources)
+        places = list(range(len(sources))) if at is None else list(at)
+        needed = [0] * (max(places) + 1)
+        for source, place in zip(sources, places, strict=True):
+            needed[place] = max(needed[place], source.nbytes)
+        lane = Lane(self.device, self.transfer)
+        try:
+            lane.reserve(plan, needed)
+            lane.describe(plan, needed, places)
+            tables = self._tables.take(plan, stream)
+        except BaseException:
+            lane.close()
+            raise
+        return Batch(lane, plan, needed, tables, self._functions, output_pointer)
+
+    def close(self) -> None:
+        """Wait for the batches on their way, then release all; may be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        for _ in range(self._made):
+            lane = self._lanes.get()
+            assert lane is not None
+            lane.close()
+        self._lanes.put(None)
+        self._tables.clear()
+        self._module.close()
+
+    def __enter__(self) -> CudaPreprocessor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(
+        self,
+        sources: Sequence[Source],
+        pictures: Sequence[NDArray[np.uint8]],
+        at: Sequence[int],
+        output_pointer: int,
+        stream: Stream,
+        staged: bool = True,
+    ) -> None:
+        self._check_open()
+        plan = self._plan(sources)
+        tables = self._tables.take(plan, stream)
+        lane = self._lanes.get()
+        try:
+            if lane is None:
+                raise _closed()
+            with _Returned(lane, stream):
+                sizes = [picture.nbytes for picture in pictures]
+                lane.reserve(plan, sizes)
+                lane.fill(plan, pictures)
+                if staged:
+                    lane.describe(plan, sizes, at)
+                else:
+                    lane.describe_elsewhere(plan, at)
+                lane.queue(plan, tables, output_pointer, self._functions, stream)
+        finally:
+            self._lanes.put(lane)
+            tables.let_go()
+
+    def _plan(self, sources: Sequence[Source]) -> LaunchPlan:
+        if not 1 <= len(sources) <= self.max_batch:
+            raise UsageError(f"a batch of {len(sources)} pictures: 1 to {self.max_batch} will do")
+        return self._planner.plan(sources)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _closed()
+
+
+class _Returned:
+    """Waits for a lane's memory on entry; on exit notes when it will be free again."""
+
+    def __init__(self, lane: Lane, stream: Stream) -> None:
+        self._lane = lane
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        self._lane.wait()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._lane.mark(self._stream)
+            return
+        # Some of it may be queued already.
+        with contextlib.suppress(CudaError):
+            self._stream.synchronize()
+
+
+def choose_transfer(device: Device) -> Transfer:
+    """Return how pictures get to `device` best: in place where it shares the host's memory."""
+    return "mapped" if device.integrated else "staged"
+
+
+def _closed() -> CudaError:
+    return CudaError("the preprocessor is closed: make a new one")
+
+
+def _shipped_image() -> bytes:
+    return (resources.files("edge_fg.preprocess.kernels") / "resample.fatbin").read_bytes()
