@@ -66,7 +66,8 @@ __device__ __forceinline__ const Byte *chroma_row(const Sample &s, int plane, in
 }
 
 // One pixel, byte by byte: for the last ones of a row.
-__device__ inline unsigned read_pixel(const Sample &s, const Byte *row, int y, int x) {
+__device__ __forceinline__ unsigned read_pixel(const Sample &s, int y, int x) {
+    const Byte *row = (const Byte *)s.frame + (long long)y * s.pitch;
     switch (s.format) {
         case FORMAT_BGR:
             return word_of(row[3 * x], row[3 * x + 1], row[3 * x + 2]);
@@ -135,14 +136,12 @@ __device__ inline void read_yuv_4(const Sample &s, Span frame, const Byte *row, 
     from_yuv_4(s, luma, cb, cr, words);
 }
 
-// Pixels x to x + 3 of the frame's row y; x is a multiple of 4, and those beyond the row are 0.
-__device__ inline void read_pixels(const Sample &s, int y, int x, unsigned *words) {
+// Pixels x to x + 3 of the frame's row y, which has so many; x is a multiple of 4.
+__device__ __forceinline__ void read_four(const Sample &s, int y, int x, unsigned *words) {
     const Byte *begin = (const Byte *)s.frame;
     const Span frame = {begin, begin + s.frame_bytes};
     const Byte *row = begin + (long long)y * s.pitch;
-    if (x + 4 > s.width) {
-        for (int i = 0; i < 4; ++i) words[i] = x + i < s.width ? read_pixel(s, row, y, x + i) : 0u;
-    } else if (s.format == FORMAT_GRAY) {
+    if (s.format == FORMAT_GRAY) {
         unsigned raw;
         read_words<1>(row + x, frame, &raw);
         UNROLL for (int i = 0; i < 4; ++i) words[i] = (raw >> 8 * i & 255u) * 0x010101u;

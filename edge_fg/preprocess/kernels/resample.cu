@@ -42,9 +42,15 @@ __device__ __forceinline__ void fill_tile(const Sample &s, const int *tables, in
     for (int i = t; i < rows * groups; i += BLOCK_THREADS) {
         const int row = i / groups, group = i - row * groups;
         const int y = s.region_y + __ldg(tables + s.source_rows + first_row + row);
-        Words4 four;
-        read_pixels(s, y, chunk + 4 * group, four.word);
-        *(Words4 *)&tile[row][4 * group] = four;
+        const int x = chunk + 4 * group;
+        unsigned *target = &tile[row][4 * group];
+        if (x + 4 <= s.width) {
+            Words4 four;
+            read_four(s, y, x, four.word);
+            *(Words4 *)target = four;
+        } else {
+            NO_UNROLL for (int i = 0; i < s.width - x; ++i) target[i] = read_pixel(s, y, x + i);
+        }
     }
 }
 

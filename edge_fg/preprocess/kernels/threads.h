@@ -14,6 +14,7 @@
 #define END_PHASE }
 #define END_PHASE_NO_WAIT }
 #define UNROLL
+#define NO_UNROLL
 #define PER_THREAD(type, name, length) type name##_of_all[BLOCK_THREADS][length]
 #define MINE(name, t) name##_of_all[t]
 
@@ -23,6 +24,7 @@
 #define END_PHASE } __syncthreads();
 #define END_PHASE_NO_WAIT }
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
 #define PER_THREAD(type, name, length) type name##_of_all[1][length]
 #define MINE(name, t) name##_of_all[0]
 
