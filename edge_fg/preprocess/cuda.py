@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import queue
 from collections.abc import Sequence
-from importlib import resources
 from types import TracebackType
 from typing import Final, Literal
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_fg.cuda import Device, Function, Module, Stream
 from edge_fg.errors import CudaError, UsageError
+from edge_fg.preprocess.kernels import load_image
 from edge_fg.preprocess.lanes import Batch, Lane, TableCache, Transfer
 from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner, Source
 from edge_fg.preprocess.pictures import bytes_of, cut_out, distinct
@@ -21,7 +21,8 @@ from edge_fg.preprocess.source import Region
 from edge_fg.preprocess.spec import PreprocessSpec
 
 LANES: Final = 2
-"""Batches on their way at once: one is copied while the one before is computed."""
+"""Batches on their way at once, if nothing else is asked for: one is copied while the one before
+is computed."""
 GEOMETRIES: Final = 32
 """Batch geometries whose tables stay on the device."""
 
@@ -46,13 +47,15 @@ class CudaPreprocessor:
         they are copied first; right for a card, whose kernels would otherwise fetch each
         neighbouring pixel through the bus. ``auto`` goes by whether the device is integrated;
         `edge_fg.preprocess.transfer.measure_transfers` checks that on a given machine.
+    lanes
+        Most batches on their way at once, each with memory of its own; more callers wait.
     image
         The compiled kernels; None takes those that are shipped.
 
     Raises
     ------
-    CudaUnavailableError
-        The kernels were not built for this GPU.
+    BackendUnavailableError
+        The kernels were not built for this GPU or are newer than its driver.
     """
 
     def __init__(
@@ -62,18 +65,21 @@ class CudaPreprocessor:
         max_batch: int,
         *,
         transfer: Transfer | Literal["auto"] = "auto",
+        lanes: int = LANES,
         image: bytes | None = None,
     ) -> None:
-        if max_batch < 1:
-            raise UsageError(f"max_batch {max_batch} must be at least 1")
+        if max_batch < 1 or lanes < 1:
+            raise UsageError(f"max_batch {max_batch} and lanes {lanes} must be at least 1")
         self.spec = spec
         self.device = device
         self.max_batch = max_batch
-        self.transfer: Transfer = choose_transfer(device) if transfer == "auto" else transfer
+        self.transfer: Transfer = transfer_for(device) if transfer == "auto" else transfer
         """``mapped`` or ``staged``."""
         self._planner = LaunchPlanner(spec, cached_plans=GEOMETRIES)
         self._tables = TableCache(device, GEOMETRIES)
-        self._module = Module(device, _shipped_image() if image is None else image)
+        if image is None:
+            image = load_image(device.compute_capability, device.driver_version).data
+        self._module = Module(device, image)
         self._functions: dict[str, Function] = {}
         # None wakes those who wait for a lane while this is closed.
         self._lanes: queue.SimpleQueue[Lane | None] = queue.SimpleQueue()
@@ -81,7 +87,7 @@ class CudaPreprocessor:
         self._closed = False
         try:
             self._functions.update((name, self._module.function(name)) for name in KERNELS)
-            while self._made < LANES:
+            while self._made < lanes:
                 self._lanes.put(Lane(device, self.transfer))
                 self._made += 1
         except BaseException:
@@ -299,14 +305,10 @@ class _Returned:
             self._stream.synchronize()
 
 
-def choose_transfer(device: Device) -> Transfer:
+def transfer_for(device: Device) -> Transfer:
     """Return how pictures get to `device` best: in place where it shares the host's memory."""
     return "mapped" if device.integrated else "staged"
 
 
 def _closed() -> CudaError:
     return CudaError("the preprocessor is closed: make a new one")
-
-
-def _shipped_image() -> bytes:
-    return (resources.files("edge_fg.preprocess.kernels") / "resample.fatbin").read_bytes()

@@ -50,20 +50,17 @@ def cut_out(
     sources: list[Source] = []
     pictures: list[NDArray[np.uint8]] = []
     places: list[int] = []
-    shared: dict[int, int] = {}
+    copied: dict[tuple[int, Region | None], int] = {}
     for part, place in zip(parts, at, strict=True):
         frame = unique[place]
-        if wanted[place] > frame.shape[0] * frame.shape[1]:
-            if place not in shared:
-                shared[place] = len(pictures)
-                pictures.append(frame)
-            sources.append(part)
-            places.append(shared[place])
-            continue
+        whole = wanted[place] > frame.shape[0] * frame.shape[1]
         x, y, width, height = part.part
-        sources.append(Source(PixelFormat.BGR, height, width))
-        places.append(len(pictures))
-        pictures.append(frame[y : y + height, x : x + width])
+        key = (place, None if whole else part.part)
+        if key not in copied:
+            copied[key] = len(pictures)
+            pictures.append(frame if whole else frame[y : y + height, x : x + width])
+        sources.append(part if whole else Source(PixelFormat.BGR, height, width))
+        places.append(copied[key])
     return sources, pictures, places
 
 
