@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,38 +36,41 @@ class Coefficients(NamedTuple):
     weights: NDArray[np.int32]
 
 
-def _box(x: float) -> float:
-    return 1.0 if -0.5 < x <= 0.5 else 0.0
+_Axis = NDArray[np.float64]
+# Python's sine is the C library's, as Pillow's is; NumPy's own may differ in the last bit.
+_sine: Final[Callable[[_Axis], NDArray[Any]]] = np.frompyfunc(math.sin, 1, 1)
 
 
-def _bilinear(x: float) -> float:
-    x = abs(x)
-    return 1.0 - x if x < 1.0 else 0.0
+def _box(x: _Axis) -> _Axis:
+    return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
 
 
-def _bicubic(x: float) -> float:
+def _bilinear(x: _Axis) -> _Axis:
+    x = np.abs(x)
+    return np.where(x < 1.0, 1.0 - x, 0.0)
+
+
+def _bicubic(x: _Axis) -> _Axis:
     # Keys (1981), "Cubic convolution interpolation", with a = -0.5, as Pillow has it.
     a = -0.5
-    x = abs(x)
-    if x < 1.0:
-        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1
-    if x < 2.0:
-        return (((x - 5) * x + 8) * x - 4) * a
-    return 0.0
+    x = np.abs(x)
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
 
 
-def _sinc(x: float) -> float:
-    if x == 0.0:
-        return 1.0
-    x *= math.pi
-    return math.sin(x) / x
+def _sinc(x: _Axis) -> _Axis:
+    x = x * math.pi
+    at_zero = x == 0.0
+    values: _Axis = _sine(x).astype(np.float64) / np.where(at_zero, 1.0, x)
+    return np.where(at_zero, 1.0, values)
 
 
-def _lanczos(x: float) -> float:
-    return _sinc(x) * _sinc(x / 3) if -3.0 <= x < 3.0 else 0.0
+def _lanczos(x: _Axis) -> _Axis:
+    return np.where((x >= -3.0) & (x < 3.0), _sinc(x) * _sinc(x / 3), 0.0)
 
 
-_FILTERS: dict[Filter, tuple[Callable[[float], float], float]] = {
+_FILTERS: dict[Filter, tuple[Callable[[_Axis], _Axis], float]] = {
     "box": (_box, 0.5),
     "bilinear": (_bilinear, 1.0),
     "bicubic": (_bicubic, 2.0),
@@ -85,26 +88,22 @@ def coefficients(
     widening = max(scale, 1.0) if antialias else 1.0
     support = radius * widening
     taps = math.ceil(support) * 2 + 1
-    first = np.zeros(length_out, np.int32)
-    weights = np.zeros((length_out, taps), np.int32)
-    for i in range(length_out):
-        center = (i + 0.5) * scale
-        begin = max(0, int(center - support + 0.5))
-        end = min(length_in, int(center + support + 0.5))
-        raw = [weigh((j - center + 0.5) / widening) for j in range(begin, end)]
-        total = sum(raw)
-        first[i] = begin
-        for k, value in enumerate(raw):
-            share = value / total if total != 0.0 else value
-            weights[i, k] = _to_fixed(share)
+    center = (np.arange(length_out) + 0.5) * scale
+    begin = np.maximum(0, (center - support + 0.5).astype(np.int64))
+    end = np.minimum(length_in, (center + support + 0.5).astype(np.int64))
+    place = begin + np.arange(taps)[:, None]
+    # Operation by operation Pillow's, the reciprocal and the order of the sum included.
+    raw = np.where(place < end, weigh((place - center + 0.5) * (1.0 / widening)), 0.0)
+    total = np.zeros(length_out)
+    for row in raw:
+        total += row
+    share = raw / np.where(total != 0.0, total, 1.0)
+    fixed = share * (1 << PRECISION_BITS) + np.where(share < 0, -0.5, 0.5)
+    first = begin.astype(np.int32)
+    weights = np.ascontiguousarray(fixed.T.astype(np.int32))
     first.flags.writeable = False
     weights.flags.writeable = False
     return Coefficients(first, weights)
-
-
-def _to_fixed(share: float) -> int:
-    half = -0.5 if share < 0 else 0.5
-    return int(half + share * (1 << PRECISION_BITS))
 
 
 def resample(
