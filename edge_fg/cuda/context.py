@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -227,7 +228,10 @@ def _load_pycuda() -> Any:
     except ModuleNotFoundError as error:
         raise MissingDependencyError("pycuda", "cuda", "use the GPU") from error
     try:
-        import pycuda.driver as cuda
+        with warnings.catch_warnings():
+            # Of an old driver it warns before it fails; the error below says both.
+            warnings.simplefilter("ignore", UserWarning)
+            import pycuda.driver as cuda
     except ImportError as error:
         raise CudaUnavailableError(_why_not_importable(pycuda.VERSION_TEXT, error)) from error
     try:
