@@ -339,7 +339,12 @@ def test_no_object_of_tensorrt_escapes_the_types():
     assert all("__version__" in text or "_errors" in text for text in others), others
 
 
-def untyped_uses(repository: Path, text: str, folder: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mypy-cache")
+
+
+def untyped_uses(repository: Path, text: str, folder: Path, cache: Path) -> list[str]:
     """The lines of a module where a name of TensorRT is used of an object without a type."""
     names = "|".join(sorted({str(claim["name"]) for claim in claims()}))
     module = folder / "module.py"
@@ -347,7 +352,7 @@ def untyped_uses(repository: Path, text: str, folder: Path) -> list[str]:
     command = [sys.executable, "-m", "mypy", "--config-file", str(repository / "setup.cfg")]
     command += ["--disallow-any-expr", "--follow-imports=silent"]
     done = subprocess.run(
-        [*command, "--cache-dir", str(folder / "cache"), str(module)],
+        [*command, "--cache-dir", str(cache), str(module)],
         cwd=repository,
         env={**os.environ, "MYPYPATH": str(repository)},
         capture_output=True,
@@ -378,16 +383,18 @@ def test_no_other_module_holds_an_object_of_tensorrt(repository: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", USERS)
-def test_each_use_of_tensorrt_is_typed(repository: Path, tmp_path: Path, module: str):
+def test_each_use_of_tensorrt_is_typed(
+    repository: Path, tmp_path: Path, mypy_cache: Path, module: str
+):
     """Then mypy, which runs with every change, refuses whatever name is not stated."""
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("mypy is not installed")
     text = (repository / "edge_fg" / "backends" / f"{module}.py").read_text()
-    assert untyped_uses(repository, text, tmp_path) == []
+    assert untyped_uses(repository, text, tmp_path, mypy_cache) == []
     if module == "engine":
         loosened = text.replace("-> CudaEngine:", "-> Any:")
         loosened = loosened.replace("TYPE_CHECKING, cast", "TYPE_CHECKING, Any, cast")
-        assert len(untyped_uses(repository, loosened, tmp_path)) >= 5
+        assert len(untyped_uses(repository, loosened, tmp_path, mypy_cache)) >= 5
 
 
 def test_the_hints_resolve():
