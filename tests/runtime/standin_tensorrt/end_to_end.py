@@ -1,0 +1,173 @@
+"""Scenarios of the whole GPU path, run in a child under the software CUDA driver.
+
+Real: `edge_fg.load`, PyCUDA, the streams, buffers, graphs and kernels of `edge_fg.cuda`. The
+engine is the stand-in; its work waits in the stream, as the driver's own does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorrt
+
+import edge_fg
+from edge_fg.backends.options import EngineOptions
+from edge_fg.errors import BackendError, EdgeFGError
+
+COUNTERS = ["buffers", "page_locked", "streams", "events", "modules", "graphs", "retains", "pushed"]
+IMAGE = b"""// PTX
+.version 8.0
+.target sm_72
+.address_size 64
+.visible .entry call(.param .u64 function, .param .u64 number) { ret; }
+"""
+
+
+class Queue:
+    """Puts the stand-in's work into the driver's streams."""
+
+    def __init__(self) -> None:
+        self.library = ctypes.CDLL("libcuda.so.1")
+        self.function = ctypes.c_void_p()
+        self.works: list[object] = []
+        self.callback = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(self.call)
+
+    def call(self, number: int) -> None:
+        self.works[number]()
+
+    def is_current(self) -> bool:
+        context = ctypes.c_void_p()
+        return self.library.cuCtxGetCurrent(ctypes.byref(context)) == 0 and bool(context.value)
+
+    def enqueue(self, stream: int, work) -> None:
+        if not self.function:
+            module = ctypes.c_void_p()
+            image = ctypes.create_string_buffer(IMAGE)
+            assert self.library.cuModuleLoadData(ctypes.byref(module), image) == 0
+            found = self.library.cuModuleGetFunction(ctypes.byref(self.function), module, b"call")
+            assert found == 0
+        self.works.append(work)
+        arguments = (
+            ctypes.c_uint64(ctypes.cast(self.callback, ctypes.c_void_p).value),
+            ctypes.c_uint64(len(self.works) - 1),
+        )
+        pointers = (ctypes.c_void_p * 2)(*(ctypes.addressof(value) for value in arguments))
+        one = [ctypes.c_uint(1)] * 6
+        code = self.library.cuLaunchKernel(
+            self.function, *one, ctypes.c_uint(0), ctypes.c_void_p(stream), pointers, None
+        )
+        assert code in (0, 700, 719), code
+
+
+QUEUE = Queue()
+tensorrt.Hooks.enqueue = staticmethod(QUEUE.enqueue)
+tensorrt.Hooks.is_current = staticmethod(QUEUE.is_current)
+
+
+def left() -> dict[str, int]:
+    found = {name: QUEUE.library.software_cuda_count(i) for i, name in enumerate(COUNTERS)}
+    found["modules"] -= 1  # ours, with the kernel that calls back
+    return found
+
+
+def frames(count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(17)
+    sizes = random.integers(3, 120, (count, 2))
+    return [random.integers(0, 256, (height, width, 3), np.uint8) for height, width in sizes]
+
+
+def answers(bundle: str, folder: str) -> dict[str, object]:
+    """The same answers as ONNX Runtime's, for single frames, batches, regions and graphs."""
+    options = EngineOptions(max_batch=4, plan_cache=Path(folder))
+    pictures = frames(10)
+    regions = [None if i % 2 else (0, 0, 2, 3) for i in range(10)]
+    worst = 0.0
+    with (
+        edge_fg.load(bundle, backend="onnxruntime", threads=1) as oracle,
+        edge_fg.load(bundle, options=options) as classifier,
+    ):
+        chosen = classifier.choice.backend
+        for wanted in (None, regions):
+            pairs = zip(
+                classifier.batch(pictures, wanted), oracle.batch(pictures, wanted), strict=True
+            )
+            for found, expected in pairs:
+                difference = np.abs(found.probabilities - expected.probabilities).max()
+                worst = max(worst, float(difference))
+        for picture in pictures * 3:
+            found, expected = classifier(picture), oracle(picture)
+            difference = np.abs(found.probabilities - expected.probabilities).max()
+            worst = max(worst, float(difference))
+        graphs = left()["graphs"]
+        assert found.latency.inference_ms > 0
+    return {
+        "backend": chosen,
+        "worst": worst,
+        "graphs": graphs,
+        "left": left(),
+        "violations": tensorrt.violations,
+        "builds": len(tensorrt.builds),
+    }
+
+
+def lost(bundle: str, folder: str, code: str) -> dict[str, object]:
+    """The device is lost while it executes: the classifier closes, and says so ever after."""
+    classifier = edge_fg.load(bundle, options=EngineOptions(plan_cache=Path(folder)))
+    picture = frames(1)[0]
+    classifier(picture)
+    fail = QUEUE.library.software_cuda_fail
+    fail(b"cuEventSynchronize", ctypes.c_long(0), int(code), 0)
+    said = []
+    for _ in range(3):
+        with contextlib.suppress(BackendError):
+            try:
+                classifier(picture)
+            except BackendError as error:
+                said.append([type(error).__name__, str(error)])
+                raise
+    classifier.close()
+    return {"said": said, "pushed": left()["pushed"]}
+
+
+def full(bundle: str, folder: str) -> dict[str, object]:
+    """The GPU has no memory for the engine's buffers: the CPU takes over and says why."""
+    fail = QUEUE.library.software_cuda_fail
+    fail(b"cuMemAlloc", ctypes.c_long(0), 2, 0)
+    options = EngineOptions(plan_cache=Path(folder))
+    with edge_fg.load(bundle, options=options) as classifier:
+        found = classifier(frames(1)[0])
+        chosen = [classifier.choice.backend, classifier.choice.reason]
+    failed = None
+    try:
+        edge_fg.load(bundle, backend="tensorrt", options=options)
+    except EdgeFGError as error:
+        failed = [type(error).__name__, str(error)]
+    return {"chosen": chosen, "classes": len(found.probabilities), "failed": failed, "left": left()}
+
+
+def unclosed(bundle: str, folder: str) -> str:
+    """A program that closes nothing ends quietly."""
+    global kept  # alive until the interpreter ends
+    kept = edge_fg.load(bundle, options=EngineOptions(plan_cache=Path(folder)))
+    kept(frames(1)[0])
+    return kept.choice.backend
+
+
+def dropped(bundle: str, folder: str) -> dict[str, int]:
+    """A classifier that is dropped gives everything back."""
+    classifier = edge_fg.load(bundle, options=EngineOptions(plan_cache=Path(folder)))
+    for _ in range(5):
+        classifier(frames(1)[0])
+    del classifier
+    return left()
+
+
+if __name__ == "__main__":
+    logging.getLogger("edge_fg").addHandler(logging.NullHandler())
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
