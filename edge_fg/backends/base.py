@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.bundle import Precision
-from edge_fg.errors import ImageError
+from edge_fg.preprocess.source import checked_region
 
 Region = tuple[int, int, int, int]
 """Part of a frame: (x, y, width, height) in pixels, wholly inside it."""
@@ -78,16 +77,5 @@ def cut(frame: NDArray[np.uint8], region: Region | None) -> NDArray[np.uint8]:
     """
     if region is None:
         return frame
-    try:
-        x, y, width, height = (operator.index(number) for number in region)
-    except (TypeError, ValueError) as error:
-        raise ImageError(
-            f"region {region!r} must be (x, y, width, height) in whole pixels"
-        ) from error
-    if x < 0 or y < 0 or width < 1 or height < 1:
-        raise ImageError(f"region {region} must be (x, y, width, height) with x, y >= 0, sides > 0")
-    if x + width > frame.shape[1] or y + height > frame.shape[0]:
-        raise ImageError(
-            f"region {region} reaches outside the frame of {frame.shape[1]} x {frame.shape[0]}"
-        )
+    x, y, width, height = checked_region(region, frame.shape[0], frame.shape[1])
     return frame[y : y + height, x : x + width]

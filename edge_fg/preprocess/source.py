@@ -89,7 +89,8 @@ class Source:
         self._check_pitches()
         self._check_chroma()
         if self.region is not None:
-            object.__setattr__(self, "region", self._checked(self.region))
+            region = checked_region(self.region, self.height, self.width)
+            object.__setattr__(self, "region", region)
 
     @property
     def row_pitch(self) -> int:
@@ -215,22 +216,26 @@ class Source:
                 f"{self._chroma_planes} numbers >= 0"
             )
 
-    def _checked(self, region: Region) -> Region:
-        try:
-            x, y, width, height = (operator.index(number) for number in region)
-        except (TypeError, ValueError) as error:
-            raise ImageError(
-                f"region {region!r} must be (x, y, width, height) in whole pixels"
-            ) from error
-        if x < 0 or y < 0 or width < 1 or height < 1:
-            raise ImageError(
-                f"region {region} must be (x, y, width, height) with x, y >= 0, sides > 0"
-            )
-        if x + width > self.width or y + height > self.height:
-            raise ImageError(
-                f"region {region} reaches outside the frame of {self.width} x {self.height}"
-            )
-        return (x, y, width, height)
+
+def checked_region(region: Region, height: int, width: int) -> Region:
+    """Return `region` in Python's integers, if it lies inside a frame of this size.
+
+    Raises
+    ------
+    ImageError
+        The region is not four whole numbers, is empty or reaches outside the frame.
+    """
+    try:
+        x, y, region_width, region_height = (operator.index(number) for number in region)
+    except (TypeError, ValueError) as error:
+        raise ImageError(
+            f"region {region!r} must be (x, y, width, height) in whole pixels"
+        ) from error
+    if x < 0 or y < 0 or region_width < 1 or region_height < 1:
+        raise ImageError(f"region {region} must be (x, y, width, height) with x, y >= 0, sides > 0")
+    if x + region_width > width or y + region_height > height:
+        raise ImageError(f"region {region} reaches outside the frame of {width} x {height}")
+    return (x, y, region_width, region_height)
 
 
 def _plane(

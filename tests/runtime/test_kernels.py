@@ -257,6 +257,7 @@ def test_real_photographs_equal_pillow(cpu_form, data_dir: Path):
         np.testing.assert_array_equal(tensor, CpuPreprocessor(spec)(pictures))
 
 
+SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 ADDRESS_CHECKED = """
 import sys
 from pathlib import Path
@@ -282,7 +283,10 @@ print("read nothing beyond")
 
 @pytest.mark.slow
 def test_no_byte_beyond_any_array_is_touched(tmp_path: Path):
-    """Under the address sanitizer, which sees what guard pages can't: aligned words."""
+    """Under the address sanitizer, which sees what guard pages can't: aligned words.
+
+    And under the one for undefined behaviour: overflowing sums, shifts, misaligned words.
+    """
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler (g++) to compile the kernels with")
@@ -291,7 +295,7 @@ def test_no_byte_beyond_any_array_is_touched(tmp_path: Path):
     )
     if not Path(found.stdout.strip()).is_absolute():
         pytest.skip("the C++ compiler has no address sanitizer")
-    library = compile_cpu_form(tmp_path, ["-O1", "-g", "-fsanitize=address"])
+    library = compile_cpu_form(tmp_path, SANITIZERS)
     result = subprocess.run(
         [sys.executable, "-c", ADDRESS_CHECKED, str(library), __file__],
         capture_output=True,
