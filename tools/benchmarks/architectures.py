@@ -55,6 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     step = parser.add_mutually_exclusive_group(required=True)
     step.add_argument("--export", type=Path, metavar="DIR", help="write NAME.onnx for each")
     step.add_argument("--build", type=Path, metavar="DIR", help="prepare, convert and compile")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="DIR",
+        help="take the normalisation layers' statistics from JPEG files there, not from noise",
+    )
     parser.add_argument("--only", nargs="*", default=None, metavar="NAME")
     parser.add_argument("--precision", nargs="*", default=["fp32", "fp16", "int8"])
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
@@ -63,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.export:
         from architectures_export import export_all
 
-        return export_all(names, options.export)
+        return export_all(names, options.export, options.pictures)
     from architectures_build import build_all, table
 
     rows = []

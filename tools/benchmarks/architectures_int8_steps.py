@@ -1,0 +1,160 @@
+"""What the child processes of `architectures_int8.py` do with edge_fg: prepare, quantise, judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge_fg.errors import EdgeFGError
+from edge_fg_calibration import quantize_int8, read_image_set
+from edge_fg_calibration.quantised import int8_share
+from edge_fg_calibration.run import open_session, run_session
+from edge_fg_tools.building.options import fit_preprocess
+from edge_fg_tools.building.pictures import PictureFeed
+from edge_fg_tools.graph import load_model, prepare
+
+_BATCH = 4
+_LEAST_POWER = 1e-30
+_LIBRARIES = ("numpy", "Pillow", "onnx", "onnxruntime", "onnxslim")
+Found = dict[str, Any]
+
+
+def prepare_all(folder: Path) -> Found:
+    """Write the prepared model, both sets of pictures as tensors, and the float32 outputs."""
+    asked: Found = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+    prepared = prepare(load_model(Path(asked["model"])))
+    onnx.save(prepared.model, folder / "prepared.onnx")
+    feed = PictureFeed(fit_preprocess(asked["preprocess"], prepared), prepared.batch or _BATCH)
+    whole = read_image_set(Path(asked["pictures"]))
+    pictures = whole.items
+    order = np.random.default_rng(asked["seed"]).permutation(len(pictures))
+    sides = {"calibration": asked["calibration_images"], "judge": asked["judge_images"]}
+    if sum(sides.values()) > len(pictures):
+        raise EdgeFGError(f"there are only {len(pictures)} pictures in {asked['pictures']}")
+    begin = 0
+    for side, count in sides.items():
+        some = tuple(pictures[at] for at in order[begin : begin + count])
+        begin += count
+        tensors = [batch for _, batch in feed.labelled(dataclasses.replace(whole, items=some))]
+        np.save(folder / f"{side}.npy", np.concatenate(tensors))
+    names = {"input": prepared.input_name, "output": prepared.output_name, "kind": prepared.kind}
+    (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
+    np.save(folder / "reference.npy", _outputs(folder, folder / "prepared.onnx"))
+    return {}
+
+
+def quantise(folder: Path, method: str) -> Found:
+    """Quantise as `edge-fg build --target tensorrt-rtx` does."""
+    names = _names(folder)
+    pictures = np.load(folder / "calibration.npy", mmap_mode="r")
+
+    def batches() -> Iterable[NDArray[Any]]:
+        for at in range(0, len(pictures), _BATCH):
+            yield np.asarray(pictures[at : at + _BATCH])
+
+    started = time.monotonic()
+    found = quantize_int8(
+        onnx.load(folder / "prepared.onnx"),
+        batches,
+        input_name=names["input"],
+        output_name=names["output"],
+        kind=names["kind"],
+        target="tensorrt-rtx",
+        repair="no repairs" not in method,
+        total=len(pictures),
+    )
+    seconds = time.monotonic() - started
+    onnx.save(found.model, folder / "int8.onnx")
+    return {
+        "seconds": round(seconds, 1),
+        "range_method": found.method,
+        "kept": [one.name for one in found.repairs if one.kept],
+        "tried": len(found.repairs),
+        "versions": {name: metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def judge(folder: Path) -> Found:
+    """Return the signal-to-noise ratio (dB) of the INT8 outputs, and the share of INT8.
+
+    10 log10 of the power of the float32 outputs over that of the difference, summed over all
+    pictures. Both sides have each picture's mean over the classes subtracted first: a constant
+    added to all logits changes no answer.
+    """
+    reference = _centred(np.load(folder / "reference.npy"))
+    found = _centred(_outputs(folder, folder / "int8.onnx"))
+    signal = np.square(reference).sum(axis=1)
+    noise = np.square(reference - found).sum(axis=1)
+    by_picture = _decibels(signal, noise)
+    return {
+        "snr_db": round(float(_decibels(signal.sum(), noise.sum())), 2),
+        "by_picture": [round(float(one), 2) for one in by_picture],
+        "int8_macs": int8_share(onnx.load(folder / "int8.onnx")),
+    }
+
+
+def _centred(outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    values = outputs.astype(np.float64)
+    return np.asarray(values - values.mean(axis=1, keepdims=True), np.float64)
+
+
+def _decibels(signal: Any, noise: Any) -> NDArray[np.float64]:
+    ratio = np.maximum(signal, _LEAST_POWER) / np.maximum(noise, _LEAST_POWER)
+    return np.asarray(10 * np.log10(ratio), np.float64)
+
+
+def _outputs(folder: Path, graph: Path) -> NDArray[np.float32]:
+    names = _names(folder)
+    session = open_session(onnx.load(graph))
+    rows = [
+        np.asarray(run_session(session, [names["output"]], {names["input"]: batch})[0])
+        for batch in _judged(folder)
+    ]
+    return np.concatenate([row.reshape(len(row), -1) for row in rows]).astype(np.float32)
+
+
+def _judged(folder: Path) -> Iterator[NDArray[Any]]:
+    pictures = np.load(folder / "judge.npy", mmap_mode="r")
+    for at in range(0, len(pictures), _BATCH):
+        yield np.asarray(pictures[at : at + _BATCH])
+
+
+def _names(folder: Path) -> Found:
+    found: Found = json.loads((folder / "names.json").read_text(encoding="utf-8"))
+    return found
+
+
+_STEPS: dict[str, Callable[..., Found]] = {
+    "prepare": prepare_all,
+    "quantise": quantise,
+    "judge": judge,
+}
+
+
+def main() -> int:
+    """Run one step and write what it found; return the exit code."""
+    logging.basicConfig(level=logging.ERROR)
+    step, name, *rest = sys.argv[1:]
+    folder = Path(name)
+    try:
+        found = _STEPS[step](folder, *rest)
+    except EdgeFGError as error:
+        print(error, file=sys.stderr)
+        return 1
+    (folder / "answer.json").write_text(json.dumps(found), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
