@@ -17,7 +17,7 @@
 #define ACROSS_ROWS 8
 #define DOWN_ROWS 4
 #define ROWS_PER_THREAD (ACROSS_ROWS * TILE_COLUMNS / BLOCK_THREADS)
-#define CHUNK 256  // pixels of a row in shared memory at a time
+#define CHUNK 320  // pixels of a row in shared memory at a time
 
 __device__ __forceinline__ void start(int *sums) {
     sums[0] = sums[1] = sums[2] = 1 << (PRECISION_BITS - 1);
