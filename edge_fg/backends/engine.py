@@ -313,6 +313,28 @@ class Context:
         return self._raw
 
 
+def plan_layers(plan: bytes, library: Library) -> list[EngineLayer]:
+    """Return the layers of a plan, as `Engine.layers` does.
+
+    Parameters
+    ----------
+    plan, library
+        As for `Engine`.
+
+    Raises
+    ------
+    MissingDependencyError, BackendUnavailableError, BackendError
+        The library or the GPU is missing, or can't load the plan.
+    """
+    import_library(library)
+    with Device() as device:
+        engine = Engine(plan, library, device)
+        try:
+            return engine.layers()
+        finally:
+            engine.close()
+
+
 @contextlib.contextmanager
 def _current(device: Device) -> Iterator[None]:
     """Push the device's context for a release, where the device still has one to push."""

@@ -57,12 +57,15 @@ class Availability:
         What is there, or what is missing, in one line.
     missing
         Each thing that it lacks, and what brings it.
+    installed
+        Whether its library is there.
     """
 
     name: str
     usable: bool
     reason: str
     missing: tuple[str, ...] = ()
+    installed: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def survey() -> list[Availability]:
 
 def _onnxruntime() -> Availability:
     usable, reason = onnxruntime.available()
-    return Availability("onnxruntime", usable, reason, () if usable else (reason,))
+    return Availability("onnxruntime", usable, reason, () if usable else (reason,), usable)
 
 
 def _tensorrt(library: tensorrt_library.Library) -> Availability:
@@ -98,7 +101,7 @@ def _tensorrt(library: tensorrt_library.Library) -> Availability:
         return Availability(library, True, f"{found} on {gpus[0].name}")
     lacks = "; ".join(missing)
     reason = f"{found}: can build plans, but {lacks}" if installed else lacks
-    return Availability(library, False, reason, missing)
+    return Availability(library, False, reason, missing, installed)
 
 
 def choose(bundle: Bundle, backend: str | None = None, precision: str | None = None) -> Choice:

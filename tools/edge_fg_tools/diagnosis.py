@@ -14,6 +14,8 @@ import edge_fg
 from edge_fg.backends.plans import PlanCache
 from edge_fg.backends.select import survey
 from edge_fg.cuda.device import find_gpus
+from edge_fg.errors import EdgeFGError
+from edge_fg.preprocess import presets
 
 # Import name, name on PyPI, what it is for.
 _PACKAGES = (
@@ -47,9 +49,17 @@ def diagnose() -> dict[str, Any]:
         "video": _video(),
         "plan_cache": _plan_cache(),
         "backends": [
-            {"name": c.name, "usable": c.usable, "reason": c.reason, "used": c.name == used}
+            {
+                "name": c.name,
+                "usable": c.usable,
+                "reason": c.reason,
+                "missing": list(c.missing),
+                "installed": c.installed,
+                "used": c.name == used,
+            }
             for c in surveyed
         ],
+        "gpu_problem": _gpu_problem() if gpus else None,
     }
 
 
@@ -85,8 +95,30 @@ def _video() -> dict[str, Any]:
     return {"opencv": str(cv2.__file__), **found}
 
 
+def _gpu_problem() -> str | None:
+    """Open the GPU as inference does; return what is wrong with it, or None."""
+    try:
+        from edge_fg.cuda import Device
+        from edge_fg.preprocess.cuda import CudaPreprocessor
+
+        with Device() as device, CudaPreprocessor(device, presets()["torchvision"], 1):
+            return None
+    except EdgeFGError as error:
+        return str(error)
+
+
 def _plan_cache() -> dict[str, Any]:
-    folder = PlanCache().folder
-    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        cache = PlanCache()
+    except EdgeFGError as error:
+        return {"folder": None, "writable": False, "problem": str(error)}
+    nearest = next(parent for parent in (cache.folder, *cache.folder.parents) if parent.exists())
     writable = nearest.is_dir() and os.access(nearest, os.W_OK)
-    return {"folder": str(folder), "writable": writable}
+    plans, size = cache.usage()
+    return {
+        "folder": str(cache.folder),
+        "writable": writable,
+        "plans": plans,
+        "bytes": size,
+        "limit_bytes": cache.limit_bytes,
+    }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from edge_fg.backends.engine import plan_layers
+from edge_fg.backends.plans import PlanCache
 from edge_fg.bundle import Bundle, Manifest
-from edge_fg.errors import BundleError, MissingDependencyError, UsageError
+from edge_fg.errors import BundleError, EdgeFGError, MissingDependencyError, UsageError
 from edge_fg.files import sha256_of
 
 _COMMONEST_OPS = 12
@@ -120,12 +123,50 @@ def _plan(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     if not data:
         raise BundleError(f"{path} is empty: build the plan again with `edge-fg compile`")
+    digest = hashlib.sha256(data).hexdigest()
     return {
         "plan": f"{path.name}, {len(data) / 1e6:.1f} MB",
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": digest,
+        "built": _record(path, digest),
+        "layers": _layers(path),
         "note": "a plan is executable code of one TensorRT version: only that library on a GPU of "
         "its kind can open it",
     }
+
+
+def _record(path: Path, digest: str) -> str:
+    """Return what the plan cache noted when it stored a plan."""
+    try:
+        note = json.loads(path.with_suffix(".json").read_text())
+        if note["sha256"] != digest:
+            return "unknown: the record beside it is of another plan"
+        layers = note["layers"] or "an unknown number of"
+        return f"by {note['library']} {note['version']} in {note['seconds']} s, {layers} layers"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown: there is no record beside it, as the plan cache keeps"
+
+
+def _layers(path: Path) -> list[str]:
+    """Return the layers as the library fused them, if that can be told safely."""
+    try:
+        cache = PlanCache()
+        # Opening a plan executes what is in it: only what this user's cache vouches for.
+        own = path.resolve().parent == cache.folder.resolve()
+        data = cache.load(path.stem) if own else None
+        library = json.loads(path.with_suffix(".json").read_text())["library"] if data else None
+    except (EdgeFGError, OSError, ValueError, KeyError, TypeError):
+        data = library = None
+    if data is None or library not in ("tensorrt", "tensorrt-rtx"):
+        return ["not shown: only plans of this user's plan cache are opened"]
+    try:
+        found = plan_layers(data, library)
+    except EdgeFGError as error:
+        return [f"not shown: {error}"]
+    kinds = Counter((layer.kind or "unknown", layer.outputs[:1]) for layer in found)
+    return [
+        f"{count} x {kind}" + (f" to {to[0]}" if to else "")
+        for (kind, to), count in kinds.most_common()
+    ] or ["not shown: the library tells none"]
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:

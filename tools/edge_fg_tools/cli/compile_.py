@@ -7,13 +7,15 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from edge_fg.backends.options import plans_beside
+from edge_fg.backends.plans import PlanCache
+from edge_fg.backends.select import GPU_PREFERENCE
 from edge_fg.bundle import PRECISIONS, Bundle
 from edge_fg_tools.cli.arguments import Subparsers, add_format, positive
 from edge_fg_tools.compiling import compile_graph
 from edge_fg_tools.progress import shown_progress
 
-# What pays most on a GPU comes first.
-_PREFERENCE = ("int8-fp16", "int8", "fp16", "fp32")
+_MEBIBYTE = 1 << 20
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -22,11 +24,25 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--target", choices=("tensorrt-rtx", "tensorrt"), required=True)
     parser.add_argument(
-        "--precision", choices=PRECISIONS, help="default: the smallest that the bundle has"
+        "--precision", choices=PRECISIONS, help="default: the fastest that the bundle has"
     )
     parser.add_argument("--max-batch", type=positive, default=8, metavar="N", help="default 8")
-    parser.add_argument(
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
         "--output", type=Path, metavar="FILE", help="write the plan there, not to the plan cache"
+    )
+    place.add_argument(
+        "--beside", action="store_true", help="keep the plan in BUNDLE.plans beside the bundle"
+    )
+    parser.add_argument(
+        "--workspace", type=positive, metavar="MIB", help="most GPU memory for one layer"
+    )
+    parser.add_argument(
+        "--level",
+        type=int,
+        choices=range(6),
+        metavar="0-5",
+        help="0: quick build, 5: slow build and fastest plan",
     )
     add_format(parser, "text", "json")
     parser.set_defaults(execute=execute)
@@ -36,14 +52,17 @@ def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
     bundle = Bundle(arguments.bundle)
     have = bundle.manifest.variants
-    precision = arguments.precision or next(name for name in _PREFERENCE if name in have)
+    precision = arguments.precision or next(p for p in GPU_PREFERENCE if p in have)
     with shown_progress() as progress:
         plan = compile_graph(
             bundle.graph(precision),
             arguments.target,
             precision=precision,
             batch=(1, 1, arguments.max_batch),
+            workspace_bytes=arguments.workspace and arguments.workspace * _MEBIBYTE,
+            builder_optimization_level=arguments.level,
             output=arguments.output,
+            cache=PlanCache(plans_beside(bundle.path)) if arguments.beside else None,
             progress=progress,
         )
     if arguments.format == "json":

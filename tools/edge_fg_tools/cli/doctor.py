@@ -26,12 +26,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _as_text(facts: dict[str, Any]) -> str:
     gpus = [f"{gpu['name']} (compute {gpu['compute_capability']})" for gpu in facts["gpus"]]
-    cache = facts["plan_cache"]
     lines = [
         f"edge_fg     {facts['edge_fg']} on Python {facts['python']}",
         f"machine     {facts['machine']}",
         f"GPU         {', '.join(gpus) or 'none: ' + facts['no_gpu_because']}",
-        f"plan cache  {cache['folder']} ({'writable' if cache['writable'] else 'READ-ONLY'})",
+        f"plan cache  {_cache(facts['plan_cache'])}",
         "",
         "packages",
     ]
@@ -45,6 +44,23 @@ def _as_text(facts: dict[str, Any]) -> str:
         lines += ["", f"video       {', '.join(have)}"]
     lines += ["", "backends, in order of preference"]
     for backend in facts["backends"]:
-        mark = "->" if backend["used"] else "  "
-        lines.append(f"{mark} {backend['name']:<14} {backend['reason']}")
+        lines += _backend(backend)
+    if facts["gpu_problem"]:
+        lines += ["", f"the GPU can't be used: {facts['gpu_problem']}"]
     return "\n".join(lines)
+
+
+def _backend(backend: dict[str, Any]) -> list[str]:
+    if backend["usable"]:
+        return [f"{'->' if backend['used'] else '  '} {backend['name']:<14} {backend['reason']}"]
+    able = "builds plans here but can't run them" if backend["installed"] else "can't run here"
+    lines = [f"   {backend['name']:<14} {able}; missing:"]
+    return lines + [f"   {'':<14} - {text}" for text in backend["missing"]]
+
+
+def _cache(cache: dict[str, Any]) -> str:
+    if cache["folder"] is None:
+        return f"none: {cache['problem']}"
+    state = "writable" if cache["writable"] else "READ-ONLY: every start builds plans again"
+    size, limit = cache["bytes"] / 1e6, cache["limit_bytes"] / 1e6
+    return f"{cache['folder']} ({cache['plans']} plans, {size:.0f} of {limit:.0f} MB, {state})"
