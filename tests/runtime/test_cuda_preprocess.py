@@ -78,6 +78,14 @@ def test_threads_share_a_preprocessor(gpu, transfer):
 
 
 @pytest.mark.parametrize("transfer", ["mapped", "staged"])
+def test_batches_may_be_queued_faster_than_they_are_done(gpu, transfer):
+    seen = gpu.run("preprocessing.pipelined", transfer)
+    # Two lanes: the last two batches were still waiting when the first was looked at.
+    assert seen["waiting"] == 4
+    assert seen["end"] == NOTHING
+
+
+@pytest.mark.parametrize("transfer", ["mapped", "staged"])
 def test_a_prepared_batch_is_captured_and_replayed(gpu, transfer):
     seen = gpu.run("preprocessing.captured", transfer)
     assert seen["allocated"] == 0

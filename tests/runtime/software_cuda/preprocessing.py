@@ -246,6 +246,35 @@ def threads(transfer):
     return {"failures": failures, "pictures": sum(done), "end": counts()}
 
 
+def pipelined(transfer):
+    """Batches queued without waiting for any, on two streams in turn, then looked at."""
+    setup = Setup(transfer=transfer)
+    random = np.random.default_rng(5)
+    with contextlib.ExitStack() as stack:
+        streams = [setup.stream, stack.enter_context(Stream(setup.device))]
+        for size in (1, 2, 3, 4):
+            setup.check(list(random.integers(0, 256, (size, 41, 53, 3), dtype=np.uint8)))
+        queued = []
+        for i in range(40):
+            # Few geometries: bringing the tables of a new one waits.
+            batch = list(random.integers(0, 256, (1 + i % 4, 41, 53, 3), dtype=np.uint8))
+            output = stack.enter_context(DeviceBuffer(setup.device, setup.output.nbytes))
+            expected = setup.on_cpu(batch)
+            setup.gpu(batch, None, output.pointer, streams[i % 2])
+            for frame in batch:
+                frame[:] = 0
+            queued.append((expected, output, streams[i % 2]))
+        launched = counts(["launches"])["launches"]
+        for expected, output, stream in queued:
+            tensor = np.empty_like(expected)
+            copy_to_host(tensor, output, stream)
+            stream.synchronize()
+            np.testing.assert_array_equal(tensor, expected)
+        waiting = counts(["launches"])["launches"] - launched
+    setup.close()
+    return {"waiting": waiting, "end": counts()}
+
+
 def captured(transfer):
     """A prepared batch, captured once, replayed with other pictures; its tables outlive others."""
     setup = Setup(transfer=transfer)
