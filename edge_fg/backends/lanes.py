@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge_fg.backends.base import Region
 from edge_fg.backends.engine import Binding, Context, Engine
+from edge_fg.backends.intake import Intake
 from edge_fg.cuda import Device, DeviceBuffer, Event, Graph, HostBuffer, Stream, copy_to_host
 from edge_fg.errors import BackendError, CudaError, DeviceLostError, DeviceMemoryError
 from edge_fg.preprocess.cuda import CudaPreprocessor
@@ -67,7 +68,6 @@ class Lane:
         setting_up: threading.Lock,
     ) -> None:
         self._engine = engine
-        self._preprocess = preprocess
         self._device: Device = engine.device
         # TensorRT-RTX captures on its own; what it specialises later could not be seen in ours.
         self._capturing = cuda_graph and not engine.captures_itself
@@ -85,6 +85,7 @@ class Lane:
                 _Output(self._device, binding, engine.max_batch, memory)
                 for binding in engine.outputs
             ]
+            self._intake = Intake(preprocess, self._input.pointer, self._stream, capture=cuda_graph)
             self._context = self._new_context()
             self._memory = memory.pop_all()
 
@@ -111,7 +112,7 @@ class Lane:
         regions = [*regions, *[regions[-1]] * (batch - wanted)]
         try:
             with self._device.use():
-                self._preprocess(frames, regions, self._input.pointer, self._stream)
+                self._intake.queue(frames, regions)
                 self._began.record(self._stream)
                 self._execute(batch)
                 self._ended.record(self._stream)
@@ -129,6 +130,7 @@ class Lane:
                 graph.close()
             context.close()
         self._graphs = {}
+        self._intake.close()
         if self._context is not None:
             self._context.close()
             self._context = None

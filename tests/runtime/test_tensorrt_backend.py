@@ -101,8 +101,9 @@ def test_a_size_that_comes_again_is_captured_once(standin, opened, bundle):
         for count in (1, 2, 4):
             found = backend.infer((FRAMES * 3)[:count]).tensors["logits"]
             np.testing.assert_allclose(found, wanted[count], atol=1e-5)
-    # The warm-up was one of the first size's; each is captured the third time that it comes.
-    assert standin.cuda.graphs_launched == 5 + 4
+    # Each batch is captured the third time that it comes, the warm-up one of them, and so are
+    # its pictures; not where the same frame stands twice.
+    assert standin.cuda.graphs_launched == (5 + 4) + (4 + 4)
     assert standin.trt.events.count("+context") == 1 + 2
 
 
@@ -123,8 +124,35 @@ def test_a_capture_that_fails_is_said_and_works_without(standin, opened, bundle,
             found = backend.infer(FRAMES[:1]).tensors["logits"]
             np.testing.assert_allclose(found, wanted, atol=1e-5)
     said = [record.message for record in caplog.records if "no CUDA graph" in record.message]
-    assert len(said) == 1
-    assert "operation not permitted" in said[0]
+    assert len(said) == 2
+    assert all("operation not permitted" in text for text in said)
+
+
+def test_frames_of_many_sizes_keep_few_of_them_prepared(standin, opened, bundle):
+    backend = opened()
+    sizes = [(8 + i, 9 + i) for i in range(7)]
+    pictures = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    wanted = [expected(bundle, [picture]) for picture in pictures]
+    for _ in range(2):
+        for picture, logits in zip(pictures, wanted, strict=True):
+            for _ in range(4):
+                found = backend.infer([picture]).tensors["logits"]
+                np.testing.assert_allclose(found, logits, atol=1e-5)
+    kinds = [type(thing).__name__ for thing in standin.cuda.open.values()]
+    assert kinds.count("Batch") == 4
+    # The sizes of a thousand moving regions are not remembered.
+    for i in range(1000):
+        backend.infer(FRAMES[:1], [(0, 0, 1 + i % 50, 1 + i // 50)])
+    assert len(backend._held._lanes._lanes[0]._intake._seen) <= 32
+
+
+def test_a_fixed_region_is_prepared_too(standin, opened, bundle):
+    backend = opened()
+    for x in range(6):
+        regions = [(x, 2, 20, 30)]
+        found = backend.infer(FRAMES[:1], regions).tensors["logits"]
+        np.testing.assert_allclose(found, expected(bundle, FRAMES[:1], regions), atol=1e-5)
+    assert [type(thing).__name__ for thing in standin.cuda.open.values()].count("Batch") == 1
 
 
 def test_everything_is_released_in_order(standin, opened):
@@ -266,7 +294,7 @@ def test_memory_that_runs_out_later_leaves_the_classifier_usable(standin, opened
         raise DeviceMemoryError("can't allocate 9 bytes on the GPU: it is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lane, "_preprocess", full)
+        patch.setattr(lane._intake, "queue", full)
         with pytest.raises(DeviceMemoryError):
             backend.infer(FRAMES[:1])
     assert backend.infer(FRAMES[:1]).tensors["logits"].shape == (1, 4)

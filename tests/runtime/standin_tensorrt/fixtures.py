@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from edge_fg.backends import lanes, provide, select, tensorrt, tensorrt_library
+from edge_fg.backends import intake, lanes, provide, select, tensorrt, tensorrt_library
 from edge_fg.cuda.device import Gpu
 
 SITE = Path(__file__).resolve().parent / "site"
@@ -58,7 +58,7 @@ def put_in_place(patch: pytest.MonkeyPatch, host_cuda: ModuleType) -> StandIn:
     patch.setattr(trt.Hooks, "enqueue", staticmethod(machine.enqueue))
     patch.setattr(trt.Hooks, "is_current", staticmethod(machine.current))
     for name in CUDA_NAMES:
-        for module in (lanes, tensorrt):
+        for module in (intake, lanes, tensorrt):
             if hasattr(module, name):
                 patch.setattr(module, name, getattr(host_cuda, name))
     gpus = [Gpu("Stand-in", "8.7")]

@@ -247,3 +247,28 @@ class CudaPreprocessor(_Resource):
         tensor = np.ascontiguousarray(self.inner(parts))
         ctypes.memmove(output_pointer, tensor.ctypes.data, tensor.nbytes)
         self.calls += 1
+
+    def prepare(self, sources, output_pointer: int, stream: Stream, at=None) -> Batch:
+        self.usable().check()
+        return Batch(self, sources, output_pointer)
+
+
+class Batch(_Resource):
+    def __init__(self, owner: CudaPreprocessor, sources, output_pointer: int) -> None:
+        super().__init__(owner.device)
+        self.owner, self.sources, self.output = owner, sources, output_pointer
+        self.pictures = [np.zeros((one.height, one.width, 3), np.uint8) for one in sources]
+
+    def fill(self, pictures) -> None:
+        self.usable()
+        for own, given in zip(self.pictures, pictures, strict=True):
+            assert own.shape == given.shape
+            own[:] = given
+        self.owner.calls += 1
+
+    def queue(self, stream: Stream) -> None:
+        def work() -> None:
+            tensor = np.ascontiguousarray(self.owner.inner(self.pictures))
+            ctypes.memmove(self.output, tensor.ctypes.data, tensor.nbytes)
+
+        self.usable().enqueue(stream.handle, work)
