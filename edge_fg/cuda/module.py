@@ -130,26 +130,71 @@ class Function:
         CudaError
             The driver refused, or the module is closed.
         """
+        with stream.device.use():
+            self.prepare(grid, block, arguments, shared_bytes).queue(stream)
+
+    def prepare(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[Argument | ctypes.c_uint64],
+        shared_bytes: int = 0,
+    ) -> PreparedLaunch:
+        """Return a launch to queue again and again, which costs less each time.
+
+        Parameters
+        ----------
+        grid, block, shared_bytes
+            As for `launch`.
+        arguments
+            As for `launch`, or a ctypes value, which each launch reads anew.
+        """
+        values = [_value(argument) for argument in arguments]
+        if shared_bytes > self._shared_bytes:
+            self._allow_shared(shared_bytes)
+        return PreparedLaunch(self, (*grid, *block, shared_bytes), values)
+
+    @property
+    def handle(self) -> int:
+        """The driver's ``CUfunction``."""
         if self._module.closed:
             raise failures.closed("module")
-        values = [_value(argument) for argument in arguments]
-        addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        device = stream.device
-        with device.use():
-            if shared_bytes > self._shared_bytes:
-                self._allow_shared(device, shared_bytes)
-            code = libcuda.load().cuLaunchKernel(
-                self._handle, *grid, *block, shared_bytes, stream.handle, addresses, None
-            )
-            device.check(code, f"launch the kernel `{self.name}`")
+        return self._handle
 
-    def _allow_shared(self, device: Device, nbytes: int) -> None:
-        code = libcuda.load().cuFuncSetAttribute(self._handle, _MAX_DYNAMIC_SHARED, nbytes)
-        device.check(code, f"give the kernel `{self.name}` {nbytes} bytes of shared memory")
+    def _allow_shared(self, nbytes: int) -> None:
+        device = self._module.device
+        with device.use():
+            code = libcuda.load().cuFuncSetAttribute(self.handle, _MAX_DYNAMIC_SHARED, nbytes)
+            device.check(code, f"give the kernel `{self.name}` {nbytes} bytes of shared memory")
         self._shared_bytes = nbytes
 
 
-def _value(argument: Argument) -> Any:
+class PreparedLaunch:
+    """A kernel with shape and arguments; made by `Function.prepare`. For one thread at a time."""
+
+    def __init__(self, function: Function, shape: tuple[int, ...], values: list[Any]) -> None:
+        self._function = function
+        self._shape = shape
+        self._values = values
+        self._addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        self._launch = libcuda.load().cuLaunchKernel
+
+    def queue(self, stream: Stream) -> None:
+        """Queue the kernel in `stream`, while its device is in use (`Device.use`).
+
+        Raises
+        ------
+        CudaError
+            The driver refused, or the module is closed.
+        """
+        code = self._launch(
+            self._function.handle, *self._shape, stream.handle, self._addresses, None
+        )
+        if code != 0:
+            stream.device.check(code, f"launch the kernel `{self._function.name}`")
+
+
+def _value(argument: Argument | ctypes.c_uint64) -> Any:
     if isinstance(argument, np.generic):
         kind = _SCALARS.get(argument.dtype.char)
         if kind is not None:
@@ -158,6 +203,8 @@ def _value(argument: Argument) -> Any:
         return ctypes.c_uint64(argument.pointer)
     elif isinstance(argument, int):
         return ctypes.c_uint64(argument)
+    elif isinstance(argument, ctypes.c_uint64):
+        return argument
     raise UsageError(f"{argument!r} can't be a kernel's argument: give a buffer or NumPy scalar")
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from edge_fg.cuda import Device, Function, Module, Stream
 from edge_fg.errors import CudaError, UsageError
 from edge_fg.preprocess.kernels import load_image
-from edge_fg.preprocess.lanes import Batch, Lane, TableCache, Transfer
-from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner, Source
+from edge_fg.preprocess.lanes import Batch, Lane, Transfer
+from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner, PixelFormat, Source
+from edge_fg.preprocess.layouts import Layout, LayoutCache, TableCache
 from edge_fg.preprocess.pictures import bytes_of, cut_out, distinct
 from edge_fg.preprocess.source import Region
 from edge_fg.preprocess.spec import PreprocessSpec
@@ -76,6 +77,7 @@ class CudaPreprocessor:
         self.transfer: Transfer = transfer_for(device) if transfer == "auto" else transfer
         """``mapped`` or ``staged``."""
         self._planner = LaunchPlanner(spec, cached_plans=GEOMETRIES)
+        self._layouts = LayoutCache(4 * GEOMETRIES)
         self._tables = TableCache(device, GEOMETRIES)
         if image is None:
             image = load_image(device.compute_capability, device.driver_version).data
@@ -88,7 +90,7 @@ class CudaPreprocessor:
         try:
             self._functions.update((name, self._module.function(name)) for name in KERNELS)
             while self._made < lanes:
-                self._lanes.put(Lane(device, self.transfer))
+                self._lanes.put(Lane(device, self.transfer, self._functions))
                 self._made += 1
         except BaseException:
             self.close()
@@ -125,8 +127,16 @@ class CudaPreprocessor:
         CudaError
             The GPU refused, or this is closed.
         """
-        sources, pictures, at = cut_out(frames, regions)
-        self._run(sources, pictures, at, output_pointer, stream)
+        samples, at, pictures = cut_out(frames, regions)
+        layout = self._layouts.get((samples, at))
+        if layout is None:
+            sources = [
+                Source(PixelFormat.BGR, height, width, region=region)
+                for height, width, region in samples
+            ]
+            sizes = [picture.nbytes for picture in pictures]
+            layout = self._layouts.add((samples, at), Layout(self._plan(sources), sizes, at))
+        self._run(layout, pictures, None, output_pointer, stream)
 
     def raw(
         self,
@@ -155,11 +165,9 @@ class CudaPreprocessor:
         if len(pictures) != len(sources):
             raise UsageError(f"{len(pictures)} pictures for {len(sources)} sources")
         unique, at = distinct(pictures)
-        needed = [0] * len(unique)
-        for source, place in zip(sources, at, strict=True):
-            needed[place] = max(needed[place], source.nbytes)
-        checked = [bytes_of(*pair) for pair in zip(unique, needed, strict=True)]
-        self._run(sources, checked, at, output_pointer, stream)
+        layout = self._layout_of(sources, at)
+        checked = [bytes_of(*pair) for pair in zip(unique, layout.sizes, strict=True)]
+        self._run(layout, checked, None, output_pointer, stream)
 
     def on_device(
         self,
@@ -180,7 +188,10 @@ class CudaPreprocessor:
         output_pointer, stream
             As for a call.
         """
-        self._run(sources, [], pointers, output_pointer, stream, staged=False)
+        if len(pointers) != len(sources):
+            raise UsageError(f"{len(pointers)} pointers for {len(sources)} sources")
+        layout = self._layout_of(sources, ())
+        self._run(layout, [], pointers, output_pointer, stream)
 
     def prepare(
         self,
@@ -203,20 +214,19 @@ class CudaPreprocessor:
             For each source, which of the pictures it is in; None: each is in its own.
         """
         self._check_open()
-        plan = self._plan(sources)
-        places = list(range(len(sources))) if at is None else list(at)
-        needed = [0] * (max(places) + 1)
-        for source, place in zip(sources, places, strict=True):
-            needed[place] = max(needed[place], source.nbytes)
-        lane = Lane(self.device, self.transfer)
-        try:
-            lane.reserve(plan, needed)
-            lane.describe(plan, needed, places)
-            tables = self._tables.take(plan, stream)
-        except BaseException:
-            lane.close()
-            raise
-        return Batch(lane, plan, needed, tables, self._functions, output_pointer)
+        places = tuple(range(len(sources)) if at is None else at)
+        if len(places) != len(sources) or set(places) != set(range(len(set(places)))):
+            raise UsageError(f"at {places} must number the picture of each source, from 0")
+        layout = self._layout_of(sources, places)
+        with self.device.use():
+            lane = Lane(self.device, self.transfer, self._functions)
+            try:
+                lane.arrange(layout)
+                tables = self._tables.take(layout.plan, stream)
+            except BaseException:
+                lane.close()
+                raise
+        return Batch(self.device, lane, layout, tables, output_pointer)
 
     def close(self) -> None:
         """Wait for the batches on their way, then release all; may be called again."""
@@ -244,32 +254,38 @@ class CudaPreprocessor:
 
     def _run(
         self,
-        sources: Sequence[Source],
+        layout: Layout,
         pictures: Sequence[NDArray[np.uint8]],
-        at: Sequence[int],
+        pointers: Sequence[int] | None,
         output_pointer: int,
         stream: Stream,
-        staged: bool = True,
     ) -> None:
         self._check_open()
-        plan = self._plan(sources)
-        tables = self._tables.take(plan, stream)
+        tables = self._tables.take(layout.plan, stream)
         lane = self._lanes.get()
         try:
             if lane is None:
                 raise _closed()
-            with _Returned(lane, stream):
-                sizes = [picture.nbytes for picture in pictures]
-                lane.reserve(plan, sizes)
-                lane.fill(plan, pictures)
-                if staged:
-                    lane.describe(plan, sizes, at)
-                else:
-                    lane.describe_elsewhere(plan, at)
-                lane.queue(plan, tables, output_pointer, self._functions, stream)
+            with self.device.use(), _Returned(lane, stream):
+                lane.arrange(layout)
+                lane.fill(pictures)
+                if pointers is not None:
+                    lane.point(layout, pointers)
+                lane.queue(tables, output_pointer, stream)
         finally:
             self._lanes.put(lane)
             tables.let_go()
+
+    def _layout_of(self, sources: Sequence[Source], at: tuple[int, ...]) -> Layout:
+        """Return how pictures of these sources lie in a lane; without `at`, they don't."""
+        key = (tuple(sources), at)
+        layout = self._layouts.get(key)
+        if layout is None:
+            needed = [0] * (max(at) + 1) if at else []
+            for source, place in zip(sources, at, strict=False):
+                needed[place] = max(needed[place], source.nbytes)
+            layout = self._layouts.add(key, Layout(self._plan(sources), needed, at))
+        return layout
 
     def _plan(self, sources: Sequence[Source]) -> LaunchPlan:
         if not 1 <= len(sources) <= self.max_batch:

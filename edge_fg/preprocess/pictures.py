@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from edge_fg.errors import ImageError, UsageError
 from edge_fg.preprocess.source import PixelFormat, Region, Source
 
+Sample = tuple[int, int, Region | None]
+"""(height, width) of the picture that a sample is in, and its region of it, or None for all."""
+
 
 def cut_out(
     frames: Sequence[NDArray[np.uint8]], regions: Sequence[Region | None] | None
-) -> tuple[list[Source], list[NDArray[np.uint8]], list[int]]:
-    """Return sources, the pictures to copy, and for each source its picture.
+) -> tuple[tuple[Sample, ...], tuple[int, ...], list[NDArray[np.uint8]]]:
+    """Return the samples, for each its picture, and the pictures to copy.
 
     Regions are cut out on the way, unless together they are larger than their frame: less is
     copied, and the geometry of a region that moves stays the same.
@@ -30,38 +33,47 @@ def cut_out(
     ------
     ImageError
         A frame or region can't be used.
+    UsageError
+        There are more or fewer regions than frames.
     """
     for frame in frames:
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or not frame.size:
             raise ImageError(
                 f"a frame of shape {frame.shape} and {frame.dtype}: it must be (H, W, 3) uint8 BGR"
             )
-    asked: Sequence[Region | None] = [None] * len(frames) if regions is None else regions
-    if len(asked) != len(frames):
-        raise UsageError(f"{len(asked)} regions for {len(frames)} frames")
-    parts = [
-        Source(PixelFormat.BGR, frame.shape[0], frame.shape[1], region=region)
-        for frame, region in zip(frames, asked, strict=True)
-    ]
+    if regions is not None and len(regions) != len(frames):
+        raise UsageError(f"{len(regions)} regions for {len(frames)} frames")
     unique, at = distinct(frames)
-    wanted = [0] * len(unique)
-    for part, place in zip(parts, at, strict=True):
-        wanted[place] += part.part[2] * part.part[3]
-    sources: list[Source] = []
+    if regions is None or not any(regions):
+        return tuple((*unique[place].shape[:2], None) for place in at), at, unique
+    return _cut_regions(unique, at, regions)
+
+
+def _cut_regions(
+    frames: list[NDArray[np.uint8]], at: Sequence[int], regions: Sequence[Region | None]
+) -> tuple[tuple[Sample, ...], tuple[int, ...], list[NDArray[np.uint8]]]:
+    parts = []
+    for place, region in zip(at, regions, strict=True):
+        height, width = frames[place].shape[:2]
+        parts.append(Source(PixelFormat.BGR, height, width, region=region).part)
+    wanted = [0] * len(frames)
+    for place, part in zip(at, parts, strict=True):
+        wanted[place] += part[2] * part[3]
+    samples: list[Sample] = []
     pictures: list[NDArray[np.uint8]] = []
     places: list[int] = []
     copied: dict[tuple[int, Region | None], int] = {}
-    for part, place in zip(parts, at, strict=True):
-        frame = unique[place]
+    for place, part in zip(at, parts, strict=True):
+        frame = frames[place]
         whole = wanted[place] > frame.shape[0] * frame.shape[1]
-        x, y, width, height = part.part
-        key = (place, None if whole else part.part)
+        x, y, width, height = part
+        key = (place, None if whole else part)
         if key not in copied:
             copied[key] = len(pictures)
             pictures.append(frame if whole else frame[y : y + height, x : x + width])
-        sources.append(part if whole else Source(PixelFormat.BGR, height, width))
+        samples.append((*frame.shape[:2], part) if whole else (height, width, None))
         places.append(copied[key])
-    return sources, pictures, places
+    return tuple(samples), tuple(places), pictures
 
 
 def bytes_of(picture: NDArray[np.uint8], needed: int) -> NDArray[np.uint8]:
@@ -88,12 +100,14 @@ def bytes_of(picture: NDArray[np.uint8], needed: int) -> NDArray[np.uint8]:
 
 def distinct(
     pictures: Sequence[NDArray[np.uint8]],
-) -> tuple[list[NDArray[np.uint8]], list[int]]:
+) -> tuple[list[NDArray[np.uint8]], tuple[int, ...]]:
     """Return each array once, and where each is among them."""
+    if len(pictures) == 1:
+        return [pictures[0]], (0,)
     places: dict[int, int] = {}
     unique: list[NDArray[np.uint8]] = []
     for picture in pictures:
         if id(picture) not in places:
             places[id(picture)] = len(unique)
             unique.append(picture)
-    return unique, [places[id(picture)] for picture in pictures]
+    return unique, tuple(places[id(picture)] for picture in pictures)

@@ -337,6 +337,12 @@ def refused():
         "short": call_raw([nv12], [data[:-1]]),
         "not bytes": call_raw([nv12], [data.astype(np.uint16)]),
         "sources": call_raw([nv12, nv12], [data]),
+        "places": attempt(
+            lambda: setup.gpu.prepare([nv12], setup.output.pointer, setup.stream, at=[1])
+        ),
+        "pointers": attempt(
+            lambda: setup.gpu.on_device([nv12], [], setup.output.pointer, setup.stream)
+        ),
         "batch size": attempt(lambda: CudaPreprocessor(setup.device, SMALL, 0)),
     }
     after = counts()

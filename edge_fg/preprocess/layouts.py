@@ -1,0 +1,146 @@
+"""What batches of one geometry share: their tables on the device, and how they lie in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import Final
+
+from edge_fg.cuda import Device, DeviceBuffer, Stream, copy_to_device
+from edge_fg.preprocess.launch import LaunchPlan
+
+_ALIGNMENT: Final = 256
+
+
+class Tables:
+    """The tables of one geometry on the device."""
+
+    def __init__(self, device: Device, plan: LaunchPlan, stream: Stream) -> None:
+        self._buffer = DeviceBuffer(device, plan.tables.nbytes)
+        self._holders = 1
+        self._lock = threading.Lock()
+        try:
+            copy_to_device(self._buffer, plan.tables, stream)
+            # Once per geometry: from here on, any stream may read them.
+            stream.synchronize()
+        except BaseException:
+            self._buffer.close()
+            raise
+
+    @property
+    def pointer(self) -> int:
+        """Address on the device."""
+        return self._buffer.pointer
+
+    def hold(self) -> None:
+        """Keep them until one more `let_go`."""
+        with self._lock:
+            self._holders += 1
+
+    def let_go(self) -> None:
+        """Free them when nobody holds them any more."""
+        with self._lock:
+            self._holders -= 1
+            unused = self._holders == 0
+        if unused:
+            self._buffer.close()
+
+
+class TableCache:
+    """The tables of the geometries that were used last. Safe to share between threads.
+
+    Parameters
+    ----------
+    device
+        Where they lie.
+    most
+        How many geometries to keep.
+    """
+
+    def __init__(self, device: Device, most: int) -> None:
+        self._device = device
+        self._most = most
+        self._kept: OrderedDict[LaunchPlan, Tables] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, plan: LaunchPlan, stream: Stream) -> Tables:
+        """Return the tables of `plan`, held for the caller, who lets them go."""
+        with self._lock:
+            found = self._kept.get(plan)
+            if found is None:
+                found = Tables(self._device, plan, stream)
+                self._kept[plan] = found
+            self._kept.move_to_end(plan)
+            found.hold()
+            oldest = self._kept.popitem(last=False)[1] if len(self._kept) > self._most else None
+        if oldest is not None:
+            # Freeing device memory waits for the work that reads it.
+            oldest.let_go()
+        return found
+
+    def clear(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            kept, self._kept = self._kept, OrderedDict()
+        for tables in kept.values():
+            tables.let_go()
+
+
+class Layout:
+    """How a batch lies in its lane: descriptors first, then each picture, at aligned places.
+
+    Parameters
+    ----------
+    plan
+        Of the batch.
+    sizes
+        Bytes of each picture; none if they lie elsewhere on the device.
+    at
+        For each source, which of the pictures it is in.
+    """
+
+    def __init__(self, plan: LaunchPlan, sizes: Sequence[int], at: Sequence[int]) -> None:
+        self.plan = plan
+        self.sizes = tuple(sizes)
+        starts = [_aligned(plan.descriptor_bytes)]
+        for size in self.sizes:
+            starts.append(_aligned(starts[-1] + size))
+        self.starts = tuple(starts[:-1])
+        self.nbytes = starts[-1]
+        self.offsets = tuple(starts[place] for place in at) if sizes else ()
+
+
+class LayoutCache:
+    """Layouts that were used last, by what they are for. Safe to share between threads.
+
+    Parameters
+    ----------
+    most
+        How many to keep.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[Hashable, Layout] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Layout | None:
+        """Return the layout for `key`, if it is kept."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+        return found
+
+    def add(self, key: Hashable, layout: Layout) -> Layout:
+        """Keep a layout, and forget the one that was not used for longest."""
+        with self._lock:
+            self._kept[key] = layout
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return layout
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
