@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import edge_fg
-from edge_fg.backends import provide
+from edge_fg.backends import provide, trusted
 from edge_fg.backends.options import EngineOptions, plans_beside
 from edge_fg.backends.plans import DEFAULT_LIMIT_BYTES, Plan, PlanCache
 from edge_fg.backends.provide import PlanRequest, open_cache, provide_plan
@@ -206,7 +206,7 @@ BUILDER = """
 import json, logging, sys
 from pathlib import Path
 import tensorrt
-from edge_fg.backends import provide
+from edge_fg.backends import provide, trusted
 from edge_fg.backends.plans import PlanCache
 
 logging.basicConfig(level=logging.WARNING)
@@ -290,6 +290,29 @@ def test_threads_that_want_the_same_plan_build_it_once(standin, cache, request_o
     assert sorted(provided.from_cache for provided in found) == [False, True, True, True]
     assert len({provided.plan.sha256 for provided in found}) == 1
     assert len(standin.trt.builds) == 1
+
+
+def test_the_lock_lets_in_one_at_a_time_though_its_file_comes_and_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(trusted, "_POLL_SECONDS", 0.0005)
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(25):
+            with trusted.alone(tmp_path / "one.lock", lambda seconds: None):
+                inside.append(number)
+                time.sleep(0.0005)
+                most.append(len(inside))
+                inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 200
+    assert max(most) == 1
+    assert not (tmp_path / "one.lock").exists()
 
 
 def test_a_failed_build_lets_the_next_one_in(standin, cache):
