@@ -15,8 +15,8 @@ from edge_fg_calibration.sensitivity import Evaluator, Trial, log_probabilities,
 ALONE_PICTURES = 32
 """Trial pictures on which one tensor or group is tried alone: its divergence varies less."""
 
-TEMPERATURE = 4.0
-"""By which log-odds are divided before outputs are compared.
+LEAST_TEMPERATURE = 4.0
+"""By which log-odds are divided, at least, before outputs are compared.
 
 On a clear picture two or three classes have all the probability, so its divergence hangs on how
 the errors of these few came out. Softened, all classes have a say: measured on a bird classifier
@@ -24,6 +24,8 @@ with 965 classes, the same change stands out twice as clearly from chance, with 
 size. The temperature is that of distillation: G. Hinton, O. Vinyals, J. Dean, "Distilling the
 Knowledge in a Neural Network" (2015).
 """
+
+_TEMPERATURE_PER_DEVIATION = 2.0
 
 _NO_DIVERGENCE = 1e-9
 
@@ -64,7 +66,7 @@ class Score:
     kl
         Divergence (nats) of each picture.
     softened
-        The same with both sides at `TEMPERATURE`: what candidates are compared by.
+        The same with both sides at the temperature of `Bench`: what candidates are compared by.
     agreement
         Share (0..1) of the same answers.
     """
@@ -108,16 +110,23 @@ class Bench:
         Told each evaluation, stage ``try repairs``.
     expected
         Evaluations expected in all, for `progress`.
+
+    Attributes
+    ----------
+    temperature
+        By which log-odds are divided before outputs are compared.
     """
 
     trial: Trial
     progress: ProgressCallback = no_progress
     expected: int = 0
     done: int = 0
+    temperature: float = field(init=False)
     _evaluator: Evaluator = field(init=False)
 
     def __post_init__(self) -> None:
         self._evaluator = Evaluator(self.trial)
+        self.temperature = _temperature(self.trial)
 
     def score(self, model: onnx.ModelProto, pictures: int | None = None) -> Score:
         """Run a graph on the trial pictures; one that was run before costs nothing.
@@ -144,16 +153,30 @@ class Bench:
         same = [one.top1 == one.reference_top1 for one in records]
         return Score(
             kl=np.array([one.kl for one in records]),
-            softened=_softened_divergences(reference, output, trial.kind),
+            softened=_softened(reference, output, trial.kind, self.temperature),
             agreement=float(np.mean(same)),
         )
 
 
-def _softened_divergences(
-    reference: NDArray[np.float32], output: NDArray[np.float32], kind: OutputKind
+def _temperature(trial: Trial) -> float:
+    """Return twice the usual deviation of the log-odds over classes, or the least.
+
+    Where log-odds are large, a graph that shrinks them all would seem better than one that keeps
+    them: it is less sure of what it gets wrong. Divided by more than their deviation, the
+    divergence becomes the squared error of the log-odds.
+    """
+    deviations = log_probabilities(trial.reference, trial.kind).std(axis=1)
+    return max(LEAST_TEMPERATURE, _TEMPERATURE_PER_DEVIATION * float(np.median(deviations)))
+
+
+def _softened(
+    reference: NDArray[np.float32],
+    output: NDArray[np.float32],
+    kind: OutputKind,
+    temperature: float,
 ) -> NDArray[np.float64]:
     expected, found = (
-        log_probabilities(log_probabilities(one, kind) / TEMPERATURE, "logits")
+        log_probabilities(log_probabilities(one, kind) / temperature, "logits")
         for one in (reference, output)
     )
     divergences = (np.exp(expected) * (expected - found)).sum(axis=1)

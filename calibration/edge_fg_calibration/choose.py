@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import onnx
-
 from edge_fg_calibration.bench import ALONE_PICTURES, Bench, Score
 from edge_fg_calibration.histogram import Histogram
 from edge_fg_calibration.ranges import LEVELS, METHODS, mse, percentile
@@ -106,14 +104,17 @@ class Change:
 
 
 def changes_by_tensor(
-    choice: Choice, proposals: Mapping[str, Mapping[str, float]], bench: Bench
+    choice: Choice,
+    proposals: Mapping[str, Mapping[str, float]],
+    alone: Mapping[str, Score],
+    bench: Bench,
 ) -> list[Change]:
     """Return the method that costs least for each tensor that matters, largest gains first.
 
-    Left out are tensors that lose nothing, beyond chance, by the method they have.
+    Left out are tensors that lose nothing, beyond chance, by the method they have, which costs
+    what `alone` says.
     """
     recipe = choice.recipe
-    alone = costs_alone(recipe, bench)
     least = LEAST_SHARE * sum(score.loss for score in alone.values())
     dearest = sorted(alone, key=lambda name: -alone[name].loss)[:MOST_TENSORS]
     found = []
@@ -124,7 +125,7 @@ def changes_by_tensor(
             if before.loss < least:
                 break
             candidate = replace(recipe, limits={**recipe.limits, name: limit})
-            score = bench.score(_alone(candidate, name), ALONE_PICTURES)
+            score = cost_alone(candidate, name, bench)
             gain = before.loss - score.loss
             if score.beats(before) and (best is None or gain > best.gain):
                 best = Change(name, method, limit, gain)
@@ -134,10 +135,13 @@ def changes_by_tensor(
 
 def costs_alone(recipe: Recipe, bench: Bench) -> dict[str, Score]:
     """Return what each quantised activation costs when it alone is INT8."""
-    return {
-        name: bench.score(_alone(recipe, name), ALONE_PICTURES)
-        for name in recipe.placement.activations
-    }
+    return {name: cost_alone(recipe, name, bench) for name in recipe.placement.activations}
+
+
+def cost_alone(recipe: Recipe, tensor: str, bench: Bench) -> Score:
+    """Return what one quantised activation costs when it, with its readers, alone is INT8."""
+    readers = {one.node for one in recipe.placement.weights if one.activation == tensor}
+    return bench.score(recipe.make(recipe.placement.nodes - readers), ALONE_PICTURES)
 
 
 def with_changes(choice: Choice, changes: Sequence[Change], bench: Bench) -> Choice:
@@ -146,12 +150,6 @@ def with_changes(choice: Choice, changes: Sequence[Change], bench: Bench) -> Cho
     methods = {**choice.methods, **{one.tensor: one.method for one in changes}}
     changed = replace(choice.recipe, limits=limits)
     return Choice(changed, bench.score(changed.make()), choice.method, methods)
-
-
-def _alone(recipe: Recipe, tensor: str) -> onnx.ModelProto:
-    """Return the graph in which only what reads one tensor is INT8."""
-    readers = {one.node for one in recipe.placement.weights if one.activation == tensor}
-    return recipe.make(recipe.placement.nodes - readers)
 
 
 def _distinct(

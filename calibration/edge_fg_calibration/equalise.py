@@ -7,7 +7,8 @@ of the range uses more of it. A depthwise reader takes 1 / s_c into the scale of
 channel; any other reader pays with more uneven weights. After M. Nagel, M. van Baalen,
 T. Blankevoort, M. Welling, "Data-Free Quantization Through Weight Equalization and Bias
 Correction" (ICCV 2019), but from observed activations, as in G. Xiao et al., "SmoothQuant"
-(ICML 2023).
+(ICML 2023). Extremes of channels hang on single values; what few values exceed says better how
+coarse a channel is rounded.
 """
 
 from __future__ import annotations
@@ -26,56 +27,51 @@ from edge_fg_calibration.moments import ChannelRange
 from edge_fg_calibration.prepare import copied
 
 HEADROOM = 1.3
-"""How far above its observed maximum a channel must stay below the limit of its Clip."""
+"""How far below the limit of its Clip the observed maximum of a lifted channel stays."""
 
 _LARGEST_FACTOR = 64.0
 _SATURATED = 0.999
 
 
 @dataclass(frozen=True)
-class Exponents:
-    """How much of the unevenness of channels is evened out, 0 (none) to 1 (all).
+class Setting:
+    """One way to even out a group.
 
     Parameters
     ----------
-    pointwise
-        Where a reader mixes channels.
-    depthwise
-        Where all readers are depthwise.
+    exponent
+        How much of the unevenness of channels is evened out, 0 (none) to 1 (all).
+    extremes
+        Whether channels are compared by their extremes, or by what few values exceed
+        (`ChannelRange.usual`).
+    headroom
+        Behind a Clip no factor lifts the observed maximum times this above the limit, and a
+        channel that reaches the limit is left as it is, so that the Clip can stay.
     """
 
-    pointwise: float
-    depthwise: float
+    exponent: float
+    extremes: bool = True
+    headroom: float = HEADROOM
 
 
 def channel_factors(
-    graph: Graph,
     group: ChannelGroup,
     ranges: Mapping[str, ChannelRange],
     quantised: Collection[str],
-    exponents: Exponents,
-    centred: Collection[str] = (),
-    headroom: float = HEADROOM,
+    setting: Setting,
 ) -> NDArray[np.float64] | None:
     """Return the factor of each channel of a group, None where it has no quantised tensor.
 
     Parameters
     ----------
-    graph
-        The float32 model.
     group
-        One of its channel groups.
+        A channel group of the float32 model.
     ranges
-        Extremes of each channel of the group's quantised tensors and of its `ceilings`.
+        Of each channel of the group's quantised tensors and of its `ceilings`.
     quantised
         Tensors with an INT8 range.
-    exponents
-        How much is evened out.
-    centred
-        Quantised tensors of which the middle of each channel's range will be moved to 0.
-    headroom
-        See `HEADROOM`. Behind a Clip no factor lifts the observed maximum times this above the
-        limit, and a channel that reaches the limit is left as it is, so that the Clip can stay.
+    setting
+        How it is evened out.
 
     Returns
     -------
@@ -87,17 +83,14 @@ def channel_factors(
         return None
     share = np.zeros(group.channels)
     for name in tensors:
-        one = ranges[name]
-        size = (one.high - one.low) / 2 if name in centred else one.magnitude
+        size = ranges[name].magnitude if setting.extremes else ranges[name].usual
         share = np.maximum(share, size / (size.max() or 1.0))
-    alone = all(is_depthwise(graph, graph.producers[key]) for key in group.readers)
-    exponent = exponents.depthwise if alone else exponents.pointwise
     alive = share > 0
     factors = np.ones(group.channels)
-    factors[alive] = np.minimum(share[alive] ** -exponent, _LARGEST_FACTOR)
+    factors[alive] = np.minimum(share[alive] ** -setting.exponent, _LARGEST_FACTOR)
     for name, limit in group.ceilings:
         high = np.maximum(ranges[name].high, limit / _LARGEST_FACTOR)
-        room = np.where(high >= _SATURATED * limit, 1.0, limit / (headroom * high))
+        room = np.where(high >= _SATURATED * limit, 1.0, limit / (setting.headroom * high))
         factors = np.minimum(factors, np.maximum(room, 1.0))
     return factors
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge_fg_calibration.bench import ALONE_PICTURES, Bench, Repair, Score
 from edge_fg_calibration.channels import ChannelGroup, find_channel_groups
 from edge_fg_calibration.collect import collect_histograms
-from edge_fg_calibration.equalise import Exponents, channel_factors, is_depthwise, rescaled
+from edge_fg_calibration.equalise import Setting, channel_factors, is_depthwise, rescaled
 from edge_fg_calibration.graph import Graph
 from edge_fg_calibration.moments import ChannelRange
 from edge_fg_calibration.ranges import mse
@@ -29,30 +29,14 @@ from edge_fg_calibration.recipe import Recipe
 LEAST_SHARE = 0.01
 """Share of the summed costs below which a group is not worth asking."""
 
-MOST_GROUPS = 16
+MOST_GROUPS = 24
 """Most groups that are asked."""
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One way to even out a group.
-
-    Parameters
-    ----------
-    exponent
-        How much of the unevenness is evened out, 0 to 1.
-    headroom
-        How far above its observed maximum a channel stays below the limit of its Clip.
-    """
-
-    exponent: float
-    headroom: float
-
-
-DEPTHWISE_SETTINGS = (Setting(1.0, 1.0), Setting(1.0, 1.3))
+DEPTHWISE_SETTINGS = (Setting(1.0, headroom=1.0), Setting(1.0), Setting(1.0, extremes=False))
 """Where each reader takes the factor into a weight scale of its own."""
 
-MIXING_SETTINGS = (Setting(0.5, 1.3), Setting(0.25, 1.3))
+MIXING_SETTINGS = (Setting(1.0, extremes=False), Setting(0.5, extremes=False))
 """Where readers mix channels, and pay with more uneven weights."""
 
 
@@ -79,17 +63,15 @@ class EqualiseGroups:
 
     def __post_init__(self) -> None:
         self.factors: dict[ChannelGroup, NDArray[np.float64]] = {}
+        self.gains: dict[ChannelGroup, float] = {}
         self.repairs: list[Repair] = []
 
     @cached_property
     def _graph(self) -> Graph:
         return Graph(self.recipe.model)
 
-    def run(self) -> Recipe | None:
-        """Return the recipe with all groups evened out that gain, None where none does.
-
-        Ranges of its evened tensors are estimates from the few pictures.
-        """
+    def run(self) -> list[ChannelGroup]:
+        """Return the groups that gain by being evened out, largest gains first."""
         costs = {
             group: self._alone(self.recipe, group)
             for group in find_channel_groups(self._graph)
@@ -104,13 +86,13 @@ class EqualiseGroups:
                 break
             asked.add(group)
             now[group] = self._ask(group, costs[group])
-        return self._evened(self.factors) if self.factors else None
+        return sorted(self.gains, key=self.gains.__getitem__, reverse=True)
 
     def _ask(self, group: ChannelGroup, before: Score) -> float:
         """Try the settings on one group; return what it costs then."""
         tried = []
         for setting, factor in self._settings(group):
-            score = self._alone(self._evened({group: factor}), group)
+            score = self._alone(self._changed({group: factor}), group)
             tried.append((score, setting, factor))
         tried.sort(key=lambda one: one[0].loss)
         kept = bool(tried) and tried[0][0].beats(before)
@@ -119,6 +101,7 @@ class EqualiseGroups:
             self.repairs.append(_noted(group, setting, before, score, taken, other=kept))
             if taken:
                 self.factors[group] = factor
+                self.gains[group] = before.loss - score.loss
         return tried[0][0].loss if kept else before.loss
 
     def _settings(self, group: ChannelGroup) -> Iterator[tuple[Setting, NDArray[np.float64]]]:
@@ -126,14 +109,8 @@ class EqualiseGroups:
         alone = all(is_depthwise(graph, graph.producers[key]) for key in group.readers)
         known: list[NDArray[np.float64]] = []
         for setting in DEPTHWISE_SETTINGS if alone else MIXING_SETTINGS:
-            factor = channel_factors(
-                graph,
-                group,
-                self.ranges,
-                set(self.recipe.placement.activations),
-                Exponents(setting.exponent, setting.exponent),
-                headroom=setting.headroom,
-            )
+            quantised = self.recipe.placement.activations
+            factor = channel_factors(group, self.ranges, quantised, setting)
             if factor is None or np.ptp(factor) == 0:
                 continue
             if any(np.array_equal(factor, one) for one in known):
@@ -152,7 +129,14 @@ class EqualiseGroups:
         others = recipe.placement.nodes - self._nodes(group)
         return self.bench.score(recipe.make(others), ALONE_PICTURES)
 
-    def _evened(self, factors: Mapping[ChannelGroup, NDArray[np.float64]]) -> Recipe:
+    def evened(self, groups: Sequence[ChannelGroup]) -> Recipe:
+        """Return the recipe with some of the groups that gain evened out.
+
+        Ranges of the evened tensors are estimates from the few pictures.
+        """
+        return self._changed({group: self.factors[group] for group in groups})
+
+    def _changed(self, factors: Mapping[ChannelGroup, NDArray[np.float64]]) -> Recipe:
         """Return the recipe with some groups evened out, their ranges chosen anew.
 
         Clipping that paid while one channel reached far above all others would now cut them all.
@@ -179,6 +163,7 @@ def _noted(
     group: ChannelGroup, setting: Setting, before: Score, score: Score, taken: bool, *, other: bool
 ) -> Repair:
     tensor = group.tensors[-1]
+    what = ", extremes" if setting.extremes else ""
     headroom = f", headroom {setting.headroom:g}" if group.ceilings else ""
     if taken:
         why = "alone in INT8 it diverges less, by more than chance"
@@ -187,7 +172,7 @@ def _noted(
     else:
         why = "alone in INT8 it does not diverge less by more than chance"
     return Repair(
-        name=f"equalisation of {tensor}, exponent {setting.exponent:g}{headroom}",
+        name=f"equalisation of {tensor}, exponent {setting.exponent:g}{what}{headroom}",
         kept=taken,
         mean_kl_without=before.mean_kl,
         mean_kl=score.mean_kl,

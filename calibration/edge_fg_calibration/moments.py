@@ -18,6 +18,9 @@ from edge_fg_calibration.run import DEFAULT_THREADS, open_session, run_session
 LARGEST_WINDOW = 1536
 """Most values of a window whose covariance is kept: memory and time grow with its square."""
 
+USUAL_DEVIATIONS = 4.0
+"""Standard deviations around the mean that hold all but a few values of a channel."""
+
 _POSITIONS = 1 << 15
 _PICTURES_AT_ONCE = 4
 
@@ -54,27 +57,50 @@ def observed_tensors(
 
 @dataclass
 class ChannelRange:
-    """Extremes of each channel of one tensor.
+    """Extremes and moments of each channel of one tensor.
 
     Attributes
     ----------
     low, high : ndarray of float64, shape (channels,)
         Smallest and largest value of each channel.
+    sums, squares : ndarray of float64, shape (channels,)
+        Sums of its values and of their squares.
+    count
+        Values of each channel.
     """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    count: int = 0
+
+    @classmethod
+    def of(cls, channels: int) -> ChannelRange:
+        """Return the range of channels of which nothing was seen yet."""
+        endless = np.full(channels, np.inf)
+        return cls(endless, -endless, np.zeros(channels), np.zeros(channels))
 
     def add(self, array: NDArray[Any]) -> None:
         """Take in one batch, N x C or N x C x H x W."""
         axes = tuple(one for one in range(array.ndim) if one != 1)
         np.minimum(self.low, array.min(axis=axes), out=self.low)
         np.maximum(self.high, array.max(axis=axes), out=self.high)
+        self.sums += array.sum(axis=axes, dtype=np.float64)
+        self.squares += np.square(array).sum(axis=axes, dtype=np.float64)
+        self.count += array.size // array.shape[1]
 
     @property
     def magnitude(self) -> NDArray[np.float64]:
         """Largest magnitude of each channel."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def usual(self) -> NDArray[np.float64]:
+        """Magnitude of each channel that few values exceed, see `USUAL_DEVIATIONS`."""
+        mean = self.sums / max(self.count, 1)
+        variance = np.maximum(self.squares / max(self.count, 1) - mean**2, 0.0)
+        return np.minimum(self.magnitude, np.abs(mean) + USUAL_DEVIATIONS * np.sqrt(variance))
 
 
 def collect_channel_ranges(
@@ -87,7 +113,7 @@ def collect_channel_ranges(
     total: int = 0,
     threads: int = DEFAULT_THREADS,
 ) -> dict[str, ChannelRange]:
-    """Return the extremes of each channel of `tensors` over all pictures.
+    """Return extremes and moments of each channel of `tensors` over all pictures.
 
     Tensors have their channels on axis 1. Progress is told as stage ``observe channels``; errors
     are those of `collect_histograms`.
@@ -98,8 +124,7 @@ def collect_channel_ranges(
         for name in tensors:
             array = values[name]
             if name not in found:
-                shape = array.shape[1]
-                found[name] = ChannelRange(np.full(shape, np.inf), np.full(shape, -np.inf))
+                found[name] = ChannelRange.of(array.shape[1])
             found[name].add(array)
         done += len(values[input_name])
         progress("observe channels", done, max(total, done))

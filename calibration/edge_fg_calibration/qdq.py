@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from edge_fg.errors import CalibrationError, ModelFormatError
 from edge_fg_calibration.graph import Graph, node_key, opset_of
+from edge_fg_calibration.grid import grid_levels
 from edge_fg_calibration.placement import Placement
 from edge_fg_calibration.prepare import (
     MINIMUM_OPSET,
@@ -89,6 +90,9 @@ def quantise_weight(
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Return a weight as INT8 and the scale of each index along `axis`.
 
+    The scale is the largest magnitude divided by 127, or that of the weights' own grid (see
+    `edge_fg_calibration.grid`).
+
     Parameters
     ----------
     weight
@@ -107,9 +111,9 @@ def quantise_weight(
     """
     if not np.isfinite(weight).all():
         raise CalibrationError("weights are NaN or infinite")
-    others = tuple(one for one in range(weight.ndim) if one != axis)
-    amax = np.abs(weight).max(axis=others).astype(np.float64)
-    scale = np.maximum(amax / LEVELS, MINIMUM_SCALE).astype(np.float32)
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    amax = np.abs(rows).max(axis=1).astype(np.float64)
+    scale = np.maximum(amax / grid_levels(rows), MINIMUM_SCALE).astype(np.float32)
     shape = [-1 if one == axis else 1 for one in range(weight.ndim)]
     steps = np.rint(weight / scale.reshape(shape))
     return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale

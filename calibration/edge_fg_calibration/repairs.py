@@ -30,6 +30,7 @@ from edge_fg_calibration.choose import (
     Choice,
     changes_by_tensor,
     choose_for_all,
+    cost_alone,
     costs_alone,
     propose,
     with_changes,
@@ -115,6 +116,7 @@ class Repairing:
     observed: Observations
     histograms: Mapping[str, Histogram]
     repairs: list[Repair] = field(default_factory=list)
+    _alone: dict[str, Score] = field(default_factory=dict)
 
     def run(self) -> Choice:
         """Try all repairs and return the choice with those that pay."""
@@ -127,6 +129,7 @@ class Repairing:
         # Before centring: a mean far from 0 multiplies the mean error of rounded weights.
         self._keep("bias correction", replace(self.choice.recipe, correct_bias=True))
         self._centre_positive()
+        self._alone = costs_alone(self.choice.recipe, self.bench)
         self._centre_padded()
         self._choose_ranges()
         self._round_weights()
@@ -137,17 +140,18 @@ class Repairing:
             return
         few = self.observed.few[:: -(-len(self.observed.few) // _PICTURES_FOR_A_RANGE)]
         asked = EqualiseGroups(self.choice.recipe, few, self.observed.ranges, self.bench)
-        candidate = asked.run()
+        groups = asked.run()
         self.repairs.extend(asked.repairs)
-        if candidate is None:
-            return
-        histograms = self.observed.everything(candidate.model)
-        found = choose_for_all(candidate, propose(histograms), self.bench)
-        name = f"equalisation of {len(asked.factors)} groups of tensors together"
-        if self._keep_choice(name, next(iter(found.values()))):
-            self.histograms = histograms
-        else:
-            self.repairs[:] = [replace(one, kept=False) for one in self.repairs]
+        while groups:
+            candidate = asked.evened(groups)
+            histograms = self.observed.everything(candidate.model)
+            found = choose_for_all(candidate, propose(histograms), self.bench)
+            name = f"equalisation of {len(groups)} groups of tensors together"
+            if self._keep_choice(name, next(iter(found.values()))):
+                self.histograms = histograms
+                return
+            # Not all that was won alone is won together: go on with what won most.
+            groups = groups[: len(groups) // 2]
 
     def _centre_positive(self) -> None:
         recipe = self.choice.recipe
@@ -161,18 +165,18 @@ class Repairing:
 
     def _centre_padded(self) -> None:
         """Centre tensors behind padding too, where few cost most: each needs a Pad."""
-        recipe, bench = self.choice.recipe, self.bench
-        alone = costs_alone(recipe, bench)
+        recipe, alone = self.choice.recipe, self._alone
         least = _LEAST_SHARE_FOR_A_PAD * sum(score.loss for score in alone.values())
         for place in find_padded_places(Graph(recipe.model), recipe.placement.activations):
-            if place.tensor in alone and alone[place.tensor].loss >= least:
+            if alone[place.tensor].loss >= least:
                 recipe = self.choice.recipe
                 candidate = replace(recipe, positive=(*recipe.positive, place))
-                self._keep(f"centred {place.tensor}, padded before it is rounded", candidate)
+                if self._keep(f"centred {place.tensor}, padded before it is rounded", candidate):
+                    alone[place.tensor] = cost_alone(candidate, place.tensor, self.bench)
 
     def _choose_ranges(self) -> None:
         proposals = propose(self.histograms, _tensors(self.choice.recipe.positive))
-        changes = changes_by_tensor(self.choice, proposals, self.bench)
+        changes = changes_by_tensor(self.choice, proposals, self._alone, self.bench)
         while changes:
             candidate = with_changes(self.choice, changes, self.bench)
             if self._keep_choice(f"other range methods for {len(changes)} tensors", candidate):

@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_fg_calibration.graph import Graph, attribute
+from edge_fg_calibration.grid import grid_levels
 from edge_fg_calibration.moments import Window
 from edge_fg_calibration.placement import Placement
 from edge_fg_calibration.qdq import MINIMUM_SCALE, StoredWeight
@@ -43,18 +44,19 @@ def least_error_scale(
 
     Returns
     -------
-    Float32 scales above 0, shape (rows,): ``amax / 127`` times one of `SHRINKS`; of equals the
-    largest.
+    Float32 scales above 0, shape (rows,): that of the weights' own grid, where they lie on one
+    (see `edge_fg_calibration.grid`), or ``amax / 127`` times one of `SHRINKS`; of equals the first.
     """
-    full = np.maximum(np.abs(weight).max(axis=1) / LEVELS, MINIMUM_SCALE)
-    best, least = full.copy(), np.full(len(weight), np.inf)
-    for shrink in SHRINKS:
-        scale = (full * shrink)[:, None]
+    amax = np.abs(weight).max(axis=1)
+    best, least = np.zeros(len(weight)), np.full(len(weight), np.inf)
+    grid = amax / grid_levels(weight.astype(np.float32))
+    for tried in (grid, *(amax / LEVELS * shrink for shrink in SHRINKS)):
+        scale = np.maximum(tried, MINIMUM_SCALE)[:, None]
         error = np.clip(np.rint(weight / scale), -LEVELS, LEVELS) * scale - weight
         loss = (np.square(error) * importance).sum(axis=1)
         better = loss < least
         best[better], least[better] = scale[better, 0], loss[better]
-    return np.asarray(np.maximum(best, MINIMUM_SCALE), np.float32)
+    return np.asarray(best, np.float32)
 
 
 def round_in_turn(

@@ -9,7 +9,7 @@ import pytest
 from edge_fg_calibration import predict
 from edge_fg_calibration.centre import centred, find_centre_places, find_padded_places
 from edge_fg_calibration.channels import find_channel_groups
-from edge_fg_calibration.equalise import Exponents, channel_factors, rescaled
+from edge_fg_calibration.equalise import Setting, channel_factors, rescaled
 from edge_fg_calibration.graph import Graph
 from edge_fg_calibration.moments import collect_channel_ranges
 
@@ -78,13 +78,13 @@ def test_a_residual_chain_is_one_group_with_all_that_make_and_read_it(inverted_r
     assert not any({"input", "logits"} & set(group.tensors) for group in groups)
 
 
-@pytest.mark.parametrize("exponents", [Exponents(0.5, 1.0), Exponents(1.0, 1.0)])
-def test_equalising_keeps_the_function(inverted_residual, pictures, exponents) -> None:
+@pytest.mark.parametrize("setting", [Setting(0.5), Setting(1.0), Setting(1.0, extremes=False)])
+def test_equalising_keeps_the_function(inverted_residual, pictures, setting) -> None:
     graph = Graph(inverted_residual)
     ranges = _ranges(inverted_residual, pictures)
     factors = {}
     for group in find_channel_groups(graph):
-        factor = channel_factors(graph, group, ranges, QUANTISED, exponents)
+        factor = channel_factors(group, ranges, QUANTISED, setting)
         if factor is not None:
             factors[group] = factor
     assert len(factors) == 6
@@ -97,7 +97,7 @@ def test_equalised_channels_use_the_same_range(inverted_residual, pictures) -> N
     graph = Graph(inverted_residual)
     before = _ranges(inverted_residual, pictures)
     group = next(one for one in find_channel_groups(graph) if "asum" in one.tensors)
-    factor = channel_factors(graph, group, before, ["asum"], Exponents(1.0, 1.0))
+    factor = channel_factors(group, before, ["asum"], Setting(1.0))
     assert factor is not None
     after = _ranges(rescaled(inverted_residual, {group: factor}), pictures)["asum"].magnitude
     np.testing.assert_allclose(after, before["asum"].magnitude.max(), rtol=1e-4)
@@ -126,11 +126,11 @@ def test_behind_a_clip_saturated_channels_stay_and_others_keep_below(make_model)
     ranges = collect_channel_ranges(model, [pictures], ["a", "r"], input_name="input")
     (group,) = [one for one in find_channel_groups(graph) if "r" in one.tensors]
     assert group.ceilings == (("a", 6.0),)
-    factor = channel_factors(graph, group, ranges, ["r"], Exponents(1.0, 1.0), headroom=1.5)
+    factor = channel_factors(group, ranges, ["r"], Setting(1.0, headroom=1.5))
     # Observed maxima are 6 (clipped from 20), 2, 1 and 0; 6 / 1.5 = 4 is the highest allowed.
     np.testing.assert_allclose(factor, [1, 2, 4, 1])
     endless = float("inf")
-    none = channel_factors(graph, group, ranges, ["r"], Exponents(1.0, 1.0), headroom=endless)
+    none = channel_factors(group, ranges, ["r"], Setting(1.0, headroom=endless))
     np.testing.assert_allclose(none, 1)
 
 
