@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import threading
@@ -43,7 +44,13 @@ class Device:
         libcuda.load()
         self._cuda = _load_pycuda()
         self.ordinal = ordinal
+        self.lost = False
+        """Whether it failed in this process: only a new process can use it again."""
         self._device = _open(self._cuda, ordinal)
+        handle = ctypes.c_int()
+        code = libcuda.load().cuDeviceGet(ctypes.byref(handle), ordinal)
+        self.check(code, f"open GPU {ordinal}")
+        self._handle = handle.value
         self.name: str = self._device.name()
         """Its maker's name for it, such as "Orin"."""
         self.compute_capability = ".".join(str(n) for n in self._device.compute_capability())
@@ -56,8 +63,6 @@ class Device:
         """Whether it shares the CPU's memory, as on a Jetson."""
         self.max_shared_bytes = self.attribute(_SHARED_PER_BLOCK_OPTIN)
         """Most shared memory that a block of a kernel may ask for."""
-        self.lost = False
-        """Whether it failed in this process: only a new process can use it again."""
         self._resources: weakref.WeakValueDictionary[int, Resource] = weakref.WeakValueDictionary()
         self._keys = itertools.count()
         self._lock = threading.Lock()
@@ -66,7 +71,7 @@ class Device:
         self._context = self._retain()
         # Also when it is dropped, and when the program ends: PyCUDA's own destructor would try
         # to detach the primary context as one of its own making, and complain.
-        self._let_go = weakref.finalize(self, _release, self._cuda, self._context, ordinal)
+        self._let_go = weakref.finalize(self, _release, self._cuda, self._context, self._handle)
 
     @property
     def pycuda(self) -> Any:
@@ -80,10 +85,9 @@ class Device:
 
     def attribute(self, number: int) -> int:
         """Return a ``CUdevice_attribute`` of the driver API, by its number."""
-        library, value, handle = libcuda.load(), ctypes.c_int(), ctypes.c_int()
-        action = f"read attribute {number} of GPU {self.ordinal}"
-        self.check(library.cuDeviceGet(ctypes.byref(handle), self.ordinal), action)
-        self.check(library.cuDeviceGetAttribute(ctypes.byref(value), number, handle), action)
+        value = ctypes.c_int()
+        code = libcuda.load().cuDeviceGetAttribute(ctypes.byref(value), number, self._handle)
+        self.check(code, f"read attribute {number} of GPU {self.ordinal}")
         return value.value
 
     def use(self) -> _Use:
@@ -280,7 +284,7 @@ def _open(cuda: Any, ordinal: int) -> Any:
     return cuda.Device(ordinal)
 
 
-def _release(cuda: Any, context: Any, ordinal: int) -> None:
+def _release(cuda: Any, context: Any, handle: int) -> None:
     """Let go of a primary context, and leave the thread's stack of contexts as it was.
 
     PyCUDA releases only a context that is current, and releasing a primary context doesn't pop
@@ -288,13 +292,27 @@ def _release(cuda: Any, context: Any, ordinal: int) -> None:
     """
     library = libcuda.load()
     kept, popped = ctypes.c_void_p(), ctypes.c_void_p()
-    retained = library.cuDevicePrimaryCtxRetain(ctypes.byref(kept), ordinal) == 0
+    retained = library.cuDevicePrimaryCtxRetain(ctypes.byref(kept), handle) == 0
     try:
         context.push()
     except cuda.Error:
-        pass  # a lost device: there is nothing to pop, and detaching only marks it as gone
+        _disown(context)
+        library.cuDevicePrimaryCtxRelease_v2(handle)
     else:
         context.detach()
         library.cuCtxPopCurrent_v2(ctypes.byref(popped))
     if retained:
-        library.cuDevicePrimaryCtxRelease_v2(ordinal)
+        library.cuDevicePrimaryCtxRelease_v2(handle)
+
+
+def _disown(context: Any) -> None:
+    """Make PyCUDA forget a context that can't be made current any more.
+
+    Outside the thread that made it, ``detach`` only marks it as gone, which keeps PyCUDA's
+    destructors from calling the driver and complaining.
+    """
+    forgetting = threading.Thread(target=context.detach)
+    # Refused while the interpreter ends; then the complaint stands.
+    with contextlib.suppress(RuntimeError):
+        forgetting.start()
+        forgetting.join()

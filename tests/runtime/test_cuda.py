@@ -40,6 +40,14 @@ def test_the_second_device_is_reached_by_its_number(software_cuda):
     assert found["counts"] == NOTHING
 
 
+def test_the_gpus_are_found_without_a_context(software_cuda):
+    found = [["Software GPU 0", "8.7"], ["Software GPU 1", "8.7"]]
+    assert software_cuda.run("on_device.gpus", devices=2) == [found, "", 0]
+    none, why, _ = software_cuda.run("on_device.gpus", devices=0)
+    assert none == []
+    assert "no usable device" in why
+
+
 def test_only_the_primary_context_is_used(software_cuda):
     seen = software_cuda.run("on_device.only_the_primary_context")
     assert seen["before"] == NOTHING
@@ -260,6 +268,14 @@ def test_a_device_lost_at_a_call(software_cuda, where):
     seen = software_cuda.run("on_device.device_lost", 700, where)
     assert kinds(seen["noticed"])[0] == "DeviceLostError"
     assert seen["retains"] == seen["pushed"] == 0
+
+
+def test_a_device_lost_beyond_reach_is_closed_quietly(software_cuda):
+    seen = software_cuda.run("on_device.lost_beyond_reach")
+    for error in (seen["first"], *seen["later"]):
+        assert kinds(error)[0] == "DeviceLostError"
+    assert seen["closing"] is None
+    assert seen["left"] == 0
 
 
 def test_closing_tells_of_a_loss_that_nobody_saw(software_cuda):

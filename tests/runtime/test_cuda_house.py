@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import ctypes
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +93,29 @@ def test_every_function_of_the_driver_is_typed():
                 and (node.attr[2:3].isupper())
             ):
                 assert node.attr in typed, f"{name} calls {node.attr}"
+
+
+def test_the_signatures_are_those_of_the_header(tmp_path: Path):
+    """Number and size of each function's parameters, against the installed CUDA's cuda.h."""
+    include = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "include"
+    if not (include / "cuda.h").is_file() or shutil.which("g++") is None:
+        pytest.skip("no CUDA header (set CUDA_HOME) or no C++ compiler")
+    shows = "\n".join(f'show("{name}", decltype(&{name})());' for name in libcuda._SIGNATURES)
+    (tmp_path / "show.cpp").write_text(
+        "#include <cstdio>\n#include <initializer_list>\n#include <cuda.h>\n"
+        "template <class... A> void show(const char *name, CUresult (*)(A...)) {\n"
+        '  std::printf("%s", name);\n'
+        '  for (unsigned size : {(unsigned)sizeof(A)...}) std::printf(" %u", size);\n'
+        '  std::printf("\\n");\n}\n'
+        f"int main() {{\n{shows}\n}}\n"
+    )
+    subprocess.run(
+        ["g++", f"-I{include}", "-o", str(tmp_path / "show"), str(tmp_path / "show.cpp")],
+        check=True,
+    )
+    shown = subprocess.run([str(tmp_path / "show")], capture_output=True, text=True, check=True)
+    expected = [
+        " ".join([name, *(str(ctypes.sizeof(kind)) for kind in kinds)])
+        for name, kinds in libcuda._SIGNATURES.items()
+    ]
+    assert [line.rstrip() for line in shown.stdout.splitlines()] == expected

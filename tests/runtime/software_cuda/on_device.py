@@ -455,6 +455,28 @@ def device_lost(code="700", where="kernel"):
     }
 
 
+def lost_beyond_reach():
+    """After the loss not even the context can be made current; closing is quiet all the same."""
+    device = Device()
+    stream = Stream(device)
+    DeviceBuffer(device, 8).close()
+    buffer = DeviceBuffer(device, 8)
+    fail("cuStreamSynchronize", 700)
+    first = attempt(stream.synchronize)
+    fail("cuCtxPushCurrent", 700)
+    later = [attempt(lambda: DeviceBuffer(device, 8)), attempt(stream.synchronize)]
+    buffer.close()
+    closing = attempt(device.close)
+    return {"first": first, "later": later, "closing": closing, "left": counts()["retains"]}
+
+
+def gpus():
+    from edge_fg.cuda.device import find_gpus
+
+    found, why_none = find_gpus()
+    return [[[gpu.name, gpu.compute_capability] for gpu in found], why_none, counts()["retains"]]
+
+
 def lost_unnoticed():
     """The failure of the last launch is found by closing, which still releases everything."""
     device = Device()
