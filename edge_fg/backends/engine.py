@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     )
 
 _log = logging.getLogger("edge_fg")
+# Not every word of memory: an illegal access is another failure.
+_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|allocat|bad_alloc|not enough.*memory", re.IGNORECASE)
 
 
 class PlanRejectedError(BackendError):
@@ -191,7 +194,7 @@ class Engine:
     def failure(self, action: str, said: str) -> BackendError:
         """Return the error to raise where TensorRT failed to do `action` and said `said`."""
         name = title(self.library)
-        if "memory" in said.lower():
+        if _OUT_OF_MEMORY.search(said):
             return DeviceMemoryError(
                 f"{name} can't {action}, GPU memory ran out ({said}): choose a smaller max_batch, "
                 "fewer contexts or the int8-fp16 variant, or close what else uses the GPU"

@@ -48,6 +48,8 @@ class Lane:
         Turns frames into the engine's input; may be shared between lanes.
     cuda_graph
         Whether batch sizes that come again and again are captured.
+    sleep
+        Whether the thread sleeps while it waits for the device.
     setting_up
         Held while something is allocated or captured, by all lanes of an engine.
 
@@ -65,6 +67,7 @@ class Lane:
         preprocess: CudaPreprocessor,
         *,
         cuda_graph: bool,
+        sleep: bool,
         setting_up: threading.Lock,
     ) -> None:
         self._engine = engine
@@ -75,10 +78,10 @@ class Lane:
         self._seen: Counter[int] = Counter()
         self._graphs: dict[int, tuple[Context, Graph]] = {}
         self._context: Context | None = None
-        with contextlib.ExitStack() as memory:
+        with setting_up, contextlib.ExitStack() as memory:
             self._stream = memory.enter_context(Stream(self._device))
             self._began = memory.enter_context(Event(self._device, timing=True))
-            self._ended = memory.enter_context(Event(self._device, timing=True))
+            self._ended = memory.enter_context(Event(self._device, timing=True, blocking=sleep))
             size = _bytes(engine.input, engine.max_batch)
             self._input = memory.enter_context(DeviceBuffer(self._device, size))
             self._outputs = [

@@ -27,6 +27,9 @@ class EngineOptions:
         own; further ones wait. A context is made when it is first needed.
     cuda_graph
         Whether batch sizes that come again and again are captured as CUDA graphs.
+    sleep
+        Whether a thread that waits for the GPU sleeps, which spares a core and its power and
+        answers some 30 us later, or spins; None: sleeps on integrated devices such as a Jetson.
     workspace_bytes
         Most GPU memory that a layer may use while it computes; None: the library's own limit.
     builder_optimization_level
@@ -48,6 +51,7 @@ class EngineOptions:
     max_batch: int = 8
     contexts: int = 2
     cuda_graph: bool = True
+    sleep: bool | None = None
     workspace_bytes: int | None = None
     builder_optimization_level: int | None = None
     timing_cache: bool = True

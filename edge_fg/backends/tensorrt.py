@@ -148,6 +148,13 @@ class _Held:
         progress: ProgressCallback | None,
     ) -> None:
         """Load or build the plan and make the first lane."""
+        # What can fail at once comes before a build of minutes: kernels for this GPU, the cache.
+        manifest = bundle.manifest
+        fixed = manifest.input.shape[0]
+        batch = fixed if isinstance(fixed, int) else options.max_batch
+        preprocess = CudaPreprocessor(self._device, manifest.preprocess, batch)
+        self._preprocess = preprocess
+        cache = open_cache(lambda: options.open_cache(bundle.path))
         request = PlanRequest(
             graph=bundle.graph(precision),
             library=library,
@@ -156,7 +163,6 @@ class _Held:
             workspace_bytes=options.workspace_bytes,
             builder_optimization_level=options.builder_optimization_level,
         )
-        cache = open_cache(lambda: options.open_cache(bundle.path))
         engine = self._engine = _load(
             request,
             self._device,
@@ -169,18 +175,16 @@ class _Held:
                 keep_timings=options.timing_cache,
             ),
         )
-        _check(engine, bundle.manifest, str(bundle.path))
-        spec = bundle.manifest.preprocess
-        preprocess = CudaPreprocessor(self._device, spec, engine.max_batch)
-        self._preprocess = preprocess
-        setting_up = threading.Lock()
-
-        def make() -> Lane:
-            with setting_up:
-                return Lane(
-                    engine, preprocess, cuda_graph=options.cuda_graph, setting_up=setting_up
-                )
-
+        _check(engine, manifest, batch, str(bundle.path))
+        sleep = self._device.integrated if options.sleep is None else options.sleep
+        make = functools.partial(
+            Lane,
+            engine,
+            preprocess,
+            cuda_graph=options.cuda_graph,
+            sleep=sleep,
+            setting_up=threading.Lock(),
+        )
         self._lanes = LanePool(make, options.contexts)
 
     def run(
@@ -271,8 +275,10 @@ def _unusable(request: PlanRequest, error: PlanRejectedError) -> BackendUnavaila
     )
 
 
-def _check(engine: Engine, manifest: Manifest, where: str) -> None:
+def _check(engine: Engine, manifest: Manifest, batch: int, where: str) -> None:
     """Raise unless the engine has the bundle's input and outputs: buffers are sized by both."""
+    if engine.max_batch != batch:
+        raise BackendError(f"{where}: the plan takes batches of {engine.max_batch}, not {batch}")
     wanted = manifest.input
     shape = tuple(-1 if size == "N" else size for size in wanted.shape)
     found = engine.input

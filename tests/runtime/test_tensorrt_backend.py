@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import logging
 import threading
 from pathlib import Path
@@ -427,6 +428,45 @@ def test_a_graph_of_a_fixed_batch(standin, tiny_bundle: Path, tmp_path: Path, ba
             np.testing.assert_allclose(found, expected(bundle, frames), atol=1e-5)
 
 
+@pytest.mark.parametrize(("integrated", "asked"), [(True, None), (False, None), (False, True)])
+def test_waiting_sleeps_on_a_jetson_or_where_asked(standin, opened, integrated, asked):
+    standin.cuda.integrated = integrated
+    backend = opened(sleep=asked)
+    lane = backend._held._lanes._lanes[0]
+    assert lane._ended.blocking == (integrated if asked is None else asked)
+    assert not lane._began.blocking
+
+
+def test_a_gpu_without_kernels_is_refused_before_the_build(standin, opened, monkeypatch):
+    from edge_fg.backends import tensorrt
+    from edge_fg.errors import CudaUnavailableError
+
+    def unbuilt(*_):
+        raise CudaUnavailableError("the kernels were not built for compute capability 5.0")
+
+    monkeypatch.setattr(tensorrt, "CudaPreprocessor", unbuilt)
+    with pytest.raises(CudaUnavailableError):
+        opened()
+    assert standin.trt.builds == []
+    assert standin.cuda.open == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Requested amount of GPU memory (9 bytes) could not be allocated.", DeviceMemoryError),
+        ("[allocate::19] Error Code 1: Cuda Runtime (out of memory)", DeviceMemoryError),
+        ("Cuda Runtime (an illegal memory access was encountered)", BackendError),
+    ],
+)
+def test_running_out_of_memory_is_told_from_other_failures(standin, opened, said, kind):
+    backend = opened()
+    standin.trt.faults.execute_fails = said
+    with pytest.raises(BackendError) as caught:
+        backend.infer(FRAMES[:1])
+    assert type(caught.value) is kind
+
+
 def test_a_plan_of_another_graph_is_not_executed(standin, opened, bundle, monkeypatch):
     wrong = TensorSpec("picture", ("N", 3, 16, 16), "float32")
     monkeypatch.setattr(bundle, "manifest", msgspec.structs.replace(bundle.manifest, input=wrong))
@@ -457,6 +497,40 @@ def test_a_plan_that_its_own_builder_can_not_load(standin, opened, monkeypatch):
     )
     with pytest.raises(BackendUnavailableError, match="can't load on this GPU"):
         opened()
+
+
+def test_the_stand_in_of_cuda_has_the_real_ones_interface(standin):
+    """What orchestration is tested with must not take what the real thing refuses."""
+    from edge_fg import cuda
+    from edge_fg.preprocess.cuda import CudaPreprocessor
+    from edge_fg.preprocess.lanes import Batch
+
+    real = {**vars(cuda), "CudaPreprocessor": CudaPreprocessor, "Batch": Batch}
+    compared = 0
+    for name in (*cuda.__all__, "CudaPreprocessor", "Batch"):
+        own = getattr(standin.host_cuda, name, None)
+        if own is None:
+            continue
+        if not isinstance(own, type):
+            assert parameters(own) == parameters(real[name]), name
+            continue
+        for method, function in vars(own).items():
+            public = not method.startswith("_") or method in ("__init__", "__call__")
+            # How a graph or batch is made is its maker's affair.
+            made = method == "__init__" and name in ("Graph", "Batch")
+            if not public or made or not callable(getattr(function, "__func__", function)):
+                continue
+            if method in ("usable", "close"):
+                continue
+            wanted = parameters(getattr(real[name], method))
+            found = parameters(getattr(own, method))
+            assert wanted[: len(found)] == found, f"{name}.{method}"
+            compared += 1
+    assert compared > 15
+
+
+def parameters(function) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
 def run_many(backend: TensorRTBackend, count: int, standin) -> tuple[int, int]:

@@ -147,7 +147,7 @@ class Stream(_Resource):
 class Event(_Resource):
     def __init__(self, device: Device, timing: bool = False, blocking: bool = False) -> None:
         super().__init__(device)
-        self.time = 0.0
+        self.time, self.blocking = 0.0, blocking
 
     def record(self, stream: Stream) -> None:
         self.usable()
