@@ -58,7 +58,8 @@ class Lane:
         self._input: DeviceBuffer | None = None
         self._scratch: DeviceBuffer | None = None
         self._layout: Layout | None = None
-        self._places: list[NDArray[np.uint8]] = []
+        self.places: list[NDArray[np.uint8]] = []
+        """Page-locked memory of each picture of the layout."""
         self._sent = np.empty(0, np.uint8)
         self._launches: list[PreparedLaunch] = []
         # Shared by the prepared launches, which read them anew each time.
@@ -82,7 +83,7 @@ class Lane:
         self._layout = None
         self._reserve(layout)
         staging, plan = self._host.array, layout.plan
-        self._places = [
+        self.places = [
             staging[start : start + size]
             for start, size in zip(layout.starts, layout.sizes, strict=True)
         ]
@@ -107,7 +108,7 @@ class Lane:
 
     def fill(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
         """Copy the pictures, of any shape and strides, to their places without gaps."""
-        for place, picture in zip(self._places, pictures, strict=True):
+        for place, picture in zip(self.places, pictures, strict=True):
             np.copyto(place.reshape(picture.shape), picture)
 
     def queue(self, tables: Tables, output: int, stream: Stream) -> None:
@@ -192,6 +193,15 @@ class Batch:
         if len(pictures) != len(sizes):
             raise UsageError(f"{len(pictures)} pictures for a batch of {len(sizes)}")
         self._lane.fill([bytes_of(*pair) for pair in zip(pictures, sizes, strict=True)])
+
+    @property
+    def places(self) -> tuple[NDArray[np.uint8], ...]:
+        """Page-locked memory of each picture, uint8 with one axis, until `close`.
+
+        A camera or decoder that writes into it saves the copy that `fill` makes: of a full-HD
+        frame, most of what a batch costs the host.
+        """
+        return tuple(self._lane.places)
 
     def queue(self, stream: Stream) -> None:
         """Queue the copy and the launches; can be captured."""

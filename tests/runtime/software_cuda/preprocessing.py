@@ -279,10 +279,14 @@ def captured(transfer):
     batch = setup.gpu.prepare(sources, setup.output.pointer, setup.stream, at=[0, 1, 0])
     graph = Graph.capture(setup.device, setup.stream, lambda: batch.queue(setup.stream))
     ever = counts(["allocations"])
-    for _ in range(20):
+    for i in range(20):
         frame = random.integers(0, 256, (50, 70, 3), dtype=np.uint8)
         raw_frame = random.integers(0, 256, nv12.nbytes, dtype=np.uint8)
-        batch.fill([frame, raw_frame])
+        if i % 2:
+            batch.fill([frame, raw_frame])
+        else:
+            batch.places[0].reshape(frame.shape)[:] = frame
+            batch.places[1][:] = raw_frame
         graph.launch(setup.stream)
         expected = setup.on_cpu([frame, nv12.to_bgr(raw_frame), cut(frame, part.region)])
         np.testing.assert_array_equal(setup.result(3), expected)
