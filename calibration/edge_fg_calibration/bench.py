@@ -159,14 +159,14 @@ class Bench:
 
 
 def _temperature(trial: Trial) -> float:
-    """Return twice the usual deviation of the log-odds over classes, or the least.
+    """Return twice the root mean square of the centred log-odds, or the least.
 
     Where log-odds are large, a graph that shrinks them all would seem better than one that keeps
     them: it is less sure of what it gets wrong. Divided by more than their deviation, the
     divergence becomes the squared error of the log-odds.
     """
-    deviations = log_probabilities(trial.reference, trial.kind).std(axis=1)
-    return max(LEAST_TEMPERATURE, _TEMPERATURE_PER_DEVIATION * float(np.median(deviations)))
+    variances = log_probabilities(trial.reference, trial.kind).var(axis=1)
+    return max(LEAST_TEMPERATURE, _TEMPERATURE_PER_DEVIATION * float(np.sqrt(variances.mean())))
 
 
 def _softened(

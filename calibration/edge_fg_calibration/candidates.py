@@ -25,7 +25,8 @@ class Tried:
     pictures
         Pictures that it was judged on.
     holds
-        Whether it keeps the budget on the trial pictures.
+        Whether it keeps the budget, judged on the trial pictures: agreement as it is to be
+        expected on others, all else as measured.
     margin
         By how many standard errors it is to be expected to keep it on other pictures (see
         `Assurance.margin`); minus infinity where it was dropped.
@@ -94,9 +95,8 @@ def describe(best: Judged | None, pictures: int, assurance: Assurance, *, stoppe
             f"({max(tried.margin, 0):.1f} of {assurance.z:.1f} standard errors)"
         )
         return f"{early}with {layers} the budget holds on {pictures} trial pictures, {margin}"
-    bounds = "at most ", "at least "
-    at_most, at_least = ("", "") if tried.pictures == pictures else bounds
-    return (
-        f"{early}even with {layers} the budget is missed on {pictures} trial pictures: agreement "
-        f"{at_most}{tried.agreement:.4f}, mean KL {at_least}{tried.mean_kl:.5f}"
-    )
+    if best.expected is None:
+        seen = f"agreement at most {tried.agreement:.4f}, mean KL at least {tried.mean_kl:.5f}"
+    else:
+        seen = f"expected agreement {best.expected:.4f}, mean KL {tried.mean_kl:.5f}"
+    return f"{early}even with {layers} the budget is missed on {pictures} trial pictures: {seen}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -110,7 +110,8 @@ def quantize_int8(
 
     A part of the pictures (see `trial_stride`) is kept out of all statistics: on it range methods
     and repairs are compared, by the mean divergence of the outputs from float32. What doesn't pay
-    there is left out. Held-out pictures play no part, so they can prove the result.
+    there is left out. When all is chosen, ranges are taken anew, by the methods that were chosen,
+    from all pictures. Held-out pictures play no part, so they can prove the result.
 
     Parameters
     ----------
@@ -170,6 +171,8 @@ def quantize_int8(
         _LOGGER.info("INT8 repairs are not tried: too few calibration pictures to judge them on")
     elif repair:
         choice, histograms, repairs = work.repaired(choices, histograms, bench)
+    if work.holds_back:
+        choice, histograms = work.with_trial(choice, histograms)
     best = choice.recipe.make()
     validate_qdq(best)
     return Int8Result(
@@ -253,6 +256,20 @@ class _Work:
         repairing = Repairing(best, bench, observed, histograms)
         chosen = repairing.run()
         return chosen, repairing.histograms, tuple(repairing.repairs)
+
+    def with_trial(
+        self, choice: Choice, histograms: Mapping[str, Histogram]
+    ) -> tuple[Choice, Mapping[str, Histogram]]:
+        """Take ranges from the trial pictures, too, by the methods that were chosen."""
+        recipe = choice.recipe
+        merged = collect_histograms(
+            recipe.model, self.trial, self._placement.activations, input_name=self._input
+        )
+        for name, one in histograms.items():
+            merged[name].merge(one)
+        proposals = propose(merged, recipe.shifts)
+        limits = {name: proposals[choice.methods[name]][name] for name in merged}
+        return replace(choice, recipe=replace(recipe, limits=limits)), merged
 
 
 def _described(histograms: Mapping[str, Histogram], choice: Choice) -> dict[str, dict[str, float]]:

@@ -3,9 +3,11 @@
 Layers are ordered by the divergence that they win for each multiply-accumulate they give up
 (see `edge_fg_calibration.sensitivity`). A bisection finds how many of the first must stay float,
 then those that can be spared are put back. Candidates are judged on trial pictures, hardest
-first, and dropped as soon as they have missed the budget whatever the other pictures say.
+first, and dropped as soon as they have missed the divergence allowed whatever the others say.
 
-Trial pictures are few, and what holds on them may not hold on others. So a candidate is taken
+Trial pictures are few, and what holds on them may not hold on others: the answers of the hardest
+change by chance with any change of the graph. So agreement is not counted but estimated from all
+pictures' leads and errors (see `expected_agreement`), and a candidate is taken
 first if it keeps the budget *with a margin* (see `Assurance`), which may cost INT8 work down to a
 given share; where that does not reach, a candidate must be more likely than not to keep it.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +61,7 @@ class SearchResult:
     total_macs
         Multiply-accumulates of the whole network for one picture.
     met
-        Whether the budget holds on the trial pictures.
+        Whether the budget is to be expected to hold, judged on the trial pictures.
     assured
         Whether it holds with the margin.
     reason
@@ -131,24 +133,19 @@ class _Search:
             changed += round((1 - one.agreement) * len(output))
             divergence += one.mean_kl * len(output)
             bounds = (1 - changed / len(trial), divergence / len(trial))
-            if self._is_lost(*bounds):
+            if self.budget.mean_kl is not None and bounds[1] > self.budget.mean_kl:
                 seen = part.stop
                 tried = Tried(len(kept), self.share(kept), *bounds, seen, False, -math.inf, False)
                 return Judged(kept, tried, None, None)
         return self._complete(kept, np.concatenate(rows))
 
-    def _is_lost(self, agreement: float, mean_kl: float) -> bool:
-        """Say whether the budget is missed whatever the other pictures say."""
-        budget = self.budget
-        return (budget.agreement is not None and agreement < budget.agreement) or (
-            budget.mean_kl is not None and mean_kl > budget.mean_kl
-        )
-
     def _complete(self, kept: frozenset[str], output: NDArray[np.float32]) -> Judged:
         trial = self.evaluator.trial
         fidelity = compare(trial.reference, output, kind=trial.kind, indices=trial.indices)
+        expected = expected_agreement(trial, output)[0]
+        judged = replace(fidelity, agreement=expected)
         # What these pictures can't judge, for want of labels, only the proof can.
-        checks = [one for one in self.budget.checks(fidelity) if one.measured is not None]
+        checks = [one for one in self.budget.checks(judged) if one.measured is not None]
         holds = all(one.met for one in checks)
         margin = self.assurance.margin(self.budget, trial, output)
         tried = Tried(
@@ -161,7 +158,7 @@ class _Search:
             margin=margin,
             assured=holds and margin >= self.assurance.z,
         )
-        return Judged(kept, tried, fidelity, expected_agreement(trial, output)[0])
+        return Judged(kept, tried, fidelity, expected)
 
 
 def search_budget(

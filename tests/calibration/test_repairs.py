@@ -143,6 +143,17 @@ def test_too_few_pictures_judge_no_repair(make_model, many) -> None:
     assert set(found.methods.values()) == {found.method}
 
 
+def test_in_the_end_ranges_come_from_all_pictures(make_model, many) -> None:
+    loud = many[:96].copy()
+    loud[5] *= 3  # every third picture is a trial picture, this one among them
+    for repair in (False, True):
+        found = quantize_int8(_net(make_model, 1.0), lambda: [loud], repair=repair, **ASK)
+        seen = found.histograms["input"]
+        assert seen.count == loud.size
+        assert seen.amax == np.abs(loud).max()
+        assert found.ranges["input"]["minmax"] == pytest.approx(np.abs(loud).max())
+
+
 def test_layers_can_be_left_in_float_afterwards(make_model, many) -> None:
     model = _net(make_model, 2.0)
     found = quantize_int8(model, lambda: [many[:96]], **ASK)
