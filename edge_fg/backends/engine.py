@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ExecutionContext,
         PlanRuntime,
         RtxEngine,
+        RuntimeConfig,
         TensorRT,
         TensorRTRTX,
     )
@@ -109,6 +110,7 @@ class Engine:
         self._trt: TensorRT = import_library(library)
         self._runtime: PlanRuntime | None = None
         self._engine: CudaEngine | None = None
+        self._config: RuntimeConfig | None = None
         self._contexts = 0
         self._counting = threading.Lock()
         try:
@@ -159,9 +161,11 @@ class Engine:
         if not self.captures_itself or not hasattr(engine, "create_runtime_config"):
             return None
         rtx, rtx_engine = cast("TensorRTRTX", self._trt), cast("RtxEngine", engine)
-        config = rtx_engine.create_runtime_config()
-        config.cuda_graph_strategy = rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return rtx_engine.create_execution_context(runtime_config=config)
+        if self._config is None:
+            # Kept as long as its contexts: nothing says whether they copy it.
+            self._config = rtx_engine.create_runtime_config()
+            self._config.cuda_graph_strategy = rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return rtx_engine.create_execution_context(runtime_config=self._config)
 
     def layers(self) -> list[EngineLayer]:
         """Return the layers as TensorRT fused them; empty where it keeps that to itself.
@@ -188,6 +192,7 @@ class Engine:
         if self._engine is None and self._runtime is None:
             return
         with _current(self.device):
+            self._config = None
             self._engine = None
             self._runtime = None
 

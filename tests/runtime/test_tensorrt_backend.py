@@ -116,6 +116,21 @@ def test_without_cuda_graphs_none_is_captured(standin, opened, bundle):
     assert standin.trt.events.count("+context") == 1
 
 
+def test_tensorrt_rtx_captures_by_itself(standin, opened, bundle, monkeypatch):
+    for (owner, name), value in standin.trt.rtx_additions().items():
+        monkeypatch.setattr(owner, name, value, raising=False)
+    backend = opened()
+    wanted = expected(bundle, FRAMES[:1])
+    for _ in range(6):
+        found = backend.infer(FRAMES[:1]).tensors["logits"]
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    # One context, told to capture; ours are the graphs of the preprocessing alone.
+    assert [config.cuda_graph_strategy.name for config in standin.trt.configs] == [
+        "WHOLE_GRAPH_CAPTURE"
+    ]
+    assert standin.cuda.graphs_launched == 4
+
+
 def test_a_capture_that_fails_is_said_and_works_without(standin, opened, bundle, caplog):
     standin.cuda.capture_fails = True
     backend = opened()

@@ -48,7 +48,7 @@ def put_in_place(patch: pytest.MonkeyPatch, host_cuda: ModuleType) -> StandIn:
     trt = importlib.import_module("tensorrt")
     assert Path(trt.__file__).is_relative_to(SITE)
     patch.setitem(sys.modules, "tensorrt", trt)
-    for happened in (trt.violations, trt.events, trt.builds):
+    for happened in (trt.violations, trt.events, trt.builds, trt.configs):
         happened.clear()
     patch.setattr(trt, "faults", trt.Faults())
     # One log per process and library is TensorRT's rule; each test has its own library.

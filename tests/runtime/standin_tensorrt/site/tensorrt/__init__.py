@@ -13,6 +13,7 @@ import enum
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 
@@ -39,6 +40,7 @@ faults = Faults()
 violations: list[str] = []
 events: list[str] = []
 builds: list[dict[str, object]] = []
+configs: list[object] = []
 
 
 def run_now(stream: int, work) -> None:
@@ -347,7 +349,10 @@ class ICudaEngine:
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         return self.facts["profiles"][profile_index][name]
 
-    def create_execution_context(self, strategy: int = 0) -> IExecutionContext | None:
+    def create_execution_context(
+        self, strategy: int = 0, runtime_config: IRuntimeConfig | None = None
+    ) -> IExecutionContext | None:
+        configs.append(runtime_config)
         if faults.contexts_left is not None:
             if faults.contexts_left == 0:
                 self.logger.log(1, "Requested amount of GPU memory could not be allocated.")
@@ -360,6 +365,25 @@ class ICudaEngine:
 
     def __del__(self) -> None:
         events.append("-engine")
+
+
+class _CudaGraphStrategy(enum.IntEnum):
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
+class IRuntimeConfig:
+    def __init__(self) -> None:
+        self.cuda_graph_strategy = _CudaGraphStrategy.DISABLED
+
+
+def rtx_additions() -> dict[tuple[object, str], object]:
+    """What TensorRT-RTX has and TensorRT has not: to be set where a test wants it."""
+    here = sys.modules[__name__]
+    return {
+        (here, "CudaGraphStrategy"): _CudaGraphStrategy,
+        (ICudaEngine, "create_runtime_config"): lambda self: IRuntimeConfig(),
+    }
 
 
 class EngineInspector:
