@@ -17,10 +17,10 @@ from edge_fg_calibration.histogram import Histogram
 from edge_fg_calibration.ranges import LEVELS, METHODS, mse, percentile
 from edge_fg_calibration.recipe import Recipe
 
-LEAST_SHARE = 0.01
+LEAST_SHARE = 0.02
 """Share of the summed costs below which a tensor is not worth asking."""
 
-MOST_TENSORS = 24
+MOST_TENSORS = 12
 """Most tensors that are asked."""
 
 _ALIKE = 0.01

@@ -26,10 +26,10 @@ from edge_fg_calibration.moments import ChannelRange
 from edge_fg_calibration.ranges import mse
 from edge_fg_calibration.recipe import Recipe
 
-LEAST_SHARE = 0.01
+LEAST_SHARE = 0.02
 """Share of the summed costs below which a group is not worth asking."""
 
-MOST_GROUPS = 24
+MOST_GROUPS = 16
 """Most groups that are asked."""
 
 

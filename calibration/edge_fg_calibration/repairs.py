@@ -126,7 +126,6 @@ class Repairing:
         windows = collect_windows(recipe.model, few, nodes, input_name=name)
         self.choice = replace(self.choice, recipe=replace(recipe, windows=windows))
         self._equalise()
-        # Before centring: a mean far from 0 multiplies the mean error of rounded weights.
         self._keep("bias correction", replace(self.choice.recipe, correct_bias=True))
         self._centre_positive()
         self._alone = costs_alone(self.choice.recipe, self.bench)
@@ -153,12 +152,14 @@ class Repairing:
             # Not all that was won alone is won together: go on with what won most.
             groups = groups[: len(groups) // 2]
 
+    # All that follows corrects biases, too: what is centred, clipped or rounded anew shifts means.
+
     def _centre_positive(self) -> None:
         recipe = self.choice.recipe
         places = find_centre_places(Graph(recipe.model), recipe.placement.activations)
         positive = tuple(place for place in places if place.activation is not None)
         if positive:
-            candidate = replace(recipe, positive=positive)
+            candidate = replace(recipe, positive=positive, correct_bias=True)
             proposals = propose(self.histograms, _tensors(positive))
             found = choose_for_all(candidate, proposals, self.bench)
             self._keep_choice("centred ReLU outputs", next(iter(found.values())))
@@ -170,7 +171,8 @@ class Repairing:
         for place in find_padded_places(Graph(recipe.model), recipe.placement.activations):
             if alone[place.tensor].loss >= least:
                 recipe = self.choice.recipe
-                candidate = replace(recipe, positive=(*recipe.positive, place))
+                positive = (*recipe.positive, place)
+                candidate = replace(recipe, positive=positive, correct_bias=True)
                 if self._keep(f"centred {place.tensor}, padded before it is rounded", candidate):
                     alone[place.tensor] = cost_alone(candidate, place.tensor, self.bench)
 
@@ -191,7 +193,7 @@ class Repairing:
                 recipe.model, recipe.placement, recipe.windows, recipe.limits, in_turn=in_turn
             )
             if weights:
-                self._keep(name, replace(self.choice.recipe, weights=weights))
+                self._keep(name, replace(self.choice.recipe, weights=weights, correct_bias=True))
 
     def _keep(self, name: str, candidate: Recipe) -> bool:
         try:

@@ -17,8 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from edge_fg.progress import ProgressCallback, no_progress
@@ -36,6 +38,14 @@ from edge_fg_calibration.sensitivity import (
     measure_sensitivity,
     never,
 )
+
+Finisher: TypeAlias = Callable[[onnx.ModelProto], onnx.ModelProto]
+"""Makes of an INT8 graph what shall be shipped, such as one whose float parts are FP16."""
+
+
+def as_it_is(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Ship the INT8 graph itself."""
+    return model
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,7 @@ class _Search:
     evaluator: Evaluator
     progress: ProgressCallback
     steps: int
+    finished: Finisher
     judged: dict[frozenset[str], Judged] = field(default_factory=dict)
     sensitivity: Sensitivity | None = None
 
@@ -125,7 +136,8 @@ class _Search:
         rows: list[NDArray[np.float32]] = []
         changed, divergence = 0, 0.0
         everything = range(len(trial.batches))
-        for part, output in self.evaluator.outputs(self.maker(kept), everything):
+        model = self.finished(self.maker(kept))
+        for part, output in self.evaluator.outputs(model, everything):
             one = compare(
                 trial.reference[part], output, kind=trial.kind, indices=[None] * len(output)
             )
@@ -170,6 +182,7 @@ def search_budget(
     assurance: Assurance,
     *,
     sensitivity_pictures: int = SENSITIVITY_PICTURES,
+    finished: Finisher = as_it_is,
     progress: ProgressCallback = no_progress,
     should_stop: ShouldStop = never,
 ) -> SearchResult:
@@ -195,6 +208,9 @@ def search_budget(
         How much surer than that the result should be.
     sensitivity_pictures
         About how many trial pictures each layer is measured on.
+    finished
+        Makes of a candidate what must keep the budget. What each layer costs in INT8 is measured
+        without it.
     progress
         Told the steps, stages ``sensitivity`` and ``budget search``.
     should_stop
@@ -214,6 +230,7 @@ def search_budget(
         evaluator=Evaluator(trial, should_stop),
         progress=progress,
         steps=2 + len(groups).bit_length(),
+        finished=finished,
     )
     stopped = False
     try:

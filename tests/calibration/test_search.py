@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_fg.errors import CalibrationError
-from edge_fg_calibration import Budget, compare, insert_qdq, place
+from edge_fg_calibration import Budget, compare, insert_qdq, place, to_fp16
 from edge_fg_calibration.assurance import Assurance, expected_agreement
 from edge_fg_calibration.collect import collect_histograms
 from edge_fg_calibration.graph import Graph, node_key
@@ -328,3 +328,22 @@ def test_expected_agreement_is_nearer_the_truth_than_counting() -> None:
     truth = (leads + errors >= 0).mean()
     assert np.mean(expected) == pytest.approx(truth, abs=0.002)
     assert np.std(expected) < 0.8 * np.std([one.agreement for one in counted])
+
+
+def test_agreement_is_held_against_what_other_pictures_are_to_expect(fragile) -> None:
+    output = predict(fragile.make(frozenset()), fragile.trial.batches, "input", "logits")
+    expected, _ = expected_agreement(fragile.trial, output)
+    for limit in (expected - 1e-6, expected + 1e-6):
+        found = fragile.search(Budget(agreement=limit))
+        assert found.tried[0].holds == (expected >= limit)
+
+
+def test_what_is_shipped_is_what_is_judged(fragile, budget) -> None:
+    found = fragile.search(budget, finished=to_fp16)
+    assert found.met
+    trial = fragile.trial
+    shipped = to_fp16(fragile.make(found.kept_float))
+    output = predict(shipped, trial.batches, "input", "logits")
+    judged = compare(trial.reference, output, kind=trial.kind, indices=trial.indices)
+    assert found.fidelity == judged
+    assert found.fidelity != fragile.fidelity(found.kept_float)

@@ -11,7 +11,7 @@ from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import Budget, ImageSet, Int8Result
 from edge_fg_calibration.assurance import Assurance
 from edge_fg_calibration.graph import Graph, node_key
-from edge_fg_calibration.search import SearchResult, search_budget
+from edge_fg_calibration.search import Finisher, SearchResult, as_it_is, search_budget
 from edge_fg_calibration.sensitivity import Int8Maker, Trial, make_trial
 from edge_fg_calibration.validate import validate_qdq
 from edge_fg_tools.building.pictures import PictureFeed
@@ -36,6 +36,7 @@ def keep_budget(
     budget: Budget,
     proof_pictures: int,
     progress: ProgressCallback,
+    finished: Finisher = as_it_is,
 ) -> tuple[Int8Result, SearchResult]:
     """Leave as few layers in float as keep the budget on some of the calibration pictures.
 
@@ -58,6 +59,8 @@ def keep_budget(
         How many pictures will prove the result.
     progress
         Told the steps.
+    finished
+        Makes of an INT8 graph what must keep the budget.
 
     Raises
     ------
@@ -75,6 +78,7 @@ def keep_budget(
         trial,
         budget,
         Assurance(proof_pictures),
+        finished=finished,
         progress=progress,
     )
     if found.stopped and not found.met:

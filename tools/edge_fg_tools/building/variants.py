@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from edge_fg.bundle import Precision
 from edge_fg.progress import ProgressCallback
@@ -17,7 +18,7 @@ from edge_fg_calibration import (
     quantize_int8,
     to_fp16,
 )
-from edge_fg_calibration.search import SearchResult
+from edge_fg_calibration.search import SearchResult, as_it_is
 from edge_fg_tools.building.budgeting import keep_budget
 from edge_fg_tools.building.pictures import PictureFeed
 from edge_fg_tools.graph import PreparedModel
@@ -90,14 +91,23 @@ def make_variants(
             total=len(calibration),
         )
         if budget != Budget():
+            # Of the two the variant with FP16 parts is further from float32.
+            mixed = "int8-fp16" in precisions
             int8, search = keep_budget(
-                int8, prepared, calibration, feed, budget, proof_pictures, progress
+                int8,
+                prepared,
+                calibration,
+                feed,
+                budget,
+                proof_pictures,
+                progress,
+                finished=partial(to_fp16, wide=wide) if mixed else as_it_is,
             )
         if "int8" in precisions:
             graphs["int8"] = int8.model.SerializeToString(deterministic=True)
         if "int8-fp16" in precisions:
-            mixed = to_fp16(int8.model, wide=wide)
-            graphs["int8-fp16"] = mixed.SerializeToString(deterministic=True)
+            both = to_fp16(int8.model, wide=wide)
+            graphs["int8-fp16"] = both.SerializeToString(deterministic=True)
     return Variants(graphs, int8, search, int8.int8_macs if int8 else None)
 
 
