@@ -215,7 +215,7 @@ class PlanCache:
         """Return how many seconds the plans here took to build with `library`."""
         found = []
         for path in self._entries().values():
-            with contextlib.suppress(UntrustedError, OSError, ValueError):
+            with contextlib.suppress(UntrustedError, OSError, ValueError, RecursionError):
                 note = json.loads(read_own(path[0].with_suffix(".json"), _MAX_NOTE_BYTES))
                 if isinstance(note, dict) and note.get("library") == library:
                     found.append(float(note.get("seconds", 0)))
@@ -240,7 +240,7 @@ class PlanCache:
             digest = note.get("sha256") if isinstance(note, dict) else None
             if hashlib.sha256(data).hexdigest() != digest:
                 raise UntrustedError(f"{path.name} is not what was recorded (SHA-256 differs)")
-        except (UntrustedError, OSError, ValueError) as error:
+        except (UntrustedError, OSError, ValueError, RecursionError) as error:
             _log.warning("cached %s not used, %s: %s", kind, consequence, error)
             return None
         # The time of the last use, for `_evict`; on a read-only disk nothing is removed anyway.

@@ -131,7 +131,9 @@ def test_another_users_plan_is_refused(
     assert f"belongs to user {me}" in refused(cache, caplog)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "not json", '{"sha256": 1}', "\udcff"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "not json", '{"sha256": 1}', "\udcff", "[" * 60_000]
+)
 def test_a_damaged_record_is_refused(
     cache: PlanCache, stored: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
