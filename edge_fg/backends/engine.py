@@ -92,6 +92,9 @@ class Engine:
         What built it.
     device
         Where it runs.
+    shapes
+        What is known of the outputs' shapes, -1 for the batch: TensorRT can't always tell sizes
+        that the graph computes.
 
     Raises
     ------
@@ -103,7 +106,13 @@ class Engine:
         It is not a classifier of frames: not one input, no output, or shapes that depend on data.
     """
 
-    def __init__(self, plan: bytes, library: Library, device: Device) -> None:
+    def __init__(
+        self,
+        plan: bytes,
+        library: Library,
+        device: Device,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
         self.library: Library = library
         self.device = device
         self.log: MessageLog = message_log(library)
@@ -116,7 +125,7 @@ class Engine:
         try:
             with device.use():
                 self._load(plan)
-                self.input, self.outputs = self._bindings()
+                self.input, self.outputs = self._bindings(shapes or {})
                 self.batches: tuple[int, int] = self._batches()
         except BaseException:
             self.close()
@@ -143,6 +152,7 @@ class Engine:
             TensorRT refused, or the engine is closed.
         """
         engine = self._opened()
+        self.log.forget_error()
         with self.device.use():
             raw = self._rtx_context(engine) or engine.create_execution_context()
         if raw is None:
@@ -225,13 +235,17 @@ class Engine:
             error = self.failure("load the plan", said)
             raise error if isinstance(error, CudaError) else PlanRejectedError(str(error))
 
-    def _bindings(self) -> tuple[Binding, tuple[Binding, ...]]:
+    def _bindings(
+        self, known: Mapping[str, tuple[int, ...]]
+    ) -> tuple[Binding, tuple[Binding, ...]]:
         engine = self._opened()
         inputs: list[Binding] = []
         outputs: list[Binding] = []
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
-            shape = tuple(int(size) for size in engine.get_tensor_shape(name))
+            shape = _completed(
+                tuple(int(size) for size in engine.get_tensor_shape(name)), known.get(name, ())
+            )
             if any(size < 0 for size in shape[1:]) or not shape:
                 raise BackendError(
                     f"{name!r} of the plan has shape {shape}: only the batch may be dynamic"
@@ -277,6 +291,7 @@ class Context:
             TensorRT refused one.
         """
         raw = self._opened()
+        self._engine.log.forget_error()
         for name, address in addresses.items():
             if not raw.set_tensor_address(name, address):
                 raise self._engine.failure(f"bind {name!r}", self._engine.log.last_error())
@@ -292,6 +307,7 @@ class Context:
         if batch == self._batch:
             return
         binding = self._engine.input
+        self._engine.log.forget_error()
         if not self._opened().set_input_shape(binding.name, binding.at(batch)):
             self._batch = 0
             raise self._engine.failure(f"take a batch of {batch}", self._engine.log.last_error())
@@ -305,6 +321,7 @@ class Context:
         BackendError
             TensorRT refused; what it said is in the message.
         """
+        self._engine.log.forget_error()
         if not self._opened().execute_async_v3(stream.handle):
             raise self._engine.failure("execute the model", self._engine.log.last_error())
 
@@ -319,6 +336,14 @@ class Context:
         if self._raw is None:
             raise BackendError("the execution context is closed: load the bundle again")
         return self._raw
+
+
+def _completed(found: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape with the sizes beside the batch that TensorRT left open, where known."""
+    if len(found) != len(known):
+        return found
+    sizes = zip(found[1:], known[1:], strict=True)
+    return (*found[:1], *(there if size < 0 else size for size, there in sizes))
 
 
 def plan_layers(plan: bytes, library: Library) -> list[EngineLayer]:

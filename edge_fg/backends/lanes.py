@@ -176,27 +176,24 @@ class Lane:
 
     def _capture(self, batch: int) -> tuple[Context, Graph] | None:
         """Capture a batch size; None, with a word in the log, where that fails."""
-        context: Context | None = None
-        try:
-            with self._setting_up:
-                context = self._new_context()
-                ready = context
-                # TensorRT finishes its preparation in the first inference, outside the capture.
-                self._enqueue(ready, batch)
-                self._stream.synchronize()
-                graph = Graph.capture(
-                    self._device, self._stream, lambda: self._enqueue(ready, batch)
-                )
-        except DeviceLostError:
-            if context is not None:
-                context.close()
-            raise
-        except BackendError as error:
-            if context is not None:
-                context.close()
-            self._capturing = False
-            _log.warning("no CUDA graph, each kernel is launched by itself: %s", error)
-            return None
+        with contextlib.ExitStack() as undone:
+            try:
+                with self._setting_up:
+                    context = self._new_context()
+                    undone.callback(context.close)
+                    # TensorRT finishes its preparation in the first inference, not in a capture.
+                    self._enqueue(context, batch)
+                    self._stream.synchronize()
+                    graph = Graph.capture(
+                        self._device, self._stream, lambda: self._enqueue(context, batch)
+                    )
+            except DeviceLostError:
+                raise
+            except BackendError as error:
+                self._capturing = False
+                _log.warning("no CUDA graph, each kernel is launched by itself: %s", error)
+                return None
+            undone.pop_all()
         self._graphs[batch] = (context, graph)
         _log.info("batches of %d run as a CUDA graph", batch)
         return self._graphs[batch]

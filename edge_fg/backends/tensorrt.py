@@ -72,7 +72,6 @@ class TensorRTBackend:
     ) -> None:
         self.name: str = library
         self.precision: Precision = precision
-        self._options = EngineOptions() if options is None else options
         import_library(library)
         self._held = _Held(Device())
         # Runs when the backend is dropped, and at exit before modules are taken apart.
@@ -163,18 +162,15 @@ class _Held:
             workspace_bytes=options.workspace_bytes,
             builder_optimization_level=options.builder_optimization_level,
         )
-        engine = self._engine = _load(
+        provide = functools.partial(
+            provide_plan,
             request,
-            self._device,
-            functools.partial(
-                provide_plan,
-                request,
-                cache,
-                what=str(bundle.path),
-                progress=progress,
-                keep_timings=options.timing_cache,
-            ),
+            cache,
+            what=str(bundle.path),
+            progress=progress,
+            keep_timings=options.timing_cache,
         )
+        engine = self._engine = _load(provide, library, self._device, manifest)
         _check(engine, manifest, batch, str(bundle.path))
         sleep = self._device.integrated if options.sleep is None else options.sleep
         make = functools.partial(
@@ -253,26 +249,34 @@ def _with_words(release: Callable[[], None]) -> None:
         _log.warning("the GPU could not be released in order: %s", error)
 
 
-def _load(request: PlanRequest, device: Device, provide: Callable[..., ProvidedPlan]) -> Engine:
+def _load(
+    provide: Callable[..., ProvidedPlan], library: Library, device: Device, manifest: Manifest
+) -> Engine:
     """Load a plan; one from the cache that the library refuses is built again."""
+    shapes = {output.name: _shape(output.shape) for output in manifest.outputs}
     provided = provide()
     try:
-        return Engine(provided.plan.data, request.library, device)
+        return Engine(provided.plan.data, library, device, shapes)
     except PlanRejectedError as error:
         if not provided.from_cache:
-            raise _unusable(request, error) from error
+            raise _unusable(library, error) from error
         _log.warning("the cached plan can't be used, it is built again: %s", error)
     provided = provide(instead_of=provided.plan.data)
     try:
-        return Engine(provided.plan.data, request.library, device)
+        return Engine(provided.plan.data, library, device, shapes)
     except PlanRejectedError as error:
-        raise _unusable(request, error) from error
+        raise _unusable(library, error) from error
 
 
-def _unusable(request: PlanRequest, error: PlanRejectedError) -> BackendUnavailableError:
+def _unusable(library: Library, error: PlanRejectedError) -> BackendUnavailableError:
     return BackendUnavailableError(
-        f"{title(request.library)} built a plan that it can't load on this GPU: {error}"
+        f"{title(library)} built a plan that it can't load on this GPU: {error}"
     )
+
+
+def _shape(axes: Sequence[int | str]) -> tuple[int, ...]:
+    """Return a shape of the manifest as TensorRT writes it: -1 for the batch."""
+    return tuple(size if isinstance(size, int) else -1 for size in axes)
 
 
 def _check(engine: Engine, manifest: Manifest, batch: int, where: str) -> None:
@@ -280,7 +284,7 @@ def _check(engine: Engine, manifest: Manifest, batch: int, where: str) -> None:
     if engine.max_batch != batch:
         raise BackendError(f"{where}: the plan takes batches of {engine.max_batch}, not {batch}")
     wanted = manifest.input
-    shape = tuple(-1 if size == "N" else size for size in wanted.shape)
+    shape = _shape(wanted.shape)
     found = engine.input
     if (found.name, found.shape, found.dtype.name) != (wanted.name, shape, wanted.dtype):
         raise BackendError(

@@ -240,6 +240,7 @@ def _use_timings(job: _Job, config: BuilderConfig, data: bytes | None) -> Timing
     """Give the builder a timing cache, or an empty one where `data` is not one of its own."""
     if data is None:
         return None
+    job.log.forget_error()
     cache = config.create_timing_cache(data)
     # Timings of another GPU would choose tactics that are slow here: never ignore a mismatch.
     if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):

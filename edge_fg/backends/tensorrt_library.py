@@ -159,10 +159,13 @@ class MessageLog:
         if level >= logging.ERROR:
             self._errors.last = message.text
 
-    def last_error(self) -> str:
-        """Return the last error that a call in this thread met, once, or an empty text."""
-        text: str = getattr(self._errors, "last", "")
+    def forget_error(self) -> None:
+        """Forget what `last_error` would return, before a call that may fail."""
         self._errors.last = ""
+
+    def last_error(self) -> str:
+        """Return the last error that a call in this thread met, or an empty text."""
+        text: str = getattr(self._errors, "last", "")
         return shortened(text)
 
     @contextlib.contextmanager

@@ -316,6 +316,26 @@ def test_memory_that_runs_out_later_leaves_the_classifier_usable(standin, opened
     assert backend.infer(FRAMES[:1]).tensors["logits"].shape == (1, 4)
 
 
+@pytest.mark.parametrize("where", ["synchronize", "capture"])
+def test_an_interrupt_leaves_the_classifier_usable(standin, opened, monkeypatch, where):
+    backend = opened()
+    backend.infer(FRAMES[:1])
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    owner = {"synchronize": standin.host_cuda.Event, "capture": standin.host_cuda.Graph}[where]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, where, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            backend.infer(FRAMES[:1])
+    for _ in range(4):
+        assert backend.infer(FRAMES[:1]).tensors["logits"].shape == (1, 4)
+    backend.close()
+    assert standin.cuda.open == {}
+    assert standin.trt.events.count("+context") == standin.trt.events.count("-context")
+
+
 def test_a_lost_device_closes_the_classifier_and_says_so(standin, opened, caplog):
     backend = opened()
     standin.cuda.lost = True
@@ -488,6 +508,36 @@ def test_a_plan_of_another_graph_is_not_executed(standin, opened, bundle, monkey
     with pytest.raises(BackendError, match=r"takes image .* says picture"):
         opened()
     assert standin.cuda.open == {}
+
+
+def test_a_size_that_tensorrt_leaves_open_is_the_manifests(standin, opened, bundle, monkeypatch):
+    shape_of = standin.trt.ICudaEngine.get_tensor_shape
+    monkeypatch.setattr(
+        standin.trt.ICudaEngine,
+        "get_tensor_shape",
+        lambda self, name: (-1, -1) if name == "logits" else shape_of(self, name),
+    )
+    found = opened().infer(FRAMES).tensors["logits"]
+    np.testing.assert_allclose(found, expected(bundle, FRAMES), atol=1e-5)
+
+
+def test_a_type_that_numpy_lacks_is_refused(standin, opened, monkeypatch):
+    monkeypatch.setattr(
+        standin.trt.ICudaEngine, "get_tensor_dtype", lambda self, name: standin.trt.DataType.BF16
+    )
+    with pytest.raises(BackendError, match="which NumPy lacks"):
+        opened()
+    assert standin.cuda.open == {}
+
+
+def test_an_error_of_before_is_not_blamed(standin, opened, monkeypatch):
+    backend = opened()
+    backend._held._engine.log._receive(1, "an error of before")
+    monkeypatch.setattr(
+        standin.trt.IExecutionContext, "execute_async_v3", lambda self, stream_handle: False
+    )
+    with pytest.raises(BackendError, match="it gives no reason"):
+        backend.infer(FRAMES[:1])
 
 
 def test_layers_are_those_that_the_inspector_names(opened):
