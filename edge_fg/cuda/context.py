@@ -65,7 +65,8 @@ class Device:
         """Most shared memory that a block of a kernel may ask for."""
         self._resources: weakref.WeakValueDictionary[int, Resource] = weakref.WeakValueDictionary()
         self._keys = itertools.count()
-        self._lock = threading.Lock()
+        # Re-entrant: the garbage collector may close a dropped resource while one is adopted.
+        self._lock = threading.RLock()
         self._abandoned: list[object] = []
         self._use = _Use(self._push, self._pop)
         self._context = self._retain()

@@ -74,6 +74,10 @@ def test_what_is_dropped_unclosed_warns_and_is_freed(software_cuda):
     assert seen["before"]["buffers"] == 1  # the one that is still held
 
 
+def test_dropped_resources_may_be_collected_at_any_time(software_cuda):
+    assert software_cuda.run("on_device.collected_at_any_time") == {**NOTHING, "retains": 1}
+
+
 def test_a_dropped_device_lets_go_of_the_context(software_cuda):
     assert software_cuda.run("on_device.dropped_device") == [1, 0]
 

@@ -375,6 +375,20 @@ def dropped_unclosed():
         return counts()["retains"]
 
 
+def collected_at_any_time():
+    """Dropped resources, in cycles, are collected in the middle of making others."""
+    warnings.simplefilter("ignore", ResourceWarning)
+    with Device() as device:
+        for i in range(600):
+            gc.set_threshold(1 + i % 40)
+            held = [DeviceBuffer(device, 16), Event(device)]
+            held.append(held)
+            del held
+        gc.set_threshold(700)
+        gc.collect()
+        return counts()
+
+
 def dropped_device():
     """A device that is dropped lets go of the primary context."""
     device = Device()
