@@ -282,8 +282,8 @@ class Context:
         self._raw: ExecutionContext | None = raw
         self._batch = 0
 
-    def bind(self, addresses: Mapping[str, int]) -> None:
-        """Say where each input and output lies on the device.
+    def bind(self, addresses: Mapping[str, int], stream: Stream) -> None:
+        """Say where each input and output lies on the device, and wait until that is known.
 
         Raises
         ------
@@ -292,6 +292,11 @@ class Context:
         """
         raw = self._opened()
         self._engine.log.forget_error()
+        # Only an engine's first context is promised to have the profile without being told.
+        dynamic = self._engine.fixed_batch is None
+        if dynamic and not raw.set_optimization_profile_async(0, stream.handle):
+            raise self._engine.failure("choose the profile", self._engine.log.last_error())
+        stream.synchronize()
         for name, address in addresses.items():
             if not raw.set_tensor_address(name, address):
                 raise self._engine.failure(f"bind {name!r}", self._engine.log.last_error())

@@ -147,7 +147,8 @@ class Lane:
         context = self._engine.new_context()
         try:
             places = {output.name: output.pointer for output in self._outputs}
-            context.bind({self._engine.input.name: self._input.pointer, **places})
+            places[self._engine.input.name] = self._input.pointer
+            context.bind(places, self._stream)
         except BaseException:
             context.close()
             raise

@@ -194,6 +194,10 @@ class Parser(Protocol):
 class ExecutionContext(Protocol):
     """Executes an engine, one inference at a time."""
 
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        """Choose a profile, before the shapes; False where that failed."""
+        ...
+
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         """Set an input's shape; False where the profile doesn't allow it."""
         ...

@@ -405,13 +405,20 @@ class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
         self.engine = engine
         self.shape: tuple[int, ...] | None = None
+        self.profile: int | None = None
         self.addresses: dict[str, int] = {}
         self.version = 0
         self.busy = threading.Lock()
         if not engine.inputs[0].shape[0] < 0:
             self.shape = engine.inputs[0].shape
+            self.profile = 0
         engine.contexts += 1
         events.append("+context")
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self.profile, self.shape = profile_index, None
+        self.version += 1
+        return profile_index == 0
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         tensor, profiles = self.engine._find(name), self.engine.facts["profiles"]
@@ -438,6 +445,8 @@ class IExecutionContext:
         if faults.execute_fails is not None:
             self.engine.logger.log(1, faults.execute_fails)
             return False
+        if self.profile is None:
+            violations.append("an inference was queued before a profile was chosen")
         if self.shape is None or len(self.addresses) != self.engine.num_io_tensors:
             violations.append("an inference was queued without shapes and addresses")
             return False
