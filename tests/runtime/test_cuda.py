@@ -138,6 +138,10 @@ def test_threads_share_a_device(software_cuda):
     assert seen == {"failures": [], "counts": NOTHING}
 
 
+def test_waiting_lets_other_threads_run(software_cuda):
+    assert software_cuda.run("on_device.side_by_side") == {"met": 3, "counts": NOTHING}
+
+
 def test_ten_thousand_rounds_leave_nothing(software_cuda):
     seen = software_cuda.run("on_device.many", 10_000)
     assert seen["after"] == seen["kept"] == {**NOTHING, "retains": 1}

@@ -188,8 +188,6 @@ EXPORT CUresult cuMemcpyHtoD_v2(CUdeviceptr target, const void *source, size_t b
     return to_device(target, source, bytes, NULL);
 }
 
-EXPORT CUresult cuStreamSynchronize(void *stream);
-
 EXPORT CUresult cuMemcpyDtoHAsync_v2(void *target, CUdeviceptr source, size_t bytes, void *stream)
 {
     GUARDED;
@@ -198,7 +196,7 @@ EXPORT CUresult cuMemcpyDtoHAsync_v2(void *target, CUdeviceptr source, size_t by
         return INVALID_VALUE;
     CHECKED(queue_copy(stream, (CUdeviceptr)target, source, bytes, 0));
     /* A copy into ordinary memory is complete when the call returns. */
-    return is_page_locked(target, bytes) ? SUCCESS : cuStreamSynchronize(stream);
+    return is_page_locked(target, bytes) ? SUCCESS : finish_stream(stream);
 }
 
 EXPORT CUresult cuMemcpyDtoH_v2(void *target, CUdeviceptr source, size_t bytes)

@@ -312,6 +312,28 @@ def threads():
     return {"failures": failures, "counts": counts()}
 
 
+def side_by_side():
+    """Threads that wait for their streams let each other run: their kernels meet."""
+    with Device() as device, Module(device, IMAGE) as module:
+        meet = module.function("meet")
+        arrived = HostBuffer(device, (1,), np.int32, mapped=True)
+        arrived.array[:] = 0
+
+        def work():
+            with Stream(device) as stream:
+                arguments = (arrived.device_pointer, np.int32(3))
+                meet.launch((1, 1, 1), (1, 1, 1), arguments, stream)
+                stream.synchronize()
+
+        workers = [threading.Thread(target=work) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        met = int(arrived.array[0])
+    return {"met": met, "counts": counts()}
+
+
 def many(iterations="10000"):
     """Make, use and close everything, over and over: nothing may be left."""
     import resource as unix

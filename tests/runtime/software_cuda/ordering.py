@@ -21,6 +21,7 @@ IMAGE = b"""// PTX of the kernels in kernels.c
 .visible .entry add(.param .u64 values, .param .u32 count, .param .u32 amount) { ret; }
 .visible .entry mixed(.param .u64 out, .param .s8 a, .param .f32 b, .param .f64 c, .param .u16 d)
 { ret; }
+.visible .entry meet(.param .u64 arrived, .param .u32 count) { ret; }
 """
 
 

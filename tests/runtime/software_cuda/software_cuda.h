@@ -2,8 +2,9 @@
  *
  * Device memory is host memory between guard bytes. A stream is a queue whose work is done as
  * late as the interface allows (when something waits for it), so that a result that is read, or
- * a staging buffer that is written again, too early shows as wrong pixels. Kernels are functions
- * `cpu_launch_<name>` of the shared library named by EDGE_FG_SOFTWARE_KERNELS.
+ * a staging buffer that is written again, too early shows as wrong pixels. Whoever waits for a
+ * stream does its work; threads that wait for different streams run their kernels side by side.
+ * Kernels are functions `cpu_launch_<name>` of the library named by EDGE_FG_SOFTWARE_KERNELS.
  */
 #ifndef SOFTWARE_CUDA_H
 #define SOFTWARE_CUDA_H
@@ -57,6 +58,8 @@ extern long counters[COUNTERS];
 /* state.c */
 int lock(void);
 void unlock(int *guard);
+void wait_for_change(void);
+void tell_of_change(void);
 CUresult enter(const char *function);
 CUresult enter_context(const char *function);
 CUresult enter_unsafe(const char *function);
@@ -90,6 +93,7 @@ CUresult queue_copy(void *stream, CUdeviceptr target, CUdeviceptr source, size_t
 CUresult queue_fill(void *stream, CUdeviceptr target, uint32_t value, int width, size_t count);
 CUresult queue_launch(void *stream, const struct launch *launch);
 CUresult finish_all(void);
+CUresult finish_stream(void *stream);
 int capturing_here(void);
 void spoil_captures(void);
 

@@ -13,7 +13,8 @@
 
 long counters[COUNTERS];
 
-static pthread_mutex_t mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static pthread_mutex_t mutex = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int started;
 static CUresult sticky;
 /* A context's handle is the address of its device's entry. */
@@ -30,7 +31,10 @@ static int failure_count;
 
 int lock(void)
 {
-    pthread_mutex_lock(&mutex);
+    if (pthread_mutex_lock(&mutex) != 0) {
+        fprintf(stderr, "the software CUDA driver locked itself out\n");
+        abort();
+    }
     return 1;
 }
 
@@ -38,6 +42,16 @@ void unlock(int *guard)
 {
     (void)guard;
     pthread_mutex_unlock(&mutex);
+}
+
+void wait_for_change(void)
+{
+    pthread_cond_wait(&changed, &mutex);
+}
+
+void tell_of_change(void)
+{
+    pthread_cond_broadcast(&changed);
 }
 
 long setting(const char *name, long otherwise)
@@ -50,9 +64,8 @@ long setting(const char *name, long otherwise)
 
 /* Let the call of `function` after `calls_before` more fail with `code`, and all later ones too
  * unless `once`. "kernel" fails when a kernel runs, not when it is launched. */
-EXPORT void software_cuda_fail(const char *function, long calls_before, int code, int once)
+static void add_failure(const char *function, long calls_before, int code, int once)
 {
-    GUARDED;
     if (failure_count < FAILURES) {
         struct failure *failure = &failures[failure_count++];
         snprintf(failure->function, sizeof failure->function, "%s", function);
@@ -60,6 +73,12 @@ EXPORT void software_cuda_fail(const char *function, long calls_before, int code
         failure->code = code;
         failure->once = once;
     }
+}
+
+EXPORT void software_cuda_fail(const char *function, long calls_before, int code, int once)
+{
+    GUARDED;
+    add_failure(function, calls_before, code, once);
 }
 
 EXPORT void software_cuda_heal(void)
@@ -85,7 +104,7 @@ static void read_failures(void)
     int code, length;
     while (text != NULL && sscanf(text, "%63[^:]:%ld:%d%n", function, &calls_before, &code,
                                   &length) == 3) {
-        software_cuda_fail(function, calls_before, code, 0);
+        add_failure(function, calls_before, code, 0);
         text += length;
         text = *text == ',' ? text + 1 : NULL;
     }

@@ -38,6 +38,7 @@ struct stream {
     struct stream *next;
     unsigned flags;
     struct queue queue;
+    int busy; /* somebody is doing the first of it */
     int capturing, spoilt;
     pthread_t capturer;
     struct queue captured;
@@ -108,7 +109,7 @@ static double now_ms(void)
     return (double)time.tv_sec * 1e3 + (double)time.tv_nsec * 1e-6;
 }
 
-static CUresult run(struct queue *queue, const struct event *until, long mark);
+static CUresult run(struct stream *stream, const struct event *until, long mark);
 
 static int reachable(CUdeviceptr address, size_t bytes)
 {
@@ -139,8 +140,10 @@ static CUresult execute(struct work *work)
         CHECKED(injected("kernel"));
         for (int i = 0; i < launch->parameters; i++)
             arguments[i] = &launch->values[i];
+        unlock(NULL);
         launch->kernel(launch->grid[0], launch->grid[1], launch->grid[2], launch->block[0],
                        launch->block[1], launch->block[2], launch->shared_bytes, arguments);
+        lock();
         counters[LAUNCHES]++;
         return SUCCESS;
     }
@@ -153,33 +156,59 @@ static CUresult execute(struct work *work)
     case WAIT:
         if (HAS(events, work->event) && work->event->passed < work->mark
             && HAS(streams, work->event->stream))
-            return run(&work->event->stream->queue, work->event, work->mark);
+            return run(work->event->stream, work->event, work->mark);
         return SUCCESS;
     }
     return INVALID_VALUE;
 }
 
-/* Do what is queued, all of it or until `until` has passed `mark`. */
-static CUresult run(struct queue *queue, const struct event *until, long mark)
+/* Do what is queued, all of it or until `until` has passed `mark`, and wait for what another
+ * thread is doing of it. */
+static CUresult run(struct stream *stream, const struct event *until, long mark)
 {
-    while (queue->first != NULL && (until == NULL || until->passed < mark)) {
+    while (HAS(streams, stream) && (until == NULL || (HAS(events, until) && until->passed < mark))) {
+        if (stream->busy) {
+            wait_for_change();
+            continue;
+        }
+        struct queue *queue = &stream->queue;
         struct work *work = queue->first;
+        if (work == NULL)
+            break;
         queue->first = work->next;
         if (queue->first == NULL)
             queue->end = &queue->first;
+        stream->busy = 1;
         CUresult code = lost_code();
         if (code == SUCCESS && (code = execute(work)) != SUCCESS)
             lose_device(code);
         drop(work);
+        stream->busy = 0;
+        tell_of_change();
     }
     return lost_code();
 }
 
 CUresult finish_all(void)
 {
-    for (struct stream *stream = streams; stream != NULL; stream = stream->next)
-        run(&stream->queue, NULL, 0);
+    struct stream *stream = streams;
+    while (stream != NULL) {
+        if (stream->queue.first != NULL || stream->busy) {
+            run(stream, NULL, 0);
+            stream = streams; /* others may have come and gone meanwhile */
+        } else {
+            stream = stream->next;
+        }
+    }
     return lost_code();
+}
+
+CUresult finish_stream(void *handle)
+{
+    CHECKED(enter_unsafe("cuStreamSynchronize"));
+    if (handle == NULL)
+        return finish_all();
+    return HAS(streams, handle) ? run(handle, NULL, 0) : INVALID_HANDLE;
 }
 
 /* --- queueing ------------------------------------------------------------------------------- */
@@ -269,7 +298,7 @@ EXPORT CUresult cuStreamDestroy_v2(void *handle)
     struct stream *stream = handle;
     if (!HAS(streams, stream))
         return INVALID_HANDLE;
-    run(&stream->queue, NULL, 0);
+    run(stream, NULL, 0);
     captures -= stream->capturing;
     drop_all(&stream->captured);
     TAKE_OUT(streams, stream);
@@ -281,13 +310,7 @@ EXPORT CUresult cuStreamDestroy_v2(void *handle)
 EXPORT CUresult cuStreamSynchronize(void *handle)
 {
     GUARDED;
-    CHECKED(enter_unsafe("cuStreamSynchronize"));
-    struct stream *stream = handle;
-    if (stream == NULL)
-        return finish_all();
-    if (!HAS(streams, stream))
-        return INVALID_HANDLE;
-    return run(&stream->queue, NULL, 0);
+    return finish_stream(handle);
 }
 
 EXPORT CUresult cuStreamQuery(void *handle)
@@ -297,8 +320,8 @@ EXPORT CUresult cuStreamQuery(void *handle)
     struct stream *stream = handle;
     if (stream != NULL && !HAS(streams, stream))
         return INVALID_HANDLE;
-    int busy = stream != NULL && stream->queue.first != NULL;
-    CHECKED(stream != NULL ? run(&stream->queue, NULL, 0) : finish_all());
+    int busy = stream != NULL && (stream->queue.first != NULL || stream->busy);
+    CHECKED(stream != NULL ? run(stream, NULL, 0) : finish_all());
     return busy ? NOT_READY : SUCCESS;
 }
 
@@ -362,7 +385,7 @@ static CUresult reach(struct event *event)
     if (!HAS(events, event))
         return INVALID_HANDLE;
     if (event->passed < event->recorded && HAS(streams, event->stream))
-        return run(&event->stream->queue, event, event->recorded);
+        return run(event->stream, event, event->recorded);
     return lost_code();
 }
 
