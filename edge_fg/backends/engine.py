@@ -7,8 +7,6 @@ device's primary context pushed, and is released in the order contexts, engine, 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from edge_fg.backends.layers import EngineLayer, parse_layers
 from edge_fg.backends.tensorrt_library import (
     Library,
     MessageLog,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
         TensorRTRTX,
     )
 
-_log = logging.getLogger("edge_fg")
 # Not every word of memory: an illegal access is another failure.
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|allocat|bad_alloc|not enough.*memory", re.IGNORECASE)
 
@@ -69,16 +67,6 @@ class Binding:
     def at(self, batch: int) -> tuple[int, ...]:
         """Return its shape for a batch."""
         return tuple(batch if size < 0 else size for size in self.shape)
-
-
-@dataclass(frozen=True)
-class EngineLayer:
-    """One layer of an engine: its name and kind, and the types that it reads and writes."""
-
-    name: str
-    kind: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 class Engine:
@@ -380,45 +368,3 @@ def _current(device: Device) -> Iterator[None]:
         with contextlib.suppress(CudaError):
             pushed.enter_context(device.use())
         yield
-
-
-def parse_layers(text: str) -> list[EngineLayer]:
-    """Read the JSON of an engine inspector, of TensorRT 10 or 11.
-
-    Parameters
-    ----------
-    text
-        With ``DETAILED`` verbosity a layer is an object, with less only a name. TensorRT 10 says
-        ``"Format/Datatype"`` of a tensor; 11 says ``"Format"`` and ``"DataType"``.
-
-    Returns
-    -------
-    list of EngineLayer
-        Empty where `text` is not such a JSON: only people read it, so nothing depends on it.
-    """
-    try:
-        document = json.loads(text)
-    except ValueError:
-        _log.info("the engine inspector gave no JSON")
-        return []
-    found = document.get("Layers") if isinstance(document, dict) else None
-    return [_layer(entry) for entry in found] if isinstance(found, list) else []
-
-
-def _layer(entry: object) -> EngineLayer:
-    if not isinstance(entry, dict):
-        return EngineLayer(str(entry), "", (), ())
-    kind = str(entry.get("LayerType", ""))
-    inputs, outputs = (_types(entry.get(side)) for side in ("Inputs", "Outputs"))
-    return EngineLayer(str(entry.get("Name", "")), kind, inputs, outputs)
-
-
-def _types(tensors: object) -> tuple[str, ...]:
-    if not isinstance(tensors, list):
-        return ()
-    kinds = []
-    for tensor in tensors:
-        if isinstance(tensor, dict):
-            kind = tensor.get("DataType") or tensor.get("Format/Datatype") or tensor.get("Format")
-            kinds.append(str(kind))
-    return tuple(kinds)

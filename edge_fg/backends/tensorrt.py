@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.backends.base import Outputs, Region, cut
-from edge_fg.backends.engine import Engine, EngineLayer, PlanRejectedError
+from edge_fg.backends.engine import Engine, PlanRejectedError
 from edge_fg.backends.lanes import Lane, LanePool, Tensors
+from edge_fg.backends.layers import EngineLayer
 from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.provide import PlanRequest, ProvidedPlan, open_cache, provide_plan
 from edge_fg.backends.tensorrt_library import Library, import_library, title

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from edge_fg.backends import tensorrt_api
+from edge_fg.backends.layers import parse_layers
 from edge_fg.backends.tensorrt_api import REAL_NAMES, RTX_ONLY
 
 HERE = Path(__file__).resolve().parent
@@ -405,3 +406,21 @@ def test_the_hints_resolve():
     assert set(REAL_NAMES) | {"TensorRT", "TensorRTRTX"} == set(protocols())
     assert set(protocols()) >= RTX_ONLY
     assert all(re.fullmatch(r"\w+", name) for name in REAL_NAMES.values())
+
+
+def test_layers_are_read_from_both_forms_of_the_inspector():
+    """TensorRT 11 says `I/O Tensors` for `Bindings`, and a tensor's format and type apart."""
+    ten = '{"Layers": [{"Name": "conv", "LayerType": "Conv", "Inputs": [{"Name": "x", '
+    ten += '"Format/Datatype": "Half"}], "Outputs": []}, "named only"], "Bindings": ["x"]}'
+    eleven = '{"Layers": [{"Name": "conv", "LayerType": "Conv", "Inputs": [{"Name": "x", '
+    eleven += '"Format": "kLINEAR", "DataType": "Half"}], "Outputs": []}, "named only"], '
+    eleven += '"I/O Tensors": [{"Name": "x", "IOMode": "Input"}]}'
+    for text in (ten, eleven):
+        first, second = parse_layers(text)
+        assert (first.name, first.kind, first.inputs) == ("conv", "Conv", ("Half",))
+        assert (second.name, second.kind) == ("named only", "")
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", '{"Layers": 3}', "[" * 99_999, "null"])
+def test_an_inspector_that_says_something_else_breaks_nothing(text: str):
+    assert parse_layers(text) == []
