@@ -70,6 +70,15 @@ def test_the_answers_are_those_of_onnx_runtime(run, integrated: int):
     assert run("answers", integrated=integrated)["builds"] == 0
 
 
+@pytest.mark.parametrize(("contexts", "integrated"), [(1, 0), (3, 0), (6, 1)])
+def test_threads_get_their_own_answers(run, contexts: int, integrated: int):
+    seen = run("threads", contexts, integrated=integrated)
+    assert seen["wrong"] == []
+    assert seen["rounds"] == 360
+    assert seen["graphs"] >= contexts
+    assert seen["left"] == NOTHING
+
+
 @pytest.mark.parametrize("code", [700, 719])
 def test_a_lost_device_is_said_and_stays_said(run, code: int):
     seen = run("lost", code)

@@ -11,14 +11,18 @@ import ctypes
 import json
 import logging
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import tensorrt
 
 import edge_fg
+from edge_fg.backends.base import Backend, cut
 from edge_fg.backends.options import EngineOptions
+from edge_fg.backends.tensorrt import TensorRTBackend
 from edge_fg.errors import BackendError, EdgeFGError
+from edge_fg.preprocess import CpuPreprocessor
 
 COUNTERS = ["buffers", "page_locked", "streams", "events", "modules", "graphs", "retains", "pushed"]
 IMAGE = b"""// PTX
@@ -26,6 +30,8 @@ IMAGE = b"""// PTX
 .target sm_72
 .address_size 64
 .visible .entry call(.param .u64 function, .param .u64 number) { ret; }
+.visible .entry fold(.param .u64 input, .param .u64 output, .param .u32 rows, .param .u32 inputs,
+    .param .u32 outputs) { ret; }
 """
 
 
@@ -34,7 +40,8 @@ class Queue:
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL("libcuda.so.1")
-        self.function = ctypes.c_void_p()
+        self.module = ctypes.c_void_p()
+        self.functions: dict[bytes, ctypes.c_void_p] = {}
         self.works: list[object] = []
         self.callback = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(self.call)
 
@@ -45,24 +52,40 @@ class Queue:
         context = ctypes.c_void_p()
         return self.library.cuCtxGetCurrent(ctypes.byref(context)) == 0 and bool(context.value)
 
-    def enqueue(self, stream: int, work) -> None:
-        if not self.function:
-            module = ctypes.c_void_p()
+    def launch(self, name: bytes, stream: int, *arguments: object) -> None:
+        if not self.module:
             image = ctypes.create_string_buffer(IMAGE)
-            assert self.library.cuModuleLoadData(ctypes.byref(module), image) == 0
-            found = self.library.cuModuleGetFunction(ctypes.byref(self.function), module, b"call")
-            assert found == 0
-        self.works.append(work)
-        arguments = (
-            ctypes.c_uint64(ctypes.cast(self.callback, ctypes.c_void_p).value),
-            ctypes.c_uint64(len(self.works) - 1),
-        )
-        pointers = (ctypes.c_void_p * 2)(*(ctypes.addressof(value) for value in arguments))
+            assert self.library.cuModuleLoadData(ctypes.byref(self.module), image) == 0
+            for known in (b"call", b"fold"):
+                found = ctypes.c_void_p()
+                code = self.library.cuModuleGetFunction(ctypes.byref(found), self.module, known)
+                assert code == 0
+                self.functions[known] = found
+        places = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
         one = [ctypes.c_uint(1)] * 6
         code = self.library.cuLaunchKernel(
-            self.function, *one, ctypes.c_uint(0), ctypes.c_void_p(stream), pointers, None
+            self.functions[name], *one, ctypes.c_uint(0), ctypes.c_void_p(stream), places, None
         )
         assert code in (0, 700, 719), code
+
+    def enqueue(self, stream: int, work) -> None:
+        self.works.append(work)
+        address = ctypes.cast(self.callback, ctypes.c_void_p).value
+        number = ctypes.c_uint64(len(self.works) - 1)
+        self.launch(b"call", stream, ctypes.c_uint64(address), number)
+
+    def fold(self, context, stream_handle: int) -> bool:
+        """Execute the engine `fold` in the place of a context's graph."""
+        source, target = context.engine.inputs[0], context.engine.outputs[0]
+        rows, *sizes = context.shape
+        self.launch(
+            b"fold",
+            stream_handle,
+            ctypes.c_uint64(context.addresses[source.name]),
+            ctypes.c_uint64(context.addresses[target.name]),
+            *map(ctypes.c_int, (rows, int(np.prod(sizes)), target.shape[1])),
+        )
+        return True
 
 
 QUEUE = Queue()
@@ -114,6 +137,38 @@ def answers(bundle: str, folder: str) -> dict[str, object]:
         "violations": tensorrt.violations,
         "builds": len(tensorrt.builds),
     }
+
+
+def threads(bundle: str, folder: str, contexts: str) -> dict[str, object]:
+    """Many threads, each with its own pictures: real lanes, streams, events, graphs and kernels."""
+    tensorrt.IExecutionContext.execute_async_v3 = lambda self, stream: QUEUE.fold(self, stream)
+    opened = edge_fg.Bundle(bundle)
+    on_cpu = CpuPreprocessor(opened.manifest.preprocess)
+    options = EngineOptions(plan_cache=Path(folder), contexts=int(contexts), max_batch=3)
+    wrong: list[str] = []
+    rounds = [0]
+
+    def work(backend: Backend, number: int) -> None:
+        pictures = frames(40)[number * 5 : number * 5 + 5]
+        for turn in range(60):
+            count = 1 + (turn // 7 + number) % 4
+            chosen = [pictures[(turn // 5 + i) % 5] for i in range(count)]
+            regions = [(1, 0, 2, 3) if (turn + i) % 9 == 0 else None for i in range(count)]
+            found = backend.infer(chosen, regions).tensors["logits"]
+            pairs = zip(chosen, regions, strict=True)
+            tensor = on_cpu([cut(*pair) for pair in pairs]).reshape(count, -1, 4)
+            if not np.allclose(found, tensor.sum(axis=1), rtol=1e-4, atol=1e-3):
+                wrong.append(f"thread {number}, turn {turn}, {count} pictures")
+            rounds[0] += 1
+
+    with contextlib.closing(TensorRTBackend(opened, "fp32", options=options)) as backend:
+        workers = [threading.Thread(target=work, args=(backend, n)) for n in range(6)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        graphs = left()["graphs"]
+    return {"wrong": wrong, "rounds": rounds[0], "graphs": graphs, "left": left()}
 
 
 def lost(bundle: str, folder: str, code: str) -> dict[str, object]:
