@@ -38,7 +38,8 @@ class Lane:
     """Runs batches through an engine, one at a time.
 
     A captured CUDA graph holds the addresses and shapes that its context had, and TensorRT
-    forbids changing the context afterwards: each captured batch size has a context of its own.
+    forbids changing the context afterwards: each captured batch size has a context of its own,
+    and there is another for the rest once there is a rest.
 
     Parameters
     ----------
@@ -160,10 +161,23 @@ class Lane:
             captured = self._capture(batch)
         if captured is not None:
             captured[1].launch(self._stream)
-            return
+        else:
+            self._enqueue(self._spare_context(), batch)
+
+    def _spare_context(self) -> Context:
+        """Return the context that is not captured; makes one, or gives a capture up for it."""
         if self._context is None:
-            raise BackendError("the classifier is closed: load the bundle again")
-        self._enqueue(self._context, batch)
+            try:
+                with self._setting_up:
+                    self._context = self._new_context()
+            except DeviceMemoryError as error:
+                if not self._graphs:
+                    raise
+                self._capturing = False
+                self._context, graph = self._graphs.popitem()[1]
+                graph.close()
+                _log.warning("fewer CUDA graphs, the GPU's memory is full: %s", error)
+        return self._context
 
     def _enqueue(self, context: Context, batch: int) -> None:
         context.set_batch(batch)
@@ -177,24 +191,22 @@ class Lane:
 
     def _capture(self, batch: int) -> tuple[Context, Graph] | None:
         """Capture a batch size; None, with a word in the log, where that fails."""
-        with contextlib.ExitStack() as undone:
-            try:
-                with self._setting_up:
-                    context = self._new_context()
-                    undone.callback(context.close)
-                    # TensorRT finishes its preparation in the first inference, not in a capture.
-                    self._enqueue(context, batch)
-                    self._stream.synchronize()
-                    graph = Graph.capture(
-                        self._device, self._stream, lambda: self._enqueue(context, batch)
-                    )
-            except DeviceLostError:
-                raise
-            except BackendError as error:
-                self._capturing = False
-                _log.warning("no CUDA graph, each kernel is launched by itself: %s", error)
-                return None
-            undone.pop_all()
+        context = self._spare_context()
+        if not self._capturing:
+            return None
+        try:
+            # TensorRT finishes its preparation in the first inference, outside the capture.
+            self._enqueue(context, batch)
+            self._stream.synchronize()
+            graph = Graph.capture(self._device, self._stream, lambda: self._enqueue(context, batch))
+        except DeviceLostError:
+            raise
+        except BackendError as error:
+            self._capturing = False
+            _log.warning("no CUDA graph, each kernel is launched by itself: %s", error)
+            return None
+        # From here on it belongs to the graph.
+        self._context = None
         self._graphs[batch] = (context, graph)
         _log.info("batches of %d run as a CUDA graph", batch)
         return self._graphs[batch]

@@ -116,6 +116,26 @@ def test_without_cuda_graphs_none_is_captured(standin, opened, bundle):
     assert standin.trt.events.count("+context") == 1
 
 
+def test_one_batch_size_takes_one_context(standin, opened):
+    backend = opened()
+    for _ in range(10):
+        backend.infer(FRAMES[:1])
+    assert standin.cuda.graphs_launched > 10
+    assert standin.trt.events.count("+context") == 1
+
+
+def test_a_capture_gives_way_where_memory_for_other_sizes_lacks(standin, opened, bundle, caplog):
+    backend = opened()
+    for _ in range(5):
+        backend.infer(FRAMES[:1])
+    standin.trt.faults.contexts_left = 0
+    for count in (2, 1, 3, 1):
+        found = backend.infer(FRAMES[:count]).tensors["logits"]
+        np.testing.assert_allclose(found, expected(bundle, FRAMES[:count]), atol=1e-5)
+    assert caplog.text.count("fewer CUDA graphs") == 1
+    assert standin.trt.events.count("+context") == 1
+
+
 def test_tensorrt_rtx_captures_by_itself(standin, opened, bundle, monkeypatch):
     for (owner, name), value in standin.trt.rtx_additions().items():
         monkeypatch.setattr(owner, name, value, raising=False)
@@ -175,6 +195,7 @@ def test_everything_is_released_in_order(standin, opened):
     backend = opened()
     for _ in range(5):
         backend.infer(FRAMES[:1])
+    backend.infer(FRAMES[:2])
     standin.trt.events.clear()
     standin.cuda.released.clear()
     order: list[str] = []
