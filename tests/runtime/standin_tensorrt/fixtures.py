@@ -38,16 +38,18 @@ class StandIn:
 
     def check(self) -> None:
         """Nothing was done that TensorRT or CUDA leave undefined."""
+        tensorrt_library._message_log.cache_clear()
         assert self.trt.violations == []
 
 
 def put_in_place(patch: pytest.MonkeyPatch, host_cuda: ModuleType) -> StandIn:
     """Import the stand-in as ``tensorrt`` and give the backend the stand-in of CUDA."""
     patch.syspath_prepend(SITE)
-    patch.delitem(sys.modules, "tensorrt", raising=False)
+    # Set first, so that afterwards there is what was there before, or nothing.
+    patch.setitem(sys.modules, "tensorrt", None)
+    del sys.modules["tensorrt"]
     trt = importlib.import_module("tensorrt")
     assert Path(trt.__file__).is_relative_to(SITE)
-    patch.setitem(sys.modules, "tensorrt", trt)
     for happened in (trt.violations, trt.events, trt.builds, trt.configs):
         happened.clear()
     patch.setattr(trt, "faults", trt.Faults())
