@@ -38,7 +38,6 @@ class StandIn:
 
     def check(self) -> None:
         """Nothing was done that TensorRT or CUDA leave undefined."""
-        tensorrt_library._message_log.cache_clear()
         assert self.trt.violations == []
 
 
@@ -53,8 +52,13 @@ def put_in_place(patch: pytest.MonkeyPatch, host_cuda: ModuleType) -> StandIn:
     for happened in (trt.violations, trt.events, trt.builds, trt.configs):
         happened.clear()
     patch.setattr(trt, "faults", trt.Faults())
-    # One log per process and library is TensorRT's rule; each test has its own library.
-    tensorrt_library._message_log.cache_clear()
+    # TensorRT keeps one log per process and library; each test has a library of its own.
+    log, real = tensorrt_library.MessageLog(trt), tensorrt_library._message_log
+    patch.setattr(
+        tensorrt_library,
+        "_message_log",
+        lambda library: log if library == "tensorrt" else real(library),
+    )
     patch.setattr(host_cuda, "machine", host_cuda.Machine())
     machine = host_cuda.machine
     patch.setattr(trt.Hooks, "enqueue", staticmethod(machine.enqueue))
