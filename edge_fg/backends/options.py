@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_fg.backends.plans import PlanCache
+from edge_fg.backends.plans import BESIDE, FOLDER_VARIABLE, PlanCache
 from edge_fg.errors import UsageError
 
 _MAX_BATCH = 1024
@@ -38,7 +39,8 @@ class EngineOptions:
         Whether the builder's timings are kept beside the plans for the next build.
     plan_cache
         Folder of the plan cache; ``"beside"`` takes ``NAME.plans`` beside the bundle ``NAME``;
-        None takes this user's.
+        None takes what the environment variable ``EDGE_FG_PLAN_CACHE`` says, a folder or
+        ``beside``, or else this user's.
     plan_cache_bytes
         What the plan cache may hold; None: see `edge_fg.backends.plans.PlanCache`.
 
@@ -79,7 +81,10 @@ class EngineOptions:
         UsageError
             The limit of the cache makes no sense.
         """
-        folder = plans_beside(bundle) if self.plan_cache == "beside" else self.plan_cache
+        place = self.plan_cache
+        if place is None and os.environ.get(FOLDER_VARIABLE) == BESIDE:
+            place = BESIDE
+        folder = plans_beside(bundle) if place == BESIDE else Path(place) if place else None
         return PlanCache(folder, limit_bytes=self.plan_cache_bytes)
 
 

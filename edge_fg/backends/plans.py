@@ -32,7 +32,12 @@ from edge_fg.files import cache_folder, write_atomically
 DEFAULT_LIMIT_BYTES: Final = 2 << 30
 """How much a cache holds at most, unless it is told otherwise."""
 
-_FOLDER_VARIABLE: Final = "EDGE_FG_PLAN_CACHE"
+FOLDER_VARIABLE: Final = "EDGE_FG_PLAN_CACHE"
+"""Environment variable that names the folder of plans, or is ``beside``."""
+
+BESIDE: Final = "beside"
+"""Instead of a folder: beside each bundle; see `edge_fg.backends.options`."""
+
 _LIMIT_VARIABLE: Final = "EDGE_FG_PLAN_CACHE_BYTES"
 _log = logging.getLogger("edge_fg")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -308,8 +313,9 @@ class PlanCache:
 
 
 def _default_folder() -> Path:
-    named = os.environ.get(_FOLDER_VARIABLE, "")
-    return Path(named).absolute() if named else cache_folder("plans")
+    named = os.environ.get(FOLDER_VARIABLE, "")
+    # Who has no bundle at hand takes the user's own.
+    return Path(named).absolute() if named not in ("", BESIDE) else cache_folder("plans")
 
 
 def _default_limit() -> int:

@@ -27,6 +27,7 @@ from edge_fg.backends.plans import DEFAULT_LIMIT_BYTES, Plan, PlanCache
 from edge_fg.backends.provide import PlanRequest, open_cache, provide_plan
 from edge_fg.backends.tensorrt import TensorRTBackend
 from edge_fg.errors import CompileError, OutputError, UsageError
+from edge_fg.files import cache_folder
 
 pytest.importorskip("onnxruntime")
 FRAME = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
@@ -385,7 +386,7 @@ def test_the_environment_says_where_and_how_much(monkeypatch, tmp_path):
             PlanCache()
 
 
-def test_plans_beside_the_bundle_where_asked(standin, tiny_bundle):
+def test_plans_beside_the_bundle_where_asked(standin, tiny_bundle, monkeypatch):
     bundle = edge_fg.Bundle(tiny_bundle)
     options = EngineOptions(plan_cache="beside")
     TensorRTBackend(bundle, "fp32", options=options).close()
@@ -394,6 +395,10 @@ def test_plans_beside_the_bundle_where_asked(standin, tiny_bundle):
     bundle.verify()
     TensorRTBackend(bundle, "fp32", options=options).close()
     assert len(standin.trt.builds) == 1
+    monkeypatch.setenv("EDGE_FG_PLAN_CACHE", "beside")
+    TensorRTBackend(bundle, "fp32").close()
+    assert len(standin.trt.builds) == 1
+    assert PlanCache().folder == cache_folder("plans")
     assert plans_beside(Path("/x/birds.edgefg.zip")) == Path("/x/birds.edgefg.plans")
 
 

@@ -7,8 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from edge_fg.backends.options import plans_beside
-from edge_fg.backends.plans import PlanCache
+from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.select import GPU_PREFERENCE
 from edge_fg.bundle import PRECISIONS, Bundle
 from edge_fg_tools.cli.arguments import Subparsers, add_format, positive
@@ -52,6 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
     bundle = Bundle(arguments.bundle)
     have = bundle.manifest.variants
+    options = EngineOptions(plan_cache="beside" if arguments.beside else None)
     precision = arguments.precision or next(p for p in GPU_PREFERENCE if p in have)
     with shown_progress() as progress:
         plan = compile_graph(
@@ -62,7 +62,7 @@ def execute(arguments: argparse.Namespace) -> int:
             workspace_bytes=arguments.workspace and arguments.workspace * _MEBIBYTE,
             builder_optimization_level=arguments.level,
             output=arguments.output,
-            cache=PlanCache(plans_beside(bundle.path)) if arguments.beside else None,
+            cache=None if arguments.output else options.open_cache(bundle.path),
             progress=progress,
         )
     if arguments.format == "json":
