@@ -240,6 +240,8 @@ class PlanCache:
                 return None
             check_folder(self.folder)
             with folder_locked(self.folder, exclusive=False):
+                if not note_path.exists() and not path.exists():
+                    return None  # another process removed it just now
                 note = json.loads(read_own(note_path, _MAX_NOTE_BYTES))
                 data = read_own(path)
             digest = note.get("sha256") if isinstance(note, dict) else None
