@@ -30,9 +30,11 @@ ROOM_RANK = {
     "cuda": 2,
     "bundle": 3,
     "capture": 3,
+    "telemetry": 3,
     "backends": 4,
     "recognition": 5,
     "streaming": 6,
+    "sinks": 7,
     "": 9,
 }
 HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
