@@ -13,7 +13,7 @@ from edge_fg_calibration.budget import Budget
 from edge_fg_calibration.fidelity import image_records
 from edge_fg_calibration.sensitivity import Trial, answer_gaps
 
-DEFAULT_LEAST_INT8 = 0.8
+DEFAULT_LEAST_INT8 = 0.5
 """Share of the multiply-accumulates that the margin leaves in INT8; the budget itself may not."""
 
 _ONE_SIDED_90 = 1.2816
