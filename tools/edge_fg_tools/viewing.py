@@ -9,8 +9,8 @@ from typing import Any
 from edge_fg.capture import Frame
 from edge_fg.errors import MissingDependencyError, OutputError
 from edge_fg.recognition.prediction import Prediction
-from edge_fg_tools.annotate import Annotator
-from edge_fg_tools.video_saver import VideoSaver
+from edge_fg.sinks.annotate import Annotator
+from edge_fg.sinks.video_saver import VideoSaver
 
 _PICTURES_PER_SECOND = 1.0
 

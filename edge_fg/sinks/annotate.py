@@ -15,12 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edge_fg.errors import MissingDependencyError, UsageError
 from edge_fg.images import as_frame
-from edge_fg_tools.video_saver import VideoSaver
 
 if TYPE_CHECKING:
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-__all__ = ["Annotator", "ScoredLabel", "TopAnswers", "VideoSaver"]
+__all__ = ["Annotator", "ScoredLabel", "TopAnswers"]
 
 _PANEL_BGRA = (20, 17, 14, 184)  # dark enough for white text on snow: contrast over 7 to 1
 _TITLE_BGRA = (255, 255, 255, 255)

@@ -16,7 +16,8 @@ from PIL import ImageFont
 
 from edge_fg.capture import open_source
 from edge_fg.errors import ImageError, OutputError, UsageError
-from edge_fg_tools.annotate import Annotator, VideoSaver
+from edge_fg.sinks.annotate import Annotator
+from edge_fg.sinks.video_saver import VideoSaver
 
 cv2 = pytest.importorskip("cv2")
 
@@ -280,7 +281,7 @@ def test_a_full_disk_is_noticed(tmp_path: Path, suffix: str) -> None:
     code = (
         "import resource, sys, numpy as np\n"
         "from edge_fg.errors import OutputError\n"
-        "from edge_fg_tools.annotate import VideoSaver\n"
+        "from edge_fg.sinks.video_saver import VideoSaver\n"
         "import cv2\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)\n"
