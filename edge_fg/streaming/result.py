@@ -54,6 +54,9 @@ class Result(Generic[PredictionT_co]):
         The individuals on it, where visits are followed.
     events
         What began, changed or ended with this frame, where visits are followed.
+    closing
+        True where only `events` are new: its source has ended or was lost, and `frame` is the
+        last one, which has been handed on before.
     """
 
     frame: Frame
@@ -61,3 +64,4 @@ class Result(Generic[PredictionT_co]):
     age: float
     sightings: tuple[Sighting[PredictionT_co], ...] = ()
     events: tuple[VisitEvent, ...] = ()
+    closing: bool = False

@@ -1,0 +1,189 @@
+"""Which frames are answered when they come faster than answers do."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
+
+from edge_fg.errors import UsageError
+
+Drop = Literal["oldest", "newest", "block"]
+
+DEFAULT_MAX_AGE: Final = 2.0
+"""Seconds after which a live frame is no longer worth an answer."""
+
+_LARGEST_QUEUE: Final = 10_000
+_FORM: Final = re.compile(r"\s*([a-z]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_KNOWN: Final = (
+    "latest, latest(max_age=SECONDS), every, queue(N, drop=oldest|newest|block), rate(FPS)"
+)
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The newest frame wins; those it overtakes are dropped. For cameras, and their default.
+
+    Parameters
+    ----------
+    max_age
+        Seconds: a frame that has waited longer when its turn comes is dropped too.
+
+    Raises
+    ------
+    UsageError
+        `max_age` is not a positive number.
+    """
+
+    max_age: float = DEFAULT_MAX_AGE
+
+    def __post_init__(self) -> None:
+        # Infinity is meant: however old it is.
+        if math.isnan(self.max_age) or self.max_age <= 0:
+            raise UsageError(f"max_age must be a positive number of seconds, not {self.max_age}")
+
+    def __str__(self) -> str:
+        return "latest" if self.max_age == DEFAULT_MAX_AGE else f"latest(max_age={self.max_age:g})"
+
+
+@dataclass(frozen=True)
+class Every:
+    """Every frame is answered, in order: the source waits. For files, and their default."""
+
+    def __str__(self) -> str:
+        return "every"
+
+
+@dataclass(frozen=True)
+class Queue:
+    """So many frames may wait.
+
+    Parameters
+    ----------
+    size
+        Frames that may wait, 1 to 10,000.
+    drop
+        What gives way when as many wait already: the ``oldest`` of them, the ``newest`` (the
+        frame that comes), or none: ``block`` makes the source wait.
+
+    Raises
+    ------
+    UsageError
+        A value makes no sense.
+    """
+
+    size: int
+    drop: Drop = "oldest"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= _LARGEST_QUEUE:
+            raise UsageError(f"a queue holds 1 to {_LARGEST_QUEUE} frames, not {self.size}")
+        if self.drop not in get_args(Drop):
+            raise UsageError(f"drop must be one of {', '.join(get_args(Drop))}, not {self.drop!r}")
+
+    def __str__(self) -> str:
+        return f"queue({self.size},drop={self.drop})"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many frames a second at most, evenly spread.
+
+    Of cameras the newest frame is taken each time. Video files are thinned by their own clock
+    and lose nothing else. Pictures, and what else has no clock, are not thinned but held back.
+
+    Parameters
+    ----------
+    fps
+        Frames per second.
+
+    Raises
+    ------
+    UsageError
+        `fps` is not a positive number.
+    """
+
+    fps: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise UsageError(f"a rate must be a positive number of frames a second: {self.fps}")
+
+    def __str__(self) -> str:
+        return f"rate({self.fps:g})"
+
+
+Policy: TypeAlias = Latest | Every | Queue | Rate
+
+
+def parse_policy(text: str) -> Policy:
+    """Return the policy that is written as `text`; ``str`` of a policy gives such a text.
+
+    Parameters
+    ----------
+    text
+        ``latest``, ``latest(max_age=0.5)``, ``every``, ``queue(8)``, ``queue(8,drop=newest)``
+        or ``rate(5)``.
+
+    Raises
+    ------
+    UsageError
+        It names no policy, or a value makes no sense.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise _unknown(text)
+    name, inside = match.groups()
+    values = _arguments(text, inside)
+    if name == "latest" and values.keys() <= {"max_age"}:
+        return Latest(_number(text, values["max_age"])) if values else Latest()
+    if name == "every" and not values:
+        return Every()
+    if name == "queue" and "" in values and values.keys() <= {"", "drop"}:
+        drop = values.get("drop", "oldest").strip("\"'")
+        if drop not in get_args(Drop):
+            raise _unknown(text)
+        return Queue(_whole(text, values[""]), drop)  # type: ignore[arg-type]
+    if name == "rate" and values.keys() == {""}:
+        return Rate(_number(text, values[""]))
+    raise _unknown(text)
+
+
+def default_policy(live: bool) -> Policy:
+    """Return what is done where nobody chose: `Latest` for live sources, `Every` for others."""
+    return Latest() if live else Every()
+
+
+def is_lossless(policy: Policy) -> bool:
+    """Return whether a policy makes the source wait instead of dropping frames."""
+    return isinstance(policy, Every) or (isinstance(policy, Queue) and policy.drop == "block")
+
+
+def _arguments(text: str, inside: str | None) -> dict[str, str]:
+    """Return the arguments by name; what has no name by the empty one."""
+    values: dict[str, str] = {}
+    for part in inside.split(",") if inside and inside.strip() else ():
+        name, equals, value = part.partition("=")
+        key = name.strip() if equals else ""
+        if key in values:
+            raise _unknown(text)
+        values[key] = (value if equals else name).strip()
+    return values
+
+
+def _number(text: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise _unknown(text) from error
+
+
+def _whole(text: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 9):
+        raise _unknown(text)
+    return int(value)
+
+
+def _unknown(text: str) -> UsageError:
+    return UsageError(f"{text[:80]!r} is no policy: give one of {_KNOWN}")

@@ -1,0 +1,1 @@
+"""What a running program is doing: latencies, counters, memory, temperatures."""

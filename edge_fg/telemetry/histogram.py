@@ -1,0 +1,113 @@
+"""Latencies in fixed memory: how many fell between which powers of a small factor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+RELATIVE_ERROR: Final = 0.02
+"""Largest relative error of a percentile between `SMALLEST` and `LARGEST`."""
+
+SMALLEST: Final = 1e-6
+LARGEST: Final = 1e4
+"""Seconds; what lies outside counts as the nearest of the two (`Summary.max` is exact)."""
+
+# A bucket spans (1 + e) / (1 - e): its harmonic middle is off by no more than e at either end.
+_FACTOR: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
+_SCALE: Final = 1 / math.log(_FACTOR)
+_OFFSET: Final = -math.log(SMALLEST) * _SCALE
+_BUCKETS: Final = math.ceil(math.log(LARGEST / SMALLEST) * _SCALE) + 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a histogram holds, in seconds; 0 everywhere while it is empty.
+
+    Parameters
+    ----------
+    count
+        Values.
+    mean, max
+        Exact.
+    p50, p90, p99
+        The smallest value that so many percent don't exceed, to `RELATIVE_ERROR`.
+    """
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+class Histogram:
+    """Counts values of 1 microsecond to 10,000 s in log-spaced buckets of 2 % relative error.
+
+    Memory is fixed (about 5 kB). Not locked: whoever shares one between threads locks it.
+    The buckets are those of DDSketch (Masson, Rim and Lee, VLDB 2019), with a fixed range.
+    """
+
+    __slots__ = ("_counts", "_sum", "count", "max")
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self._sum = 0.0
+        self.count = 0
+        self.max = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one value."""
+        index = int(math.log(seconds) * _SCALE + _OFFSET) if seconds > SMALLEST else 0
+        self._counts[min(index, _BUCKETS - 1)] += 1
+        self._sum += seconds
+        self.count += 1
+        self.max = max(self.max, seconds)
+
+    def copy(self) -> Histogram:
+        """Return another one that holds the same."""
+        other = Histogram()
+        other._counts = self._counts.copy()
+        other._sum, other.count, other.max = self._sum, self.count, self.max
+        return other
+
+    def percentiles(self, percents: Sequence[float]) -> list[float]:
+        """Return for each of the ascending `percents` the smallest value it doesn't exceed."""
+        found: list[float] = []
+        below = 0
+        counts = enumerate(self._counts)
+        index = -1
+        for percent in percents:
+            rank = max(1, math.ceil(percent / 100 * self.count))
+            while below < rank and self.count:
+                index, count = next(counts)
+                below += count
+            found.append(min(_middle(index), self.max) if self.count else 0.0)
+        return found
+
+    def summary(self) -> Summary:
+        """Return count, mean, percentiles and maximum."""
+        p50, p90, p99 = self.percentiles((50, 90, 99))
+        mean = self._sum / self.count if self.count else 0.0
+        return Summary(self.count, mean, p50, p90, p99, self.max)
+
+    def buckets(self, bounds: Sequence[float]) -> list[int]:
+        """Return how many values lie at or below each of the ascending `bounds`, in seconds.
+
+        To the histogram's relative error: for exporters that have buckets of their own.
+        """
+        totals: list[int] = []
+        below, index = 0, 0
+        for bound in bounds:
+            while index < _BUCKETS and _middle(index) <= bound:
+                below += self._counts[index]
+                index += 1
+            totals.append(below)
+        return totals
+
+
+def _middle(index: int) -> float:
+    lower = math.exp((index - _OFFSET) / _SCALE)
+    return 2 * lower * _FACTOR / (1 + _FACTOR)
