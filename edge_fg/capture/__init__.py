@@ -4,12 +4,16 @@ from edge_fg.capture.base import Source
 from edge_fg.capture.frame import Frame
 from edge_fg.capture.opencv import quiet_ffmpeg
 from edge_fg.capture.source import open_source
+from edge_fg.capture.state import SourceState, StateChange, StateListener
 from edge_fg.capture.uri import VIDEO_SUFFIXES, SourceDescription, parse_source, redact
 
 __all__ = [
     "Frame",
     "Source",
     "SourceDescription",
+    "SourceState",
+    "StateChange",
+    "StateListener",
     "VIDEO_SUFFIXES",
     "open_source",
     "parse_source",

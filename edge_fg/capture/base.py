@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edge_fg.capture.frame import Frame
+from edge_fg.capture.state import SourceState, StateBoard, StateListener
 from edge_fg.errors import ImageError, SourceError
 
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ class Source(Protocol):
         Whether frames come at their own pace and are lost when nobody reads them.
     skipped
         Pictures of a directory or glob that could not be read, so far.
+    state
+        ``connecting``, ``live``, ``stalled`` (connected, but no new picture comes), ``lost``
+        (not connected, it will be tried again) or ``ended``. What has no connection is ``live``
+        until it has ``ended``.
+    counters
+        A copy of what was counted so far: ``frames`` handed on; ``reconnects`` that succeeded;
+        ``stalls``; ``frozen`` frames that were withheld because the picture stood still;
+        ``black`` frames (they are handed on); ``size_changes`` of the picture; ``corrupted``
+        packets or pictures that could not be decoded; ``dropped`` frames that nobody took.
     """
 
     name: str
@@ -39,6 +50,20 @@ class Source(Protocol):
     frame_count: int | None
     live: bool
     skipped: list[ImageError]
+
+    @property
+    def state(self) -> SourceState:
+        """How the source is doing."""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """A copy of what was counted so far."""
+
+    def on_state(self, listener: StateListener) -> Callable[[], None]:
+        """Tell `listener` of each change of state; the function returned ends that.
+
+        It is called in the thread that found the change out, and must be quick.
+        """
 
     def __iter__(self) -> Source: ...
 
@@ -72,6 +97,7 @@ class BaseSource:
         size_wh: tuple[int, int] | None = None,
         frame_count: int | None = None,
         live: bool = False,
+        state: SourceState = "live",
     ) -> None:
         self.name = name
         self.fps = fps
@@ -79,11 +105,26 @@ class BaseSource:
         self.frame_count = frame_count
         self.live = live
         self.skipped: list[ImageError] = []
+        self._board = StateBoard(name, state)
         self._delivered = 0
         self._ended = False
         self._closed = False
         # OpenCV must not release a capture while another thread reads from it.
         self._lock = threading.RLock()
+
+    @property
+    def state(self) -> SourceState:
+        """How the source is doing; see `Source`."""
+        return self._board.state
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """A copy of what was counted so far; see `Source`."""
+        return self._board.counters
+
+    def on_state(self, listener: StateListener) -> Callable[[], None]:
+        """Tell `listener` of each change of state; the function returned ends that."""
+        return self._board.on_state(listener)
 
     def __iter__(self) -> Self:
         return self
@@ -96,11 +137,17 @@ class BaseSource:
                 raise SourceError(f"{self.name} has been closed: open it again to read on")
             # An error ends the source too: there is nothing to gain from asking once more.
             self._ended = True
-            frame = self._read()
+            try:
+                frame = self._read()
+            except Exception as error:
+                self._board.change("ended", str(error))
+                raise
             if frame is None:
+                self._board.change("ended", "there are no more frames")
                 raise StopIteration
             self._ended = False
             self._delivered += 1
+            self._board.add("frames")
             return frame
 
     def __enter__(self) -> Self:
@@ -119,6 +166,7 @@ class BaseSource:
         with self._lock:
             if not self._closed:
                 self._closed = True
+                self._board.change("ended", "it was closed")
                 self._release()
 
     def _read(self) -> Frame | None:
