@@ -124,6 +124,8 @@ EXPORT CUresult cuMemGetInfo_v2(size_t *available, size_t *total)
     CHECKED(enter_context("cuMemGetInfo"));
     *total = (size_t)8 << 30;
     *available = *total / 2;
+    for (struct block *block = blocks; block != NULL; block = block->next)
+        *available -= block->host ? 0 : block->bytes;
     return SUCCESS;
 }
 

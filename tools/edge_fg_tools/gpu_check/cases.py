@@ -1,0 +1,135 @@
+"""Random pictures, specifications and regions for the kernels, and what they must give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.backends.base import cut
+from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize, presets
+from edge_fg.preprocess.launch import ColorStandard, PixelFormat, Source
+from edge_fg.preprocess.source import Region
+from edge_fg.preprocess.spec import Filter, Mode
+
+YUV: Final = frozenset({PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420})
+FULL_HD: Final = (1080, 1920)
+_FILTERS: Final[tuple[Filter, ...]] = ("bilinear", "bicubic", "lanczos", "box")
+_MODES: Final[tuple[Mode, ...]] = ("squash", "shortest-side+center-crop", "letterbox")
+_LONGEST: Final = 160
+_LARGEST_OUTPUT: Final = 64
+_MOST_PICTURES: Final = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """One batch: what to do with which pictures.
+
+    Parameters
+    ----------
+    spec
+        What to do.
+    sources
+        What each picture is.
+    data
+        The bytes of each picture's frame.
+    """
+
+    spec: PreprocessSpec
+    sources: tuple[Source, ...]
+    data: tuple[NDArray[np.uint8], ...]
+
+    def expected(self) -> NDArray[Any]:
+        """Return the tensor: Pillow's pixels, of YUV pictures those of the oracle."""
+        pairs = zip(self.sources, self.data, strict=True)
+        pictures = [cut(source.to_bgr(data), source.region) for source, data in pairs]
+        return CpuPreprocessor(self.spec)(pictures)
+
+    def levels(self, tensor: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the tensor's pixels in levels of 0 to 255, before normalisation."""
+        axis = (3, 1, 1) if self.spec.layout == "nchw" else (3,)
+        std, mean = (np.reshape(of, axis) for of in (self.spec.std, self.spec.mean))
+        pixels: NDArray[np.float64] = tensor.astype(np.float64) * std + mean
+        return pixels
+
+    def describe(self) -> str:
+        """Return the case in a few words."""
+        resize = self.spec.resize
+        pictures = ", ".join(
+            f"{s.format.value} {s.width} x {s.height}" + (f" region {s.region}" if s.region else "")
+            for s in self.sources
+        )
+        return (
+            f"{pictures} -> {resize.mode} {resize.filter} {self.spec.output_size} "
+            f"{self.spec.layout} {self.spec.dtype}"
+        )
+
+
+def random_cases(seed: int, count: int) -> Iterator[Case]:
+    """Yield one full-HD case of each format, then `count` small ones of any kind."""
+    random = np.random.default_rng(seed)
+    for kind in PixelFormat:
+        standard = ColorStandard.BT709_LIMITED if kind in YUV else None
+        source = Source(kind, *FULL_HD, standard=standard)
+        yield Case(presets()["torchvision"], (source,), (random_bytes(random, source),))
+    for _ in range(count):
+        spec = random_spec(random)
+        kinds = [str(random.choice([kind.value for kind in PixelFormat]))] * _MOST_PICTURES
+        if random.random() < 0.5:
+            kinds = [str(random.choice([kind.value for kind in PixelFormat])) for _ in kinds]
+        pictures = int(random.integers(1, _MOST_PICTURES + 1))
+        sources = tuple(_random_source(random, PixelFormat(kind)) for kind in kinds[:pictures])
+        yield Case(spec, sources, tuple(random_bytes(random, source) for source in sources))
+
+
+def random_bytes(random: np.random.Generator, source: Source) -> NDArray[np.uint8]:
+    """Return random bytes for a source's frame."""
+    return random.integers(0, 256, source.nbytes, dtype=np.uint8)
+
+
+def random_spec(random: np.random.Generator) -> PreprocessSpec:
+    """Return a random valid specification with a small output."""
+    mode = _MODES[int(random.integers(len(_MODES)))]
+    height, width = (int(side) for side in random.integers(1, _LARGEST_OUTPUT, 2))
+    one_side = mode == "shortest-side+center-crop"
+    crop = None
+    if one_side or random.random() < 0.3:
+        limits = (height, height) if one_side else (height, width)
+        crop = tuple(int(random.integers(1, limit + 1)) for limit in limits)
+    resize = Resize(
+        mode,
+        height if one_side else (height, width),
+        _FILTERS[int(random.integers(len(_FILTERS)))],
+        antialias=bool(random.random() < 0.75),
+        fill=int(random.integers(0, 256)),
+    )
+    dtype = ("float32", "float16", "uint8")[int(random.integers(3))]
+    plain = dtype == "uint8"
+    return PreprocessSpec(
+        resize,
+        crop=crop,
+        color="rgb" if random.random() < 0.5 else "bgr",
+        mean=(0.0, 0.0, 0.0) if plain else (123.675, 116.28, 103.53),
+        std=(1.0, 1.0, 1.0) if plain else (58.395, 57.12, 57.375),
+        layout="nchw" if random.random() < 0.5 else "nhwc",
+        dtype=cast("Any", dtype),
+    )
+
+
+def _random_source(random: np.random.Generator, kind: PixelFormat) -> Source:
+    height, width = (int(side) for side in random.integers(1, _LONGEST, 2))
+    standards = tuple(ColorStandard)
+    standard = standards[int(random.integers(len(standards)))] if kind in YUV else None
+    tight = Source(kind, height, width, standard=standard)
+    pitch = None if random.random() < 0.5 else tight.row_bytes + int(random.integers(0, 20))
+    return Source(kind, height, width, pitch, standard, _random_region(random, height, width))
+
+
+def _random_region(random: np.random.Generator, height: int, width: int) -> Region | None:
+    if random.random() < 0.4:
+        return None
+    x, y = int(random.integers(0, width)), int(random.integers(0, height))
+    return (x, y, int(random.integers(1, width - x + 1)), int(random.integers(1, height - y + 1)))

@@ -1,0 +1,80 @@
+"""What the machine is: the GPU, its driver and the versions of all that takes part."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import edge_fg
+from edge_fg.cuda import Device
+from edge_fg.preprocess.cuda import transfer_for
+from edge_fg.preprocess.kernels import load_image
+from edge_fg_tools.gpu_check.results import CheckResult, Settings
+from edge_fg_tools.gpu_check.timing import free_bytes
+
+_DISTRIBUTIONS: Final = (
+    *("numpy", "Pillow", "onnxruntime", "pycuda"),
+    *("tensorrt", "tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13"),
+    *("torch", "torchvision", "cupy-cuda12x", "cupy-cuda13x", "cupy"),
+)
+_MULTIPROCESSORS: Final = 16
+_CLOCK_KHZ: Final = 13
+_MEMORY_CLOCK_KHZ: Final = 36
+_BUS_BITS: Final = 37
+_CACHE_BYTES: Final = 38
+"""Numbers of ``CUdevice_attribute`` in the CUDA driver API."""
+
+
+def check_device(settings: Settings) -> CheckResult:  # noqa: ARG001  every check is called alike
+    """Open the GPU and say what it is."""
+    with Device() as device:
+        facts = {
+            "GPU": device.name,
+            "compute capability": device.compute_capability,
+            "CUDA of the driver": _version(device.driver_version),
+            "driver": _kernel_driver(),
+            "memory": f"{device.total_bytes / (1 << 30):.1f} GiB",
+            "memory free": f"{free_bytes(device) / (1 << 30):.1f} GiB",
+            "shares the host's memory": "yes" if device.integrated else "no",
+            "multiprocessors": str(device.attribute(_MULTIPROCESSORS)),
+            "clock": f"{device.attribute(_CLOCK_KHZ) / 1000:g} MHz",
+            "memory clock": f"{device.attribute(_MEMORY_CLOCK_KHZ) / 1000:g} MHz",
+            "memory bus": f"{device.attribute(_BUS_BITS)} bits",
+            "L2 cache": f"{device.attribute(_CACHE_BYTES) / (1 << 20):g} MiB",
+            "kernels": load_image(device.compute_capability, device.driver_version).name,
+            "pictures get there": transfer_for(device),
+        }
+    facts.update(versions())
+    name, capability = facts["GPU"], facts["compute capability"]
+    text = f"{name}, compute capability {capability}, CUDA {facts['CUDA of the driver']}"
+    return CheckResult("passed", text, facts=facts)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is installed here, by name."""
+    found = {
+        "edge_fg": edge_fg.__version__,
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+    for name in _DISTRIBUTIONS:
+        try:
+            found.setdefault(name.replace("_", "-"), metadata.version(name))
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _kernel_driver() -> str:
+    """Return the version of the kernel's module, as its file in /proc states it."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "unknown"
+    return next((word for word in text.split() if word[0].isdigit() and "." in word), "unknown")

@@ -1,0 +1,134 @@
+"""The kernels alone, on frames that lie in the GPU's memory, captured in CUDA graphs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.cuda import Device, DeviceBuffer, Graph, Module, Stream, copy_to_device
+from edge_fg.preprocess.geometry import geometry
+from edge_fg.preprocess.kernels import load_image
+from edge_fg.preprocess.launch import LaunchPlan, LaunchPlanner, PixelFormat, Source
+from edge_fg.preprocess.spec import PreprocessSpec
+from edge_fg.preprocess.tables import across, down
+from edge_fg_tools.gpu_check.timing import Work
+
+_BYTES_PER_PIXEL: Final = {
+    PixelFormat.BGR: 3.0,
+    PixelFormat.RGB: 3.0,
+    PixelFormat.GRAY: 1.0,
+    PixelFormat.NV12: 1.5,
+    PixelFormat.I420: 1.5,
+    PixelFormat.YUYV: 2.0,
+}
+_MOST_COPIES: Final = 48
+"""Sets of frames that take turns at most, whatever a cache may hold."""
+
+
+def bytes_to_move(spec: PreprocessSpec, sources: Sequence[Source]) -> tuple[int, int]:
+    """Return how many bytes of the frames the result depends on, and how many it has itself.
+
+    Rows and columns that the crop does not reach are not counted, nor what the kernels write
+    between their launches: both would make the share of the copy rate look better.
+    """
+    read = 0.0
+    for source in sources:
+        _, _, width, height = source.part
+        plan = geometry(spec, height, width)
+        top, left, rows, columns = plan.crop
+        how = spec.resize.filter, spec.resize.antialias
+        tiles = across(width, plan.resized[1], *how, left, columns).extra
+        needed = len(down(height, plan.resized[0], *how, top, rows).extra)
+        wide = int(tiles[:, 1].max() - tiles[:, 0].min())
+        read += needed * wide * _BYTES_PER_PIXEL[source.format]
+    written = len(sources) * int(np.prod(spec.tensor_shape)) * np.dtype(spec.dtype).itemsize
+    return round(read), written
+
+
+class ResidentBatches:
+    """Batches of one geometry in the GPU's memory, each with the graph that preprocesses it.
+
+    Parameters
+    ----------
+    device, stream
+        Where they lie, and where they are queued.
+    spec, sources
+        What to do with what.
+    data
+        The bytes of each source's frame; all copies hold the same.
+    cache_bytes
+        The copies together are at least as large, so that a cache of that size holds no frame
+        until its turn comes again.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        stream: Stream,
+        spec: PreprocessSpec,
+        sources: Sequence[Source],
+        data: Sequence[NDArray[np.uint8]],
+        cache_bytes: int,
+    ) -> None:
+        plan = LaunchPlanner(spec).plan(sources)
+        size = sum(frame.nbytes for frame in data)
+        copies = min(_MOST_COPIES, max(1, -(-cache_bytes // size)))
+        with contextlib.ExitStack() as held:
+            image = load_image(device.compute_capability, device.driver_version).data
+            self._module = held.enter_context(Module(device, image))
+            self._stream = stream
+            tables = _uploaded(held, stream, plan.tables)
+            scratch = held.enter_context(DeviceBuffer(device, plan.scratch_bytes))
+            output = np.empty(plan.shape, plan.dtype).nbytes
+            self.output = held.enter_context(DeviceBuffer(device, output))
+            """The tensor of the batch that ran last."""
+            places = {"tables": tables, "scratch": scratch, "output": self.output}
+            self.works: list[Work] = []
+            """One for each copy of the frames: queues its graph."""
+            for _ in range(copies):
+                frames = [_uploaded(held, stream, frame).pointer for frame in data]
+                described = _uploaded(held, stream, plan.descriptors(frames))
+                graph = self._capture(device, plan, {**places, "descriptors": described})
+                held.enter_context(graph)
+                self.works.append(functools.partial(graph.launch, stream))
+            stream.synchronize()
+            self._held = held.pop_all()
+
+    def close(self) -> None:
+        """Release all of it; may be called again."""
+        self._held.close()
+
+    def __enter__(self) -> ResidentBatches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _capture(self, device: Device, plan: LaunchPlan, places: dict[str, DeviceBuffer]) -> Graph:
+        launches = [
+            self._module.function(launch.kernel).prepare(
+                launch.grid,
+                launch.block,
+                [places[name] for name in launch.arguments],
+                launch.shared_bytes,
+            )
+            for launch in plan.launches
+        ]
+
+        def queue() -> None:
+            for launch in launches:
+                launch.queue(self._stream)
+
+        return Graph.capture(device, self._stream, queue)
+
+
+def _uploaded(held: contextlib.ExitStack, stream: Stream, array: NDArray[np.uint8]) -> DeviceBuffer:
+    buffer = held.enter_context(DeviceBuffer(stream.device, array.nbytes))
+    copy_to_device(buffer, np.ascontiguousarray(array), stream)
+    stream.synchronize()
+    return buffer
