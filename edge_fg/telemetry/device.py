@@ -1,0 +1,92 @@
+"""What a device says of its own heat, power and clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# The rail that feeds everything, by the names it has had from the Nano to Thor.
+_INPUT_RAILS = ("VIN", "VDD_IN", "POM_5V_IN", "5V_IN")
+# Modules whose monitors don't see the input: the rails that add up to it. Others, like
+# VDDQ_VDD2_1V8AO, are fed by one of these and would count twice.
+# Jetson Linux Developer Guide, "Software-Based Power Consumption Modeling".
+_PARTS = (
+    frozenset({"VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"}),
+    frozenset({"VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"}),
+    frozenset({"GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"}),
+)
+# These zones read the same whatever happens: a placeholder of the device tree.
+_FIXED_ZONES = ("pmic",)
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """Readings of one moment. What the device doesn't tell is missing or None, never zero.
+
+    Parameters
+    ----------
+    temperatures_c
+        Degrees Celsius of each zone.
+    power_w
+        Watts of each rail; a monitor's offset may make an idle one slightly negative.
+    gpu_load
+        Share of the time that the GPU is busy, 0..1.
+    gpu_hz
+        Clock of the GPU; the highest, where its parts have several.
+    cpu_hz, cpu_load
+        Clock and load (0..1) of each core that is on.
+    memory_hz, memory_load
+        Clock and load (0..1) of the memory controller.
+    memory_used_bytes, memory_bytes
+        Of the main memory, which a Jetson's GPU shares.
+    """
+
+    temperatures_c: Mapping[str, float] = field(default_factory=dict)
+    power_w: Mapping[str, float] = field(default_factory=dict)
+    gpu_load: float | None = None
+    gpu_hz: float | None = None
+    cpu_hz: tuple[float, ...] = ()
+    cpu_load: tuple[float, ...] = ()
+    memory_hz: float | None = None
+    memory_load: float | None = None
+    memory_used_bytes: int | None = None
+    memory_bytes: int | None = None
+
+    @property
+    def hottest_c(self) -> float | None:
+        """Temperature of the hottest zone; None where no zone tells one."""
+        told = [
+            value
+            for name, value in self.temperatures_c.items()
+            if not name.lower().startswith(_FIXED_ZONES)
+        ]
+        return max(told, default=None)
+
+    @property
+    def total_power_w(self) -> float | None:
+        """Watts of the whole module; None where the rails don't add up to it."""
+        for rail in _INPUT_RAILS:
+            if rail in self.power_w:
+                return self.power_w[rail]
+        for parts in _PARTS:
+            if parts <= self.power_w.keys():
+                return sum(self.power_w[rail] for rail in parts)
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the readings for JSON; units stand in the keys."""
+        return {
+            "hottest_c": self.hottest_c,
+            "temperatures_c": dict(self.temperatures_c),
+            "total_power_w": self.total_power_w,
+            "power_w": dict(self.power_w),
+            "gpu_load": self.gpu_load,
+            "gpu_hz": self.gpu_hz,
+            "cpu_load": list(self.cpu_load),
+            "cpu_hz": list(self.cpu_hz),
+            "memory_load": self.memory_load,
+            "memory_hz": self.memory_hz,
+            "memory_used_bytes": self.memory_used_bytes,
+            "memory_bytes": self.memory_bytes,
+        }
