@@ -57,6 +57,8 @@ class Result(Generic[PredictionT_co]):
     closing
         True where only `events` are new: its source has ended or was lost, and `frame` is the
         last one, which has been handed on before.
+    source
+        Which of the pipeline's sources it is of, from 0: two of them may have the same name.
     """
 
     frame: Frame
@@ -65,3 +67,4 @@ class Result(Generic[PredictionT_co]):
     sightings: tuple[Sighting[PredictionT_co], ...] = ()
     events: tuple[VisitEvent, ...] = ()
     closing: bool = False
+    source: int = 0
