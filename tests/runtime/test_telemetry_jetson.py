@@ -105,12 +105,21 @@ def test_rails_that_do_not_add_up_give_no_total() -> None:
     assert DeviceState(power_w={"VDD_SOC": 1.0}).total_power_w is None
 
 
-@given(
-    st.text() | st.sampled_from(EVERY_LINE).flatmap(lambda line: st.just(line[: len(line) // 2]))
-)
+@given(st.sampled_from(EVERY_LINE), st.integers(0, 600))
+def test_a_torn_line_tells_less_but_nothing_else(line: str, length: int) -> None:
+    whole, torn = parse_tegrastats(line), parse_tegrastats(line[:length])
+    if torn is not None:
+        assert torn.temperatures_c.items() <= whole.temperatures_c.items()
+        assert torn.power_w.items() <= whole.power_w.items()
+        assert torn.cpu_load in ((), whole.cpu_load)
+        assert torn.memory_bytes == whole.memory_bytes
+
+
+@given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
-    state = parse_tegrastats(text)
-    assert (state is None) == ("RAM " not in text or "MB" not in text) or "RAM " in text
+    state = parse_tegrastats(f"RAM 1/2MB {text}")
+    assert state is None or state.memory_bytes == 2 << 20
+    assert parse_tegrastats(text.replace("RAM", "")) is None
 
 
 def test_other_lines_are_no_tegrastats() -> None:
