@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,11 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_fg_calibration import Target, quantize_int8
+from edge_fg_calibration.collect import collect_histograms
+from edge_fg_calibration.placement import place
+from edge_fg_calibration.prepare import prepared_copy
+from edge_fg_calibration.ranges import entropy
+from edge_fg_calibration.recipe import Recipe
 
 if TYPE_CHECKING:
     from quantization_steps import Task
@@ -31,6 +35,8 @@ _MATRIX_OPERATORS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 def by_name(method: str) -> Method:
     """Return the method of that name, one of `quantization_names.METHODS`."""
     maker, _, how = method.partition(" ")
+    if how == "tensorrt, entropy alone":
+        return _ours_entropy
     if maker == "edge-fg":
         targets: dict[str, Target] = {"portable": "portable", "tensorrt": "tensorrt"}
         return partial(_ours, target=targets[how.split(",")[0]], repair="no repairs" not in how)
@@ -40,7 +46,6 @@ def by_name(method: str) -> Method:
 
 
 def _ours(task: Task, *, target: Target, repair: bool) -> dict[str, Any]:
-    stages = _Stages()
     found = quantize_int8(
         task.model.model,
         lambda: task.feed.tensors(task.calibration),
@@ -49,36 +54,25 @@ def _ours(task: Task, *, target: Target, repair: bool) -> dict[str, Any]:
         kind=task.model.kind,
         target=target,
         repair=repair,
-        progress=stages,
         total=len(task.calibration),
     )
     onnx.save(found.model, task.output)
-    return {
-        "statistics_seconds": stages.first("calibrate"),
-        "kept": [one.name for one in found.repairs if one.kept],
-    }
+    return {"kept": [one.name for one in found.repairs if one.kept]}
 
 
-class _Stages:
-    """Takes the time of each stage of a quantisation."""
-
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._runs: list[tuple[str, float]] = []
-        self._stage = ""
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if stage != self._stage:
-            self._begun = now if self._runs else self._begun
-            self._stage = stage
-        if done >= total:
-            self._runs.append((stage, now - self._begun))
-            self._stage, self._begun = "", now
-
-    def first(self, stage: str) -> float | None:
-        """Return the seconds of the first run of a stage."""
-        return next((seconds for name, seconds in self._runs if name == stage), None)
+def _ours_entropy(task: Task) -> dict[str, Any]:
+    """Do what onnxruntime's Entropy does, and no more: one range method, nothing compared."""
+    model = prepared_copy(task.model.model)
+    placement = place(model, target="tensorrt")
+    histograms = collect_histograms(
+        model,
+        task.feed.tensors(task.calibration),
+        placement.activations,
+        input_name=task.model.input_name,
+    )
+    limits = {name: entropy(one) for name, one in histograms.items()}
+    onnx.save(Recipe(model, placement, limits).make(), task.output)
+    return {}
 
 
 def _onnxruntime(task: Task, *, calibrator: str, inputs_only: bool) -> dict[str, Any]:
@@ -127,8 +121,8 @@ def _reader(task: Task) -> Any:
 
 def _one_by_one(task: Task) -> Iterator[NDArray[Any]]:
     for batch in task.feed.tensors(task.calibration):
-        for place in range(len(batch)):
-            yield batch[place : place + 1]
+        for row in range(len(batch)):
+            yield batch[row : row + 1]
 
 
 def _modelopt(task: Task, *, calibrator: str) -> dict[str, Any]:

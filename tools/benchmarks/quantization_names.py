@@ -6,6 +6,7 @@ METHODS: tuple[str, ...] = (
     "edge-fg portable",
     "edge-fg tensorrt",
     "edge-fg tensorrt, no repairs",
+    "edge-fg tensorrt, entropy alone",
     "onnxruntime MinMax",
     "onnxruntime Entropy",
     "onnxruntime Percentile",
