@@ -22,6 +22,7 @@ RANK = {"edge_fg": 0, "edge_fg_calibration": 1, "edge_fg_tools": 2}
 ROOM_RANK = {
     "errors": 0,
     "_version": 0,
+    "printing": 0,
     "progress": 0,
     "files": 1,
     "images": 1,

@@ -28,6 +28,7 @@ from edge_fg.bundle.writer import check_output, write_bundle
 from edge_fg.files import cache_folder, sha256_of
 from edge_fg.labels import Labels, read_labels
 from edge_fg.preprocess import PreprocessSpec
+from edge_fg.printing import printable
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration import ImageSet, digest
 from edge_fg_calibration.cache import StatisticsCache
@@ -43,7 +44,6 @@ from edge_fg_tools.building.quantised import KEPT, quantised_variants
 from edge_fg_tools.building.sides import choose_sides, left_out, picture_set
 from edge_fg_tools.building.variants import Variants, make_variants
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
-from edge_fg_tools.printing import printable
 from edge_fg_tools.report import check_report, report_html, report_json
 
 _LOGGER = logging.getLogger("edge_fg")

@@ -6,9 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+from edge_fg.printing import printable
 from edge_fg_tools.cli.arguments import Subparsers, add_format, add_model_choices, model_choices
 from edge_fg_tools.inspection import inspect
-from edge_fg_tools.printing import printable
 
 
 def add_parser(commands: Subparsers) -> None:

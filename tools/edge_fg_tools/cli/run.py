@@ -13,10 +13,10 @@ from pathlib import Path
 import edge_fg
 from edge_fg.capture import Frame, Source, quiet_ffmpeg
 from edge_fg.errors import MissingDependencyError, OutputError, SourceError
+from edge_fg.printing import printable
 from edge_fg.recognition.classifier import Classifier
 from edge_fg.recognition.prediction import Prediction
 from edge_fg_tools.cli.arguments import Subparsers, add_backend, add_format, positive
-from edge_fg_tools.printing import printable
 from edge_fg_tools.viewing import Recorder, Window, WindowClosed
 
 View = Callable[[Frame, Prediction], None]
