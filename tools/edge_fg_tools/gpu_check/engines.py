@@ -59,8 +59,8 @@ class Fidelity:
 def check_fidelity(settings: Settings) -> CheckResult:
     """Build an engine of every variant and compare its answers with ONNX Runtime's.
 
-    A variant that a library can't build, or can't load on this GPU, is noted; the check fails where an engine answers
-    otherwise, or can't be executed.
+    A variant that a library can't build, or can't load on this GPU, is noted; the check fails
+    where an engine answers otherwise, or can't be executed.
     """
     bundle = find_bundle(settings)
     libraries = usable_libraries()

@@ -1,0 +1,315 @@
+"""gpu_check without a GPU: its checks run under the software CUDA driver, in child processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_fg_tools.gpu_check import bundles, exactness, leaks
+from edge_fg_tools.gpu_check.cases import random_cases
+from edge_fg_tools.gpu_check.checks import CHECKS
+from edge_fg_tools.gpu_check.results import (
+    SCHEMA,
+    CheckResult,
+    Entry,
+    Figure,
+    Report,
+    Settings,
+    target,
+    timed,
+)
+from edge_fg_tools.gpu_check.table import render
+from edge_fg_tools.kernels_cpu import compile_cpu_form
+
+TESTS = Path(__file__).resolve().parents[1]
+SCRIPT = TESTS.parent / "tools" / "gpu_check.py"
+SCENARIOS = TESTS / "tools" / "gpu_check" / "scenarios.py"
+CUDA, TENSORRT = (TESTS / "runtime" / name for name in ("software_cuda", "standin_tensorrt"))
+SMALL = ["--cases", "12", "--repeats", "2", "--inferences", "60", "--cycles", "2"]
+SMALL += ["--copy-mib", "1", "--untimed", "the driver is a stand-in"]
+NOTHING = dict.fromkeys(
+    ["buffers", "page_locked", "streams", "events", "modules", "graphs", "retains", "pushed"], 0
+)
+
+
+def harness():
+    name = "software_cuda_harness"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, CUDA / "harness.py")
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory):
+    """The software driver with the kernels and what calls the stand-in of TensorRT back."""
+    if reason := harness().why_not():
+        pytest.skip(reason)
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler (g++) to compile the kernels with")
+    folder = tmp_path_factory.mktemp("gpu-check")
+    kernels = compile_cpu_form(folder)
+    both = folder / "both.so"
+    command = ["g++", "-shared", "-fPIC", "-x", "c", str(TENSORRT / "call.c"), "-x", "none"]
+    subprocess.run([*command, "-Wl,--no-as-needed", str(kernels), "-o", str(both)], check=True)
+    return harness().build(folder).with_kernels(both)
+
+
+def python(*arguments: object, environment: dict[str, str], paths: tuple[Path, ...] = ()):
+    found = [*map(str, paths), *(path for path in sys.path if path)]
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**environment, "PYTHONPATH": os.pathsep.join(found)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def scenario(machine, *arguments: object):
+    paths = (TENSORRT / "site", TENSORRT)
+    result = python(SCENARIOS, *arguments, environment=machine.environment(), paths=paths)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(5)
+    for number in range(11):
+        pixels = random.integers(0, 256, (20 + number, 33, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+# --- the program ---------------------------------------------------------------------------------
+
+
+def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path):
+    (tmp_path / "libcuda.so.1").write_text("not a library")
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    target = tmp_path / "figures.json"
+    result = python(SCRIPT, "--json", target, environment=environment)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("gpu_check: ")
+    assert not target.exists()
+
+
+def test_a_driver_without_a_device_is_no_gpu_either(machine, tmp_path: Path):
+    target = tmp_path / "figures.json"
+    result = python(SCRIPT, "--json", target, environment=machine.environment(devices=0))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert "GPU" in result.stderr
+    assert not target.exists()
+
+
+def test_the_table_and_the_json_under_the_software_driver(machine, tmp_path: Path):
+    target = tmp_path / "figures.json"
+    chosen = "kernels,copies,torchvision,cupy,leaks"
+    result = python(
+        *(SCRIPT, "--only", chosen, "--json", target, *SMALL), environment=machine.environment()
+    )
+    assert result.returncode == 0, result.stderr
+    report = msgspec.json.decode(target.read_bytes(), type=Report)
+    assert report.schema == SCHEMA
+    assert report.passed
+    assert report.settings.cases == 12
+    assert [entry.check for entry in report.checks] == ["device", *chosen.split(",")]
+    found = {entry.check: entry.result for entry in report.checks}
+    assert found["device"].facts["GPU"] == "Software GPU 0"
+    assert found["kernels"].verdict == found["leaks"].verdict == "passed"
+    figures = {figure.name: figure.value for figure in found["kernels"].figures}
+    assert figures["tensors compared"] == 3 * (12 + 6)
+    assert figures["tensors that differ"] == figures["largest difference"] == 0
+    assert all(figures[f"pictures {kind}"] for kind in ("bgr", "nv12", "yuyv", "i420"))
+    assert found["copies"].verdict == "not measured"
+    assert "the driver is a stand-in" in found["copies"].summary
+    assert result.stdout == render(report) + "\n"
+    for entry in report.checks:
+        (line,) = [
+            line for line in result.stdout.splitlines() if line.startswith(f"{entry.check}: ")
+        ]
+        assert entry.result.verdict in line
+        assert line.endswith(entry.result.summary)
+
+
+def test_a_check_that_kills_its_process_fails_and_the_others_go_on(machine, tmp_path: Path):
+    source = tmp_path / "dies.c"
+    source.write_text(
+        "#include <stdlib.h>\n__attribute__((constructor)) static void die(void) { abort(); }\n"
+    )
+    library = tmp_path / "dies.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    target = tmp_path / "figures.json"
+    broken = machine.with_kernels(library)
+    result = python(
+        *(SCRIPT, "--only", "kernels,copies", "--json", target, *SMALL),
+        environment=broken.environment(),
+    )
+    report = msgspec.json.decode(target.read_bytes(), type=Report)
+    assert result.returncode == 1
+    assert not report.passed
+    assert [entry.result.verdict for entry in report.checks] == ["passed", "failed", "not measured"]
+    assert "SIGABRT" in report.checks[1].result.summary
+    assert "1 passed, 1 failed, 1 not measured" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "kernels,nonsense"], "there is no check 'nonsense'"),
+        (["--cases", "0"], "--cases 0 makes no sense"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(arguments: list[str], said: str):
+    result = python(SCRIPT, *arguments, environment=dict(os.environ))
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+# --- what each check sees ------------------------------------------------------------------------
+
+
+def test_one_wrong_bit_fails_the_kernels():
+    def subject(case):
+        tensor = case.expected()
+        yield tensor.copy()
+        tensor.reshape(-1).view(np.uint8)[0] ^= 1
+        yield tensor
+
+    result = exactness.compare(random_cases(4, 5), subject)
+    figures = {figure.name: figure.value for figure in result.figures}
+    assert result.verdict == "failed"
+    assert figures["tensors compared"] == 2 * 11
+    assert figures["tensors that differ"] == 11
+    assert "bgr 1920 x 1080" in result.summary
+
+
+def test_nothing_to_compare_is_not_a_pass():
+    assert exactness.compare([], lambda case: []).verdict == "failed"
+
+
+@pytest.mark.parametrize("tensor", [np.zeros((1, 3, 2, 2)), np.full(3, np.nan, np.float32)])
+def test_a_tensor_of_another_shape_or_nan_is_as_wrong_as_can_be(tensor):
+    case = next(random_cases(4, 0))
+    if tensor.ndim == 1:
+        tensor = np.full(case.expected().shape, np.nan, np.float32)
+    result = exactness.compare([case], lambda _: [tensor])
+    assert result.verdict == "failed"
+    assert "up to 255 levels" in result.summary
+
+
+def test_memory_that_is_not_given_back_fails(machine):
+    found = scenario(machine, "leaking", 9)
+    assert found["verdict"] == "failed"
+    assert "GPU memory grew by 9.0 MiB over 7 frames" in found["summary"]
+    assert scenario(machine, "leaking", 1)["verdict"] == "passed"
+
+
+def test_a_process_that_grows_fails():
+    grown = leaks.Growth(0, leaks.PROCESS_TOLERANCE + 1)
+    result = leaks.judge(Settings(work=""), leaks.Growth(0, 0), grown)
+    assert result.verdict == "failed"
+    assert "process memory grew" in result.summary
+
+
+def test_a_gpu_that_fails_ends_the_check_in_words(machine):
+    found = scenario(machine, "failing", 719)
+    assert found["verdict"] == "failed"
+    assert "\n" not in found["summary"]
+
+
+@pytest.mark.parametrize(
+    ("met", "untimed", "verdict"),
+    [(True, "", "passed"), (False, "", "failed"), (False, "no GPU", "not measured")],
+)
+def test_a_missed_target_fails_where_times_count(met: bool, untimed: str, verdict: str):
+    settings = Settings(work="", untimed=untimed)
+    judged = target("a", "<= 1 us", "2 us", met, settings)
+    result = timed(settings, "text", [Figure("a", 2.0, "us")], [judged])
+    assert result.verdict == judged.verdict == verdict
+    assert result.summary == (untimed or "text")
+    report = Report(SCHEMA, "1", "now", [], settings, True, [Entry("x", "title", 0.0, result)])
+    assert "2 us; wanted <= 1 us" in render(report)
+
+
+def test_no_engine_is_not_measured(tmp_path: Path):
+    if bundles.usable_libraries():
+        pytest.skip("TensorRT can run here")
+    for check in CHECKS:
+        if check.name in {"bundle", "fidelity", "latency", "leaks-engine"}:
+            result = check.run(Settings(work=str(tmp_path)))
+            assert isinstance(result, CheckResult)
+            assert result.verdict == "not measured"
+            assert "tensorrt: " in result.summary
+
+
+# --- engines, with ONNX Runtime behind TensorRT's interface --------------------------------------
+
+
+def test_engines_are_compared_and_watched(
+    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+):
+    names = ("bundle", "fidelity", "leaks-engine")
+    found = scenario(machine, "engine_checks", tiny_bundle, pictures, tmp_path / "work", *names)
+    assert {name: found[name]["verdict"] for name in names} == dict.fromkeys(names, "passed")
+    figures = {figure["name"]: figure["value"] for figure in found["fidelity"]["figures"]}
+    assert figures["pictures"] == 11
+    assert figures["tensorrt fp32 agreement, same graph"] == 100
+    assert figures["tensorrt fp32 largest difference, same graph"] < 1e-5
+    assert found["left"] == NOTHING
+    assert found["violations"] == []
+
+
+def test_a_refusal_is_noted_and_is_no_failure(
+    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+):
+    found = scenario(machine, "refused", tiny_bundle, pictures, tmp_path / "work")["fidelity"]
+    assert found["verdict"] == "not measured"
+    assert "refused: tensorrt fp32" in found["summary"]
+    assert found["facts"]["tensorrt fp32 refused"]
+
+
+def test_an_engine_that_answers_otherwise_fails(
+    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+):
+    found = scenario(machine, "wrong", tiny_bundle, pictures, tmp_path / "work")["fidelity"]
+    assert found["verdict"] == "failed"
+    assert "tensorrt fp32 agrees on" in found["summary"]
+
+
+@pytest.mark.slow
+def test_times_are_taken_but_not_judged_on_a_stand_in(
+    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+):
+    names = ("copies", "preprocessing", "latency")
+    found = scenario(machine, "engine_checks", tiny_bundle, pictures, tmp_path / "work", *names)
+    for name in names:
+        assert found[name]["verdict"] == "not measured"
+        assert found[name]["summary"] == "a stand-in"
+    assert {one["verdict"] for one in found["latency"]["targets"]} == {"not measured"}
+    assert len(found["latency"]["targets"]) == len(found["preprocessing"]["targets"]) == 2
+    latency = {figure["name"] for figure in found["latency"]["figures"]}
+    for name in ("no graph x1", "graph x1", "graph x8", "4 threads and contexts"):
+        assert {f"{name} p50", f"{name} p99", f"{name} throughput"} <= latency
+    assert all(figure["value"] > 0 for figure in found["preprocessing"]["figures"])
+    assert found["left"] == NOTHING
+    assert found["violations"] == []
