@@ -291,7 +291,8 @@ def test_a_refusal_is_noted_and_is_no_failure(
 def test_an_engine_that_answers_otherwise_fails(
     machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
 ):
-    found = scenario(machine, "wrong", tiny_bundle, pictures, tmp_path / "work")["fidelity"]
+    work = tmp_path / "work"
+    found = scenario(machine, "folding", tiny_bundle, pictures, work, "fidelity")["fidelity"]
     assert found["verdict"] == "failed"
     assert "tensorrt fp32 agrees on" in found["summary"]
 
@@ -301,7 +302,7 @@ def test_times_are_taken_but_not_judged_on_a_stand_in(
     machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
 ):
     names = ("copies", "preprocessing", "latency")
-    found = scenario(machine, "engine_checks", tiny_bundle, pictures, tmp_path / "work", *names)
+    found = scenario(machine, "folding", tiny_bundle, pictures, tmp_path / "work", *names)
     for name in names:
         assert found[name]["verdict"] == "not measured"
         assert found[name]["summary"] == "a stand-in"
