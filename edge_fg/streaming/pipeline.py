@@ -1,73 +1,192 @@
-"""The loop from frames to answers."""
+"""From several sources through one model to several sinks, each at its own pace."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_fg.capture import Frame, Source, open_source
+from edge_fg.capture import Source, open_source
 from edge_fg.errors import UsageError
-from edge_fg.streaming.reader import FrameReader
+from edge_fg.streaming import aio
+from edge_fg.streaming.asking import FrameClassifier
+from edge_fg.streaming.engine import Engine
+from edge_fg.streaming.policy import Policy, default_policy, is_lossless, parse_policy
+from edge_fg.streaming.result import Result
+from edge_fg.streaming.sink import Sink
+from edge_fg.streaming.stream import check_max_frames
+from edge_fg.streaming.throttle import Throttle
+from edge_fg.streaming.visiting import FollowerFactory
+from edge_fg.telemetry.stats import PipelineStats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 PredictionT = TypeVar("PredictionT")
-PredictionT_co = TypeVar("PredictionT_co", covariant=True)
 
-# Enough to bridge a slow frame (a key frame, a page of disk); more only costs memory.
-_READ_AHEAD = 4
+Opened = Source | str | int | Path
 
 
-class FrameClassifier(Protocol[PredictionT_co]):
-    """Anything that answers a frame: H x W x 3, uint8, BGR."""
+class Pipeline(Generic[PredictionT]):
+    """Recognises the frames of one or several sources and hands the results on.
 
-    def __call__(self, frame: NDArray[np.uint8], /) -> PredictionT_co:
-        """Return the answer to one frame."""
+    Each source is read in a thread of its own, the model runs in another, and every sink has its
+    own: capture, recognition and output overlap, and what waits between them is bounded. Use it
+    once: `run` it, iterate over it, or `start` it and let it work beside the program; the same
+    from asyncio with ``async for`` and `run_async`.
 
+    A source that fails ends alone, its error stands in `stats`; when all have failed (or the
+    only one), the first error is raised after all answers. An error of the model ends the
+    pipeline, and everything is closed. At the end, however it comes about, the sources and sinks
+    are closed; the classifier is not.
 
-class Stream(Iterator[tuple[Frame, PredictionT]], Generic[PredictionT]):
-    """Frames with their answers; made by `stream`.
+    Parameters
+    ----------
+    sources
+        What `open_source` opens, or an open source; a list of them for several.
+    classifier
+        Answers frames, see `FrameClassifier`.
+    policy
+        Which frames are answered, as an object or as `parse_policy` reads it; None takes
+        `Latest` for live sources and `Every` for others.
+    sinks
+        Take the results, see `Sink`.
+    visits
+        Makes one follower of visits for each source; then only the regions that it proposes are
+        looked at. None looks at whole frames.
+    max_frames
+        Stop after so many answers, of all sources together; None to go on to the end.
+    batch
+        Largest number of frames to ask the model for at once, where as many wait; None decides
+        from what each size was measured to cost while running, see `BatchCost`.
+    throttle
+        Lowers the rate when the device is too hot or draws too much; None never does.
 
-    It may be used as a context manager. Leaving the loop, `close`, an error, and dropping the
-    last reference all stop the reading thread and release the source.
+    Raises
+    ------
+    UsageError
+        There is no source, or a value makes no sense.
+    SourceError
+        A source can't be opened; those that were opened are closed.
+
+    Examples
+    --------
+    >>> pipeline = Pipeline(["csi://0", "rtsp://10.0.0.7/nest"], classifier)  # doctest: +SKIP
+    >>> for result in pipeline:  # doctest: +SKIP
+    ...     print(result.frame.source, result.prediction.label, result.age)
     """
 
     def __init__(
         self,
-        source: Source,
+        sources: Opened | Iterable[Any],
         classifier: FrameClassifier[PredictionT],
         *,
+        policy: Policy | str | None = None,
+        sinks: Sequence[Sink] = (),
+        visits: FollowerFactory | None = None,
         max_frames: int | None = None,
+        batch: int | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
-        self._reader = FrameReader(
-            source,
-            capacity=1 if source.live else _READ_AHEAD,
-            newest=source.live,
-            # Of a live source, frames that are dropped would count.
-            limit=None if source.live else max_frames,
+        check_max_frames(max_frames)
+        if batch is not None and batch < 1:
+            raise UsageError(f"batch must be at least 1, not {batch}")
+        chosen = parse_policy(policy) if isinstance(policy, str) else policy
+        opened = _open_all(sources)
+        policies = [chosen or default_policy(source.live) for source in opened]
+        self._lossless = all(is_lossless(each) for each in policies)
+        self._engine: Engine[PredictionT] = Engine(
+            opened,
+            policies,
+            classifier,
+            sinks=tuple(sinks),
+            followers=[visits() for _ in opened] if visits is not None else None,
+            max_frames=max_frames,
+            batch=batch,
+            throttle=throttle,
         )
-        # A generator of its own, so that nothing refers back to the stream: the interpreter
-        # closes it as soon as the stream is out of use.
-        self._answers = _answers(self._reader, classifier, max_frames)
 
-    @property
-    def dropped(self) -> int:
-        """Frames of a live source that were too old to be answered, so far; 0 for files."""
-        return self._reader.dropped
+    def start(self) -> None:
+        """Open the sinks and start all threads.
 
-    def __iter__(self) -> Self:
-        return self
+        Raises
+        ------
+        EdgeFGError
+            A sink can't be opened: everything is closed.
+        UsageError
+            The pipeline has been started before.
+        """
+        self._engine.start()
 
-    def __next__(self) -> tuple[Frame, PredictionT]:
-        return next(self._answers)
+    def stop(self) -> None:
+        """Stop soon and wait for it: frames that wait are dropped, results that wait are written.
+
+        Sinks get a few seconds for that. From a thread of the pipeline (a sink) it does not
+        wait. May be called again, and before the start.
+        """
+        self._engine.stop()
+        self.wait()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Read no more, answer what waits, write all results, and end.
+
+        Parameters
+        ----------
+        timeout
+            Seconds after which to `stop` instead; None for as long as it takes.
+
+        Returns
+        -------
+        bool
+            Whether everything was answered and written in time.
+        """
+        self._engine.drain()
+        drained = self.wait(timeout)
+        if not drained:
+            self.stop()
+        return drained
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end and return whether it came within `timeout` seconds.
+
+        From a thread of the pipeline (a sink) it returns at once.
+        """
+        return self._engine.wait(timeout)
+
+    def run(self) -> PipelineStats:
+        """Start, wait for the end, and return what was done.
+
+        What interrupts the wait (Ctrl-C) stops the pipeline and goes on to the caller.
+
+        Raises
+        ------
+        EdgeFGError
+            See the class: of a sink at the start, of the model, of the only source.
+        """
+        with self:
+            self.wait()
+        self.check()
+        return self.stats()
+
+    def check(self) -> None:
+        """Raise the error that ended the pipeline, if one did.
+
+        Raises
+        ------
+        EdgeFGError
+            Of the model, of the only source, or of a sink that promised to lose nothing.
+        """
+        error = self._engine.failure()
+        if error is not None:
+            raise error
+
+    def stats(self) -> PipelineStats:
+        """Return what was done so far, consistent at one moment; may be called at any time."""
+        return self._engine.stats()
 
     def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
@@ -76,63 +195,64 @@ class Stream(Iterator[tuple[Frame, PredictionT]], Generic[PredictionT]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self.stop()
 
-    def close(self) -> None:
-        """Stop reading and release the source; may be called again."""
-        self._answers.close()
-        self._reader.close()
+    def __iter__(self) -> Iterator[Result[PredictionT]]:
+        """Start, yield the results, and stop when the loop is left.
 
+        Where no frame may be lost, recognition waits for the loop. Else a loop that is late gets
+        the newest result; those that it missed count as dropped by the sink ``iteration``, and
+        their events come with the next.
+        """
+        return self._iterate()
 
-def stream(
-    source: Source | str | int | Path | Iterable[Any],
-    classifier: FrameClassifier[PredictionT],
-    *,
-    max_frames: int | None = None,
-) -> Stream[PredictionT]:
-    """Classify the frames of a source, one after the other.
+    def _iterate(self) -> Generator[Result[PredictionT], None, None]:
+        results = self._engine.attach(blocking=self._lossless)
+        try:
+            self._engine.start(again=True)
+            while (result := results.wait()) is not None:
+                yield result
+                del result
+            self.wait()
+        finally:
+            results.close()
+            self.stop()
+        self.check()
 
-    Of files, pictures and iterables every frame comes, in order; a thread reads a few frames
-    ahead. Of a live source the newest frame comes each time, so that answers don't lag behind
-    what the camera sees; how many were left out is counted in `Stream.dropped`. An error of the
-    source is raised after the answers to all frames before it. At the end, however it comes
-    about, the source is closed: frames that were read ahead could not be had again.
+    def __aiter__(self) -> AsyncIterator[Result[PredictionT]]:
+        """Do as `__iter__`, for ``async for``; other tasks run meanwhile."""
+        return aio.iterate(self, self._engine, blocking=self._lossless)
 
-    Parameters
-    ----------
-    source
-        An open source, or what `open_source` opens.
-    classifier
-        Called with each frame's image: H x W x 3, uint8, BGR.
-    max_frames
-        Stop after so many answers; None to go on to the end.
+    async def run_async(self) -> PipelineStats:
+        """Do as `run`, while other tasks run; cancelling it releases everything."""
+        return await aio.run(self, self._engine)
 
-    Raises
-    ------
-    UsageError
-        `max_frames` is less than 1.
-    SourceError
-        The source can't be opened; or, from the iteration, it failed.
+    async def __aenter__(self) -> Self:
+        await aio.start(self)
+        return self
 
-    Examples
-    --------
-    >>> for frame, prediction in stream("meadow.mp4", classifier):  # doctest: +SKIP
-    ...     print(frame.number, prediction.label, prediction.confidence)
-    """
-    if max_frames is not None and max_frames < 1:
-        raise UsageError(f"max_frames must be at least 1, not {max_frames}")
-    opened = source if isinstance(source, Source) else open_source(source)
-    return Stream(opened, classifier, max_frames=max_frames)
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await aio.stop(self)
 
 
-def _answers(
-    reader: FrameReader, classifier: FrameClassifier[PredictionT], limit: int | None
-) -> Generator[tuple[Frame, PredictionT], None, None]:
-    count = 0
+def _open_all(sources: Any) -> list[Source]:
+    several = isinstance(sources, (list, tuple)) and any(
+        isinstance(each, (Source, str, int, Path)) for each in sources
+    )
+    if not several:
+        return [sources if isinstance(sources, Source) else open_source(sources)]
+    opened: list[Source] = []
     try:
-        reader.start()
-        while (limit is None or count < limit) and (frame := reader.next()) is not None:
-            count += 1
-            yield frame, classifier(frame.image)
-    finally:
-        reader.close()
+        for each in sources:
+            # Not extended by a generator: what was opened before an error must be closed.
+            opened.append(each if isinstance(each, Source) else open_source(each))  # noqa: PERF401
+    except BaseException:
+        for source in opened:
+            source.close()
+        raise
+    return opened

@@ -3,105 +3,102 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
+from collections.abc import Callable
+from typing import Any
 
-from edge_fg.capture import Frame, Source
+from edge_fg.capture import Source
+from edge_fg.streaming.queues import FrameQueue
 
 
-class FrameReader:
-    """Reads a source in a thread of its own, a few frames ahead of its consumer.
+class SourceReader:
+    """Reads a source in a thread of its own into a queue.
 
     The thread stops at the end of the source, at its first error, or when `close` is called;
-    it holds no reference to anything but the source and this object.
+    it holds no reference to anything but its parameters and this object.
 
     Parameters
     ----------
     source
-        Read by nobody else while this reader lives.
-    capacity
-        Frames that may wait for the consumer.
-    newest
-        When the consumer is late: True drops the frame that waited longest, for live sources;
-        False makes the source wait.
+        Read by nobody else while this reader lives; closed with it.
+    queue
+        Takes the frames, and the end.
     limit
         Frames after which to stop reading; None for all.
+    waited
+        Called with the seconds that each frame was waited for.
     """
 
     def __init__(
-        self, source: Source, *, capacity: int, newest: bool, limit: int | None = None
+        self,
+        source: Source,
+        queue: FrameQueue,
+        *,
+        limit: int | None = None,
+        waited: Callable[[float], None] | None = None,
     ) -> None:
-        self.dropped = 0
-        self._source = source
-        self._capacity = capacity
-        self._newest = newest
+        self.source = source
+        self.queue = queue
         self._limit = limit
-        self._waiting: deque[Frame] = deque()
-        self._changed = threading.Condition()
+        self._waited = waited
         self._stopped = False
-        self._finished = False
-        self._error: BaseException | None = None
+        self._forget: Callable[[], None] | None = None
         self._thread = threading.Thread(
             target=self._read_all, name=f"edge_fg-reader-{source.name}", daemon=True
         )
 
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread that reads."""
+        return self._thread
+
     def start(self) -> None:
         """Start reading."""
+        on_state = getattr(self.source, "on_state", None)
+        if on_state is not None:
+            self._forget = on_state(self._changed)
         self._thread.start()
 
-    def next(self) -> Frame | None:
-        """Return the next frame, waiting for it; None at the end of the source.
-
-        An error of the source is raised here, once all frames that came before it are taken.
-        """
-        with self._changed:
-            while not (self._waiting or self._finished):
-                self._changed.wait()
-            if self._waiting:
-                frame = self._waiting.popleft()
-                self._changed.notify_all()
-                return frame
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-            return None
+    def stop(self) -> None:
+        """Read no more after the frame that is being read; frames that wait can be taken."""
+        self._stopped = True
+        self.queue.refuse()
 
     def close(self) -> None:
-        """Stop the thread, after the read that it is in, and release the source."""
-        with self._changed:
-            self._stopped = True
-            self._waiting.clear()
-            self._changed.notify_all()
-        if self._thread.ident is not None:
+        """Drop what waits, release the source and wait for the thread; may be called again."""
+        self._stopped = True
+        self.queue.close()
+        # Closing ends a read that is under way where the source can do that; else it waits.
+        self.source.close()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        self._source.close()
+        if self._forget is not None:
+            self._forget()
+            self._forget = None
+
+    def _changed(self, change: Any) -> None:
+        if change.state == "lost":
+            self.queue.interrupt()
 
     def _read_all(self) -> None:
         error: BaseException | None = None
         try:
             count = 0
             while (self._limit is None or count < self._limit) and not self._stopped:
+                asked = time.monotonic()
                 try:
-                    frame = next(self._source)
+                    frame = next(self.source)
                 except StopIteration:
                     break
+                if self._waited is not None:
+                    self._waited(time.monotonic() - asked)
                 count += 1
-                self._hand_over(frame)
+                if not self.queue.put(frame):
+                    break
+                del frame  # a frame of a slow source must not be kept alive here
         # Whatever the source raised belongs to the consumer, who sees it in its turn.
         except BaseException as raised:  # noqa: BLE001
-            error = raised
-        with self._changed:
-            self._error = error
-            self._finished = True
-            self._changed.notify_all()
-
-    def _hand_over(self, frame: Frame) -> None:
-        with self._changed:
-            while len(self._waiting) >= self._capacity and not self._stopped:
-                if self._newest:
-                    self._waiting.popleft()
-                    self.dropped += 1
-                else:
-                    self._changed.wait()
-            if not self._stopped:
-                self._waiting.append(frame)
-                self._changed.notify_all()
+            error = None if self._stopped else raised
+        self.queue.finish(error)
+        # Other sources may go on for months: a camera that ended is released at once.
+        self.source.close()

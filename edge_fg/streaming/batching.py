@@ -1,0 +1,103 @@
+"""How many frames to ask for at once: decided by what it was measured to cost."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+from typing import Final
+
+LARGEST_BATCH: Final = 16
+"""Largest batch that is tried where nobody chose: beyond it the wait outweighs the gain."""
+
+GAIN: Final = 0.9
+"""A larger batch must cost at most this share per frame of what the smaller one costs."""
+
+_MEASURED: Final = 5
+_ENOUGH: Final = 3
+_REMEASURE_EVERY: Final = 500
+
+
+class BatchCost:
+    """Chooses batch sizes from the time that each of them took so far.
+
+    The rule: sizes are powers of two. A size is tried a few times when as many frames wait and
+    half of it paid; the first time doesn't count (a new shape warms up). From then on the
+    largest size is taken whose every doubling up to it paid, that is, saved 10 % a frame. Now
+    and then what is known of one size is forgotten, so that it is measured anew. On ONNX
+    Runtime's CPU provider a batch rarely pays, and this stays at 1; on GPUs it does.
+
+    Parameters
+    ----------
+    fixed
+        Take this size whenever as many frames wait; None to choose.
+    """
+
+    def __init__(self, fixed: int | None = None) -> None:
+        self._fixed = fixed
+        self._sizes = [1]
+        while fixed is None and self._sizes[-1] < LARGEST_BATCH:
+            self._sizes.append(2 * self._sizes[-1])
+        self._seconds: dict[int, deque[float]] = {}
+        self._calls = 0
+
+    @property
+    def current(self) -> int:
+        """The size that would be taken if many frames waited, trials aside."""
+        if self._fixed is not None:
+            return self._fixed
+        best = 1
+        for size in self._sizes[1:]:
+            if not self._pays(size):
+                break
+            best = size
+        return best
+
+    def choose(self, waiting: int) -> int:
+        """Return how many of `waiting` frames to ask for at once, at least 1."""
+        if self._fixed is not None:
+            return max(1, min(self._fixed, waiting))
+        best = 1
+        for size in self._sizes:
+            if size > waiting:
+                break
+            if not self._is_known(size):
+                return size
+            if size > 1 and not self._pays(size):
+                break
+            best = size
+        return best
+
+    def add(self, size: int, seconds: float) -> None:
+        """Say that asking for `size` at once took `seconds`."""
+        if self._fixed is not None or size not in self._sizes:
+            return
+        if size not in self._seconds:
+            # The first one is not counted, only noted.
+            self._seconds[size] = deque(maxlen=_MEASURED)
+            return
+        self._seconds[size].append(seconds)
+        self._calls += 1
+        if self._calls % _REMEASURE_EVERY == 0:
+            self._forget_one()
+
+    def split(self, count: int) -> list[int]:
+        """Return the sizes in which to ask for `count` frames or regions."""
+        sizes = []
+        while count > 0:
+            sizes.append(self.choose(count))
+            count -= sizes[-1]
+        return sizes
+
+    def _is_known(self, size: int) -> bool:
+        return len(self._seconds.get(size, ())) >= _ENOUGH
+
+    def _each(self, size: int) -> float:
+        return median(self._seconds[size]) / size
+
+    def _pays(self, size: int) -> bool:
+        known = self._is_known(size) and self._is_known(size // 2)
+        return known and self._each(size) <= GAIN * self._each(size // 2)
+
+    def _forget_one(self) -> None:
+        known = [size for size in self._sizes if self._seconds.get(size)]
+        self._seconds[known[self._calls // _REMEASURE_EVERY % len(known)]].clear()
