@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from edge_fg.errors import MissingDependencyError, UsageError
+from edge_fg.errors import UsageError
 from edge_fg.images import as_frame
-
-if TYPE_CHECKING:
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+from edge_fg.sinks.fonts import Fonts
 
 __all__ = ["Annotator", "ScoredLabel", "TopAnswers"]
 
@@ -82,8 +79,7 @@ class Annotator:
         Names to show, the first one large. Those for which a small frame has no room are left
         out; a thumbnail of less than about 50 rows stays bare.
     font
-        TrueType or OpenType file; None takes the font that comes with Pillow, which has Latin
-        letters only.
+        TrueType or OpenType file; None takes the font that comes with Pillow, see `Fonts`.
 
     Raises
     ------
@@ -95,9 +91,7 @@ class Annotator:
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
         self._top_k = top_k
-        self._font_path = font
-        self._fonts: dict[int, Font] = {}
-        self._font(_TITLE_MIN)
+        self._font = Fonts(font)
 
     def __call__(self, frame: NDArray[np.uint8], prediction: TopAnswers) -> NDArray[np.uint8]:
         """Return a copy of `frame` with the answer drawn on it.
@@ -167,7 +161,7 @@ class Annotator:
         sizes = [title] + [text] * (len(answers) - 1)
         return max(
             (
-                self._font(size).getlength(f"{_clean(answer.label)}{_percent(answer)}") + 2 * title
+                self._font.length(f"{_clean(answer.label)}{_percent(answer)}", size) + 2 * title
                 for size, answer in zip(sizes, answers, strict=True)
             ),
             default=0.0,
@@ -203,32 +197,22 @@ class Annotator:
         fill: tuple[int, int, int, int],
     ) -> None:
         """Write a name at the left and its confidence at the right of one line."""
-        draw = ImageDraw.Draw(panel)
         room = layout.width - 2 * layout.pad
         percent = _percent(answer)
-        percent_width = self._font(size).getlength(percent)
+        percent_width = self._font.length(percent, size)
         if percent_width > 0.5 * room:
             percent, percent_width = "", 0.0
-        font, name = self._fit(_clean(answer.label), size, room - percent_width - size * 0.6)
-        baseline = y + size
+        room -= round(percent_width + size * 0.6)
+        font, name = self._font.fitted(_clean(answer.label), size, room)
         right = layout.width - layout.pad
-        draw.text((layout.pad, baseline), name, font=font, fill=fill, anchor="ls")
-        draw.text((right, baseline), percent, font=self._font(size), fill=fill, anchor="rs")
-
-    def _fit(self, name: str, size: int, room: float) -> tuple[Font, str]:
-        """Return the largest font, down to seven tenths, that fits; else cut the name."""
-        for share in (1.0, 0.85, 0.7):
-            font = self._font(max(round(size * share), 9))
-            if font.getlength(name) <= room:
-                return font, name
-        while name and font.getlength(f"{name}…") > room:
-            name = name[:-1].rstrip()
-        return font, f"{name}…" if name else ""
-
-    def _font(self, size: int) -> Font:
-        if size not in self._fonts:
-            self._fonts[size] = _load_font(self._font_path, size)
-        return self._fonts[size]
+        for text, its_font, left in (
+            (name, font, layout.pad),
+            (percent, self._font.of(percent, size), right - round(percent_width)),
+        ):
+            written, baseline = self._font.written(text, its_font, fill)
+            # What the outline adds on the left hangs out of the line, as it would without one.
+            hanging = (written.width - math.ceil(its_font.getlength(text))) // 2
+            panel.alpha_composite(written, (left - hanging, max(y + size - baseline, 0)))
 
 
 def _clean(label: str) -> str:
@@ -275,16 +259,3 @@ def _over_panel() -> tuple[int, int, int, int]:
         for below, over in zip(_PANEL_BGRA[:3], _TRACK_BGRA[:3], strict=True)
     )
     return blue, green, red, 225
-
-
-def _load_font(path: Path | None, size: int) -> Font:
-    if path is None:
-        try:
-            return ImageFont.load_default(size=size)
-        # Pillow before 10.1 knows no size; without FreeType there is no scalable font.
-        except (TypeError, ImportError) as error:
-            raise MissingDependencyError("Pillow>=10.1", "build", "write on frames") from error
-    try:
-        return ImageFont.truetype(os.fspath(path), size)
-    except OSError as error:
-        raise UsageError(f"can't read the font {path}: {error}") from error

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
+import logging
 import math
 import os
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +24,10 @@ from edge_fg.images import as_frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+_LOGGER = logging.getLogger("edge_fg")
+_RANDOM_LETTERS = 8  # that tempfile puts into a name
+_YOUNG_SECONDS = 60.0  # it may not be locked yet
 
 # MPEG-4 part 2 is in every OpenCV; H.264 (avc1) only where an encoder is installed.
 _CODECS = {
@@ -63,17 +71,15 @@ class VideoSaver:
         if not (math.isfinite(fps) and 0 < fps <= 1000):
             raise UsageError(f"fps must be between 0 and 1000, not {fps}")
         self._fps = fps
-        if self.path.suffix.lower() not in _CODECS:
-            known = ", ".join(_CODECS)
-            raise OutputError(f"can't save {self.path}: its name must end in one of {known}")
-        if self.path.is_dir():
-            raise OutputError(f"can't save {self.path}: it is a directory")
+        check_video_path(self.path)
         self._cv2 = load_cv2("save videos")
         self._temporary: Path | None = None
+        self._lock: int | None = None
         self._writer: Any = None
 
     def __enter__(self) -> Self:
-        self._temporary = _make_temporary(self.path)
+        _remove_abandoned(self.path)
+        self._temporary, self._lock = _make_temporary(self.path)
         try:
             self._writer = self._open(self._temporary)
         except BaseException:
@@ -158,6 +164,24 @@ class VideoSaver:
             with contextlib.suppress(FileNotFoundError):
                 self._temporary.unlink()
             self._temporary = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def check_video_path(path: Path) -> None:
+    """Refuse a name that no video can be saved by.
+
+    Raises
+    ------
+    OutputError
+        Its suffix is not known, or it is a directory.
+    """
+    if path.suffix.lower() not in _CODECS:
+        known = ", ".join(_CODECS)
+        raise OutputError(f"can't save {path}: its name must end in one of {known}")
+    if path.is_dir():
+        raise OutputError(f"can't save {path}: it is a directory")
 
 
 def _even_size(size_wh: tuple[int, int]) -> tuple[int, int]:
@@ -166,18 +190,36 @@ def _even_size(size_wh: tuple[int, int]) -> tuple[int, int]:
     return int(size_wh[0]) // 2 * 2, int(size_wh[1]) // 2 * 2
 
 
-def _make_temporary(path: Path) -> Path:
+def _make_temporary(path: Path) -> tuple[Path, int]:
+    """Return an empty file beside `path`, and a descriptor that locks it while it is in use."""
     # OpenCV chooses the container by the suffix.
     try:
         descriptor, name = tempfile.mkstemp(
             prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
         )
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # not every network file system can lock
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # mkstemp makes files private; what we publish is for everybody, as other videos are.
         os.chmod(name, 0o644)
     except OSError as error:
         raise OutputError(f"can't save {path}: {error.strerror or error}") from error
-    return Path(name)
+    return Path(name), descriptor
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what a killed process left of an earlier attempt: a file that nobody holds."""
+    pattern = f".{glob.escape(path.stem)}.{'?' * _RANDOM_LETTERS}{glob.escape(path.suffix)}"
+    for found in path.parent.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - found.stat().st_mtime < _YOUNG_SECONDS:
+                continue
+            descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found.unlink()
+            finally:
+                os.close(descriptor)
+            _LOGGER.warning("removed %s, which an interrupted recording had left", found)
 
 
 def _letterboxed(cv2: Any, frame: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,0 +1,48 @@
+"""How much room a disk still has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edge_fg.errors import OutputError
+
+
+class SpaceGuard:
+    """Refuses to write where little space is left, until there is clearly more again.
+
+    What is being written can then still be finished, and the machine goes on working.
+
+    Parameters
+    ----------
+    folder
+        Any folder on the disk.
+    reserve_bytes
+        Left free. Writing goes on once there is half as much again.
+    """
+
+    def __init__(self, folder: Path, reserve_bytes: int) -> None:
+        self._folder = folder
+        self._reserve = reserve_bytes
+        self._refusing = False
+
+    def check(self, what: Path) -> None:
+        """Return if there is enough space.
+
+        Raises
+        ------
+        OutputError
+            There isn't: says so of the file `what`.
+        """
+        try:
+            found = os.statvfs(self._folder)
+        except OSError as error:
+            raise OutputError(f"can't write {what}: {error.strerror or error}") from error
+        free = found.f_bavail * found.f_frsize
+        needed = self._reserve * 3 // 2 if self._refusing else self._reserve
+        self._refusing = free < needed
+        if self._refusing:
+            raise OutputError(
+                f"can't write {what}: the disk is nearly full ({self._reserve >> 20} MB are kept "
+                "free); recording goes on when there is space"
+            )

@@ -1,0 +1,148 @@
+"""Fonts for names in any language, as far as this machine has them."""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections import OrderedDict
+from pathlib import Path
+from typing import TypeAlias
+
+from PIL import Image, ImageDraw, ImageFont
+
+from edge_fg.errors import MissingDependencyError, UsageError
+
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Colour: TypeAlias = tuple[int, int, int, int]
+
+_SMALLEST = 9
+_KEPT_TEXTS = 300
+_OUTLINE = (8, 7, 6, 255)  # nearly black in any order of channels
+# What Linux distributions, JetPack among them, put where Pillow looks.
+_SYSTEM_FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "LiberationSans-Regular.ttf")
+
+
+class Fonts:
+    """One font in the sizes that are asked for.
+
+    The font that comes with Pillow only knows ASCII. Where a name has more and no font is given,
+    a font of the system is taken, and where there is none, accents are left out.
+
+    Parameters
+    ----------
+    path
+        TrueType or OpenType file; None takes the font that comes with Pillow.
+
+    Raises
+    ------
+    UsageError
+        The font can't be read.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._sizes: dict[tuple[bool, int], Font] = {}
+        self._written: OrderedDict[tuple[str, int, Colour], tuple[Image.Image, int]] = OrderedDict()
+        self._system: str | None = None if path else _system_font()
+        self.of("", _SMALLEST)
+
+    def of(self, text: str, size: int) -> Font:
+        """Return the font that `text` is written in, in this size (pixels)."""
+        wide = self._system is not None and not text.isascii()
+        key = (wide, size)
+        if key not in self._sizes:
+            self._sizes[key] = _load_font(self._system if wide else self._path, size)
+        return self._sizes[key]
+
+    def length(self, text: str, size: int) -> float:
+        """Return how wide a text is (pixels)."""
+        return self.of(text, size).getlength(self._writable(text))
+
+    def fitted(self, name: str, size: int, room: float) -> tuple[Font, str]:
+        """Return the largest font in which `name` fits, and the name as it can be written.
+
+        Parameters
+        ----------
+        name
+            To be written; cut where it doesn't fit in seven tenths of `size`.
+        size
+            Pixels.
+        room
+            Pixels that it may be wide.
+        """
+        name = self._writable(name)
+        for share in (1.0, 0.85, 0.7):
+            font = self.of(name, max(round(size * share), _SMALLEST))
+            if font.getlength(name) <= room:
+                return font, name
+        dots = "..." if name.isascii() else "…"
+        while name and font.getlength(f"{name}{dots}") > room:
+            name = name[:-1].rstrip()
+        return font, f"{name}{dots}" if name else ""
+
+    def written(self, text: str, font: Font, fill: Colour) -> tuple[Image.Image, int]:
+        """Return a text with a thin dark outline, and the row of its baseline.
+
+        The latest few hundred are kept: names come again with each frame, and drawing an outline
+        takes longer than all the rest of a panel.
+
+        Parameters
+        ----------
+        text
+            As `fitted` gave it.
+        font
+            As `fitted` or `of` gave it.
+        fill
+            Four values 0..255, in the order of the picture it is meant for.
+        """
+        key = (text, id(font), fill)
+        if key in self._written:
+            self._written.move_to_end(key)
+            return self._written[key]
+        size = int(getattr(font, "size", _SMALLEST))
+        stroke = max(size // 12, 1)
+        width, baseline = math.ceil(font.getlength(text)) + 2 * stroke, size + stroke
+        image = Image.new("RGBA", (width, baseline + size // 2 + stroke), (0, 0, 0, 0))
+        ImageDraw.Draw(image).text(
+            (stroke, baseline),
+            text,
+            font=font,
+            fill=fill,
+            anchor="ls",
+            stroke_width=stroke,
+            stroke_fill=_OUTLINE,
+        )
+        self._written[key] = image, baseline
+        if len(self._written) > _KEPT_TEXTS:
+            self._written.popitem(last=False)
+        return image, baseline
+
+    def _writable(self, text: str) -> str:
+        if text.isascii() or self._path is not None or self._system is not None:
+            return text
+        plain = unicodedata.normalize("NFKD", text)
+        return "".join(c if c.isascii() else "?" for c in plain if not unicodedata.combining(c))
+
+
+def _system_font() -> str | None:
+    for name in _SYSTEM_FONTS:
+        try:
+            ImageFont.truetype(name, _SMALLEST)
+        except (OSError, ImportError):
+            continue
+        return name
+    return None
+
+
+def _load_font(path: Path | str | None, size: int) -> Font:
+    if path is None:
+        try:
+            return ImageFont.load_default(size=size)
+        # Pillow before 10.1 knows no size; without FreeType there is no scalable font.
+        except (TypeError, ImportError) as error:
+            raise MissingDependencyError("Pillow>=10.1", "build", "write on frames") from error
+    try:
+        return ImageFont.truetype(os.fspath(path), size)
+    except OSError as error:
+        raise UsageError(f"can't read the font {path}: {error}") from error

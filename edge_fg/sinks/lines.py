@@ -1,0 +1,210 @@
+"""Files that grow line by line, each line whole whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import stat
+import time
+from pathlib import Path
+
+from edge_fg.errors import OutputError
+
+_LOGGER = logging.getLogger("edge_fg")
+_CHUNK_BYTES = 1 << 16
+_LONGEST_LINE = 1 << 20
+_PRIVATE = 0o666  # what the user's umask leaves of it
+
+
+class LineFile:
+    """Appends lines to a file; opened by `open`, and again after `close`.
+
+    Each line is given to the kernel in one piece, so a killed process leaves whole lines. What a
+    full disk or a power cut left of a line is cut off: at once, or when the file is opened again.
+    A file that was renamed or removed (as logrotate does) is made anew.
+
+    Parameters
+    ----------
+    path
+        The file; also a pipe or a device, to which none of the above applies.
+    begins
+        What the first line of a file begins with to which lines may be added.
+    header
+        First line of a new file, which an old one must have too; None for none.
+    sync_seconds
+        How often the lines are forced onto the disk; a power cut costs those since.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        begins: str = "",
+        header: str | None = None,
+        sync_seconds: float = 5.0,
+    ) -> None:
+        self.path = path
+        self._begins = (header or begins).encode()
+        self._header = header
+        self._sync_seconds = sync_seconds
+        self._synced = 0.0
+        self._descriptor: int | None = None
+        self._regular = False
+
+    def open(self) -> None:
+        """Open the file, or make it.
+
+        Raises
+        ------
+        OutputError
+            It can't be written to, another program is writing to it, or it holds something else.
+        """
+        self.close()
+        try:
+            self._open()
+        except OSError as error:
+            self.close()
+            raise self._translated(error) from error
+
+    def write(self, line: str) -> None:
+        """Append a line, given without its end.
+
+        Raises
+        ------
+        OutputError
+            The disk is full, for example; the file ends with a whole line then, and the next
+            line may be tried.
+        """
+        try:
+            self._follow_renaming()
+            if self._descriptor is None:
+                self._open()
+            self._append(line)
+            self._sync_now_and_then()
+        except OSError as error:
+            raise self._translated(error) from error
+
+    def close(self) -> None:
+        """Force what was written onto the disk and let go of the file; may be called again.
+
+        Raises
+        ------
+        OutputError
+            Not all of it could be written.
+        """
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            if self._regular:
+                os.fsync(descriptor)
+        except OSError as error:
+            raise self._translated(error) from error
+        finally:
+            os.close(descriptor)
+
+    def _open(self) -> None:
+        try:
+            self._regular = stat.S_ISREG(self.path.stat().st_mode)
+        except FileNotFoundError:
+            self._regular = True
+        if not self._regular:
+            # Without a reader, opening a pipe would wait for one for ever.
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.set_blocking(self._descriptor, True)
+            return
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._descriptor = os.open(self.path, flags, _PRIVATE)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._drop()
+            raise OutputError(
+                f"can't write {self.path}: another program is writing to it"
+            ) from error
+        try:
+            self._repair()
+            if self._header is not None and not os.fstat(self._descriptor).st_size:
+                self._append(self._header)
+        except BaseException:
+            self._drop()
+            raise
+
+    def _repair(self) -> None:
+        """Check that the file is one of ours and cut off a line that was not finished."""
+        assert self._descriptor is not None
+        size = os.fstat(self._descriptor).st_size
+        whole = _last_line_end(self._descriptor, size)
+        if size - whole > _LONGEST_LINE or not self._is_ours(bool(whole)):
+            raise OutputError(
+                f"{self.path} holds something else, and nothing is added to it: name another file"
+            )
+        if whole == size:
+            return
+        _LOGGER.warning(
+            "%s ended in the middle of a line: %d bytes were cut off", self.path, size - whole
+        )
+        os.ftruncate(self._descriptor, whole)
+
+    def _is_ours(self, whole: bool) -> bool:
+        assert self._descriptor is not None
+        first = os.pread(self._descriptor, _LONGEST_LINE, 0).partition(b"\n")[0]
+        if whole:
+            return first == self._begins if self._header else first.startswith(self._begins)
+        # Nothing, zeros after a power cut, or the beginning of a line of ours.
+        torn = first.strip(b"\0")
+        return self._begins.startswith(torn) or torn.startswith(self._begins)
+
+    def _append(self, line: str) -> None:
+        assert self._descriptor is not None
+        data = line.encode(errors="backslashreplace") + b"\n"
+        start = os.fstat(self._descriptor).st_size if self._regular else 0
+        written = 0
+        try:
+            # More than one call only where the first could not place all of it.
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+        except OSError:
+            if not self._regular:
+                self._drop()  # a pipe whose reader has gone is opened again
+            elif written:
+                os.ftruncate(self._descriptor, start)
+            raise
+
+    def _follow_renaming(self) -> None:
+        if self._descriptor is None or not self._regular:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
+                return
+        self.close()
+
+    def _sync_now_and_then(self) -> None:
+        now = time.monotonic()
+        if self._regular and self._descriptor is not None and now >= self._synced:
+            os.fsync(self._descriptor)
+            self._synced = now + self._sync_seconds
+
+    def _drop(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _translated(self, error: OSError) -> OutputError:
+        if isinstance(error, OutputError):
+            return error
+        return OutputError(f"can't write {self.path}: {error.strerror or error}")
+
+
+def _last_line_end(descriptor: int, size: int) -> int:
+    """Return how many bytes the whole lines take."""
+    end = size
+    while end:
+        start = max(0, end - _CHUNK_BYTES)
+        found = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -1,0 +1,132 @@
+"""Results as plain data: what stands in one line of JSON or one row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from edge_fg.errors import UsageError
+from edge_fg.streaming.result import Result
+
+Content = Literal["frames", "visits"]
+"""What a file holds: a line for each frame, or one for each event of a visit."""
+
+FRAME_COLUMNS = (
+    "time",
+    "source",
+    "frame",
+    "position_s",
+    "label",
+    "index",
+    "confidence",
+    "runner_up",
+    "runner_up_confidence",
+    "latency_ms",
+    "age_ms",
+)
+VISIT_COLUMNS = (
+    "event",
+    "visit",
+    "source",
+    "label",
+    "index",
+    "confidence",
+    "runner_up",
+    "frames",
+    "started_s",
+    "ended_s",
+    "started",
+    "ended",
+    "x",
+    "y",
+    "width",
+    "height",
+)
+
+
+def check_content(content: str) -> None:
+    """Refuse a `Content` that there is not.
+
+    Raises
+    ------
+    UsageError
+        It is neither ``frames`` nor ``visits``.
+    """
+    if content not in ("frames", "visits"):
+        raise UsageError(f"content must be frames or visits, not {content!r}")
+
+
+def records(result: Result[Any], content: Content, top_k: int) -> list[dict[str, Any]]:
+    """Return what a result adds to a file of JSON lines; see `frame_record`."""
+    if content == "visits":
+        return [event.to_dict() for event in result.events]
+    # A closing result repeats a frame that has had its line.
+    return [] if result.closing else [frame_record(result, top_k)]
+
+
+def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
+    """Return one frame as ``edge-fg run --format jsonl`` prints it.
+
+    Where visits are followed, ``sightings`` is added, and ``top`` is empty and ``latency_ms``
+    None for a frame of which only regions were looked at.
+    """
+    frame, prediction = result.frame, result.prediction
+    record: dict[str, Any] = {
+        "frame": frame.number,
+        "time": frame.time.isoformat() if frame.time else None,
+        "source": frame.source,
+        "top": [],
+        "latency_ms": None,
+    }
+    if prediction is not None:
+        latency = prediction.latency
+        record["top"] = [
+            {"index": a.index, "label": a.label, "confidence": a.confidence}
+            for a in prediction.top(top_k)
+        ]
+        record["latency_ms"] = {
+            "preprocess": round(latency.preprocess_ms, 3),
+            "inference": round(latency.inference_ms, 3),
+            "total": round(latency.total_ms, 3),
+        }
+    if result.sightings or prediction is None:
+        record["sightings"] = [
+            {
+                "track": sighting.track,
+                "box": list(sighting.region),
+                "label": sighting.label,
+                "index": sighting.index,
+                "confidence": sighting.confidence,
+            }
+            for sighting in result.sightings
+        ]
+    return record
+
+
+def rows(result: Result[Any], content: Content) -> list[Sequence[object]]:
+    """Return what a result adds to a table with `FRAME_COLUMNS` or `VISIT_COLUMNS`."""
+    if content == "visits":
+        found = []
+        for event in result.events:
+            values = event.to_dict()
+            values.update(zip(("x", "y", "width", "height"), event.region, strict=True))
+            found.append([values[column] for column in VISIT_COLUMNS])
+        return found
+    return [] if result.closing else [_frame_row(result)]
+
+
+def _frame_row(result: Result[Any]) -> Sequence[object]:
+    frame, prediction = result.frame, result.prediction
+    top = prediction.top(2) if prediction is not None else []
+    best: tuple[object, ...] = (top[0].label, top[0].index, top[0].confidence) if top else ("",) * 3
+    second: tuple[object, ...] = (top[1].label, top[1].confidence) if len(top) > 1 else ("",) * 2
+    return (
+        frame.time.isoformat() if frame.time else None,
+        frame.source,
+        frame.number,
+        frame.position,
+        *best,
+        *second,
+        round(prediction.latency.total_ms, 3) if prediction is not None else None,
+        round(1e3 * result.age, 3),
+    )

@@ -1,0 +1,98 @@
+"""A live window."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.errors import MissingDependencyError
+from edge_fg.sinks.base import Annotate, BaseSink
+from edge_fg.sinks.boxes import ResultAnnotator
+from edge_fg.streaming.result import Result
+
+_ESCAPE = 27
+_REFRESH_SECONDS = 0.02
+
+
+class WindowSink(BaseSink):
+    """Shows the newest annotated frame of each source in a window.
+
+    Window systems want to be served by one thread, mostly the main one: make the sink there, and
+    let it call `serve` or `refresh` while the pipeline runs.
+
+    Parameters
+    ----------
+    title
+        Of the window; with several sources each has one.
+    annotate
+        Draws the answer; None takes a `ResultAnnotator`.
+
+    Raises
+    ------
+    MissingDependencyError
+        This OpenCV can't open windows, or there is no display.
+    """
+
+    def __init__(self, title: str = "edge-fg", *, annotate: Annotate | None = None) -> None:
+        super().__init__("window", lossless=False)
+        self._title = title
+        self._annotate = annotate or ResultAnnotator()
+        self._cv2 = _cv2_with_windows(title)
+        self._lock = threading.Lock()
+        self._newest: dict[int, NDArray[np.uint8]] = {}
+        self._shown: set[str] = set()
+
+    def __call__(self, result: Result[Any], /) -> None:
+        """Keep the frame until the window shows it."""
+        if not result.closing:
+            image = self._annotate(result)
+            with self._lock:
+                self._newest[result.source] = image
+
+    def refresh(self) -> bool:
+        """Show what came since the last call; False once the user has closed a window.
+
+        The keys q and Escape close it too.
+        """
+        with self._lock:
+            newest, self._newest = self._newest, {}
+        cv2 = self._cv2
+        for source, image in newest.items():
+            title = self._title if source == 0 else f"{self._title} {source}"
+            cv2.imshow(title, image)
+            self._shown.add(title)
+        key = cv2.waitKey(1) & 0xFF
+        # Asked after waitKey, which is what lets the window notice that it was closed.
+        visible = all(
+            cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1 for title in self._shown
+        )
+        return visible and key not in (ord("q"), _ESCAPE)
+
+    def serve(self, running: Callable[[], bool]) -> bool:
+        """Refresh until `running` gives False; return False if the user closed the window."""
+        while running():
+            if not self.refresh():
+                return False
+            time.sleep(_REFRESH_SECONDS)
+        return True
+
+    def destroy(self) -> None:
+        """Take the windows away, from the thread that made the sink."""
+        self._cv2.destroyAllWindows()
+
+
+def _cv2_with_windows(title: str) -> Any:
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependencyError("opencv-python", "display", "open a window") from error
+    try:
+        cv2.namedWindow(title)
+    except cv2.error as error:
+        raise MissingDependencyError("opencv-python", "display", "open a window") from error
+    return cv2
