@@ -1,0 +1,230 @@
+"""One answer from many frames: fused, and held until another is clearly better."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edge_fg.errors import UsageError
+
+Distribution = NDArray[np.float64]
+"""(classes,) float64, summing to 1."""
+
+
+@dataclass(frozen=True)
+class SmoothingSettings:
+    """How answers to single frames become one.
+
+    Parameters
+    ----------
+    memory_s
+        Seconds after which a frame counts 1/e as much.
+    correlation_s
+        Seconds over which frames say the same again: that long must pass for a frame to be
+        (all but 1/e) news.
+    most
+        Frames' worth of news that no individual exceeds: what its looks, or the camera, do to
+        one frame they do to all.
+    temperature
+        Divides the logarithms of the fused distribution; above 1 for an overconfident model.
+    outliers
+        Share of answers, 0..1, taken to say nothing at all: bounds what one frame can veto.
+    threshold
+        Confidence, 0..1, from which an answer is held.
+    release
+        Confidence below which a held answer is given up for none.
+    margin
+        Lead in confidence that another answer must have to replace the one that is held.
+    dwell_s
+        Seconds for which any of that must last.
+    least
+        Frames' worth of news before anything is answered.
+    """
+
+    memory_s: float = 6.0
+    correlation_s: float = 0.35
+    most: float = 8.0
+    temperature: float = 1.0
+    outliers: float = 0.02
+    threshold: float = 0.6
+    release: float = 0.3
+    margin: float = 0.2
+    dwell_s: float = 0.4
+    least: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("memory_s", "correlation_s", "most", "temperature"):
+            if not getattr(self, name) > 0.0:
+                raise UsageError(f"{name} must be more than 0, not {getattr(self, name)}")
+        for name in ("outliers", "threshold", "release", "margin"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UsageError(f"{name} must be in 0..1, not {getattr(self, name)}")
+        if self.release > self.threshold:
+            raise UsageError("release must not be above threshold: answers would come and go")
+        if self.dwell_s < 0.0 or self.least < 0.0:
+            raise UsageError("dwell_s and least must not be negative")
+
+
+class FusedBelief:
+    """What all frames of one individual together say of its class.
+
+    A logarithmic opinion pool (Genest and Zidek, "Combining Probability Distributions: A Critique
+    and an Annotated Bibliography", 1986): the weighted mean of the frames' log-probabilities,
+    times the number of independent frames that they are worth. A frame's weight is its quality,
+    times exp(-age / memory_s), times the news that it brings: 1 - exp(-gap / correlation_s) after
+    a gap to the frame before, so that twice the frame rate is not twice the evidence. What all
+    frames of an individual have in common bounds the number from above by `most`, as a cluster
+    of correlated answers does (Kish, "Survey Sampling", 1965: the design effect).
+
+    Parameters
+    ----------
+    settings
+        How answers are fused.
+    """
+
+    def __init__(self, settings: SmoothingSettings | None = None) -> None:
+        self._settings = settings or SmoothingSettings()
+        self._sum: Distribution | None = None
+        self._weight = 0.0
+        self._time = 0.0
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """Frames taken in."""
+        return self._count
+
+    @property
+    def evidence(self) -> float:
+        """Independent good frames that those taken in are worth; 0 until there are two."""
+        if self._count < 2:
+            return 0.0
+        most = self._settings.most
+        return self._weight * most / (self._weight + most)
+
+    def add(self, probabilities: ArrayLike, time_s: float, quality: float = 1.0) -> None:
+        """Take in the answer to one frame.
+
+        Parameters
+        ----------
+        probabilities
+            (classes,), not negative, summing to 1.
+        time_s
+            When the frame was; an earlier time than the last one's counts as the same.
+        quality
+            What it is worth beside a good frame, more than 0, at most 1.
+        """
+        settings = self._settings
+        given = np.asarray(probabilities, dtype=np.float64)
+        mixed = (1.0 - settings.outliers) * given + settings.outliers / given.size
+        logs = np.log(np.maximum(mixed, 1e-12))
+        self._count += 1
+        if self._sum is None:
+            # Weighed as if it alone were known; the second frame says what it was worth.
+            self._sum, self._weight, self._time = quality * logs, quality, time_s
+            return
+        gap = max(0.0, time_s - self._time)
+        news = -math.expm1(-max(gap, 1e-6) / settings.correlation_s)
+        if self._count == 2:
+            self._sum, self._weight = news * self._sum, news * self._weight
+        decay = math.exp(-gap / settings.memory_s)
+        self._sum = decay * self._sum + quality * news * logs
+        self._weight = decay * self._weight + quality * news
+        self._time = max(time_s, self._time)
+
+    def distribution(self) -> Distribution | None:
+        """Return the fused distribution, (classes,) float64; None before the first frame."""
+        if self._sum is None:
+            return None
+        # However bad a frame is, or long ago: it says what it says, only not more than that.
+        worth = max(1.0, self.evidence) / self._settings.temperature
+        logs = worth * self._sum / self._weight
+        fused = np.exp(logs - logs.max())
+        fused /= fused.sum()
+        return np.asarray(fused, dtype=np.float64)
+
+
+class HeldAnswer:
+    """The answer that is given out: it changes only for one that led clearly, for long enough.
+
+    A Schmitt trigger in time. There is no answer (None) until one class has held `threshold` and
+    led by `margin` for `dwell_s`; a held one falls to another under the same terms, and to None
+    when its own confidence stays under `release`.
+
+    Parameters
+    ----------
+    settings
+        Thresholds and the dwell.
+    """
+
+    def __init__(self, settings: SmoothingSettings | None = None) -> None:
+        self._settings = settings or SmoothingSettings()
+        self._challenger: int | None = None
+        self._since: float | None = None
+        self.index: int | None = None
+
+    def update(self, belief: Distribution, evidence: float, time_s: float) -> int | None:
+        """Take in what is believed at `time_s`; return the answer, or None.
+
+        Parameters
+        ----------
+        belief
+            (classes,), summing to 1.
+        evidence
+            Independent frames that it rests on.
+        time_s
+            Seconds of a clock that does not run backwards.
+        """
+        wanted = self._wanted(belief, evidence)
+        if wanted == self.index:
+            self._since = None
+            return self.index
+        if self._since is None or wanted != self._challenger:
+            self._challenger, self._since = wanted, time_s
+        if time_s - self._since >= self._settings.dwell_s:
+            self.index, self._since = wanted, None
+        return self.index
+
+    @property
+    def challenged(self) -> bool:
+        """Whether another answer may replace the one that is held."""
+        return self._since is not None
+
+    def _wanted(self, belief: Distribution, evidence: float) -> int | None:
+        settings = self._settings
+        best = int(np.argmax(belief))
+        held = self.index
+        if best == held:
+            return held if belief[best] >= settings.release else None
+        rival = float(np.partition(belief, -2)[-2]) if held is None and belief.size > 1 else 0.0
+        if held is not None:
+            rival = float(belief[held])
+        clear = belief[best] >= settings.threshold and belief[best] - rival >= settings.margin
+        if clear and evidence >= settings.least:
+            return best
+        if held is not None and belief[held] < settings.release:
+            return None
+        return held
+
+
+def steady_quality(
+    sharpness: float, sharpest: float, size: float, full_size: float, speed: float
+) -> float:
+    """Return what a frame is worth beside a sharp, large, calm one: 0.05..1.
+
+    Parameters
+    ----------
+    sharpness, sharpest
+        Of this frame's region and of the individual's sharpest so far (any scale, not negative).
+    size, full_size
+        Longer side of the region in pixels, and that from which more says no more.
+    speed
+        In its own sizes a second; wings blur and hide the marks that tell siblings apart.
+    """
+    sharp = min(1.0, sharpness / sharpest) if sharpest > 0.0 else 1.0
+    large = min(1.0, size / full_size)
+    calm = 1.0 / (1.0 + speed**2)
+    return max(0.05, math.sqrt(sharp) * large * calm)
