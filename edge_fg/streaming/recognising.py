@@ -106,7 +106,8 @@ class Recogniser(Generic[PredictionT]):
         events = tuple(self._followers[number].finish())
         if not events:
             return None
-        return Result(last, None, self._clock() - last.captured, events=events, closing=True)
+        age = self._clock() - last.captured
+        return Result(last, None, age, events=events, closing=True, source=number)
 
     def _regions(self, number: int, frame: Frame) -> Sequence[Region | None]:
         if self._followers is None:
@@ -152,10 +153,11 @@ class Recogniser(Generic[PredictionT]):
             if isinstance(answer, Unusable):
                 return answer
         if self._followers is None:
-            return Result(frame, answers[0], self._clock() - frame.captured)
+            return Result(frame, answers[0], self._clock() - frame.captured, source=number)
         started = self._clock()
         looked = [region for region in regions if region is not None]
         sightings, events = self._followers[number].update(frame, looked, answers)
         ended = self._clock()
         self._meter.add("visits", ended - started)
-        return Result(frame, None, ended - frame.captured, tuple(sightings), tuple(events))
+        age = ended - frame.captured
+        return Result(frame, None, age, tuple(sightings), tuple(events), source=number)
