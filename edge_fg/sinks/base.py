@@ -57,7 +57,7 @@ class CallbackSink(BaseSink):
         name: str | None = None,
         lossless: bool | None = None,
     ) -> None:
-        super().__init__(name or getattr(function, "__name__", "callback"), lossless)
+        super().__init__(name or str(getattr(function, "__name__", "callback")), lossless)
         self._function = function
 
     def __call__(self, result: Result[Any], /) -> None:

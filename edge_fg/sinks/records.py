@@ -106,7 +106,7 @@ def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
 def rows(result: Result[Any], content: Content) -> list[Sequence[object]]:
     """Return what a result adds to a table with `FRAME_COLUMNS` or `VISIT_COLUMNS`."""
     if content == "visits":
-        found = []
+        found: list[Sequence[object]] = []
         for event in result.events:
             values = event.to_dict()
             values.update(zip(("x", "y", "width", "height"), event.region, strict=True))

@@ -1,0 +1,107 @@
+"""Between the pipeline, which never waits, and viewers, who do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_fg.sinks.base import Annotate
+from edge_fg.sinks.pictures import encode_jpeg
+from edge_fg.streaming.result import Result
+
+
+@dataclass
+class _Newest:
+    """The newest result of a source, and its picture once a viewer wanted it."""
+
+    serial: int = 0
+    result: Result[Any] | None = None
+    arrived: float = 0.0
+    encoded: tuple[int, bytes] = (0, b"")
+    drawing: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Hub:
+    """Holds the newest result of each source; pictures are only made when somebody looks.
+
+    However many look, each picture is drawn and encoded once.
+
+    Parameters
+    ----------
+    annotate
+        Draws the answer.
+    quality
+        Of the JPEGs, 1..95.
+    """
+
+    def __init__(self, annotate: Annotate, quality: int) -> None:
+        self._annotate = annotate
+        self._quality = quality
+        self._changed = threading.Condition()
+        self._newest: dict[int, _Newest] = {}
+        self._names: tuple[str, ...] = ()
+        self._closed = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sources, fit to be shown."""
+        return self._names
+
+    @property
+    def closed(self) -> bool:
+        """Whether no frame will come any more."""
+        return self._closed
+
+    def open(self, names: tuple[str, ...]) -> None:
+        """Expect results of these sources."""
+        with self._changed:
+            self._names = names
+            self._newest = {number: _Newest() for number in range(len(names))}
+            self._closed = False
+
+    def put(self, result: Result[Any]) -> None:
+        """Take a result; returns at once."""
+        with self._changed:
+            newest = self._newest[result.source]
+            newest.serial += 1
+            newest.result = result
+            newest.arrived = time.monotonic()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let go of everybody who waits; the last pictures stay."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def wait(self, source: int, after: int, timeout: float) -> int:
+        """Wait for a result newer than `after` and return its number; `after` if none came."""
+        with self._changed:
+            newest = self._newest.get(source)
+            if newest is None:
+                return after
+            self._changed.wait_for(lambda: self._closed or newest.serial > after, timeout)
+            return newest.serial
+
+    def picture(self, source: int) -> bytes | None:
+        """Return the newest picture as JPEG; None where there is none yet."""
+        newest = self._newest.get(source)
+        if newest is None:
+            return None
+        # A viewer who comes while another's picture is being made waits for that one.
+        with newest.drawing:
+            with self._changed:
+                serial, result = newest.serial, newest.result
+            if result is None:
+                return None
+            if newest.encoded[0] != serial:
+                newest.encoded = serial, encode_jpeg(self._annotate(result), self._quality)
+            return newest.encoded[1]
+
+    def ages(self) -> list[float | None]:
+        """Return for each source the seconds since its newest result; None where none came."""
+        now = time.monotonic()
+        with self._changed:
+            return [now - n.arrived if n.serial else None for n in self._newest.values()]

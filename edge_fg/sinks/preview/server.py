@@ -1,0 +1,293 @@
+"""The HTTP server of the preview."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+from edge_fg.errors import OutputError
+from edge_fg.sinks.preview.hosts import HostNames
+from edge_fg.sinks.preview.hub import Hub
+from edge_fg.sinks.preview.page import SCRIPT, STYLE, index_page
+
+StatsFunction = Callable[[], Mapping[str, Any]]
+
+_BOUNDARY = "edge-fg-frame"
+_MOST_CONNECTIONS = 32
+_REQUEST_SECONDS = 10.0  # for a request to come, and for a viewer to take a picture
+_IDLE_SECONDS = 1.0
+_STALE_SECONDS = 10.0
+# Small, so that a slow viewer's pictures wait in our hands, where newer ones replace them.
+_SEND_BUFFER_BYTES = 1 << 17
+_POLICY = (
+    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_HEADERS = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    # Other sites may neither show our pictures nor read them.
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Content-Security-Policy", _POLICY),
+)
+
+
+class PreviewServer(http.server.ThreadingHTTPServer):
+    """Serves the pictures of a hub: each connection has a thread, and there is a limit to them.
+
+    Parameters
+    ----------
+    address
+        Host and port; port 0 takes a free one.
+    hub
+        Where the pictures come from.
+    hosts
+        Names that it may be called by.
+    max_viewers
+        Streams at a time.
+    max_fps
+        Pictures a second for one viewer.
+    stats
+        What ``/stats.json`` tells of the pipeline; None for nothing.
+
+    Raises
+    ------
+    OutputError
+        The address is taken, or not one of this machine's.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        hub: Hub,
+        hosts: HostNames,
+        *,
+        max_viewers: int,
+        max_fps: float,
+        stats: StatsFunction | None,
+    ) -> None:
+        self.hub = hub
+        self.hosts = hosts
+        self.pause = 1 / max_fps
+        self.stats = stats
+        self.max_viewers = max_viewers
+        self.viewers = 0
+        self._counting = threading.Lock()
+        self._connections = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        try:
+            super().__init__(address, _Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(
+                f"can't serve the preview on {address[0]} port {address[1]}: {reason}"
+            ) from error
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for a connection; refuse it where there are too many already."""
+        if not self._connections.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._connections.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a viewer who went away is no failure of ours."""
+
+    @contextlib.contextmanager
+    def viewing(self) -> Iterator[bool]:
+        """Count a viewer; gives False where there are as many as may be."""
+        with self._counting:
+            welcome = self.viewers < self.max_viewers
+            self.viewers += welcome
+        try:
+            yield welcome
+        finally:
+            with self._counting:
+                self.viewers -= welcome
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what ``/stats.json`` tells."""
+        pipeline = dict(self.stats()) if self.stats is not None else None
+        states = [source.get("state") for source in (pipeline or {}).get("sources", ())]
+        return {
+            "viewers": self.viewers,
+            "sources": [
+                {
+                    "name": name,
+                    "age_s": None if age is None else round(age, 3),
+                    "state": states[i] if i < len(states) else None,
+                }
+                for i, (name, age) in enumerate(zip(self.hub.names, self.hub.ages(), strict=True))
+            ],
+            "pipeline": pipeline,
+        }
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    server: PreviewServer
+    protocol_version = "HTTP/1.1"
+    server_version = "edge-fg"
+    sys_version = ""
+    timeout = _REQUEST_SECONDS
+
+    _ROUTES: ClassVar[dict[str, str]] = {
+        "/": "_index",
+        "/index.html": "_index",
+        "/preview.css": "_style",
+        "/preview.js": "_script",
+        "/stream.mjpg": "_stream",
+        "/snapshot.jpg": "_snapshot",
+        "/stats.json": "_stats",
+        "/healthz": "_health",
+    }
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.close_connection = True  # one request a connection, so that they are easy to count
+        if not self.server.hosts.allows(self.headers.get("Host")):
+            self._text(HTTPStatus.MISDIRECTED_REQUEST, "this is not the host that was asked for\n")
+            return
+        answer = self._ROUTES.get(urlsplit(self.path).path)
+        if answer is None:
+            self._text(HTTPStatus.NOT_FOUND, "there is no such page\n")
+            return
+        getattr(self, answer)()
+
+    do_HEAD = do_GET  # noqa: N815  the name that http.server calls
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+        """Say nothing: a browser asks every second."""
+
+    def _index(self) -> None:
+        self._send(HTTPStatus.OK, "text/html; charset=utf-8", index_page(self.server.hub.names))
+
+    def _style(self) -> None:
+        self._send(HTTPStatus.OK, "text/css; charset=utf-8", STYLE)
+
+    def _script(self) -> None:
+        self._send(HTTPStatus.OK, "text/javascript; charset=utf-8", SCRIPT)
+
+    def _stats(self) -> None:
+        document = json.dumps(_jsonable(self.server.statistics()), allow_nan=False)
+        self._send(HTTPStatus.OK, "application/json", document + "\n")
+
+    def _health(self) -> None:
+        """Say whether frames still come from every source: for supervisors."""
+        ages = self.server.hub.ages()
+        late = [i for i, age in enumerate(ages) if age is None or age > _STALE_SECONDS]
+        if late or self.server.hub.closed:
+            where = ", ".join(map(str, late)) or "all"
+            self._text(HTTPStatus.SERVICE_UNAVAILABLE, f"no fresh frames of source {where}\n")
+        else:
+            self._text(HTTPStatus.OK, "ok\n")
+
+    def _snapshot(self) -> None:
+        source = self._source()
+        picture = None if source is None else self.server.hub.picture(source)
+        if picture is None:
+            self._text(HTTPStatus.NOT_FOUND, "there is no such picture yet\n")
+        else:
+            self._send(HTTPStatus.OK, "image/jpeg", picture)
+
+    def _stream(self) -> None:
+        source = self._source()
+        if source is None:
+            self._text(HTTPStatus.NOT_FOUND, "there is no such source\n")
+            return
+        with self.server.viewing() as welcome:
+            if not welcome:
+                self._text(HTTPStatus.SERVICE_UNAVAILABLE, "too many viewers\n")
+                return
+            self._start(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={_BOUNDARY}", None)
+            if self.command != "HEAD":
+                self._send_pictures(source)
+
+    def _send_pictures(self, source: int) -> None:
+        """Send pictures until the viewer or the pipeline goes."""
+        hub = self.server.hub
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        seen = 0
+        # Whoever is gone, or takes no picture for long, has his thread ended by an error.
+        while not hub.closed:
+            started = time.monotonic()
+            newest = hub.wait(source, seen, _IDLE_SECONDS)
+            if newest == seen and not self._still_there():
+                return
+            if newest != seen and (picture := hub.picture(source)) is not None:
+                seen = newest
+                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
+                head += f"Content-Length: {len(picture)}\r\n\r\n"
+                self.wfile.write(head.encode() + picture + b"\r\n")
+            time.sleep(max(0.0, self.server.pause - (time.monotonic() - started)))
+
+    def _still_there(self) -> bool:
+        """Return whether the viewer has not hung up: without pictures nothing else would tell."""
+        self.connection.setblocking(False)
+        try:
+            return bool(self.connection.recv(1))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            self.connection.settimeout(self.timeout)
+
+    def _source(self) -> int | None:
+        asked = parse_qs(urlsplit(self.path).query).get("source", ["0"])[0]
+        if not (asked.isascii() and asked.isdigit() and len(asked) < 5):
+            return None
+        return int(asked) if int(asked) < len(self.server.hub.names) else None
+
+    def _text(self, status: HTTPStatus, text: str) -> None:
+        self._send(status, "text/plain; charset=utf-8", text)
+
+    def _send(self, status: HTTPStatus, kind: str, body: str | bytes) -> None:
+        content = body.encode(errors="backslashreplace") if isinstance(body, str) else body
+        self._start(status, kind, len(content))
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _start(self, status: HTTPStatus, kind: str, length: int | None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.send_header("Connection", "close")
+        for name, value in _HEADERS:
+            self.send_header(name, value)
+        self.end_headers()
+
+
+def _jsonable(value: Any) -> Any:
+    """Return the same with None for what JSON doesn't know: NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

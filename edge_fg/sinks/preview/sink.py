@@ -1,0 +1,138 @@
+"""The preview as a sink."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from edge_fg.capture import Source
+from edge_fg.errors import UsageError
+from edge_fg.sinks.base import Annotate, BaseSink
+from edge_fg.sinks.boxes import ResultAnnotator
+from edge_fg.sinks.preview.hosts import HostNames, check_bindable
+from edge_fg.sinks.preview.hub import Hub
+from edge_fg.sinks.preview.server import PreviewServer, StatsFunction
+from edge_fg.streaming.result import Result
+
+_POLL_SECONDS = 0.1
+
+
+class PreviewSink(BaseSink):
+    """Shows annotated frames to browsers.
+
+    ``/`` is a page with all sources, ``/stream.mjpg?source=0`` Motion JPEG, ``/snapshot.jpg`` the
+    newest picture, ``/stats.json`` what the pipeline is doing, ``/healthz`` 200 while frames come
+    and 503 otherwise. Nobody is asked for a password: see `allow_remote`.
+
+    A slow viewer gets fewer pictures; nobody else notices. While nobody looks, nothing is drawn.
+
+    Parameters
+    ----------
+    port
+        TCP port; 0 takes a free one, see `address`.
+    host
+        Address to bind to.
+    allow_remote
+        Let `host` be an address that others can reach. Everybody on the network can look then.
+    allowed_hosts
+        Names that browsers may use besides addresses and this machine's own.
+    quality
+        Of the JPEGs, 1..95.
+    max_fps
+        Pictures a second for one viewer.
+    max_viewers
+        Streams at a time.
+    annotate
+        Draws the answer; None takes a `ResultAnnotator`.
+    stats
+        Returns what ``/stats.json`` tells of the pipeline, like
+        ``lambda: pipeline.stats().to_dict()``.
+
+    Raises
+    ------
+    UsageError
+        A value makes no sense, or `host` is reachable by others and `allow_remote` is False.
+    OutputError
+        From `open`: the port is taken, or `host` is not an address of this machine.
+    """
+
+    def __init__(
+        self,
+        port: int = 8080,
+        host: str = "127.0.0.1",
+        *,
+        allow_remote: bool = False,
+        allowed_hosts: tuple[str, ...] = (),
+        quality: int = 80,
+        max_fps: float = 15.0,
+        max_viewers: int = 8,
+        annotate: Annotate | None = None,
+        stats: StatsFunction | None = None,
+    ) -> None:
+        super().__init__("preview", lossless=False)
+        check_bindable(host, allow_remote)
+        if not 0 <= port <= 65535:
+            raise UsageError(f"a port is between 0 and 65535, not {port}")
+        if not 1 <= quality <= 95:
+            raise UsageError(f"quality must be between 1 and 95, not {quality}")
+        if not (math.isfinite(max_fps) and max_fps > 0 and max_viewers > 0):
+            raise UsageError("max_fps and max_viewers must be above zero")
+        self._asked = (host, port)
+        self._hub = Hub(annotate or ResultAnnotator(), quality)
+        self._hosts = HostNames(host, allowed_hosts)
+        self._max_fps = max_fps
+        self._max_viewers = max_viewers
+        self._stats = stats
+        self._server: PreviewServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that it listens on, or will."""
+        if self._server is None:
+            return self._asked
+        host, port = self._server.server_address[:2]
+        return str(host), int(port)
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        host, port = self.address
+        if host in ("0.0.0.0", "::"):  # noqa: S104  compared, not bound to
+            host = "localhost"
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    def open(self, sources: Sequence[Source]) -> None:
+        """Start serving."""
+        self._hub.open(tuple(source.name for source in sources))
+        self._server = PreviewServer(
+            self._asked,
+            self._hub,
+            self._hosts,
+            max_viewers=self._max_viewers,
+            max_fps=self._max_fps,
+            stats=self._stats,
+        )
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            args=(_POLL_SECONDS,),
+            name="edge_fg-preview",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def __call__(self, result: Result[Any], /) -> None:
+        """Show a result to those who look."""
+        if not result.closing:
+            self._hub.put(result)
+
+    def close(self) -> None:
+        """Stop serving; streams end."""
+        self._hub.close()
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+            self._server = self._thread = None
