@@ -23,6 +23,9 @@
     │   ├── BundleVersionError           written by a newer edge_fg
     │   ├── BundleIntegrityError         a file is missing or its hash differs
     │   └── UnsafeBundleError            paths outside, links, zip bombs: refused
+    ├── UnansweredError                  a frame given to `submit` is not worth its answer any more
+    │   ├── SupersededError              a newer frame came before its turn
+    │   └── DeadlineError                its turn came after its deadline
     ├── BackendError                     inference failed
     │   ├── BackendUnavailableError      the backend asked for can't run here; says why
     │   │   └── CudaUnavailableError     no driver, no device, or a driver that is too old
@@ -156,6 +159,18 @@ class BundleIntegrityError(BundleError):
 
 class UnsafeBundleError(BundleError):
     """The bundle reaches outside itself or is built to exhaust the machine."""
+
+
+class UnansweredError(EdgeFGError):
+    """A submitted frame was left out on purpose: go on with the next."""
+
+
+class SupersededError(UnansweredError):
+    """A newer frame was submitted before this one's turn came."""
+
+
+class DeadlineError(UnansweredError):
+    """The turn of a submitted frame came after its deadline."""
 
 
 class BackendError(EdgeFGError):

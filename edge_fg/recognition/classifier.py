@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ from edge_fg.images import as_frame
 from edge_fg.labels import Labels
 from edge_fg.progress import ProgressCallback
 from edge_fg.recognition.prediction import Latency, Prediction
+from edge_fg.recognition.submission import Submissions
 
 _LOGGER = logging.getLogger("edge_fg")
 
@@ -50,6 +52,7 @@ class Classifier:
         self._scores = scores
         self.labels = labels
         self.choice = choice
+        self._submissions = Submissions(self)
 
     def __call__(self, frame: NDArray[np.uint8], region: Region | None = None) -> Prediction:
         """Return what the model says of one frame.
@@ -100,6 +103,37 @@ class Classifier:
         )
         return [Prediction(row, self.labels, latency) for row in probabilities]
 
+    def submit(
+        self,
+        frame: NDArray[np.uint8],
+        region: Region | None = None,
+        *,
+        deadline: float | None = None,
+    ) -> Future[Prediction]:
+        """Hand over a frame and return at once: for control loops that must never wait.
+
+        One frame is worked on and one waits; a newer one takes its place. The future of a frame
+        that was left out fails with `UnansweredError`, so that a loop can tell it from a real
+        failure and from its own cancelling: `SupersededError` when a newer frame came, at once;
+        `DeadlineError` when its turn came too late, then. Callbacks run in the thread that
+        causes them. The frame is not copied: don't write into it before its future is done.
+
+        Parameters
+        ----------
+        frame, region
+            See `__call__`; what is wrong with them is raised by the future.
+        deadline
+            Seconds from now within which its turn must come; None for no limit.
+
+        Raises
+        ------
+        BackendError
+            The classifier is closed.
+        UsageError
+            `deadline` is negative.
+        """
+        return self._submissions.submit(frame, region, deadline=deadline)
+
     def _probabilities(self, outputs: Outputs, frames: int) -> NDArray[np.float32]:
         scores = outputs.tensors[self._scores.name]
         # The manifest only states the shape; what the graph gives is known here first.
@@ -117,6 +151,7 @@ class Classifier:
 
     def close(self) -> None:
         """Release the model; the classifier can't be used afterwards. May be called again."""
+        self._submissions.close()
         self._backend.close()
 
     def __enter__(self) -> Classifier:
