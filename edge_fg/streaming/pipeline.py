@@ -17,7 +17,7 @@ from edge_fg.streaming.result import Result
 from edge_fg.streaming.sink import Sink
 from edge_fg.streaming.stream import check_max_frames
 from edge_fg.streaming.throttle import Throttle
-from edge_fg.streaming.visiting import FollowerFactory
+from edge_fg.streaming.visiting import Follower, FollowerFactory
 from edge_fg.telemetry.stats import PipelineStats
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Pipeline(Generic[PredictionT]):
             policies,
             classifier,
             sinks=tuple(sinks),
-            followers=[visits() for _ in opened] if visits is not None else None,
+            followers=None if visits is None else _followers(visits, len(opened)),
             max_frames=max_frames,
             batch=batch,
             throttle=throttle,
@@ -238,6 +238,13 @@ class Pipeline(Generic[PredictionT]):
         trace: TracebackType | None,
     ) -> None:
         await aio.stop(self)
+
+
+def _followers(visits: FollowerFactory, count: int) -> list[Follower]:
+    followers = [visits() for _ in range(count)]
+    for number, follower in enumerate(followers, start=1):
+        follower.number = number
+    return followers
 
 
 def _open_all(sources: Any) -> list[Source]:

@@ -11,7 +11,15 @@ from edge_fg.streaming.result import Region, Sighting
 
 
 class Follower(Protocol):
-    """Follows the visits of one source; used from one thread."""
+    """Follows the visits of one source; used from one thread.
+
+    Attributes
+    ----------
+    number
+        Of the source, from 1, set by the pipeline: names of visits begin with it.
+    """
+
+    number: int
 
     def propose(self, frame: Frame, /) -> Sequence[Region]:
         """Return where to look on this frame; nothing where nobody is there."""
