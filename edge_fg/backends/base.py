@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.bundle import Precision
+from edge_fg.preprocess.raw import Pixels
 from edge_fg.preprocess.source import checked_region
 
 Region = tuple[int, int, int, int]
@@ -48,10 +49,13 @@ class Backend(Protocol):
 
     def infer(
         self,
-        frames: Sequence[NDArray[np.uint8]],
+        frames: Sequence[Pixels],
         regions: Sequence[Region | None] | None = None,
     ) -> Outputs:
         """Return the model's outputs for each frame, or for one region of each.
+
+        Frames are (H, W, 3) uint8 BGR or raw ones, also side by side; regions are in pixels of
+        the frame. A raw frame's answer is that of its `RawFrame.to_bgr`.
 
         Raises
         ------

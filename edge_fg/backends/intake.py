@@ -8,15 +8,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_fg.backends.base import Region, cut
+from edge_fg.backends.base import Region
 from edge_fg.cuda import Graph, Stream
 from edge_fg.errors import BackendError, CudaError, DeviceLostError
 from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg.preprocess.lanes import Batch
-from edge_fg.preprocess.source import PixelFormat, Source
+from edge_fg.preprocess.pictures import Sample, part_of, source_of
+from edge_fg.preprocess.raw import Pixels
 
 _log = logging.getLogger("edge_fg")
 
@@ -28,8 +26,8 @@ MAX_PREPARED: Final = 4
 
 _REMEMBERED: Final = 32
 
-Sizes = tuple[tuple[int, int], ...]
-"""(height, width) of each picture of a batch."""
+Sizes = tuple[Sample, ...]
+"""Size and layout of each picture of a batch."""
 
 
 class _Prepared(NamedTuple):
@@ -40,8 +38,8 @@ class _Prepared(NamedTuple):
 class Intake:
     """Queues the tensor for frames into one place, in one stream.
 
-    A camera's frames all have one size: its copy and launches are captured as one CUDA graph,
-    which costs the host one call. What is of other sizes takes the preprocessor's usual way.
+    A camera's frames all have one size and layout: its copy and launches are captured as one CUDA
+    graph, which costs the host one call. What is of others takes the preprocessor's usual way.
 
     Parameters
     ----------
@@ -65,7 +63,7 @@ class Intake:
         self._seen: OrderedDict[Sizes, int] = OrderedDict()
         self._prepared: OrderedDict[Sizes, _Prepared] = OrderedDict()
 
-    def queue(self, frames: Sequence[NDArray[np.uint8]], regions: Sequence[Region | None]) -> None:
+    def queue(self, frames: Sequence[Pixels], regions: Sequence[Region | None]) -> None:
         """Queue the tensor for frames, or for one region of each.
 
         Raises
@@ -75,28 +73,23 @@ class Intake:
         CudaError
             The device failed.
         """
-        ready = self._ready(frames, regions) if self._capturing else None
-        if ready is None:
-            self._preprocess(frames, regions, self._output, self._stream)
-            return
-        ready.batch.fill([cut(*pair) for pair in zip(frames, regions, strict=True)])
-        ready.graph.launch(self._stream)
+        # Of one frame given several times the preprocessor makes a single copy.
+        alone = len({id(frame) for frame in frames}) == len(frames)
+        if self._capturing and alone:
+            parts = [part_of(*pair) for pair in zip(frames, regions, strict=True)]
+            ready = self._ready(tuple(sample for sample, _ in parts))
+            if ready is not None:
+                ready.batch.fill([picture for _, picture in parts])
+                ready.graph.launch(self._stream)
+                return
+        self._preprocess(frames, regions, self._output, self._stream)
 
     def close(self) -> None:
         """Release what is prepared, when the stream has passed. May be called again."""
         while self._prepared:
             _release(self._prepared.popitem()[1])
 
-    def _ready(
-        self, frames: Sequence[NDArray[np.uint8]], regions: Sequence[Region | None]
-    ) -> _Prepared | None:
-        # Of one frame given several times the preprocessor makes a single copy.
-        if len({id(frame) for frame in frames}) != len(frames):
-            return None
-        sizes = tuple(
-            (frame.shape[0], frame.shape[1]) if region is None else (region[3], region[2])
-            for frame, region in zip(frames, regions, strict=True)
-        )
+    def _ready(self, sizes: Sizes) -> _Prepared | None:
         found = self._prepared.get(sizes)
         if found is not None:
             self._prepared.move_to_end(sizes)
@@ -114,7 +107,7 @@ class Intake:
         """Prepare and capture a batch; None, with a word in the log, where that fails."""
         if len(self._prepared) >= MAX_PREPARED:
             _release(self._prepared.popitem(last=False)[1])
-        sources = [Source(PixelFormat.BGR, height, width) for height, width in sizes]
+        sources = [source_of(sample) for sample in sizes]
         with contextlib.ExitStack() as undone:
             try:
                 batch = self._preprocess.prepare(sources, self._output, self._stream)

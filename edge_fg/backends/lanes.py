@@ -22,6 +22,7 @@ from edge_fg.backends.intake import Intake
 from edge_fg.cuda import Device, DeviceBuffer, Event, Graph, HostBuffer, Stream, copy_to_host
 from edge_fg.errors import BackendError, CudaError, DeviceLostError, DeviceMemoryError
 from edge_fg.preprocess.cuda import CudaPreprocessor
+from edge_fg.preprocess.raw import Pixels
 
 _log = logging.getLogger("edge_fg")
 
@@ -94,7 +95,7 @@ class Lane:
             self._memory = memory.pop_all()
 
     def run(
-        self, frames: Sequence[NDArray[np.uint8]], regions: Sequence[Region | None]
+        self, frames: Sequence[Pixels], regions: Sequence[Region | None]
     ) -> tuple[Tensors, float]:
         """Return the outputs for frames, at most the engine's largest batch, and the time.
 

@@ -13,6 +13,7 @@ from edge_fg.backends.base import Outputs, Region, cut
 from edge_fg.bundle import Bundle, Precision
 from edge_fg.errors import BackendError, MissingDependencyError
 from edge_fg.preprocess import CpuPreprocessor
+from edge_fg.preprocess.raw import Pixels, all_bgr
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -56,7 +57,7 @@ class OnnxRuntimeBackend:
 
     def infer(
         self,
-        frames: Sequence[NDArray[np.uint8]],
+        frames: Sequence[Pixels],
         regions: Sequence[Region | None] | None = None,
     ) -> Outputs:
         """Return the model's outputs; see `edge_fg.backends.base.Backend.infer`."""
@@ -66,7 +67,7 @@ class OnnxRuntimeBackend:
         if regions is None:
             regions = [None] * len(frames)
         started = time.perf_counter()
-        parts = [cut(frame, region) for frame, region in zip(frames, regions, strict=True)]
+        parts = [cut(*pair) for pair in zip(all_bgr(frames), regions, strict=True)]
         tensor = self._preprocess(parts)
         prepared = time.perf_counter()
         tensors = self._run(session, tensor)

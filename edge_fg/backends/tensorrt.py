@@ -11,9 +11,8 @@ import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_fg.backends.base import Outputs, Region, cut
+from edge_fg.backends.base import Outputs, Region
 from edge_fg.backends.engine import Engine, PlanRejectedError
 from edge_fg.backends.lanes import Lane, LanePool, Tensors
 from edge_fg.backends.layers import EngineLayer
@@ -23,8 +22,9 @@ from edge_fg.backends.tensorrt_library import Library, import_library, title
 from edge_fg.bundle import Bundle, Manifest, Precision
 from edge_fg.cuda import Device
 from edge_fg.errors import BackendError, BackendUnavailableError, CudaError, DeviceMemoryError
-from edge_fg.images import as_frame
 from edge_fg.preprocess.cuda import CudaPreprocessor
+from edge_fg.preprocess.raw import Pixels, as_pixels, size_of
+from edge_fg.preprocess.source import checked_region
 from edge_fg.progress import ProgressCallback
 
 _log = logging.getLogger("edge_fg")
@@ -88,17 +88,18 @@ class TensorRTBackend:
 
     def infer(
         self,
-        frames: Sequence[NDArray[np.uint8]],
+        frames: Sequence[Pixels],
         regions: Sequence[Region | None] | None = None,
     ) -> Outputs:
         """Return the model's outputs; see `edge_fg.backends.base.Backend.infer`.
 
         `Outputs.inference_ms` is the engine's time on the GPU, `Outputs.preprocess_ms` all else.
         """
-        checked = [as_frame(frame) for frame in frames]
+        checked = [as_pixels(frame) for frame in frames]
         regions = [None] * len(checked) if regions is None else regions
         for frame, region in zip(checked, regions, strict=True):
-            cut(frame, region)
+            if region is not None:
+                checked_region(region, *size_of(frame))
         started = time.perf_counter()
         try:
             parts, inference_ms = self._held.run(checked, regions)
@@ -184,9 +185,7 @@ class _Held:
         )
         self._lanes = LanePool(make, options.contexts)
 
-    def run(
-        self, frames: list[NDArray[np.uint8]], regions: Sequence[Region | None]
-    ) -> tuple[Tensors, float]:
+    def run(self, frames: list[Pixels], regions: Sequence[Region | None]) -> tuple[Tensors, float]:
         """Execute any number of frames; return the outputs and the engine's milliseconds."""
         engine, lanes = self._opened()
         parts: list[Tensors] = []

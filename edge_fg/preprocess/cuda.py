@@ -15,9 +15,17 @@ from edge_fg.cuda import Device, Function, Module, Stream
 from edge_fg.errors import CudaError, UsageError
 from edge_fg.preprocess.kernels import load_image
 from edge_fg.preprocess.lanes import Batch, Lane, Transfer
-from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner, PixelFormat, Source
+from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner, Source
 from edge_fg.preprocess.layouts import Layout, LayoutCache, TableCache
-from edge_fg.preprocess.pictures import bytes_of, cut_out, distinct
+from edge_fg.preprocess.pictures import (
+    Picture,
+    bytes_of,
+    cut_out,
+    distinct,
+    size_in_bytes,
+    source_of,
+)
+from edge_fg.preprocess.raw import Pixels
 from edge_fg.preprocess.source import Region
 from edge_fg.preprocess.spec import PreprocessSpec
 
@@ -98,7 +106,7 @@ class CudaPreprocessor:
 
     def __call__(
         self,
-        frames: Sequence[NDArray[np.uint8]],
+        frames: Sequence[Pixels],
         regions: Sequence[Region | None] | None,
         output_pointer: int,
         stream: Stream,
@@ -108,8 +116,9 @@ class CudaPreprocessor:
         Parameters
         ----------
         frames
-            Each (H, W, 3) uint8 BGR, of any size and strides; free to change on return. A frame
-            that stands several times, for several regions, is copied once.
+            Each (H, W, 3) uint8 BGR, of any size and strides, or a raw frame, which is converted
+            on the GPU; free to change on return. A frame that stands several times, for several
+            regions, is copied once.
         regions
             (x, y, width, height) in pixels of each, None for all of a frame; None for all.
         output_pointer
@@ -130,12 +139,9 @@ class CudaPreprocessor:
         samples, at, pictures = cut_out(frames, regions)
         layout = self._layouts.get((samples, at))
         if layout is None:
-            sources = [
-                Source(PixelFormat.BGR, height, width, region=region)
-                for height, width, region in samples
-            ]
-            sizes = [picture.nbytes for picture in pictures]
-            layout = self._layouts.add((samples, at), Layout(self._plan(sources), sizes, at))
+            plan = self._plan([source_of(sample) for sample in samples])
+            sizes = [size_in_bytes(picture) for picture in pictures]
+            layout = self._layouts.add((samples, at), Layout(plan, sizes, at))
         self._run(layout, pictures, None, output_pointer, stream)
 
     def raw(
@@ -255,7 +261,7 @@ class CudaPreprocessor:
     def _run(
         self,
         layout: Layout,
-        pictures: Sequence[NDArray[np.uint8]],
+        pictures: Sequence[Picture],
         pointers: Sequence[int] | None,
         output_pointer: int,
         stream: Stream,

@@ -22,7 +22,7 @@ from edge_fg.cuda import (
 from edge_fg.cuda.module import PreparedLaunch
 from edge_fg.errors import UsageError
 from edge_fg.preprocess.layouts import Layout, Tables
-from edge_fg.preprocess.pictures import bytes_of
+from edge_fg.preprocess.pictures import Picture, bytes_of
 
 Transfer = Literal["mapped", "staged"]
 """How a picture gets to the GPU: read in place through page-locked memory, or copied over."""
@@ -106,10 +106,16 @@ class Lane:
         """Write the descriptors of pictures at these device addresses."""
         layout.plan.descriptors(pointers, self._host.array[: layout.plan.descriptor_bytes])
 
-    def fill(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    def fill(self, pictures: Sequence[Picture]) -> None:
         """Copy the pictures, of any shape and strides, to their places without gaps."""
         for place, picture in zip(self.places, pictures, strict=True):
-            np.copyto(place.reshape(picture.shape), picture)
+            if not isinstance(picture, tuple):
+                np.copyto(place.reshape(picture.shape), picture)
+                continue
+            start = 0
+            for piece in picture:
+                np.copyto(place[start : start + piece.nbytes].reshape(piece.shape), piece)
+                start += piece.nbytes
 
     def queue(self, tables: Tables, output: int, stream: Stream) -> None:
         """Queue the copy and the launches, which write to the device address `output`."""
@@ -174,13 +180,14 @@ class Batch:
         self._output = output_pointer
         self._closed = False
 
-    def fill(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    def fill(self, pictures: Sequence[Picture]) -> None:
         """Take over the pictures.
 
         Parameters
         ----------
         pictures
-            For each what its source says: all its bytes, uint8 of any shape and strides.
+            For each what its source says: all its bytes, uint8 of any shape and strides, in one
+            array or in several whose bytes follow one another.
 
         Raises
         ------

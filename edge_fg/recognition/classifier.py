@@ -19,8 +19,8 @@ from edge_fg.backends.select import Choice, open_best
 from edge_fg.bundle import Bundle
 from edge_fg.bundle.manifest import OutputSpec
 from edge_fg.errors import BackendError, ImageError
-from edge_fg.images import as_frame
 from edge_fg.labels import Labels
+from edge_fg.preprocess.raw import Pixels, as_pixels
 from edge_fg.progress import ProgressCallback
 from edge_fg.recognition.prediction import Latency, Prediction
 from edge_fg.recognition.submission import Submissions
@@ -54,15 +54,16 @@ class Classifier:
         self.choice = choice
         self._submissions = Submissions(self)
 
-    def __call__(self, frame: NDArray[np.uint8], region: Region | None = None) -> Prediction:
+    def __call__(self, frame: Pixels, region: Region | None = None) -> Prediction:
         """Return what the model says of one frame.
 
         Parameters
         ----------
         frame
-            (H, W, 3) uint8 BGR, as OpenCV gives it, of any size.
+            (H, W, 3) uint8 BGR, as OpenCV gives it, of any size; or a camera's own bytes as a
+            `edge_fg.preprocess.raw.RawFrame`, which the GPU converts.
         region
-            (x, y, width, height) in pixels: look only at this part.
+            (x, y, width, height) in pixels of the frame: look only at this part.
 
         Raises
         ------
@@ -75,7 +76,7 @@ class Classifier:
 
     def batch(
         self,
-        frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+        frames: Sequence[Pixels] | NDArray[np.uint8],
         regions: Sequence[Region | None] | None = None,
     ) -> list[Prediction]:
         """Return what the model says of each frame; see `__call__`.
@@ -91,7 +92,7 @@ class Classifier:
             The model could not be executed, or the classifier is closed.
         """
         started = time.perf_counter()
-        checked = [as_frame(frame) for frame in frames]
+        checked = [as_pixels(frame) for frame in frames]
         if regions is not None and len(regions) != len(checked):
             raise ImageError(f"{len(checked)} frames came with {len(regions)} regions")
         if not checked:
