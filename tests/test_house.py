@@ -25,6 +25,7 @@ ROOM_RANK = {
     "printing": 0,
     "progress": 0,
     "files": 1,
+    "hosts": 1,
     "images": 1,
     "labels": 1,
     "preprocess": 2,
@@ -39,7 +40,7 @@ ROOM_RANK = {
     "": 9,
 }
 HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
-HEAVY |= {"jinja2", "onnxslim"}
+HEAVY |= {"jinja2", "onnxslim", "prometheus_client"}
 
 
 def modules(package) -> list[tuple[str, Path]]:

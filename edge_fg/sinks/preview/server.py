@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from edge_fg.errors import OutputError
-from edge_fg.sinks.preview.hosts import HostNames
+from edge_fg.hosts import HostNames
 from edge_fg.sinks.preview.hub import Hub
 from edge_fg.sinks.preview.page import SCRIPT, STYLE, index_page
 
