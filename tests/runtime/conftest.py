@@ -53,3 +53,9 @@ def standin(monkeypatch: pytest.MonkeyPatch):
     made = fixtures.put_in_place(monkeypatch, host_cuda)
     yield made
     made.check()
+
+
+@pytest.fixture(scope="session")
+def fakes() -> ModuleType:
+    """Sources, models and sinks of a pipeline that do what a test tells them."""
+    return _helper("pipeline_fakes", "pipeline_fakes.py")
