@@ -7,14 +7,18 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge_fg.capture.base import BaseSource
+from edge_fg.capture.flips import flipped, flipped_pixels
 from edge_fg.capture.frame import Frame
+from edge_fg.capture.options import Flip
 from edge_fg.capture.uri import VIDEO_SUFFIXES, SourceDescription
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.images import IMAGE_SUFFIXES, as_frame, read_image
+from edge_fg.preprocess.raw import RawFrame
 
 _logger = logging.getLogger("edge_fg")
 _DIGITS = re.compile(r"(\d+)")
@@ -35,11 +39,16 @@ class PictureSource(BaseSource):
         The pictures, at least one.
     tolerant
         Whether to pass over pictures that can't be read.
+    flip
+        How to turn or mirror them.
     """
 
-    def __init__(self, name: str, paths: Iterable[Path], *, tolerant: bool) -> None:
+    def __init__(
+        self, name: str, paths: Iterable[Path], *, tolerant: bool, flip: Flip = "none"
+    ) -> None:
         ordered = list(paths)
         super().__init__(name, frame_count=len(ordered))
+        self._flip: Flip = flip
         self._paths = iter(ordered)
         self._tolerant = tolerant
 
@@ -51,8 +60,10 @@ class PictureSource(BaseSource):
                 if not self._tolerant:
                     raise
                 self.skipped.append(error)
+                self._board.add("corrupted")
                 _logger.warning("picture skipped: %s", error)
                 continue
+            image = flipped(image, self._flip)
             return Frame(image, number=self._delivered, source=os.fspath(path))
         return None
 
@@ -63,26 +74,34 @@ class IterableSource(BaseSource):
     Parameters
     ----------
     frames
-        Arrays of H x W x 3, uint8, BGR, which are checked one by one.
+        Arrays of H x W x 3, uint8, BGR, which are checked one by one; or `RawFrame`; or `Frame`,
+        whose times are kept.
     name
         What to call them.
+    flip
+        How to turn or mirror them.
     """
 
-    def __init__(self, frames: Iterable[Any], *, name: str = "frames") -> None:
+    def __init__(self, frames: Iterable[Any], *, name: str = "frames", flip: Flip = "none") -> None:
         try:
             count: int | None = len(frames)  # type: ignore[arg-type]
         except TypeError:
             count = None
         super().__init__(name, frame_count=count)
         self._frames: Iterator[Any] = iter(frames)
+        self._flip: Flip = flip
 
     def _read(self) -> Frame | None:
-        for array in self._frames:
+        for thing in self._frames:
+            given = thing.pixels if isinstance(thing, Frame) else thing
             try:
-                image = as_frame(array)
+                pixels = given if isinstance(given, RawFrame) else as_frame(given)
             except ImageError as error:
                 raise ImageError(f"{self.name}, number {self._delivered}: {error}") from error
-            return Frame(image, number=self._delivered, source=self.name)
+            pixels = flipped_pixels(pixels, self._flip, self.name)
+            if isinstance(thing, Frame):
+                return replace(thing, pixels=pixels, number=self._delivered, source=self.name)
+            return Frame(pixels, number=self._delivered, source=self.name)
         return None
 
     def _release(self) -> None:
@@ -91,7 +110,7 @@ class IterableSource(BaseSource):
             close()
 
 
-def open_pictures(description: SourceDescription) -> PictureSource:
+def open_pictures(description: SourceDescription, flip: Flip = "none") -> PictureSource:
     """Open a source of kind image, images, directory or glob.
 
     Raises
@@ -101,12 +120,13 @@ def open_pictures(description: SourceDescription) -> PictureSource:
     """
     name = description.name
     if description.kind == "image":
-        return PictureSource(name, [Path(str(description.target))], tolerant=False)
+        return PictureSource(name, [Path(str(description.target))], tolerant=False, flip=flip)
     if description.kind == "images":
-        return PictureSource(name, description.paths, tolerant=len(description.paths) > 1)
+        tolerant = len(description.paths) > 1
+        return PictureSource(name, description.paths, tolerant=tolerant, flip=flip)
     if description.kind == "directory":
-        return PictureSource(name, _pictures_of_directory(Path(name)), tolerant=True)
-    return PictureSource(name, _pictures_of_glob(name), tolerant=True)
+        return PictureSource(name, _pictures_of_directory(Path(name)), tolerant=True, flip=flip)
+    return PictureSource(name, _pictures_of_glob(name), tolerant=True, flip=flip)
 
 
 def natural_order(path: Path) -> tuple[list[str | int], str]:

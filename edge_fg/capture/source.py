@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_fg.capture.base import Source
+from edge_fg.capture.cameras import check_possible
 from edge_fg.capture.files import IterableSource, open_pictures
-from edge_fg.capture.opencv import CaptureOptions, VideoSource
+from edge_fg.capture.live import LiveSource
+from edge_fg.capture.opencv import VideoSource
+from edge_fg.capture.options import CaptureOptions, Codec, Flip
+from edge_fg.capture.pipe import PipeSource
+from edge_fg.capture.schemes import open_scheme
+from edge_fg.capture.streams import opener_of
 from edge_fg.capture.uri import SourceDescription, parse_source
 from edge_fg.errors import SourceError, UsageError
 
 _PICTURES = ("image", "images", "directory", "glob")
+_CAMERAS = ("camera", "csi")
+_LIVE = (*_CAMERAS, "stream")
 
 
 def open_source(
@@ -24,19 +32,57 @@ def open_source(
     size_wh: tuple[int, int] | None = None,
     fps: float | None = None,
     timeout: float = 10.0,
+    flip: Flip = "none",
+    codec: Codec | None = None,
+    raw: bool = False,
+    reconnect: int | None = None,
+    wait: bool = False,
+    backoff: tuple[float, float] = (0.5, 30.0),
+    seed: int | None = None,
+    frozen_after: float | None = 30.0,
+    black_after: float | None = 10.0,
+    buffer: int = 1,
 ) -> Source:
     """Open what `source` names, as an iterator of frames and a context manager.
+
+    A live source (camera, stream) is connected anew whenever it is lost, without end, for a
+    program that runs for months wants frames and not errors; `reconnect=0` raises instead. Only
+    the first connection raises at once: an address that was wrong from the start would else be
+    waited for in silence. `wait=True` waits for that, too.
 
     Parameters
     ----------
     source
-        What `parse_source` understands, or an iterable of frames (H x W x 3, uint8, BGR).
+        What `parse_source` understands, or an iterable of frames (H x W x 3, uint8, BGR, or
+        `RawFrame`). Options that stand behind a name go before the keywords.
     size_wh
         Width and height in pixels to ask of a camera.
     fps
         Frames per second to ask of a camera.
     timeout
-        Seconds to wait for a network stream to open, and then for each frame.
+        Seconds to wait for a live source to open, and then for each frame.
+    flip
+        How to turn or mirror every frame.
+    codec
+        What to ask of a V4L2 camera: ``mjpeg``, ``yuyv``, ``nv12``; with an OpenCV that has
+        GStreamer also ``h264``, ``h265``.
+    raw
+        Keep NV12 and YUYV of cameras as they are, for the GPU path; no effect elsewhere.
+    reconnect
+        How often in a row to try again after a live source was lost; None: without end.
+    wait
+        Wait for a live source that isn't there yet, instead of raising.
+    backoff
+        First and longest wait before a new try, in seconds.
+    seed
+        Makes the random part of the waits repeatable.
+    frozen_after
+        Seconds of one and the same picture after which a live source is connected anew; None:
+        never.
+    black_after
+        Seconds of black after which that is logged; None: never.
+    buffer
+        Frames of a live source that may wait for their reader.
 
     Raises
     ------
@@ -53,16 +99,89 @@ def open_source(
     ...     for frame in video:
     ...         print(frame.number, frame.position, frame.image.shape)
     """
-    options = replace(CaptureOptions(), size_wh=size_wh, fps=fps, timeout=timeout)
+    given = CaptureOptions(
+        size_wh=size_wh,
+        fps=fps,
+        timeout=timeout,
+        flip=flip,
+        codec=codec,
+        raw=raw,
+        reconnect=reconnect,
+        wait=wait,
+        backoff=backoff,
+        seed=seed,
+        frozen_after=frozen_after,
+        black_after=black_after,
+        buffer=buffer,
+    )
     described = _describe(source)
-    chosen = size_wh is not None or fps is not None
-    if chosen and (described is None or described.kind in _PICTURES):
-        raise UsageError("size_wh and fps can be chosen for cameras only")
     if described is None:
-        return IterableSource(_frames(source))
-    if described.kind in _PICTURES:
-        return open_pictures(described)
-    return VideoSource(described, options)
+        _check_fit(None, "frames", given)
+        return IterableSource(_frames(source), flip=given.flip)
+    options = given.merged(described.options)
+    _check_fit(described, described.name, options)
+    return _open(described, options)
+
+
+def open_sources(
+    sources: Iterable[str | int | Path | Iterable[Any]], **options: Any
+) -> list[Source]:
+    """Open several sources at once; all of them, or none.
+
+    Parameters
+    ----------
+    sources
+        Each as `open_source` takes it.
+    options
+        Keywords of `open_source`, for all of them.
+
+    Returns
+    -------
+    list
+        The sources, in the order given.
+
+    Raises
+    ------
+    SourceError, UsageError, MissingDependencyError
+        One of them can't be opened; those opened before it are closed.
+    """
+    with contextlib.ExitStack() as opened:
+        found = [opened.enter_context(open_source(source, **options)) for source in sources]
+        opened.pop_all()
+        return found
+
+
+def _open(described: SourceDescription, options: CaptureOptions) -> Source:
+    kind = described.kind
+    if kind in _PICTURES:
+        return open_pictures(described, options.flip)
+    if kind == "pipe":
+        return PipeSource(described.name, options=options)
+    if kind == "scheme":
+        return open_scheme(
+            described.target_text.partition("://")[0].lower(), described.target_text, options
+        )
+    if kind == "video":
+        return VideoSource(described, options)
+    # Pictures over HTTP need no OpenCV, unless the answer turns out to be something else.
+    if not described.target_text.lower().startswith("http"):
+        check_possible(described, options)
+    live = LiveSource(described.name, opener_of(described, options), options)
+    if live.turned_out_finite:
+        live.close()
+        return VideoSource(described, options)
+    return live
+
+
+def _check_fit(described: SourceDescription | None, name: str, options: CaptureOptions) -> None:
+    """Refuse what can be chosen for cameras only."""
+    if described is not None and described.kind in (*_CAMERAS, "scheme"):
+        return
+    if options.size_wh is None and options.fps is None and options.codec is None:
+        return
+    live = described is not None and described.kind in _LIVE
+    advice = ": set them in the camera" if live else ""
+    raise UsageError(f"size, fps and codec can't be chosen for {name}{advice}")
 
 
 def _describe(source: str | int | Path | Iterable[Any]) -> SourceDescription | None:

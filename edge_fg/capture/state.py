@@ -102,12 +102,29 @@ class StateBoard:
 
         return forget
 
-    def change(self, state: SourceState, reason: str) -> None:
-        """Bring the source into `state`, unless it is in it or has ended."""
+    def change(
+        self, state: SourceState, reason: str, *, only_from: SourceState | None = None
+    ) -> bool:
+        """Bring the source into `state`, unless it is in it or has ended.
+
+        Parameters
+        ----------
+        state
+            The new state.
+        reason
+            Why; without credentials.
+        only_from
+            Do nothing unless this is the state so far; None: whichever it is.
+
+        Returns
+        -------
+        bool
+            Whether the state is another one now.
+        """
         with self._lock:
             previous = self._state
-            if state == previous or previous == "ended":
-                return
+            if previous in (state, "ended") or only_from not in (None, previous):
+                return False
             self._state = state
             listeners = list(self._listeners)
         level = logging.WARNING if state in ("stalled", "lost") else logging.INFO
@@ -121,3 +138,4 @@ class StateBoard:
             # Whatever a listener does wrong is its own; the frames must keep coming.
             except Exception:
                 _logger.exception("a listener to the state of %s failed", self._source)
+        return True

@@ -5,16 +5,20 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
+from edge_fg.capture.options import are_options, looks_like_options, parse_options
+from edge_fg.capture.schemes import find_scheme
 from edge_fg.errors import SourceError
 from edge_fg.images import IMAGE_SUFFIXES
 
-SourceKind = Literal["image", "images", "directory", "glob", "video", "camera", "csi", "stream"]
+SourceKind = Literal[
+    "image", "images", "directory", "glob", "video", "camera", "csi", "stream", "pipe", "scheme"
+]
 
 #: Suffixes (lower case) of the files that are opened as videos.
 VIDEO_SUFFIXES = frozenset(
@@ -24,10 +28,10 @@ VIDEO_SUFFIXES = frozenset(
 
 _STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_DEVICE = re.compile(r"/dev/video\d+")
+_DEVICE = re.compile(r"/dev/video[0-9]{1,3}")
 _KNOWN = (
     "a picture, a directory, a quoted glob, a video file, a camera (0, /dev/video0, v4l2://), "
-    "csi://0, rtsp:// or http://"
+    "csi://0, rtsp://, http:// or - for standard input"
 )
 
 # Parameters of camera addresses that say which picture is wanted; the others may be secrets.
@@ -53,12 +57,15 @@ class SourceDescription:
         contain credentials, so it is left out of the representation.
     paths
         The pictures of kind ``images``; empty for the other kinds.
+    options
+        Keywords for `CaptureOptions` that stood behind the name.
     """
 
     kind: SourceKind
     name: str
     target: str | int = field(repr=False)
     paths: tuple[Path, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def target_text(self) -> str:
@@ -74,12 +81,20 @@ def parse_source(source: str | int | Path | Sequence[str | Path]) -> SourceDescr
     source
         A camera's number (``0``), ``/dev/video0``, ``v4l2:///dev/video0``, ``csi://0``,
         ``rtsp://...``, ``http://...``, ``file://...``, a picture, a video file, a directory of
-        pictures, a glob, or a sequence of pictures. A `Path` always names a file or directory.
+        pictures, a glob, ``-`` for standard input, a scheme that an installed package brings
+        (``fieldguide://``), or a sequence of pictures. A `Path` always names a file or directory.
+
+        Options may stand behind a string: ``/dev/video0?width=1280&height=720&fps=30``,
+        ``csi://0?flip=rotate-180``, ``clip.mp4?flip=horizontal`` (unless there is a file of just
+        that name). The query of a network address belongs to the camera, so there they stand
+        behind a ``#``, which no server ever sees: ``rtsp://cam/live?channel=1#timeout=5``.
 
     Raises
     ------
     SourceError
         It names nothing that exists, or nothing that frames can come from.
+    UsageError
+        An option behind the name makes no sense.
     """
     if isinstance(source, bool):
         raise SourceError(f"{source} is not a source: give {_KNOWN}")
@@ -133,40 +148,73 @@ def _redact_parameter(parameter: str) -> str:
 def _parse_text(text: str) -> SourceDescription:
     if not text:
         raise SourceError(f"the source is empty: give {_KNOWN}")
-    if text.isascii() and text.isdigit():
-        return _camera_number(_number(text))
-    if _DEVICE.fullmatch(text):
-        return SourceDescription("camera", text, text)
+    if text == "-":
+        return SourceDescription("pipe", "-", "-")
     match = _SCHEME.match(text)
     if match is None:
-        # The shell leaves the "~" of a quoted glob alone.
-        return _parse_path(os.path.expanduser(text))  # noqa: PTH111
+        return _parse_plain(text)
     scheme, rest = match.group(1).lower(), text[match.end() :]
     if scheme == "file":
-        return _parse_path(_path_of_file_uri(rest))
+        return _parse_path_with_options(_path_of_file_uri(rest), is_uri=True)
     if scheme in _STREAM_SCHEMES:
-        return _parse_stream(scheme, rest, text)
-    if scheme == "v4l2":
-        return _parse_v4l2(rest, text)
-    if scheme == "csi":
-        if not (rest.isascii() and rest.isdigit()):
-            raise SourceError(f"{redact(text)} names no camera: write csi://0 for the first one")
-        return SourceDescription("csi", f"csi://{_number(rest)}", _number(rest))
+        return _parse_stream(scheme, text)
+    if scheme in ("v4l2", "csi"):
+        rest, _, query = rest.partition("?")
+        shown = f"{scheme}://{redact(rest)}"
+        described = _parse_v4l2(rest, shown) if scheme == "v4l2" else _parse_csi(rest, shown)
+        return replace(described, options=parse_options(query, described.name))
+    if find_scheme(scheme) is not None:
+        return SourceDescription("scheme", redact(text), text)
     raise SourceError(f"{scheme}:// in {redact(text)} is not known: give {_KNOWN}")
 
 
-def _parse_stream(scheme: str, rest: str, text: str) -> SourceDescription:
-    if not re.split(r"[/?#]", rest)[0].rpartition("@")[2].strip(":"):
-        raise SourceError(f"{redact(text)} names no host: write {scheme}://host[:port]/path")
-    return SourceDescription("stream", redact(text), text)
+def _parse_plain(text: str) -> SourceDescription:
+    """Parse what has no scheme: a camera or a path."""
+    name, _, query = text.partition("?")
+    if name.isascii() and name.isdigit():
+        described = _camera_number(_number(name))
+        return replace(described, options=parse_options(query, described.name))
+    if _DEVICE.fullmatch(name):
+        return SourceDescription("camera", name, name, options=parse_options(query, name))
+    # The shell leaves the "~" of a quoted glob alone.
+    return _parse_path_with_options(os.path.expanduser(text), is_uri=False)  # noqa: PTH111
 
 
-def _parse_v4l2(rest: str, text: str) -> SourceDescription:
+def _parse_path_with_options(path: str, *, is_uri: bool) -> SourceDescription:
+    """Parse a path, and options behind it unless they belong to its name."""
+    before, mark, query = path.rpartition("?")
+    if not mark or not looks_like_options(query) or os.path.lexists(path):
+        return _parse_path(path)
+    if is_uri and not os.path.lexists(before):
+        before = unquote(before)
+    return replace(_parse_path(before), options=parse_options(query, redact(before)))
+
+
+def _parse_stream(scheme: str, text: str) -> SourceDescription:
+    url, mark, fragment = text.rpartition("#")
+    # A "#" may also stand in a password that nobody escaped.
+    if not mark or not are_options(fragment):
+        url, fragment = text, ""
+    host = re.split(r"[/?#]", url.partition("://")[2])[0].rpartition("@")[2]
+    if not host.strip(":"):
+        raise SourceError(f"{redact(url)} names no host: write {scheme}://host[:port]/path")
+    name = redact(url)
+    return SourceDescription("stream", name, url, options=parse_options(fragment, name))
+
+
+def _parse_csi(rest: str, shown: str) -> SourceDescription:
+    if not (rest.isascii() and rest.isdigit()):
+        raise SourceError(f"{shown} names no camera: write csi://0 for the first one")
+    number = _camera_number(_number(rest)).target
+    return SourceDescription("csi", f"csi://{number}", number)
+
+
+def _parse_v4l2(rest: str, shown: str) -> SourceDescription:
     if rest.isascii() and rest.isdigit():
         return _camera_number(_number(rest))
     if _DEVICE.fullmatch(rest):
         return SourceDescription("camera", rest, rest)
-    raise SourceError(f"{redact(text)} names no camera: write v4l2:///dev/video0")
+    raise SourceError(f"{shown} names no camera: write v4l2:///dev/video0")
 
 
 def _number(digits: str) -> int:
@@ -186,7 +234,9 @@ def _path_of_file_uri(rest: str) -> str:
     if rest.startswith("localhost/"):
         rest = rest.removeprefix("localhost")
     # People write paths with a literal "%" behind file://, programs write escapes.
-    return rest if os.path.lexists(rest) else unquote(rest)
+    if os.path.lexists(rest) or looks_like_options(rest.rpartition("?")[2]):
+        return rest
+    return unquote(rest)
 
 
 def _parse_path(text: str) -> SourceDescription:

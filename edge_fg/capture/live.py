@@ -1,0 +1,90 @@
+"""Live sources: cameras and streams that may vanish and come back."""
+
+from __future__ import annotations
+
+import weakref
+
+from edge_fg.capture.base import BaseSource
+from edge_fg.capture.connection import Opener
+from edge_fg.capture.feed import Feed
+from edge_fg.capture.flips import flipped_pixels, flipped_size
+from edge_fg.capture.frame import Frame
+from edge_fg.capture.options import CaptureOptions
+
+
+class LiveSource(BaseSource):
+    """Frames of a camera or stream, newest first in line, across losses of the connection.
+
+    A thread reads the connection and keeps the newest frame (`CaptureOptions.buffer` of them);
+    the frames that nobody took in time are counted. When the connection is lost, refuses,
+    stands still or hangs, it is opened anew after a wait (see `Backoff`), without end or as
+    often as `CaptureOptions.reconnect` says. What is handed on always came from the camera:
+    nothing is repeated or filled in.
+
+    The first connection is made by the constructor, and when that fails, it raises: a wrong
+    address or password is nothing to be patient with. `CaptureOptions.wait` waits instead.
+
+    A call that hangs in a driver is noticed while somebody waits for a frame. Its thread is left
+    to itself and another takes over; no more than two such threads are left at a time.
+
+    Parameters
+    ----------
+    name
+        The source's name, fit to be shown.
+    opener
+        Makes its connections.
+    options
+        Time-outs, waits, and what counts as frozen or black.
+
+    Raises
+    ------
+    SourceError
+        The first connection failed.
+    """
+
+    def __init__(self, name: str, opener: Opener, options: CaptureOptions | None = None) -> None:
+        self._options = options or CaptureOptions()
+        super().__init__(name, live=True, state="connecting")
+        self._feed = Feed(name, opener, self._options, self._board)
+        # The reading thread must not keep a source alive that nobody holds any more.
+        self._finalizer = weakref.finalize(self, self._feed.stop)
+        self._feed.start()
+        if not self._options.wait:
+            self._feed.connect()
+            self._take_over()
+
+    @property
+    def turned_out_finite(self) -> bool:
+        """Whether the connection that stands is to a file, which has an end."""
+        return self._feed.frame_count is not None
+
+    def close(self) -> None:
+        """Release the camera, and let a read that waits for a frame end; may be called again."""
+        self._finalizer()
+        super().close()
+
+    def _read(self) -> Frame | None:
+        arrival = self._feed.take()
+        if arrival is None:
+            return None
+        self._take_over()
+        shot = arrival.shot
+        pixels = flipped_pixels(shot.pixels, self._options.flip, self.name)
+        frame = Frame(
+            pixels,
+            number=self._delivered,
+            source=self.name,
+            time=shot.time,
+            captured=shot.captured,
+            dropped=arrival.dropped,
+        )
+        self.size_wh = frame.size_wh
+        return frame
+
+    def _take_over(self) -> None:
+        self.fps = self._feed.fps
+        if self.size_wh is None:
+            self.size_wh = flipped_size(self._feed.size_wh, self._options.flip)
+
+    def _release(self) -> None:
+        self._finalizer()

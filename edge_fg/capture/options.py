@@ -1,0 +1,237 @@
+"""What may be asked of a source: by keyword, or behind its name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, get_args
+from urllib.parse import unquote
+
+from edge_fg.errors import UsageError
+
+Flip = Literal[
+    "none",
+    "counterclockwise",
+    "rotate-180",
+    "clockwise",
+    "horizontal",
+    "vertical",
+    "upper-right-diagonal",
+    "upper-left-diagonal",
+]
+"""How to turn or mirror pictures, in the words of NVIDIA's ``nvvidconv`` and jetson-utils.
+
+``counterclockwise`` and ``clockwise`` turn by 90 degrees; ``upper-right-diagonal`` and
+``upper-left-diagonal`` mirror at the diagonal through that corner.
+"""
+Codec = Literal["mjpeg", "yuyv", "nv12", "h264", "h265"]
+
+FLIPS: Final[tuple[Flip, ...]] = get_args(Flip)
+CODECS: Final[tuple[Codec, ...]] = get_args(Codec)
+
+_MAX_SIDE = 16384
+_MAX_FPS = 1000.0
+_MAX_SECONDS = 86400.0
+_MAX_BUFFER = 64
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """What to ask of a source; None leaves it to the device.
+
+    Parameters
+    ----------
+    size_wh
+        Width and height in pixels, 1..16384; cameras only.
+    fps
+        Frames per second, above 0 and up to 1000; cameras only.
+    timeout
+        Seconds to wait for a connection to open, and then for each frame; live sources only.
+    flip
+        How to turn or mirror every frame; see `Flip`.
+    codec
+        What a V4L2 camera shall send: ``mjpeg``, ``yuyv``, ``nv12``, or, where OpenCV has
+        GStreamer, ``h264`` or ``h265``.
+    raw
+        Keep NV12 or YUYV as a `RawFrame`, for the GPU path to convert. Cameras only; a camera
+        that sends something else is decoded as ever, which is logged.
+    reconnect
+        How often in a row to try again after a live source was lost: None without end, 0 never.
+    wait
+        Whether a live source that can't be opened at first is waited for, as after a loss.
+    backoff
+        First and longest wait before a new attempt, in seconds; see `Backoff`.
+    seed
+        Makes the random part of the waits repeatable; None doesn't.
+    frozen_after
+        Seconds of one and the same picture, bit by bit, after which a live source counts as
+        frozen and is connected anew; None to accept still pictures.
+    black_after
+        Seconds of black pictures after which this is logged; None not to look.
+    buffer
+        Frames of a live source that may wait for their reader, 1..64; the oldest is dropped.
+
+    Raises
+    ------
+    UsageError
+        A value makes no sense.
+    """
+
+    size_wh: tuple[int, int] | None = None
+    fps: float | None = None
+    timeout: float = 10.0
+    flip: Flip = "none"
+    codec: Codec | None = None
+    raw: bool = False
+    reconnect: int | None = None
+    wait: bool = False
+    backoff: tuple[float, float] = (0.5, 30.0)
+    seed: int | None = None
+    frozen_after: float | None = 30.0
+    black_after: float | None = 10.0
+    buffer: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size_wh is not None:
+            sides = tuple(self.size_wh)
+            if len(sides) != 2 or not all(_whole(side, 1, _MAX_SIDE) for side in sides):
+                raise UsageError(
+                    f"size_wh must be (width, height) in pixels, 1..{_MAX_SIDE}, not {self.size_wh}"
+                )
+        if self.fps is not None and not _within(self.fps, _MAX_FPS):
+            raise UsageError(f"fps must be a positive number up to {_MAX_FPS:g}, not {self.fps}")
+        for name in ("timeout", "frozen_after", "black_after"):
+            value = getattr(self, name)
+            if not ((value is None and name != "timeout") or _within(value, _MAX_SECONDS)):
+                raise UsageError(f"{name} must be a positive number of seconds, not {value}")
+        if self.flip not in FLIPS:
+            raise UsageError(f"flip must be one of {', '.join(FLIPS)}, not {self.flip!r}")
+        if self.codec is not None and self.codec not in CODECS:
+            raise UsageError(f"codec must be one of {', '.join(CODECS)}, not {self.codec!r}")
+        if self.reconnect is not None and not _whole(self.reconnect, 0, 1 << 31):
+            raise UsageError(f"reconnect must be None or a count of tries, not {self.reconnect!r}")
+        if not _whole(self.buffer, 1, _MAX_BUFFER):
+            raise UsageError(f"buffer must be 1..{_MAX_BUFFER} frames, not {self.buffer!r}")
+        first, longest = self.backoff
+        if not (_within(first, _MAX_SECONDS) and _within(longest, _MAX_SECONDS)):
+            raise UsageError(f"backoff must be two positive numbers of seconds, not {self.backoff}")
+        if first > longest:
+            raise UsageError(f"backoff must rise: its first wait is above its last, {self.backoff}")
+
+    def merged(self, given: Mapping[str, Any]) -> CaptureOptions:
+        """Return these options with those of `given` instead.
+
+        Raises
+        ------
+        UsageError
+            A value makes no sense.
+        """
+        return replace(self, **given)
+
+
+def _within(value: Any, most: float) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and 0 < value <= most
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+# ---------------------------------------------------------------- behind a name
+
+_TRUE = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _number(text: str) -> float:
+    # float() takes "1_0", "nan" and digits of every script.
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise ValueError
+    return float(text)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError
+    return int(text)
+
+
+def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text == "none" else convert(text)
+
+
+_READERS: Final[dict[str, Callable[[str], Any]]] = {
+    "width": _count,
+    "height": _count,
+    "fps": _number,
+    "timeout": _number,
+    "flip": str,
+    "codec": str.lower,
+    "raw": lambda text: _TRUE[text.lower()],
+    "reconnect": _or_none(_count),
+    "wait": lambda text: _TRUE[text.lower()],
+    "seed": _count,
+    "frozen_after": _or_none(_number),
+    "black_after": _or_none(_number),
+    "buffer": _count,
+}
+OPTION_NAMES: Final = frozenset(_READERS)
+"""Names that options have behind a source's name."""
+
+_PAIRS = re.compile(r"[a-z_]+=[^&=]*(?:&[a-z_]+=[^&=]*)*")
+
+
+def are_options(text: str) -> bool:
+    """Whether `text` is written like options, known or not."""
+    return _PAIRS.fullmatch(text) is not None
+
+
+def looks_like_options(query: str) -> bool:
+    """Whether `query` is nothing but options of ours, such as ``width=640&height=480``."""
+    return are_options(query) and all(
+        pair.partition("=")[0] in OPTION_NAMES for pair in query.split("&")
+    )
+
+
+def parse_options(query: str, name: str) -> dict[str, Any]:
+    """Read options as they stand behind a source's name.
+
+    Parameters
+    ----------
+    query
+        ``key=value`` pairs with ``&`` between them; may be empty.
+    name
+        The source, fit to be shown.
+
+    Returns
+    -------
+    dict
+        Keywords for `CaptureOptions`; ``width`` and ``height`` have become ``size_wh``.
+
+    Raises
+    ------
+    UsageError
+        An option is not known, stands twice, or its value can't be read.
+    """
+    values: dict[str, Any] = {}
+    for pair in filter(None, query.split("&")):
+        key, equals, text = pair.partition("=")
+        if key not in _READERS:
+            known = ", ".join(sorted(_READERS))
+            raise UsageError(f"{name} has no option {key[:40]!r}: there are {known}")
+        if key in values:
+            raise UsageError(f"{name}: the option {key} stands twice")
+        try:
+            values[key] = _READERS[key](unquote(text)) if equals else None
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"{name}: {key}={text[:40]!r} makes no sense") from error
+        if not equals:
+            raise UsageError(f"{name}: the option {key} has no value")
+    width, height = values.pop("width", None), values.pop("height", None)
+    if (width is None) != (height is None):
+        raise UsageError(f"{name}: width and height go together")
+    if width is not None:
+        values["size_wh"] = (width, height)
+    return values

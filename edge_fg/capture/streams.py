@@ -1,0 +1,85 @@
+"""Connections to network streams: MJPEG by ourselves, everything else by FFmpeg."""
+
+from __future__ import annotations
+
+import threading
+
+from edge_fg.capture.cameras import OpenCVConnection
+from edge_fg.capture.connection import Connection, Corrupted, Opener, Shot
+from edge_fg.capture.http import MjpegConnection
+from edge_fg.capture.options import CaptureOptions
+from edge_fg.capture.uri import SourceDescription
+from edge_fg.errors import SourceError
+
+
+class HttpConnection:
+    """What lies behind an HTTP address; see `Connection`.
+
+    The server is asked for it, and its content type tells: a row of JPEGs is read by
+    `MjpegConnection`, anything else (a video file, HLS, MPEG-TS) is left to FFmpeg.
+
+    Parameters
+    ----------
+    description
+        Of kind stream, with an address of HTTP.
+    options
+        The time-out.
+    """
+
+    def __init__(self, description: SourceDescription, options: CaptureOptions) -> None:
+        self._description = description
+        self._options = options
+        self._lock = threading.Lock()
+        self._interrupted = False
+        self._inner: Connection = MjpegConnection(
+            description.target_text, description.name, options.timeout
+        )
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second that it states."""
+        return self._inner.fps
+
+    @property
+    def size_wh(self) -> tuple[int, int] | None:
+        """Width and height that it states."""
+        return self._inner.size_wh
+
+    @property
+    def frame_count(self) -> int | None:
+        """Frames that it holds, if it is a file."""
+        return self._inner.frame_count
+
+    def open(self) -> None:
+        """Connect; see `Connection`."""
+        first = self._inner
+        first.open()
+        if isinstance(first, MjpegConnection) and not first.is_mjpeg:
+            first.close()
+            with self._lock:
+                if self._interrupted:
+                    raise SourceError("it was closed")
+                self._inner = OpenCVConnection(self._description, self._options)
+            self._inner.open()
+
+    def read(self) -> Shot | Corrupted | None:
+        """Return the next picture; see `Connection`."""
+        return self._inner.read()
+
+    def interrupt(self) -> None:
+        """Make a call that another thread is in return soon, where possible."""
+        with self._lock:
+            self._interrupted = True
+            inner = self._inner
+        inner.interrupt()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._inner.close()
+
+
+def opener_of(description: SourceDescription, options: CaptureOptions) -> Opener:
+    """Return what makes the connections to a camera or stream."""
+    if description.kind == "stream" and description.target_text.lower().startswith("http"):
+        return lambda: HttpConnection(description, options)
+    return lambda: OpenCVConnection(description, options)
