@@ -112,6 +112,16 @@ class Individual:
         fused = self.belief.distribution()
         return None if fused is None else self.labels[int(np.argmax(fused))].label
 
+    def guess(self, confidence: float, nothing: frozenset[str]) -> int | None:
+        """Return the likeliest class if it is at least so likely, and something."""
+        fused = self.belief.distribution()
+        if fused is None:
+            return None
+        best = int(np.argmax(fused))
+        if fused[best] < confidence or self.labels[best].label in nothing:
+            return None
+        return best
+
     @property
     def duration_s(self) -> float:
         """Seconds between its first and last sighting."""

@@ -34,6 +34,9 @@ class VisitSettings:
         Seconds for which something must be seen to be a visit.
     undecided_s
         Seconds after which a visit is told of without a species.
+    final
+        Confidence, 0..1, from which the likeliest species is told of a visit that ends undecided:
+        no frame will come that says more, and above 0.5 it is likelier right than wrong.
     absence_s
         Seconds of absence after which a visit has ended.
     return_reach
@@ -53,6 +56,7 @@ class VisitSettings:
     most_regions: int = 8
     shortest_s: float = 0.6
     undecided_s: float = 3.0
+    final: float = 0.5
     absence_s: float = 2.0
     return_reach: float = 2.5
     nothing: frozenset[str] = frozenset({"background"})
@@ -63,6 +67,9 @@ class VisitSettings:
     def __post_init__(self) -> None:
         if self.padding < 1.0 or self.full_size <= 0.0 or self.most_regions < 1:
             raise UsageError("padding and most_regions must be at least 1, full_size more than 0")
+        for name in ("settled", "final"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UsageError(f"{name} must be in 0..1, not {getattr(self, name)}")
         for name in ("ask_s", "recheck_s", "shortest_s", "undecided_s", "absence_s"):
             if not getattr(self, name) >= 0.0:
                 raise UsageError(f"{name} must not be negative, but is {getattr(self, name)}")

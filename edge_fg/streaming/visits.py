@@ -331,17 +331,17 @@ class VisitFollower(Generic[PredictionT]):
         self._open.remove(individual)
         for number in [n for n, one in self._whose.items() if one is individual]:
             del self._whose[number]
+        nothing = self._is_nothing(individual)
+        index = individual.told if nothing else individual.index
+        if index is None and not nothing:
+            index = individual.guess(self.settings.final, self.settings.nothing)
+        ended = individual.event("visit_ended", self.number, index)
         if individual.started:
-            index = individual.told if self._is_nothing(individual) else individual.index
-            return [individual.event("visit_ended", self.number, index)]
-        if individual.duration_s < self.settings.shortest_s or individual.likeliest is None:
+            return [ended]
+        short = individual.duration_s < self.settings.shortest_s
+        if short or nothing or individual.likeliest in {None, *self.settings.nothing}:
             return []
-        if individual.likeliest in self.settings.nothing:
-            return []
-        return [
-            individual.event("visit_started", self.number, individual.index),
-            individual.event("visit_ended", self.number, individual.index),
-        ]
+        return [individual.event("visit_started", self.number, index), ended]
 
 
 def follow_visits(
