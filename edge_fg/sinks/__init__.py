@@ -1,1 +1,24 @@
-"""Where answers go: files, windows, viewers, programs."""
+"""Where results go: files, tables, videos, pictures, windows, browsers and programs."""
+
+from edge_fg.sinks.base import BaseSink, CallbackSink
+from edge_fg.sinks.boxes import ResultAnnotator, SharedAnnotator
+from edge_fg.sinks.pictures import PicturesSink
+from edge_fg.sinks.preview import PreviewSink
+from edge_fg.sinks.text import CsvSink, JsonLinesSink
+from edge_fg.sinks.video import VideoSink
+from edge_fg.sinks.video_saver import VideoSaver
+from edge_fg.sinks.window import WindowSink
+
+__all__ = [
+    "BaseSink",
+    "CallbackSink",
+    "CsvSink",
+    "JsonLinesSink",
+    "PicturesSink",
+    "PreviewSink",
+    "ResultAnnotator",
+    "SharedAnnotator",
+    "VideoSaver",
+    "VideoSink",
+    "WindowSink",
+]

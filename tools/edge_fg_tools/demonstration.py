@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -14,11 +15,12 @@ from edge_fg.backends.tensorrt_build import available
 from edge_fg.errors import OutputError
 from edge_fg.files import opened_atomically, write_atomically
 from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg.sinks import VideoSink
+from edge_fg.sinks.records import frame_record
+from edge_fg.streaming import Result
 from edge_fg_calibration import Target
 from edge_fg_tools import fieldguide
 from edge_fg_tools.building import BuildOptions, BuildResult, build
-from edge_fg_tools.cli.run import json_line
-from edge_fg_tools.viewing import Recorder
 
 _PHOTOGRAPHS_PER_CLASS = 40
 _SEED = 20_000  # far from the seeds that the model was trained on
@@ -98,13 +100,15 @@ def _recognise(
     with (
         edge_fg.load(bundle) as classifier,
         edge_fg.open_source(clip) as source,
-        Recorder(output / "annotated.mp4", source.fps) as record,
+        contextlib.closing(VideoSink(output / "annotated.mp4")) as record,
         opened_atomically(output / "predictions.jsonl") as lines,
     ):
+        record.open([source])
         frames = 0
         for frame, prediction in edge_fg.stream(source, classifier):
-            lines.write((json_line(frame, prediction, top_k=5) + "\n").encode())
-            record(frame, prediction)
+            result = Result(frame, prediction, time.monotonic() - frame.captured)
+            lines.write((json.dumps(frame_record(result, top_k=5)) + "\n").encode())
+            record(result)
             wanted = _one_answer(truth[frame.number], len(classifier.labels) - 1)
             single += wanted is not None
             right += wanted == prediction.index

@@ -1,127 +1,109 @@
-"""`edge-fg run`: recognise what a camera, a video or pictures show."""
+"""`edge-fg run`: recognise what cameras, videos or pictures show."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import logging
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import edge_fg
-from edge_fg.capture import Frame, Source, quiet_ffmpeg
-from edge_fg.errors import MissingDependencyError, OutputError, SourceError
-from edge_fg.printing import printable
-from edge_fg.recognition.classifier import Classifier
-from edge_fg.recognition.prediction import Prediction
+from edge_fg.capture import quiet_ffmpeg
+from edge_fg.errors import MissingDependencyError, OutputError
 from edge_fg_tools.cli.arguments import Subparsers, add_backend, add_format, positive
-from edge_fg_tools.viewing import Recorder, Window, WindowClosed
+from edge_fg_tools.cli.run_arguments import above_zero, address, policy
+from edge_fg_tools.cli.run_session import Session
 
-View = Callable[[Frame, Prediction], None]
-
-_LOGGER = logging.getLogger("edge_fg")
+_SOURCES = """picture, folder, quoted glob, video file, camera number, csi://0, rtsp://...;
+several are answered by one model"""
 
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("run", help="recognise what a camera, video or pictures show")
+    parser = commands.add_parser("run", help="recognise what cameras, videos or pictures show")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="picture, folder, quoted glob, video file, camera number, csi://0, rtsp://...",
-    )
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help=_SOURCES)
     parser.add_argument("--top-k", type=positive, default=5, metavar="N", help="default 5")
     add_backend(parser)
     add_format(parser, "text", "jsonl")
-    parser.add_argument("--save", type=Path, metavar="OUT.mp4", help="write an annotated video")
-    parser.add_argument("--display", action="store_true", help="show an annotated window")
-    parser.add_argument("--max-frames", type=positive, metavar="N")
+    _add_frames(parser)
+    _add_outputs(parser)
+    _add_watching(parser)
     parser.set_defaults(execute=execute)
+
+
+def _add_frames(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which frames are answered")
+    group.add_argument(
+        "--policy",
+        type=policy,
+        metavar="POLICY",
+        help="latest (default of cameras), every (of files), queue(N,drop=oldest|newest|block), "
+        "rate(FPS)",
+    )
+    group.add_argument(
+        "--events",
+        choices=("visits",),
+        help="follow individuals and tell of their visits instead of frames; needs a fixed camera",
+    )
+    group.add_argument("--max-frames", type=positive, metavar="N", help="stop after N answers")
+    group.add_argument("--duration", type=above_zero, metavar="S", help="stop after S seconds")
+    group.add_argument(
+        "--max-temperature", type=float, metavar="C", help="answer less often when hotter than C"
+    )
+    group.add_argument(
+        "--max-power", type=above_zero, metavar="W", help="answer less often when drawing over W"
+    )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where answers go besides standard output")
+    group.add_argument("--save", type=Path, metavar="OUT.mp4", help="write an annotated video")
+    group.add_argument(
+        "--save-frames", type=Path, metavar="DIR", help="write annotated pictures into a folder"
+    )
+    group.add_argument("--jsonl", type=Path, metavar="FILE", help="add JSON lines to a file")
+    group.add_argument("--csv", type=Path, metavar="FILE", help="add rows to a table")
+
+
+def _add_watching(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("watching")
+    group.add_argument("--display", action="store_true", help="show an annotated window")
+    group.add_argument(
+        "--preview",
+        type=address,
+        metavar="[HOST:]PORT",
+        help="show annotated frames to browsers, on this machine unless HOST says otherwise",
+    )
+    group.add_argument(
+        "--metrics", type=address, metavar="[HOST:]PORT", help="serve figures to Prometheus"
+    )
+    group.add_argument(
+        "--status", action="store_true", help="keep a line on standard error up to date"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
-    _check_save(arguments.save, arguments.source)
+    _check_save(arguments.save, arguments.sources)
     with contextlib.suppress(MissingDependencyError):  # pictures need no OpenCV
         quiet_ffmpeg()
-    with (
-        edge_fg.load(
-            arguments.bundle, backend=arguments.backend, precision=arguments.precision
-        ) as classifier,
-        edge_fg.open_source(arguments.source) as source,
-        contextlib.ExitStack() as views,
-    ):
-        shown: list[View] = []
-        if arguments.save:
-            shown.append(views.enter_context(Recorder(arguments.save, source.fps)))
-        if arguments.display:
-            shown.append(views.enter_context(Window("edge-fg")))
-        failure = _show_all(arguments, source, classifier, shown)
-    # Raised only here, so that what was saved before the failure is complete.
-    if failure is not None:
-        raise failure
+    with contextlib.ExitStack() as opened:
+        classifier = opened.enter_context(
+            edge_fg.load(arguments.bundle, backend=arguments.backend, precision=arguments.precision)
+        )
+        sources = [
+            opened.enter_context(edge_fg.open_source(source)) for source in arguments.sources
+        ]
+        Session(arguments, classifier, sources).run()
     return 0
 
 
-def _show_all(
-    arguments: argparse.Namespace, source: Source, classifier: Classifier, views: list[View]
-) -> SourceError | None:
-    """Print every answer; return the failure that ended the source, if one did."""
-    line = json_line if arguments.format == "jsonl" else _text_line
-    answered = 0
-    try:
-        for frame, prediction in edge_fg.stream(
-            source, classifier, max_frames=arguments.max_frames
-        ):
-            print(line(frame, prediction, arguments.top_k), flush=True)
-            answered += 1
-            for view in views:
-                view(frame, prediction)
-    except SourceError as error:
-        return error
-    except WindowClosed:
-        return None
-    if source.skipped and not answered:
-        return SourceError(f"{source.name}: none of its {len(source.skipped)} pictures can be read")
-    if source.skipped:
-        _LOGGER.warning("%d pictures could not be read", len(source.skipped))
-    return None
-
-
-def _check_save(save: Path | None, source: str) -> None:
+def _check_save(save: Path | None, sources: list[str]) -> None:
     """Refuse to write the video over what is being read."""
-    if save is not None and save.exists() and Path(source).exists() and save.samefile(source):
-        raise OutputError(f"--save {save} would replace the source itself: name another file")
-
-
-def json_line(frame: Frame, prediction: Prediction, top_k: int) -> str:
-    """Return one line of ``--format jsonl``."""
-    latency = prediction.latency
-    return json.dumps(
-        {
-            "frame": frame.number,
-            "time": frame.time.isoformat() if frame.time else None,
-            "source": frame.source,
-            "top": [
-                {"index": a.index, "label": a.label, "confidence": a.confidence}
-                for a in prediction.top(top_k)
-            ],
-            "latency_ms": {
-                "preprocess": round(latency.preprocess_ms, 3),
-                "inference": round(latency.inference_ms, 3),
-                "total": round(latency.total_ms, 3),
-            },
-        }
-    )
-
-
-def _text_line(frame: Frame, prediction: Prediction, top_k: int) -> str:
-    first, *others = prediction.top(top_k)
-    where = Path(frame.source).name if "://" not in frame.source else frame.source
-    line = f"{printable(where)} [{frame.number}]  {first.label}  {first.confidence:.1%}"
-    if others and sys.stdout.isatty():
-        line += "   (" + ", ".join(f"{a.label} {a.confidence:.1%}" for a in others[:2]) + ")"
-    return f"{line}  {prediction.latency.total_ms:.1f} ms"
+    if save is None:
+        return
+    saved = [save.with_name(f"{save.stem}-{i}{save.suffix}") for i in range(len(sources))]
+    for path in saved if len(sources) > 1 else [save]:
+        for source in sources:
+            if path.exists() and Path(source).exists() and path.samefile(source):
+                raise OutputError(f"--save {path} would replace a source: name another file")

@@ -1,0 +1,93 @@
+"""Where `edge-fg run` puts its answers."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_fg.printing import printable
+from edge_fg.sinks.base import BaseSink
+from edge_fg.sinks.text import print_line
+from edge_fg.streaming import Result, VisitEvent
+
+Lines = Callable[[Result[Any]], Sequence[str]]
+
+
+class StandardOutput(BaseSink):
+    """Prints lines; where they can't be printed, the command is to end.
+
+    Parameters
+    ----------
+    lines
+        Makes the lines of a result.
+    before
+        Called before lines are printed: clears the status line, where both share a terminal.
+    """
+
+    def __init__(self, lines: Lines, before: Callable[[], None] | None = None) -> None:
+        super().__init__("standard output")
+        self.failed = threading.Event()
+        self.error: OSError | None = None
+        self._lines = lines
+        self._before = before
+
+    def __call__(self, result: Result[Any], /) -> None:
+        """Print a result."""
+        if self.error is not None:
+            return
+        lines = self._lines(result)
+        if lines and self._before is not None:
+            self._before()
+        try:
+            for line in lines:
+                print_line(line)
+        except OSError as error:
+            # Raised in the main thread: whoever read our output has gone, or its disk is full.
+            self.error = error
+            self.failed.set()
+
+
+class VisitCounter(BaseSink):
+    """Counts visits by species as they end."""
+
+    def __init__(self) -> None:
+        super().__init__("visits")
+        self.visits: Counter[str | None] = Counter()
+
+    def __call__(self, result: Result[Any], /) -> None:
+        """Count."""
+        self.visits.update(e.label for e in result.events if e.kind == "visit_ended")
+
+
+def frame_lines(result: Result[Any]) -> Sequence[str]:
+    """Return what ``--format text`` prints of a frame."""
+    if result.closing or result.prediction is None:
+        return ()
+    first, *others = result.prediction.top(3)
+    source = result.frame.source
+    where = Path(source).name if "://" not in source else source
+    line = f"{printable(where)} [{result.frame.number}]  {first.label}  {first.confidence:.1%}"
+    if others and sys.stdout.isatty():
+        line += "   (" + ", ".join(f"{a.label} {a.confidence:.1%}" for a in others) + ")"
+    return (f"{line}  {result.prediction.latency.total_ms:.1f} ms",)
+
+
+def visit_lines(result: Result[Any]) -> Sequence[str]:
+    """Return what ``--format text --events visits`` prints."""
+    return [_visit_line(event) for event in result.events]
+
+
+def _visit_line(event: VisitEvent) -> str:
+    when = f"{event.ended:.1f} s"
+    if event.ended_at is not None:
+        when = event.ended_at.strftime("%Y-%m-%d %H:%M:%S")
+    where = Path(event.source).name if "://" not in event.source else event.source
+    name = printable(event.label) if event.label is not None else "undecided"
+    sure = f"  {event.confidence:.1%}" if event.confidence is not None else ""
+    what = event.kind.replace("visit_", "")
+    stayed = f"  stayed {event.ended - event.started:.1f} s" if what == "ended" else ""
+    return f"{printable(where)} {when}  visit {event.visit} {what}  {name}{sure}{stayed}"

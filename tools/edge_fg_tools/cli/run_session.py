@@ -1,0 +1,243 @@
+"""One run of `edge-fg run`: from its arguments to its end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+
+from edge_fg.capture import Source
+from edge_fg.errors import EdgeFGError, OutputError, SourceError, UsageError
+from edge_fg.printing import printable
+from edge_fg.recognition.classifier import Classifier
+from edge_fg.recognition.prediction import Prediction
+from edge_fg.sinks import CsvSink, JsonLinesSink, PicturesSink, PreviewSink, VideoSink, WindowSink
+from edge_fg.sinks.boxes import SharedAnnotator
+from edge_fg.sinks.records import Content, records
+from edge_fg.streaming import Pipeline, Sink, Throttle
+from edge_fg.streaming.visits import follow_visits
+from edge_fg.telemetry.jetson import JetsonSensors
+from edge_fg.telemetry.prometheus import MetricsServer, PipelineCollector
+from edge_fg.telemetry.stats import PipelineStats
+from edge_fg.telemetry.status_line import StatusLine, summary_text
+from edge_fg_tools.cli.run_arguments import Address
+from edge_fg_tools.cli.run_output import (
+    Lines,
+    StandardOutput,
+    VisitCounter,
+    frame_lines,
+    visit_lines,
+)
+
+_LOGGER = logging.getLogger("edge_fg")
+_WINDOW_SECONDS = 0.02
+_STATUS_SECONDS = 0.5
+_PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+
+
+class Session:
+    """Builds the pipeline that the arguments ask for, and sees it through.
+
+    Parameters
+    ----------
+    arguments
+        Of `edge-fg run`.
+    classifier, sources
+        Open; closed by the caller.
+    """
+
+    def __init__(
+        self, arguments: argparse.Namespace, classifier: Classifier, sources: Sequence[Source]
+    ) -> None:
+        self._arguments = arguments
+        self._sources = sources
+        self._content: Content = "visits" if arguments.events else "frames"
+        self._sensors = JetsonSensors()
+        self._status = (
+            StatusLine(sys.stderr, every_seconds=_PLAIN_SECONDS) if arguments.status else None
+        )
+        self._annotate = SharedAnnotator()
+        self._preview = self._make_preview()
+        self._window = WindowSink("edge-fg", annotate=self._annotate) if arguments.display else None
+        self._visits = VisitCounter() if arguments.events else None
+        self._output = StandardOutput(
+            self._lines(), self._status.clear if self._status is not None else None
+        )
+        self._pipeline: Pipeline[Prediction] = Pipeline(
+            list(sources),
+            classifier,
+            policy=arguments.policy,
+            sinks=[self._output, *self._files(), *self._watchers()],
+            visits=follow_visits() if arguments.events else None,
+            max_frames=arguments.max_frames,
+            throttle=self._throttle(),
+        )
+
+    def run(self) -> None:
+        """Answer until the end.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            The user has seen enough; the files are complete.
+        EdgeFGError
+            What failed; the files are complete as far as they can be.
+        OSError
+            Standard output can't be written to.
+        """
+        try:
+            with contextlib.ExitStack() as serving:
+                self._serve_metrics(serving)
+                with self._pipeline:
+                    self._say_where_to_look()
+                    self._watch()
+        except KeyboardInterrupt:
+            self._summarise()
+            raise
+        finally:
+            if self._status is not None:
+                self._status.clear()
+            if self._window is not None:
+                self._window.destroy()
+        if self._output.error is not None:
+            raise self._output.error
+        if self._arguments.status or self._arguments.duration:
+            self._summarise()
+        self._check()
+
+    def _watch(self) -> None:
+        """Wait for the end, and serve the window and the status line meanwhile."""
+        duration = self._arguments.duration
+        until = time.monotonic() + duration if duration else None
+        next_status = 0.0
+        pause = _WINDOW_SECONDS if self._window is not None else _STATUS_SECONDS / 2
+        while not self._pipeline.wait(_shorter(pause, until)):
+            if self._output.failed.is_set():
+                return
+            if self._window is not None and not self._window.refresh():
+                return
+            if until is not None and time.monotonic() >= until:
+                self._pipeline.drain(_PLAIN_SECONDS)
+                return
+            if self._status is not None and time.monotonic() >= next_status:
+                self._status.update(self._pipeline.stats(), self._sensors.read())
+                next_status = time.monotonic() + _STATUS_SECONDS
+
+    def _check(self) -> None:
+        """Raise what failed, now that the files are complete."""
+        stats = self._pipeline.stats()
+        self._pipeline.check()
+        for source, counted in zip(self._sources, stats.sources, strict=True):
+            skipped = len(source.skipped)
+            if skipped and not counted.answered:
+                raise SourceError(f"{source.name}: none of its {skipped} pictures can be read")
+            if skipped:
+                _LOGGER.warning("%d pictures could not be read", skipped)
+        failed = _first_failure(stats)
+        if failed is not None:
+            raise failed
+
+    def _summarise(self) -> None:
+        if self._status is not None:
+            self._status.clear()
+        visits = self._visits.visits if self._visits is not None else None
+        print(summary_text(self._pipeline.stats(), visits), file=sys.stderr, flush=True)
+
+    def _lines(self) -> Lines:
+        if self._arguments.format == "jsonl":
+            return lambda result: [
+                json.dumps(record)
+                for record in records(result, self._content, self._arguments.top_k)
+            ]
+        return visit_lines if self._arguments.events else frame_lines
+
+    def _files(self) -> list[Sink]:
+        arguments, sinks = self._arguments, list[Sink]()
+        if arguments.save is not None:
+            sinks.append(VideoSink(arguments.save, annotate=self._annotate))
+        if arguments.save_frames is not None:
+            sinks.append(PicturesSink(arguments.save_frames, annotate=self._annotate))
+        if arguments.jsonl is not None:
+            sinks.append(
+                JsonLinesSink(arguments.jsonl, content=self._content, top_k=arguments.top_k)
+            )
+        if arguments.csv is not None:
+            sinks.append(CsvSink(arguments.csv, content=self._content))
+        return sinks
+
+    def _watchers(self) -> list[Sink]:
+        return [sink for sink in (self._preview, self._window, self._visits) if sink is not None]
+
+    def _make_preview(self) -> PreviewSink | None:
+        where: Address | None = self._arguments.preview
+        if where is None:
+            return None
+        _warn_if_remote("--preview", where)
+        return PreviewSink(
+            where.port,
+            where.host,
+            allow_remote=where.remote,
+            annotate=self._annotate,
+            stats=lambda: self._pipeline.stats().to_dict(),
+        )
+
+    def _serve_metrics(self, serving: contextlib.ExitStack) -> None:
+        where: Address | None = self._arguments.metrics
+        if where is None:
+            return
+        _warn_if_remote("--metrics", where)
+        device = self._sensors.read if self._sensors.found else None
+        server = MetricsServer(
+            PipelineCollector(self._pipeline.stats, device),
+            where.port,
+            where.host,
+            allow_remote=where.remote,
+        )
+        serving.enter_context(server)
+        host, port = server.address
+        _say(f"metrics at http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
+
+    def _say_where_to_look(self) -> None:
+        if self._preview is not None:
+            _say(f"preview at {self._preview.url}")
+
+    def _throttle(self) -> Throttle | None:
+        temperature, power = self._arguments.max_temperature, self._arguments.max_power
+        if temperature is None and power is None:
+            return None
+        now = self._sensors.reading()
+        if temperature is not None and now.temperature_c is None:
+            raise UsageError("--max-temperature needs a sensor, and this machine shows none")
+        if power is not None and now.power_w is None:
+            raise UsageError("--max-power needs a power monitor, and this machine shows none")
+        return Throttle(self._sensors.reading, max_temperature_c=temperature, max_power_w=power)
+
+
+def _first_failure(stats: PipelineStats) -> EdgeFGError | None:
+    """Return the first failure that did not end the run."""
+    for source in stats.sources:
+        if source.error:
+            return SourceError(source.error)
+    for sink in stats.sinks:
+        if sink.failures:
+            return OutputError(f"{sink.name}: {sink.failures} failures, the last: {sink.error}")
+    return None
+
+
+def _shorter(pause: float, until: float | None) -> float:
+    return pause if until is None else max(0.0, min(pause, until - time.monotonic()))
+
+
+def _warn_if_remote(option: str, where: Address) -> None:
+    if where.remote:
+        _LOGGER.warning(
+            "%s %s: everybody who can reach this machine can look", option, printable(where.host)
+        )
+
+
+def _say(text: str) -> None:
+    print(f"edge-fg: {text}", file=sys.stderr, flush=True)
