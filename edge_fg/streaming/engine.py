@@ -153,13 +153,13 @@ class Engine(Generic[PredictionT]):
 
     def drain(self) -> None:
         """Read no more, and end when everything is answered; returns at once."""
-        with self._lock:
-            if self._report.state == "running":
-                self._report.state = "draining"
         for reader in self._readers:
             reader.stop()
             # The read that is under way may take long, and its frame would be refused.
             reader.queue.finish()
+        with self._lock:
+            if self._report.state == "running":
+                self._report.state = "draining"
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end; from a thread of the pipeline, return at once."""
@@ -225,6 +225,7 @@ class Engine(Generic[PredictionT]):
         not_before: float | None = None
         while (turn := self._schedule.take(self._most, not_before)) is not None:
             started = time.monotonic()
+            self._say_failures(turn.closing)
             self._close_visits(turn.closing)
             if turn.frames:
                 self._answer(turn, started)
@@ -232,6 +233,13 @@ class Engine(Generic[PredictionT]):
             if self._limit is not None and self._report.answered >= self._limit:
                 return False
         return not self._stopping
+
+    def _say_failures(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            error = self._queues[number].error
+            if error is not None and len(self._queues) > 1:
+                name = self._sources[number].name
+                _logger.error("%s has failed, the others go on: %s", name, error)
 
     def _judge_sources(self) -> None:
         errors = [queue.error for queue in self._queues]
@@ -246,9 +254,14 @@ class Engine(Generic[PredictionT]):
     def _answer(self, turn: Turn, now: float) -> None:
         for _, frame in turn.frames:
             self._meter.add("queue", max(0.0, now - frame.captured))
+        failed: set[int] = set()
         for number, result in self._recognise(turn.frames):
+            if number in failed:
+                self._queues[number].leave_out()
+                continue
             if isinstance(result, Unusable):
                 self._queues[number].fail(result.error)
+                failed.add(number)
                 continue
             self._report.count(number, result.age)
             self._hand_on(result)

@@ -12,7 +12,7 @@ from edge_fg.errors import UsageError
 from edge_fg.streaming import aio
 from edge_fg.streaming.asking import FrameClassifier
 from edge_fg.streaming.engine import Engine
-from edge_fg.streaming.policy import Policy, default_policy, is_lossless, parse_policy
+from edge_fg.streaming.policy import Policy, checked_policy, default_policy, is_lossless
 from edge_fg.streaming.result import Result
 from edge_fg.streaming.sink import Sink
 from edge_fg.streaming.stream import check_max_frames
@@ -92,7 +92,7 @@ class Pipeline(Generic[PredictionT]):
         check_max_frames(max_frames)
         if batch is not None and batch < 1:
             raise UsageError(f"batch must be at least 1, not {batch}")
-        chosen = parse_policy(policy) if isinstance(policy, str) else policy
+        chosen = checked_policy(policy)
         opened = _open_all(sources)
         policies = [chosen or default_policy(source.live) for source in opened]
         self._lossless = all(is_lossless(each) for each in policies)
@@ -248,6 +248,8 @@ def _followers(visits: FollowerFactory, count: int) -> list[Follower]:
 
 
 def _open_all(sources: Any) -> list[Source]:
+    if isinstance(sources, (list, tuple)) and not sources:
+        raise UsageError("the pipeline has no source: give at least one")
     several = isinstance(sources, (list, tuple)) and any(
         isinstance(each, (Source, str, int, Path)) for each in sources
     )

@@ -150,6 +150,22 @@ def parse_policy(text: str) -> Policy:
     raise _unknown(text)
 
 
+def checked_policy(policy: Policy | str | None) -> Policy | None:
+    """Return a policy that was given as an object, as text or not at all.
+
+    Raises
+    ------
+    UsageError
+        It is none of these.
+    """
+    if isinstance(policy, str):
+        return parse_policy(policy)
+    # Said by the caller's types, but a class in place of its object is soon given.
+    if policy is not None and not isinstance(policy, get_args(Policy)):
+        raise UsageError(f"{policy!r} is no policy: give one of {_KNOWN}")
+    return policy
+
+
 def default_policy(live: bool) -> Policy:
     """Return what is done where nobody chose: `Latest` for live sources, `Every` for others."""
     return Latest() if live else Every()

@@ -15,6 +15,7 @@ _READ_AHEAD = 4
 
 # Drops by reason, in the order in which they are shown.
 OVERTAKEN, FULL, STALE, RATE, STOPPED = "overtaken", "full", "stale", "rate", "stopped"
+UNUSABLE = "unusable"
 
 
 class FrameQueue:
@@ -131,11 +132,17 @@ class FrameQueue:
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """End the source because its frames can't be answered: drop those that wait."""
+        """End the source because the frame taken can't be answered: drop those that wait."""
         with self._lock:
+            self._drop(UNUSABLE)
             self.close()
             self.finished = True
             self.error = error
+
+    def leave_out(self) -> None:
+        """Count a frame that was taken as one that won't be answered after all."""
+        with self._lock:
+            self._drop(STOPPED)
 
     def interrupt(self) -> None:
         """Say that the camera is lost for now: what was seen before it stands alone."""

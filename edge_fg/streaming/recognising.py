@@ -70,6 +70,8 @@ class Recogniser(Generic[PredictionT]):
         self._meter = meter
         self._charge = charge
         self._clock = clock
+        # Sources of which frames came since their visits were last closed.
+        self._unclosed: set[int] = set()
 
     def __call__(
         self, taken: Sequence[tuple[int, Frame]]
@@ -101,8 +103,9 @@ class Recogniser(Generic[PredictionT]):
 
     def close(self, number: int, last: Frame | None) -> Result[PredictionT] | None:
         """Return a result with the visits that end with source `number`; None where none does."""
-        if self._followers is None or last is None:
+        if self._followers is None or last is None or number not in self._unclosed:
             return None
+        self._unclosed.discard(number)
         events = tuple(self._followers[number].finish())
         if not events:
             return None
@@ -155,6 +158,7 @@ class Recogniser(Generic[PredictionT]):
         if self._followers is None:
             return Result(frame, answers[0], self._clock() - frame.captured, source=number)
         started = self._clock()
+        self._unclosed.add(number)
         looked = [region for region in regions if region is not None]
         sightings, events = self._followers[number].update(frame, looked, answers)
         ended = self._clock()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from edge_fg.capture import Frame, Source, open_source
 from edge_fg.errors import UsageError
 from edge_fg.streaming.asking import Asker, FrameClassifier
-from edge_fg.streaming.policy import Policy, default_policy, is_lossless, parse_policy
+from edge_fg.streaming.policy import Policy, checked_policy, default_policy, is_lossless
 from edge_fg.streaming.queues import FrameQueue
 from edge_fg.streaming.reader import SourceReader
 
@@ -114,7 +114,7 @@ def stream(
     ...     print(frame.number, prediction.label, prediction.confidence)
     """
     check_max_frames(max_frames)
-    chosen = parse_policy(policy) if isinstance(policy, str) else policy
+    chosen = checked_policy(policy)
     opened = source if isinstance(source, Source) else open_source(source)
     return Stream(opened, classifier, max_frames=max_frames, policy=chosen)
 
