@@ -70,6 +70,15 @@ def test_the_answers_are_those_of_onnx_runtime(run, integrated: int):
     assert run("answers", integrated=integrated)["builds"] == 0
 
 
+@pytest.mark.parametrize("integrated", [0, 1])
+def test_raw_frames_are_answered_as_their_pixels_are(run, integrated: int):
+    seen = run("raw", integrated=integrated)
+    assert seen["worst"] < 1e-6
+    assert seen["graphs"] >= 3
+    assert seen["violations"] == []
+    assert seen["left"] == NOTHING
+
+
 @pytest.mark.parametrize(("contexts", "integrated"), [(1, 0), (3, 0), (6, 1)])
 def test_threads_get_their_own_answers(run, contexts: int, integrated: int):
     seen = run("threads", contexts, integrated=integrated)

@@ -18,11 +18,15 @@ import numpy as np
 import tensorrt
 
 import edge_fg
-from edge_fg.backends.base import Backend, cut
+from edge_fg.backends.base import Backend, Region, cut
 from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.tensorrt import TensorRTBackend
 from edge_fg.errors import BackendError, EdgeFGError
 from edge_fg.preprocess import CpuPreprocessor
+from edge_fg.preprocess.raw import Pixels, RawFrame, all_bgr
+from edge_fg.preprocess.source import PixelFormat, Source
+from edge_fg.preprocess.yuv import ColorStandard
+from edge_fg.recognition.prediction import Prediction
 
 COUNTERS = ["buffers", "page_locked", "streams", "events", "modules", "graphs", "retains", "pushed"]
 IMAGE = b"""// PTX
@@ -137,6 +141,37 @@ def answers(bundle: str, folder: str) -> dict[str, object]:
         "violations": tensorrt.violations,
         "builds": len(tensorrt.builds),
     }
+
+
+def raw(bundle: str, folder: str) -> dict[str, object]:
+    """A camera's own bytes go to the GPU as they are, and the answers are the pixels' own."""
+    random = np.random.default_rng(23)
+    kinds = (
+        Source(PixelFormat.NV12, 41, 67, standard=ColorStandard.BT601_LIMITED),
+        Source(PixelFormat.I420, 41, 67, 80, ColorStandard.BT601_FULL),
+        Source(PixelFormat.YUYV, 41, 67, standard=ColorStandard.BT709_LIMITED),
+        Source(PixelFormat.GRAY, 30, 20),
+    )
+    pictures = frames(1)
+    options = EngineOptions(max_batch=4, plan_cache=Path(folder))
+    seen: list[tuple[list[Pixels], list[Region | None], list[Prediction]]] = []
+    to_bgr, converted = RawFrame.to_bgr, []
+    RawFrame.to_bgr = lambda self: converted.append(self) or to_bgr(self)
+    with edge_fg.load(bundle, backend="tensorrt", options=options) as classifier:
+        for turn in range(24):
+            chosen = [RawFrame(random.integers(0, 256, k.nbytes, np.uint8), k) for k in kinds]
+            batch: list[Pixels] = [[*chosen, pictures[0]], chosen[:1], chosen[1:2]][turn % 3]
+            regions = [(2 * (turn % 5), 1, 9, 12) if turn % 2 else None for _ in batch]
+            seen.append((batch, regions, classifier.batch(batch, regions)))
+        graphs = left()["graphs"]
+    assert not converted, "a raw frame was converted on the host"
+    worst = 0.0
+    with edge_fg.load(bundle, backend="onnxruntime", threads=1) as oracle:
+        for batch, regions, found in seen:
+            pairs = zip(found, oracle.batch(all_bgr(batch), regions), strict=True)
+            apart = [np.abs(a.probabilities - b.probabilities).max() for a, b in pairs]
+            worst = max(worst, *map(float, apart))
+    return {"worst": worst, "graphs": graphs, "left": left(), "violations": tensorrt.violations}
 
 
 def threads(bundle: str, folder: str, contexts: str) -> dict[str, object]:
