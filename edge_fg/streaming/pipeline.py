@@ -34,7 +34,8 @@ class Pipeline(Generic[PredictionT]):
     Each source is read in a thread of its own, the model runs in another, and every sink has its
     own: capture, recognition and output overlap, and what waits between them is bounded. Use it
     once: `run` it, iterate over it, or `start` it and let it work beside the program; the same
-    from asyncio with ``async for`` and `run_async`.
+    from asyncio with ``async for`` and `run_async`. As a context manager it stops, at the latest,
+    where the block ends.
 
     A source that fails ends alone, its error stands in `stats`; when all have failed (or the
     only one), the first error is raised after all answers. An error of the model ends the
@@ -164,8 +165,11 @@ class Pipeline(Generic[PredictionT]):
         EdgeFGError
             See the class: of a sink at the start, of the model, of the only source.
         """
-        with self:
+        try:
+            self.start()
             self.wait()
+        finally:
+            self.stop()
         self.check()
         return self.stats()
 
@@ -186,7 +190,7 @@ class Pipeline(Generic[PredictionT]):
         return self._engine.stats()
 
     def __enter__(self) -> Self:
-        self.start()
+        """Do nothing yet: in the block, run it, iterate over it or start it."""
         return self
 
     def __exit__(
@@ -198,7 +202,7 @@ class Pipeline(Generic[PredictionT]):
         self.stop()
 
     def __iter__(self) -> Iterator[Result[PredictionT]]:
-        """Start, yield the results, and stop when the loop is left.
+        """Start unless it runs already, yield the results, and stop when the loop is left.
 
         Where no frame may be lost, recognition waits for the loop. Else a loop that is late gets
         the newest result; those that it missed count as dropped by the sink ``iteration``, and
@@ -228,7 +232,6 @@ class Pipeline(Generic[PredictionT]):
         return await aio.run(self, self._engine)
 
     async def __aenter__(self) -> Self:
-        await aio.start(self)
         return self
 
     async def __aexit__(

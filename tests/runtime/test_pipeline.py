@@ -245,16 +245,18 @@ def test_working_beside_the_program(fakes: ModuleType) -> None:
 
 
 def test_draining_answers_what_waits(fakes: ModuleType) -> None:
-    model = threading.Semaphore(0)
+    model, entered = threading.Semaphore(0), threading.Event()
 
     def gated(picture: np.ndarray) -> int:
+        entered.set()
         model.acquire(timeout=20)
         return 0
 
     sink = fakes.Collecting()
     pipeline = Pipeline(fakes.Numbers(live=True), gated, sinks=[sink], policy="queue(5)")
     pipeline.start()
-    fakes.wait_until(lambda: pipeline.stats().dropped.get("full", 0) > 3)
+    assert entered.wait(20)
+    fakes.wait_until(lambda: pipeline.stats().sources[0].waiting == 5)
     drained: list[bool] = []
     drainer = threading.Thread(target=lambda: drained.append(pipeline.drain(20)))
     drainer.start()
@@ -351,6 +353,7 @@ def test_visits_end_when_the_camera_is_lost(fakes: ModuleType) -> None:
     source, sink = fakes.Numbers(live=True, gate=gate), fakes.Collecting()
     pipeline = Pipeline(source, fakes.Batching(), sinks=[sink], visits=Follower)
     with pipeline:
+        pipeline.start()
         gate.release(1)
         fakes.wait_until(lambda: len(sink.results) == 1)
         source.say("lost")
@@ -363,7 +366,8 @@ def test_visits_end_when_the_camera_is_lost(fakes: ModuleType) -> None:
 
 def test_visits_that_are_open_when_it_stops_end(fakes: ModuleType) -> None:
     source, sink = fakes.Numbers(live=True, period=0.002), fakes.Collecting()
-    with Pipeline(source, fakes.Batching(), sinks=[sink], visits=Follower):
+    with Pipeline(source, fakes.Batching(), sinks=[sink], visits=Follower) as pipeline:
+        pipeline.start()
         fakes.wait_until(lambda: len(sink.results) > 3)
     assert sink.results[-1].closing
     assert [event.kind for event in sink.results[-1].events][-1] == "visit_ended"
