@@ -59,3 +59,9 @@ def standin(monkeypatch: pytest.MonkeyPatch):
 def fakes() -> ModuleType:
     """Sources, models and sinks of a pipeline that do what a test tells them."""
     return _helper("pipeline_fakes", "pipeline_fakes.py")
+
+
+@pytest.fixture(scope="session")
+def results() -> ModuleType:
+    """Results as a pipeline hands them on, with real predictions."""
+    return _helper("sink_results", "sink_results.py")
