@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from edge_fg.errors import ImageError
 from edge_fg.images import as_frame
 from edge_fg.preprocess.source import PixelFormat, Region, Source, checked_region
+from edge_fg.preprocess.yuv import ColorStandard
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,29 +90,20 @@ class RawFrame:
         layout = self.layout
         x, y, width, height = checked_region(region, layout.height, layout.width)
         across, down = _STEPS.get(layout.format, (1, 1))
-        left, top = x - x % across, y - y % down
-        columns, rows = x + width - left, y + height - top
-        pairs, half = (columns + 1) // 2, (rows + 1) // 2
-        row_bytes = (
-            4 * pairs if layout.format is PixelFormat.YUYV else columns * _BYTES[layout.format]
-        )
+        inside = (x % across, y % down, width, height)
+        left, top = x - inside[0], y - inside[1]
+        described = _alone(layout.format, layout.standard, inside)
         data, pitch = self.bytes(), layout.row_pitch
         start = top * pitch + left * _BYTES[layout.format]
-        planes = [_plane(data, start, rows, pitch, row_bytes)]
-        step, pitch = 2 if layout.format is PixelFormat.NV12 else 1, layout.chroma_row_pitch
-        for offset in layout.chroma_planes:
-            begin = offset + top // 2 * pitch + left // 2 * step
-            planes.append(_plane(data, begin, half, pitch, pairs * step))
-        inside = (x - left, y - top, width, height)
-        described = Source(
-            layout.format,
-            rows,
-            columns,
-            pitch=row_bytes,
-            standard=layout.standard,
-            region=None if inside == (0, 0, columns, rows) else inside,
-            chroma_pitch=pairs * step if layout.chroma_planes else None,
+        planes = [_plane(data, start, described.height, pitch, described.row_pitch)]
+        rows, used, pitch = (
+            _half(described.height),
+            described.chroma_row_pitch,
+            layout.chroma_row_pitch,
         )
+        pairs = left if layout.format is PixelFormat.NV12 else left // 2
+        starts = [offset + top // 2 * pitch + pairs for offset in layout.chroma_planes]
+        planes += [_plane(data, start, rows, pitch, used) for start in starts]
         return described, tuple(planes)
 
 
@@ -155,6 +148,22 @@ def all_bgr(frames: Sequence[Pixels]) -> list[NDArray[np.uint8]]:
         if isinstance(frame, RawFrame) and id(frame) not in converted:
             converted[id(frame)] = frame.to_bgr()
     return [converted[id(frame)] if isinstance(frame, RawFrame) else frame for frame in frames]
+
+
+@functools.lru_cache(maxsize=256)
+def _alone(kind: PixelFormat, standard: ColorStandard | None, inside: Region) -> Source:
+    """Return what a region is whose planes lie alone, without gaps, from pixel (0, 0) on."""
+    x, y, width, height = inside
+    columns, rows = x + width, y + height
+    pairs = _half(columns)
+    row_bytes = 4 * pairs if kind is PixelFormat.YUYV else columns * _BYTES[kind]
+    chroma = {PixelFormat.NV12: 2 * pairs, PixelFormat.I420: pairs}
+    region = None if (x, y) == (0, 0) else inside
+    return Source(kind, rows, columns, row_bytes, standard, region, chroma.get(kind))
+
+
+def _half(length: int) -> int:
+    return (length + 1) // 2
 
 
 def _plane(

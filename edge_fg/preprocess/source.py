@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -92,12 +93,12 @@ class Source:
             region = checked_region(self.region, self.height, self.width)
             object.__setattr__(self, "region", region)
 
-    @property
+    @cached_property
     def row_pitch(self) -> int:
         """Bytes from one row (of luma) to the next."""
         return self.row_bytes if self.pitch is None else self.pitch
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """Least `pitch` that holds a row."""
         pairs = (self.width + 1) // 2
@@ -109,7 +110,7 @@ class Source:
             return 2 * pairs
         return self.width
 
-    @property
+    @cached_property
     def chroma_row_pitch(self) -> int:
         """Bytes from one row of chroma to the next; 0 without planes of chroma."""
         if not self._chroma_planes:
@@ -118,7 +119,7 @@ class Source:
             return self.chroma_pitch
         return self.row_pitch if self.format is PixelFormat.NV12 else (self.row_pitch + 1) // 2
 
-    @property
+    @cached_property
     def chroma_planes(self) -> tuple[int, ...]:
         """Bytes from the frame's first byte to each plane of chroma."""
         if self.chroma_offsets is not None:
@@ -127,7 +128,7 @@ class Source:
         step = self.chroma_row_pitch * ((self.height + 1) // 2)
         return tuple(first + plane * step for plane in range(self._chroma_planes))
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes from the frame's first to its last; a buffer must hold as many."""
         rows = (self.height + 1) // 2

@@ -307,9 +307,9 @@ def test_times_are_taken_but_not_judged_on_a_stand_in(
         assert found[name]["verdict"] == "not measured"
         assert found[name]["summary"] == "a stand-in"
     assert {one["verdict"] for one in found["latency"]["targets"]} == {"not measured"}
-    assert len(found["latency"]["targets"]) == len(found["preprocessing"]["targets"]) == 2
+    assert len(found["latency"]["targets"]) == 2 * len(found["preprocessing"]["targets"]) == 4
     latency = {figure["name"] for figure in found["latency"]["figures"]}
-    for name in ("no graph x1", "graph x1", "graph x8", "4 threads and contexts"):
+    for name in ("bgr no graph x1", "bgr graph x1", "nv12 graph x8", "4 threads and contexts"):
         assert {f"{name} p50", f"{name} p99", f"{name} throughput"} <= latency
     assert all(figure["value"] > 0 for figure in found["preprocessing"]["figures"])
     assert found["left"] == NOTHING

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.select import GPU_PREFERENCE
@@ -20,6 +18,7 @@ from edge_fg.cuda import Device, Stream
 from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess.cuda import transfer_for
 from edge_fg.preprocess.launch import PixelFormat
+from edge_fg.preprocess.raw import Pixels, RawFrame
 from edge_fg_tools.gpu_check.bundles import find_bundle, options, usable_libraries, why_no_engine
 from edge_fg_tools.gpu_check.results import (
     CheckResult,
@@ -37,6 +36,7 @@ from edge_fg_tools.gpu_check.speed import full_hd, measure_way
 HOST_OVERHEAD_US: Final = 60.0
 GRAPH_MARGIN: Final = 1.10
 _PERCENTS: Final = (50, 90, 99)
+_KINDS: Final = (PixelFormat.BGR, PixelFormat.NV12)
 _BATCHES: Final = (1, 4, 8)
 _THREADS: Final = (1, 2, 3, 4)
 _WARM_UP: Final = 10
@@ -68,28 +68,33 @@ def check_latency(settings: Settings) -> CheckResult:
             why_no_engine() if not libraries else "there is no bundle, see `bundle`"
         )
     library, precision = libraries[0], best_variant(bundle)
-    frames = _frames(settings)
-    gpu = _gpu_times(bundle, settings)
-    figures = [
-        Figure("preprocessing x1 on the GPU p50", round(gpu.preprocess_us, 1), "us"),
-        Figure("host's copy of a frame", round(gpu.fill_us, 1), "us"),
-    ]
-    targets: tuple[Target, ...] = ()
-    for cuda_graph in (False, True):
-        name = "graph" if cuda_graph else "no graph"
-        chosen = options(settings, cuda_graph=cuda_graph)
-        with _opened(bundle, precision, library, chosen) as backend:
-            for batch in _BATCHES:
-                times = measure(backend, frames, batch, 1, settings.repeats)
-                figures += _figures(f"{name} x{batch}", times, batch)
-                if batch == 1:
-                    figures += _overhead(name, times, gpu)
-                    targets = _targets(times, gpu, settings) if cuda_graph else ()
+    figures: list[Figure] = []
+    targets: list[Target] = []
+    bgr = _frames(settings, PixelFormat.BGR)
+    for kind in _KINDS:
+        gpu = _gpu_times(bundle, settings, kind)
+        figures += [
+            Figure(
+                f"{kind.value} x1 preprocessing on the GPU p50", round(gpu.preprocess_us, 1), "us"
+            ),
+            Figure(f"{kind.value} x1 host's copy of the frame", round(gpu.fill_us, 1), "us"),
+        ]
+        frames = bgr if kind is PixelFormat.BGR else _frames(settings, kind)
+        for cuda_graph in (False, True):
+            chosen = options(settings, cuda_graph=cuda_graph)
+            with _opened(bundle, precision, library, chosen) as backend:
+                for batch in _BATCHES:
+                    name = f"{kind.value} {'graph' if cuda_graph else 'no graph'} x{batch}"
+                    times = measure(backend, frames, batch, 1, settings.repeats)
+                    figures += _figures(name, times, batch)
+                    if batch == 1:
+                        figures += _overhead(name, times, gpu)
+                        targets += _targets(kind, times, gpu, settings) if cuda_graph else ()
     for count in _THREADS:
         with _opened(bundle, precision, library, options(settings, contexts=count)) as backend:
-            times = measure(backend, frames, 1, count, settings.repeats)
+            times = measure(backend, bgr, 1, count, settings.repeats)
             figures += _figures(f"{count} threads and contexts", times, 1)
-    best = next(figure for figure in figures if figure.name == "graph x1 p50")
+    best = next(figure for figure in figures if figure.name == "bgr graph x1 p50")
     text = f"{library} {precision}: 1080p BGR to the answer in {best.value:g} ms (p50, CUDA graph)"
     return timed(settings, text, figures, targets)
 
@@ -101,7 +106,7 @@ def best_variant(bundle: Bundle) -> Precision:
 
 def measure(
     backend: TensorRTBackend,
-    frames: list[NDArray[np.uint8]],
+    frames: Sequence[Pixels],
     batch: int,
     threads: int,
     repeats: int,
@@ -161,18 +166,17 @@ def _opened(
     return contextlib.closing(TensorRTBackend(bundle, precision, library, options=chosen))
 
 
-def _frames(settings: Settings) -> list[NDArray[np.uint8]]:
-    """Return as many different frames as the largest batch has."""
-    sources, data = full_hd(PixelFormat.BGR, max(_BATCHES), settings.seed)
-    return [
-        np.ascontiguousarray(source.to_bgr(frame))
-        for source, frame in zip(sources, data, strict=True)
-    ]
+def _frames(settings: Settings, kind: PixelFormat) -> list[Pixels]:
+    """Return as many different frames as the largest batch has; a camera's are raw ones."""
+    sources, data = full_hd(kind, max(_BATCHES), settings.seed)
+    pairs = zip(data, sources, strict=True)
+    raw = [RawFrame(frame, source) for frame, source in pairs]
+    return [frame.to_bgr() for frame in raw] if kind is PixelFormat.BGR else [*raw]
 
 
-def _gpu_times(bundle: Bundle, settings: Settings) -> _GpuTimes:
+def _gpu_times(bundle: Bundle, settings: Settings, kind: PixelFormat) -> _GpuTimes:
     """Measure one frame's preprocessing for this bundle, the way that the backend takes."""
-    sources, data = full_hd(PixelFormat.BGR, 1, settings.seed)
+    sources, data = full_hd(kind, 1, settings.seed)
     with Device() as device, Stream(device) as stream:
         spec = bundle.manifest.preprocess
         way = measure_way(stream, spec, sources, data, transfer_for(device), settings)
@@ -192,14 +196,14 @@ def _overhead(name: str, times: Times, gpu: _GpuTimes) -> tuple[Figure, ...]:
     """Return what a frame costs beyond the GPU's time, with the host's copy of it and without."""
     overhead = 1e3 * percentile(times.wall_ms, 50) - _gpu_us(times, gpu)
     return (
-        Figure(f"{name} x1 host, all that it does", round(overhead, 1), "us"),
-        Figure(
-            f"{name} x1 host, less its copy of the frame", round(overhead - gpu.fill_us, 1), "us"
-        ),
+        Figure(f"{name} host, all that it does", round(overhead, 1), "us"),
+        Figure(f"{name} host, less its copy of the frame", round(overhead - gpu.fill_us, 1), "us"),
     )
 
 
-def _targets(times: Times, gpu: _GpuTimes, settings: Settings) -> tuple[Target, ...]:
+def _targets(
+    kind: PixelFormat, times: Times, gpu: _GpuTimes, settings: Settings
+) -> tuple[Target, ...]:
     """Judge the path with CUDA graphs.
 
     The host's copy of the frame into page-locked memory is not held against it: it takes what
@@ -209,14 +213,14 @@ def _targets(times: Times, gpu: _GpuTimes, settings: Settings) -> tuple[Target, 
     gpu_us = _gpu_us(times, gpu)
     return (
         target(
-            "host overhead of a frame, CUDA graphs, p50, less its copy",
+            f"{kind.value}: host overhead of a frame, CUDA graphs, p50, less its copy",
             f"<= {HOST_OVERHEAD_US:g} us",
             f"{wall_us - gpu_us:.1f} us (the copy: {gpu.fill_us:.1f} us)",
             wall_us - gpu_us <= HOST_OVERHEAD_US,
             settings,
         ),
         target(
-            "a frame, CUDA graphs, p50, less its copy, against preprocessing + engine",
+            f"{kind.value}: a frame, CUDA graphs, p50, less its copy, against the GPU's time",
             f"<= {100 * GRAPH_MARGIN - 100:.0f} % above",
             f"{100 * wall_us / gpu_us - 100:+.1f} % ({wall_us:.1f} us, {gpu_us:.1f} us)",
             wall_us <= GRAPH_MARGIN * gpu_us,
