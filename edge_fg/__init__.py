@@ -13,7 +13,7 @@ from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.recognition.classifier import Classifier, load
 from edge_fg.recognition.prediction import Answer, Latency, Prediction
-from edge_fg.streaming import stream
+from edge_fg.streaming import Pipeline, stream
 
 __all__ = [
     "Answer",
@@ -22,6 +22,7 @@ __all__ = [
     "EdgeFGError",
     "Frame",
     "Latency",
+    "Pipeline",
     "Prediction",
     "PreprocessSpec",
     "Source",

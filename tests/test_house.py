@@ -129,6 +129,7 @@ def test_the_public_names():
         "EdgeFGError",
         "Frame",
         "Latency",
+        "Pipeline",
         "Prediction",
         "PreprocessSpec",
         "Source",
