@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.server
+import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -19,6 +21,7 @@ from edge_fg.telemetry.stats import PipelineStats
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_LOGGER = logging.getLogger("edge_fg")
 _REQUEST_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _STATES = ("connecting", "live", "stalled", "lost", "ended")
@@ -87,8 +90,10 @@ class PipelineCollector:
             "edge_fg_source_events", "What happened to a source.", labels=("source", "event")
         )
         waiting = gauge("edge_fg_waiting_frames", "Frames in the queue.", labels=("source",))
-        state = gauge("edge_fg_source_state", "1 for the state it is in.", ("source", "state"))
-        info = gauge("edge_fg_source_info", "Names of the sources.", ("source", "name", "policy"))
+        state = gauge(
+            "edge_fg_source_state", "1 for the state it is in.", labels=("source", "state")
+        )
+        info = gauge("edge_fg_source_info", "Names.", labels=("source", "name", "policy"))
         for i, source in enumerate(stats.sources):
             number = str(i)
             frames.add_metric((number,), source.frames)
@@ -242,8 +247,10 @@ class MetricsServer:
 class _Server(http.server.HTTPServer):
     """One scrape at a time is enough, and can't be used to start threads without end."""
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client who went away is no failure of ours."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Say nothing of a client who went away; what else fails is a defect of ours."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            _LOGGER.exception("a request to the metrics failed")
 
 
 class _IPv6Server(_Server):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import logging
 import math
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +23,7 @@ from edge_fg.sinks.preview.page import SCRIPT, STYLE, index_page
 
 StatsFunction = Callable[[], Mapping[str, Any]]
 
+_LOGGER = logging.getLogger("edge_fg")
 _BOUNDARY = "edge-fg-frame"
 _MOST_CONNECTIONS = 32
 _REQUEST_SECONDS = 10.0  # for a request to come, and for a viewer to take a picture
@@ -113,8 +116,10 @@ class PreviewServer(http.server.ThreadingHTTPServer):
         finally:
             self._connections.release()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a viewer who went away is no failure of ours."""
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Say nothing of a viewer who went away; what else fails is a defect of ours."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            _LOGGER.exception("a request to the preview failed")
 
     @contextlib.contextmanager
     def viewing(self) -> Iterator[bool]:
