@@ -32,6 +32,7 @@ _RAW_FORMATS: Final = {
 }
 # Older than this, a driver's time stamp is of another clock.
 _OLDEST_STAMP_S = 5.0
+_MAX_FAILED_PACKETS = 8
 
 
 class OpenCVConnection:
@@ -56,6 +57,7 @@ class OpenCVConnection:
         self._capture: Any = None
         self._raw: PixelFormat | None = None
         self._stamped = False
+        self._grabbed = False
 
     def open(self) -> None:
         """Connect; see `Connection`."""
@@ -79,10 +81,9 @@ class OpenCVConnection:
         """Return the next picture; see `Connection`."""
         cv2 = self._cv2
         try:
-            if not self._capture.grab():
-                raise SourceError(
-                    f"it was closed, unplugged, or silent for {self._options.timeout:g} s"
-                )
+            failed = self._grab()
+            if failed:
+                return Corrupted("a packet could not be decoded", failed)
             captured, wall = time.monotonic(), wall_clock()
             if self._stamped:
                 age = captured - self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -106,6 +107,22 @@ class OpenCVConnection:
         if self._capture is not None:
             self._capture.release()
             self._capture = None
+
+    def _grab(self) -> int:
+        """Go to the next frame; 0, or how many packets failed if one must be left out first."""
+        if self._grabbed or self._capture.grab():
+            self._grabbed = False
+            return 0
+        # FFmpeg fails alike for a damaged packet and at the end; only the end stays.
+        began = time.monotonic()
+        if self._description.kind == "stream":
+            for failed in range(1, _MAX_FAILED_PACKETS):
+                if time.monotonic() - began > self._options.timeout / 2:
+                    break
+                if self._capture.grab():
+                    self._grabbed = True
+                    return failed
+        raise SourceError(f"it was closed, unplugged, or silent for {self._options.timeout:g} s")
 
     def _learn(self) -> None:
         """Note what the device says of itself."""

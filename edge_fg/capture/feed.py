@@ -27,7 +27,7 @@ _STALL_S = 2.0
 _GRACE_S = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Arrival:
     """A picture on its way to the reader, and how many were lost before it."""
 
@@ -182,12 +182,12 @@ class Feed:
             back = self._losing and self._failures > 0
             self._losing, self._interrupted = False, False
             self._failures = 0
-            if len(self._waiting) >= self._options.buffer:
-                lost = self._waiting.popleft()
-                self._missed += 1 + lost.dropped
-                self._board.add("dropped")
             self._waiting.append(Arrival(shot, self._missed))
             self._missed = 0
+            if len(self._waiting) > self._options.buffer:
+                lost = self._waiting.popleft()
+                self._waiting[0].dropped += 1 + lost.dropped
+                self._board.add("dropped")
             self._changed.notify_all()
         if back:
             self._board.add("reconnects")
@@ -210,6 +210,7 @@ class Feed:
             stood = time.monotonic() - self._opened_at
             if not self._losing and stood >= _PROVEN_S:
                 self._backoff.reset()
+            again = self._losing
             limit = self._options.reconnect
             first = not (self._connected or self._options.wait)
             if first:
@@ -223,7 +224,9 @@ class Feed:
             self._changed.notify_all()
         if ended:
             return None
-        self._board.change("lost", f"{error}; next try in {delay:.1f} s")
+        # A camera that is away for a week must not fill the log with a warning every minute.
+        level = logging.INFO if again else logging.WARNING
+        self._board.change("lost", f"{error}; next try in {delay:.1f} s", level=level)
         return delay
 
     def failed(self, worker: Worker, error: BaseException) -> None:

@@ -55,7 +55,7 @@ StateListener = Callable[[StateChange], None]
 class StateBoard:
     """State and counters of one source, safe to be read and written by several threads.
 
-    Each change is logged (`lost` and `stalled` as warnings) and told to the listeners, in the
+    Each change is logged and told to the listeners, in the
     thread that caused it and never under a lock. A listener that raises is logged and kept: it
     must not end the source.
 
@@ -103,7 +103,12 @@ class StateBoard:
         return forget
 
     def change(
-        self, state: SourceState, reason: str, *, only_from: SourceState | None = None
+        self,
+        state: SourceState,
+        reason: str,
+        *,
+        only_from: SourceState | None = None,
+        level: int | None = None,
     ) -> bool:
         """Bring the source into `state`, unless it is in it or has ended.
 
@@ -115,6 +120,8 @@ class StateBoard:
             Why; without credentials.
         only_from
             Do nothing unless this is the state so far; None: whichever it is.
+        level
+            Of the log line; None: a warning for ``stalled`` and ``lost``.
 
         Returns
         -------
@@ -127,7 +134,8 @@ class StateBoard:
                 return False
             self._state = state
             listeners = list(self._listeners)
-        level = logging.WARNING if state in ("stalled", "lost") else logging.INFO
+        if level is None:
+            level = logging.WARNING if state in ("stalled", "lost") else logging.INFO
         if state == "ended" and previous == "live":
             level = logging.DEBUG  # the end of a file is nothing to talk about
         _logger.log(level, "%s is %s: %s", self._source, state, reason)

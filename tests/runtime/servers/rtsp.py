@@ -1,0 +1,131 @@
+"""An RTSP camera: RTP over the same TCP connection (RFC 2326, section 10.12), JPEG (RFC 2435)."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import socket
+import struct
+from types import ModuleType
+
+_PACKET = 1200
+_CLOCK = 90_000
+
+
+def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: C901
+    """A running server; see `camera.CameraServer`."""
+
+    class RtspServer(camera.CameraServer):
+        @property
+        def url(self) -> str:
+            return f"rtsp://127.0.0.1:{self.port}/live"
+
+        def serve(self, client: socket.socket) -> None:
+            rtp = Rtp()
+            playing = False
+            while not playing:
+                playing = self._answer(client, camera.read_head(client))
+            count = 0
+            while (data := self.next_picture()) is not None:
+                if self.end_after is not None and count >= self.end_after:
+                    return
+                count += 1
+                self._drain(client)
+                self._send(client, rtp, data)
+
+        def _answer(self, client: socket.socket, head: str) -> bool:
+            self.requests.append(head)
+            method = head.split(" ", 1)[0]
+            sequence = re.search(r"(?im)^cseq:\s*(\d+)", head)
+            lines = ["RTSP/1.0 200 OK", f"CSeq: {sequence[1] if sequence else 0}"]
+            body = ""
+            if method == "OPTIONS":
+                lines.append("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER")
+            elif method == "DESCRIBE":
+                body = sdp(round(1 / self.interval))
+                lines += [f"Content-Base: {self.url}/", "Content-Type: application/sdp"]
+            elif method == "SETUP":
+                lines += ["Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Session: 1;timeout=60"]
+            elif method == "PLAY":
+                lines += ["Session: 1", "Range: npt=0.000-"]
+            lines.append(f"Content-Length: {len(body)}")
+            client.sendall("\r\n".join([*lines, "", body]).encode())
+            return method == "PLAY"
+
+        def _drain(self, client: socket.socket) -> None:
+            """Take what the client reports; answer what it asks meanwhile."""
+            while select.select([client], [], [], 0)[0]:
+                data = client.recv(65536)
+                if not data:
+                    raise ConnectionError("the client went")
+                for asked in re.findall(
+                    rb"(?:GET_PARAMETER|OPTIONS|TEARDOWN) .*?\r\n\r\n", data, re.S
+                ):
+                    self._answer(client, asked.decode("latin-1"))
+
+        def _send(self, client: socket.socket, rtp: Rtp, data: bytes) -> None:
+            packets = rtp.packets(data, self.interval)
+            if self.spoil():
+                # Rubbish in the payload, with its RTP header sound; and one packet is missing.
+                packets = [p[:24] + os.urandom(max(len(p) - 24, 0)) for p in packets]
+                packets = packets[:-1]
+            framed = b"".join(struct.pack(">cBH", b"$", 0, len(p)) + p for p in packets)
+            if self.cut:
+                self.cut = False
+                client.sendall(framed[: len(framed) // 2])
+                self.kill()
+                return
+            client.sendall(framed)
+
+    server = RtspServer(pictures)
+    for name, value in options.items():
+        setattr(server, name, value)
+    return server
+
+
+def sdp(fps: int) -> str:
+    lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=camera", "c=IN IP4 0.0.0.0", "t=0 0"]
+    lines += ["a=control:*", "m=video 0 RTP/AVP 26", "a=control:trackID=0", f"a=framerate:{fps}"]
+    return "\r\n".join(lines) + "\r\n"
+
+
+class Rtp:
+    """RTP packets of JPEG pictures; type 1 (4:2:0) with the tables in band."""
+
+    def __init__(self) -> None:
+        self._sequence = 1
+        self._time = 0
+
+    def packets(self, data: bytes, interval: float) -> list[bytes]:
+        width, height, tables, scan = _parts(data)
+        self._time = (self._time + round(interval * _CLOCK)) & 0xFFFFFFFF
+        quantisation = struct.pack(">BBH", 0, 0, len(tables)) + tables
+        packets = []
+        for start in range(0, len(scan), _PACKET):
+            piece = scan[start : start + _PACKET]
+            last = start + _PACKET >= len(scan)
+            head = struct.pack(">BBHII", 0x80, 26 | last << 7, self._sequence, self._time, 0x5EED)
+            jpeg = struct.pack(">II", start & 0xFFFFFF, 0)[:4]
+            jpeg += struct.pack(">BBBB", 1, 255, width // 8, height // 8)
+            packets.append(head + jpeg + (quantisation if start == 0 else b"") + piece)
+            self._sequence = (self._sequence + 1) & 0xFFFF
+        return packets
+
+
+def _parts(data: bytes) -> tuple[int, int, bytes, bytes]:
+    """Width, height, both quantisation tables, and the scan without EOI."""
+    at, tables, width, height = 2, {}, 0, 0
+    while True:
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        segment = data[at + 4 : at + 2 + length]
+        if kind == 0xDB:
+            while segment:
+                tables[segment[0] & 15] = segment[1:65]
+                segment = segment[65:]
+        elif kind == 0xC0:
+            height, width = struct.unpack(">HH", segment[1:5])
+        elif kind == 0xDA:
+            scan = data[at + 2 + length :]
+            return width, height, tables[0] + tables[1], scan[: scan.rindex(b"\xff\xd9")]
+        at += 2 + length
