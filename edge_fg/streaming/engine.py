@@ -14,7 +14,7 @@ from edge_fg.errors import UsageError
 from edge_fg.streaming.asking import Asker, FrameClassifier
 from edge_fg.streaming.batching import BatchCost
 from edge_fg.streaming.outlets import ResultQueue
-from edge_fg.streaming.policy import Policy, is_lossless
+from edge_fg.streaming.policy import Policy, is_lossless, makes_wait
 from edge_fg.streaming.queues import FrameQueue
 from edge_fg.streaming.reader import SourceReader
 from edge_fg.streaming.recognising import Recogniser, Unusable
@@ -64,7 +64,7 @@ class Engine(Generic[PredictionT]):
         self._sinks = sinks
         self._limit = max_frames
         self._throttle = throttle
-        self._lossless = all(map(is_lossless, policies))
+        self._lossless = all(map(makes_wait, policies, [source.live for source in sources]))
         self._lock = threading.RLock()
         changed = threading.Condition(self._lock)
         self._queues = [

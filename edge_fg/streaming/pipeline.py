@@ -12,7 +12,7 @@ from edge_fg.errors import UsageError
 from edge_fg.streaming import aio
 from edge_fg.streaming.asking import FrameClassifier
 from edge_fg.streaming.engine import Engine
-from edge_fg.streaming.policy import Policy, checked_policy, default_policy, is_lossless
+from edge_fg.streaming.policy import Policy, checked_policy, default_policy, makes_wait
 from edge_fg.streaming.result import Result
 from edge_fg.streaming.sink import Sink
 from edge_fg.streaming.stream import check_max_frames
@@ -96,7 +96,7 @@ class Pipeline(Generic[PredictionT]):
         chosen = checked_policy(policy)
         opened = _open_all(sources)
         policies = [chosen or default_policy(source.live) for source in opened]
-        self._lossless = all(is_lossless(each) for each in policies)
+        self._lossless = all(map(makes_wait, policies, [source.live for source in opened]))
         self._engine: Engine[PredictionT] = Engine(
             opened,
             policies,

@@ -176,6 +176,14 @@ def is_lossless(policy: Policy) -> bool:
     return isinstance(policy, Every) or (isinstance(policy, Queue) and policy.drop == "block")
 
 
+def makes_wait(policy: Policy, live: bool) -> bool:
+    """Return whether a source waits for the model: nothing is lost but what is left out on purpose.
+
+    A rate leaves out frames of a file, and then wants the others answered.
+    """
+    return is_lossless(policy) or (isinstance(policy, Rate) and not live)
+
+
 def _arguments(text: str, inside: str | None) -> dict[str, str]:
     """Return the arguments by name; what has no name by the empty one."""
     values: dict[str, str] = {}

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from edge_fg.capture import Frame
-from edge_fg.streaming.policy import DEFAULT_MAX_AGE, Latest, Policy, Queue, Rate, is_lossless
+from edge_fg.streaming.policy import DEFAULT_MAX_AGE, Latest, Policy, Queue, Rate, makes_wait
 
 # Enough to bridge a slow frame (a key frame, a page of disk); more only costs memory.
 _READ_AHEAD = 4
@@ -64,7 +64,7 @@ class FrameQueue:
         self._newest_wins = isinstance(policy, Latest) or (isinstance(policy, Rate) and live)
         self._capacity = _capacity(policy, newest_wins=self._newest_wins)
         self._max_age = _max_age(policy, newest_wins=self._newest_wins)
-        self._blocking = is_lossless(policy) or (isinstance(policy, Rate) and not live)
+        self._blocking = makes_wait(policy, live)
         self._period = 1 / policy.fps if isinstance(policy, Rate) else None
         self._due: float | None = None
 

@@ -19,7 +19,7 @@ class Sink(Protocol):
     What happens when it fails or is slow says the optional attribute ``lossless``:
 
     - absent or None: it waits in line (nothing is lost) where no frame may be lost either, that
-      is, where all sources are files whose every frame is answered; else the oldest waiting
+      is, where all sources are files that wait for the model; else the oldest waiting
       results are dropped and counted. Errors are counted, said once a kind in the log, and after
       several in a row the sink is left alone for a while that grows.
     - False: the oldest waiting results are dropped, whatever the sources are.
