@@ -21,6 +21,7 @@ _LONGEST_STEP_S = 1.0
 # What follows tells a thing from a change of light; see `MotionFinder._is_light`.
 _LIGHT_CORRELATION = 0.8
 _SOFT_EDGE = 0.1
+_GHOST_EDGE = 1.5
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class MotionFinder:
     def _is_ghost(self, scene: Picture, seen: Picture, outline: Mask) -> bool:
         """Whether the outline of what differs is an edge in the scene and none in the frame."""
         before = float(_steepness(scene)[outline].mean())
-        return before > 2.0 * float(_steepness(seen)[outline].mean()) + 1.0
+        return before > _GHOST_EDGE * float(_steepness(seen)[outline].mean()) + 1.0
 
     def _is_light(self, scene: Picture, seen: Picture, inside: Mask, outline: Mask) -> bool:
         """Whether what differs is the same place in other light: a cloud, a lamp, a shadow.
@@ -186,14 +187,14 @@ class MotionFinder:
         Ellis, "Image difference threshold strategies and shadow detection", 1995, who ask
         likewise for a steady ratio inside).
         """
-        if min(inside.shape) < 8:
+        if min(inside.shape) < 4:
             return False
         off = seen - scene
         contrast = abs(float(off[inside].mean()))
         soft = float(_steepness(off)[outline].mean()) < _SOFT_EDGE * contrast
         core = self._cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
         if core.sum() < 24:
-            return False
+            return soft
         detail = [shown - self._cv2.blur(shown, (7, 7)) for shown in (scene, seen)]
         before, now = detail[0][core], detail[1][core]
         if before.std() < 1.5 or now.std() < 1.5:
