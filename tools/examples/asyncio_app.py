@@ -1,0 +1,40 @@
+"""Recognition inside an asyncio program: asyncio_app.py BUNDLE SOURCE.
+
+The event loop stays free: a heartbeat ticks while frames are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+
+import edge_fg
+
+
+async def heartbeat(ticks: list[float]) -> None:
+    """Stand for everything else that the program does."""
+    loop = asyncio.get_running_loop()
+    while True:
+        ticks.append(loop.time())
+        await asyncio.sleep(0.01)
+
+
+async def main() -> None:
+    """Answer every frame while the heart beats."""
+    bundle, source = sys.argv[1:3]
+    ticks: list[float] = []
+    other = asyncio.create_task(heartbeat(ticks))
+    answered = 0
+    with edge_fg.load(bundle) as classifier:
+        async for result in edge_fg.Pipeline(source, classifier):
+            if answered % 30 == 0:
+                print(result.frame.number, result.prediction.label, flush=True)
+            answered += 1
+    other.cancel()
+    longest = max(b - a for a, b in itertools.pairwise(ticks))
+    print(f"{answered} answers, {len(ticks)} heartbeats, longest pause {1e3 * longest:.0f} ms")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

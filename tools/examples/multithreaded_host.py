@@ -1,0 +1,67 @@
+"""One model shared by a program of many threads: multithreaded_host.py BUNDLE SOURCE [SOURCE ...].
+
+Three users of one classifier at the same time: a pipeline that follows the sources, workers that
+answer pictures from a queue (an upload service, say), and the main thread.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+
+import numpy as np
+
+import edge_fg
+from edge_fg.sinks import CallbackSink
+
+WORKERS = 3
+UPLOADS = 24
+
+
+def work(
+    classifier: edge_fg.Classifier,
+    uploads: queue.Queue[np.ndarray | None],
+    answers: queue.Queue[str],
+) -> None:
+    """Answer pictures until None comes."""
+    while (picture := uploads.get()) is not None:
+        answers.put(classifier(picture).label)
+
+
+def main() -> None:
+    """Run all three and say what they did."""
+    bundle, *sources = sys.argv[1:]
+    uploads: queue.Queue[np.ndarray | None] = queue.Queue(maxsize=8)
+    answers: queue.Queue[str] = queue.Queue()
+    seen: list[str] = []
+    with edge_fg.load(bundle) as classifier:
+        workers = [
+            threading.Thread(target=work, args=(classifier, uploads, answers))
+            for _ in range(WORKERS)
+        ]
+        for worker in workers:
+            worker.start()
+        pipeline = edge_fg.Pipeline(
+            sources,
+            classifier,
+            sinks=[CallbackSink(lambda result: seen.append(result.prediction.label))],
+        )
+        pipeline.start()
+        rng = np.random.default_rng(0)
+        for _ in range(UPLOADS):
+            uploads.put(rng.integers(0, 256, (240, 320, 3), dtype=np.uint8))
+        grey = classifier(np.full((240, 320, 3), 128, np.uint8))
+        for _ in workers:
+            uploads.put(None)
+        for worker in workers:
+            worker.join()
+        pipeline.wait()
+    stats = pipeline.stats()
+    print(f"{stats.answered} frames of {len(sources)} sources, {len(set(seen))} classes")
+    print(f"{answers.qsize()} uploads by {WORKERS} workers")
+    print(f"a grey picture is {grey.label}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A robot's control loop at 30 Hz that never waits for the model: robot_loop.py BUNDLE SOURCE.
+
+Each turn hands the newest frame over and steers by the newest answer there is. The model may
+take longer than a turn: then some frames give way to newer ones, and the loop doesn't notice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from concurrent.futures import Future
+
+import edge_fg
+from edge_fg.errors import UnansweredError
+
+PERIOD = 1 / 30
+DEADLINE = 0.2  # an answer about an older frame is of no use to this robot
+
+
+class NewestFrame:
+    """Reads a source in a thread of its own and keeps the newest frame."""
+
+    def __init__(self, source: edge_fg.Source) -> None:
+        self.frame: edge_fg.Frame | None = None
+        self.ended = False
+        self._source = source
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for frame in self._source:
+            self.frame = frame
+            # A file has no pace of its own; a camera does.
+            if not self._source.live:
+                time.sleep(1 / (self._source.fps or 30))
+        self.ended = True
+
+
+def steer(prediction: edge_fg.Prediction | None) -> str:
+    """Decide what to do: the part that would be a robot's."""
+    if prediction is None or prediction.confidence < 0.5:
+        return "search"
+    return f"watch the {prediction.label}"
+
+
+def main() -> None:
+    """Run the loop for some seconds and say how it went."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle")
+    parser.add_argument("source")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    arguments = parser.parse_args()
+    turns = answered = overtaken = 0
+    longest = 0.0
+    known: edge_fg.Prediction | None = None
+    pending: list[Future[edge_fg.Prediction]] = []
+    action = ""
+    with (
+        edge_fg.load(arguments.bundle) as classifier,
+        edge_fg.open_source(arguments.source) as source,
+    ):
+        newest, seen = NewestFrame(source), None
+        next_turn = time.monotonic()
+        end = next_turn + arguments.seconds
+        while time.monotonic() < end and not newest.ended:
+            started = time.monotonic()
+            frame = newest.frame
+            if frame is not None and frame is not seen:
+                seen = frame
+                pending.append(classifier.submit(frame.image, deadline=DEADLINE))
+            waiting = []
+            for future in pending:
+                if not future.done():
+                    waiting.append(future)
+                    continue
+                try:
+                    known = future.result()
+                    answered += 1
+                except UnansweredError:  # a newer frame came, or it would have been too late
+                    overtaken += 1
+            pending = waiting
+            if steer(known) != action:
+                action = steer(known)
+                print(action, flush=True)
+            turns += 1
+            longest = max(longest, time.monotonic() - started)
+            next_turn += PERIOD
+            time.sleep(max(0.0, next_turn - time.monotonic()))
+    print(
+        f"{turns} turns, {answered} answers, {overtaken} overtaken, "
+        f"longest work of a turn {1e3 * longest:.1f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
