@@ -265,16 +265,27 @@ def test_no_engine_is_not_measured(tmp_path: Path):
 # --- engines, with ONNX Runtime behind TensorRT's interface --------------------------------------
 
 
-def test_engines_are_compared_and_watched(
+def test_engines_are_compared_with_onnx_runtime(
     machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
 ):
-    names = ("bundle", "fidelity", "leaks-engine")
+    names = ("bundle", "fidelity")
     found = scenario(machine, "engine_checks", tiny_bundle, pictures, tmp_path / "work", *names)
     assert {name: found[name]["verdict"] for name in names} == dict.fromkeys(names, "passed")
     figures = {figure["name"]: figure["value"] for figure in found["fidelity"]["figures"]}
     assert figures["pictures"] == 11
     assert figures["tensorrt fp32 agreement, same graph"] == 100
     assert figures["tensorrt fp32 largest difference, same graph"] < 1e-5
+    assert found["left"] == NOTHING
+    assert found["violations"] == []
+
+
+def test_an_engine_that_runs_and_is_opened_again_and_again_takes_no_more_memory(
+    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+):
+    found = scenario(machine, "folding", tiny_bundle, pictures, tmp_path / "work", "leaks-engine")
+    assert found["leaks-engine"]["verdict"] == "passed", found
+    grown = {figure["name"]: figure["value"] for figure in found["leaks-engine"]["figures"]}
+    assert grown["2 openings: GPU memory grew by"] == 0
     assert found["left"] == NOTHING
     assert found["violations"] == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 
 import edge_fg
 from edge_fg.cuda import Device
+from edge_fg.errors import CudaError
 from edge_fg.preprocess.cuda import transfer_for
 from edge_fg.preprocess.kernels import load_image
 from edge_fg_tools.gpu_check.results import CheckResult, Settings
@@ -19,12 +21,14 @@ _DISTRIBUTIONS: Final = (
     *("tensorrt", "tensorrt-rtx", "tensorrt_rtx", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13"),
     *("torch", "torchvision", "cupy-cuda12x", "cupy-cuda13x", "cupy"),
 )
-_MULTIPROCESSORS: Final = 16
-_CLOCK_KHZ: Final = 13
-_MEMORY_CLOCK_KHZ: Final = 36
-_BUS_BITS: Final = 37
-_CACHE_BYTES: Final = 38
-"""Numbers of ``CUdevice_attribute`` in the CUDA driver API."""
+# Numbers of ``CUdevice_attribute`` in the CUDA driver API, and how to write their values.
+_ATTRIBUTES: Final[dict[str, tuple[int, str, float]]] = {
+    "multiprocessors": (16, "", 1.0),
+    "clock": (13, " MHz", 1e-3),
+    "memory clock": (36, " MHz", 1e-3),
+    "memory bus": (37, " bits", 1.0),
+    "L2 cache": (38, " MiB", 1.0 / (1 << 20)),
+}
 
 
 def check_device(settings: Settings) -> CheckResult:  # noqa: ARG001  every check is called alike
@@ -38,11 +42,7 @@ def check_device(settings: Settings) -> CheckResult:  # noqa: ARG001  every chec
             "memory": f"{device.total_bytes / (1 << 30):.1f} GiB",
             "memory free": f"{free_bytes(device) / (1 << 30):.1f} GiB",
             "shares the host's memory": "yes" if device.integrated else "no",
-            "multiprocessors": str(device.attribute(_MULTIPROCESSORS)),
-            "clock": f"{device.attribute(_CLOCK_KHZ) / 1000:g} MHz",
-            "memory clock": f"{device.attribute(_MEMORY_CLOCK_KHZ) / 1000:g} MHz",
-            "memory bus": f"{device.attribute(_BUS_BITS)} bits",
-            "L2 cache": f"{device.attribute(_CACHE_BYTES) / (1 << 20):g} MiB",
+            **_attributes(device),
             "kernels": load_image(device.compute_capability, device.driver_version).name,
             "pictures get there": transfer_for(device),
         }
@@ -64,6 +64,15 @@ def versions() -> dict[str, str]:
             found.setdefault(name.replace("_", "-"), metadata.version(name))
         except metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def _attributes(device: Device) -> dict[str, str]:
+    """Return what the driver says; newer ones no longer know every attribute."""
+    found = {}
+    for name, (number, unit, factor) in _ATTRIBUTES.items():
+        with contextlib.suppress(CudaError):
+            found[name] = f"{device.attribute(number) * factor:g}{unit}"
     return found
 
 

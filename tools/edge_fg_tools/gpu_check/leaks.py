@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,11 @@ GPU_TOLERANCE: Final = 4 << 20
 """Bytes: drivers and allocators take memory in blocks of 2 MiB."""
 PROCESS_TOLERANCE: Final = 16 << 20
 """Bytes: allocators of the process keep and split what they once had."""
-_WARM_UP_SHARE: Final = 5
+_WARM_UP_CYCLES: Final = 2
+_BATCHES: Final = (1, 1, 3, 8)
+_TURNS: Final = 5  # of each batch size, so that it comes often enough to be captured
+_ROUND: Final = 3 * _TURNS * len(_BATCHES)  # until three frames begin again at the same place
+_FRAMES_OF_A_ROUND: Final = 3 * _TURNS * sum(_BATCHES)
 
 
 class Memory(NamedTuple):
@@ -87,12 +92,10 @@ def check_leaks_engine(settings: Settings) -> CheckResult:
     frames = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
 
     def run(backend: TensorRTBackend, count: int) -> None:
-        done = turn = 0
-        while done < count:
-            batch = (1, 1, 3, 8)[turn // 5 % 4]
+        # Whole rounds: what is prepared and captured at the end is the same each time.
+        for turn in range(_ROUND * -(-count // _FRAMES_OF_A_ROUND)):
+            batch = _BATCHES[turn // _TURNS % len(_BATCHES)]
             backend.infer([frames[(turn + i) % len(frames)] for i in range(batch)])
-            done += batch
-            turn += 1
 
     def open_backend() -> contextlib.closing[TensorRTBackend]:
         backend = TensorRTBackend(opened, precision, library, options=options(settings))
@@ -100,14 +103,14 @@ def check_leaks_engine(settings: Settings) -> CheckResult:
 
     def cycle() -> None:
         with open_backend() as backend:
-            run(backend, 2 * len(frames))
+            run(backend, 1)
 
     with Device() as device:
         look = _looking(device)
         with open_backend() as backend:
-            run(backend, max(100, settings.inferences // _WARM_UP_SHARE))
+            run(backend, 2 * _FRAMES_OF_A_ROUND)
             many = watch(lambda: run(backend, settings.inferences), look)
-        cycle()
+        _repeat(cycle, _WARM_UP_CYCLES)
         cycles = watch(lambda: _repeat(cycle, settings.cycles), look)
     return judge(settings, many, cycles)
 
@@ -145,7 +148,12 @@ def judge(settings: Settings, many: Growth, cycles: Growth) -> CheckResult:
 
 
 def process_bytes() -> int:
-    """Return the memory that this process holds (resident set), in bytes."""
+    """Return the memory that this process holds (resident set), in bytes.
+
+    What the C library keeps free for later is given back first, where it can be (glibc).
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
