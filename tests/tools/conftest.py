@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,3 +123,42 @@ def edge_fg_process() -> Callable[..., Outcome]:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@dataclass(frozen=True)
+class Guide:
+    """The built-in model as a bundle, and the first seconds of the built-in clip."""
+
+    bundle: Path
+    clip: Path
+    frames: int
+    species: tuple[str, ...]
+
+
+@pytest.fixture(scope="session")
+def guide(tmp_path_factory: pytest.TempPathFactory) -> Guide:
+    """See `Guide`; made once, for it takes seconds."""
+    pytest.importorskip("onnx")
+    from edge_fg.sinks import VideoSaver
+    from edge_fg_tools import fieldguide
+    from edge_fg_tools.building import BuildOptions, build
+
+    folder = tmp_path_factory.mktemp("guide")
+    fieldguide.write_image_set(folder / "photographs", 1, seed=5)
+    build(
+        BuildOptions(
+            model=fieldguide.model_path(),
+            labels=fieldguide.labels_path(),
+            calibration=folder / "photographs" / "images.csv",
+            output=folder / "guide.edgefg",
+            preprocess=str(fieldguide.preprocess_path()),
+            precisions=("fp32",),
+        )
+    )
+    species: dict[str, None] = {}
+    frames = 75
+    with VideoSaver(folder / "clip.mp4", 15, (640, 360)) as saver:
+        for frame, truth in itertools.islice(fieldguide.render_clip(0), frames):
+            saver.write(frame)
+            species.update(dict.fromkeys(bird.label for bird in truth.birds))
+    return Guide(folder / "guide.edgefg", folder / "clip.mp4", frames, tuple(species))

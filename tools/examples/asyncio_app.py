@@ -28,7 +28,7 @@ async def main() -> None:
     answered = 0
     with edge_fg.load(bundle) as classifier:
         async for result in edge_fg.Pipeline(source, classifier):
-            if answered % 30 == 0:
+            if result.prediction is not None and answered % 30 == 0:
                 print(result.frame.number, result.prediction.label, flush=True)
             answered += 1
     other.cancel()

@@ -14,6 +14,7 @@ import numpy as np
 
 import edge_fg
 from edge_fg.sinks import CallbackSink
+from edge_fg.streaming import Result
 
 WORKERS = 3
 UPLOADS = 24
@@ -35,6 +36,11 @@ def main() -> None:
     uploads: queue.Queue[np.ndarray | None] = queue.Queue(maxsize=8)
     answers: queue.Queue[str] = queue.Queue()
     seen: list[str] = []
+
+    def remember(result: Result[edge_fg.Prediction]) -> None:
+        if result.prediction is not None:
+            seen.append(result.prediction.label)
+
     with edge_fg.load(bundle) as classifier:
         workers = [
             threading.Thread(target=work, args=(classifier, uploads, answers))
@@ -45,7 +51,7 @@ def main() -> None:
         pipeline = edge_fg.Pipeline(
             sources,
             classifier,
-            sinks=[CallbackSink(lambda result: seen.append(result.prediction.label))],
+            sinks=[CallbackSink(remember)],
         )
         pipeline.start()
         rng = np.random.default_rng(0)

@@ -1,0 +1,167 @@
+"""The examples, as a user starts them, on the built-in model and clip."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("cv2")
+
+# A stand-in for the parts of ROS 2 that the node uses; its camera gives three images.
+RCLPY = """
+import threading, time
+import numpy as np
+from types import SimpleNamespace
+
+class Logger:
+    def warning(self, text): print("warning:", text, flush=True)
+    def info(self, text): print("info:", text, flush=True)
+
+nodes = []
+
+class Node:
+    def __init__(self, name):
+        self.parameters = {}
+        self.topics = {}
+        nodes.append(self)
+    def declare_parameter(self, name, value):
+        import sys
+        given = dict(word.split(":=") for word in sys.argv if ":=" in word)
+        self.parameters[name] = type(value)(given.get(name, value))
+    def get_parameter(self, name): return SimpleNamespace(value=self.parameters[name])
+    def get_logger(self): return Logger()
+    def create_publisher(self, kind, topic, depth): return SimpleNamespace(publish=self.published)
+    def published(self, message):
+        best = message.results[0]
+        print("published", message.header, best.class_id, round(best.score, 3), flush=True)
+    def create_subscription(self, kind, topic, callback, qos): self.topics[topic] = callback
+    def destroy_node(self): print("destroyed")
+
+def init(): pass
+def shutdown(): pass
+def try_shutdown(): pass
+
+def spin(node):
+    def message(header, encoding, data, step):
+        return SimpleNamespace(header=header, height=48, width=64, encoding=encoding,
+                               is_bigendian=0, step=step, data=data)
+    grey = bytes([128]) * (64 * 48 * 3)
+    for number, one in enumerate([
+        message("h0", "bgr8", grey, 192),
+        message("h1", "bayer_rggb8", grey, 64),
+        message("h2", "yuv422_yuy2", bytes([128]) * (128 * 48), 128),
+    ]):
+        started = time.monotonic()
+        node.topics["image"](one)
+        assert time.monotonic() - started < 1
+        counters = node.answerer.counters
+        until = time.monotonic() + 30
+        while counters.answered + counters.failed <= number and time.monotonic() < until:
+            time.sleep(0.01)
+"""
+MESSAGES = """
+class Classification:
+    def __init__(self, header): self.header, self.results = header, []
+class ObjectHypothesis:
+    def __init__(self, class_id, score):
+        assert isinstance(class_id, str) and isinstance(score, float)
+        self.class_id, self.score = class_id, score
+"""
+
+
+@pytest.fixture
+def example(repository: Path):
+    """Runs an example in a process of its own and returns what it printed."""
+
+    def run(name: str, *arguments: object, path: Path | None = None, code: int = 0) -> str:
+        places = [*([str(path)] if path else []), *sys.path]
+        done = subprocess.run(
+            [sys.executable, repository / "tools" / "examples" / name, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + (done.stderr if code else "")
+
+    return run
+
+
+def test_the_simple_one(example, guide) -> None:
+    lines = example("simple.py", guide.bundle, guide.clip).splitlines()
+    assert len(lines) == guide.frames
+    assert lines[0].startswith("0 background ")
+    assert any(guide.species[0] in line for line in lines)
+
+
+def test_the_simple_one_is_short(repository) -> None:
+    assert len((repository / "tools/examples/simple.py").read_text().splitlines()) <= 15
+
+
+def test_the_robot_never_waits(example, guide) -> None:
+    out = example("robot_loop.py", guide.bundle, guide.clip, "--seconds", 3)
+    found = re.search(r"(\d+) turns, (\d+) answers, (\d+) overtaken, .* ([\d.]+) ms$", out.strip())
+    turns, answers, overtaken, longest = map(float, found.groups())
+    # 30 a second for three seconds, but for what a busy machine takes.
+    assert 45 < turns <= 91
+    assert 5 < answers <= turns
+    assert answers + overtaken <= turns
+    assert longest < 500
+    assert f"watch the {guide.species[0]}" in out
+
+
+def test_threads_share_one_model(example, guide) -> None:
+    out = example("multithreaded_host.py", guide.bundle, guide.clip, guide.clip).splitlines()
+    assert out[0].startswith(f"{2 * guide.frames} frames of 2 sources")
+    assert out[1] == "24 uploads by 3 workers"
+
+
+def test_asyncio_goes_on_meanwhile(example, guide) -> None:
+    out = example("asyncio_app.py", guide.bundle, guide.clip).splitlines()
+    found = re.fullmatch(r"(\d+) answers, (\d+) heartbeats, longest pause (\d+) ms", out[-1])
+    answers, beats, longest = map(int, found.groups())
+    assert answers == guide.frames
+    assert beats > 10
+    assert longest < 1000
+
+
+@pytest.fixture
+def ros(tmp_path: Path) -> Path:
+    """A folder with a stand-in for ROS 2."""
+    files = {
+        "rclpy/__init__.py": RCLPY,
+        "rclpy/node.py": "from rclpy import Node\n",
+        "rclpy/qos.py": "qos_profile_sensor_data = 1\n",
+        "sensor_msgs/msg.py": "class Image: pass\n",
+        "vision_msgs/msg.py": MESSAGES,
+    }
+    for name, content in files.items():
+        path = tmp_path / "ros" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return tmp_path / "ros"
+
+
+def test_the_ros_node_answers_images_and_says_what_it_can_not(example, guide, ros) -> None:
+    out = example("ros2_node.py", "--ros-args", "-p", f"bundle:={guide.bundle}", path=ros)
+    lines = out.splitlines()
+    assert re.fullmatch(r"published h0 .+ [01]\.\d+", lines[0])
+    assert lines[1].startswith("warning: bayer_rggb8 is raw sensor data")
+    assert lines[2].startswith("published h2 ")
+    assert "received=3, answered=2, overtaken=0, failed=1" in lines[3]
+    assert lines[4] == "destroyed"
+
+
+def test_the_ros_node_without_a_bundle_or_ros(example, ros, tmp_path) -> None:
+    told = example("ros2_node.py", f"bundle:={tmp_path}/none", path=ros, code=1)
+    assert told.startswith("edge_fg: ")
+    if __import__("importlib").util.find_spec("rclpy") is None:
+        assert "source its setup file" in example("ros2_node.py", code=1)
