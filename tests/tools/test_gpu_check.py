@@ -25,6 +25,7 @@ from edge_fg_tools.gpu_check.results import (
     Figure,
     Report,
     Settings,
+    Target,
     target,
     timed,
 )
@@ -251,6 +252,12 @@ def test_a_missed_target_fails_where_times_count(met: bool, untimed: str, verdic
     assert "2 us; wanted <= 1 us" in render(report)
 
 
+def test_wrong_pixels_fail_even_where_times_do_not_count():
+    settings = Settings(work="", untimed="no GPU")
+    wrong = Target("what was timed", "Pillow's bits", "others", "failed")
+    assert timed(settings, "text", [], [wrong]).verdict == "failed"
+
+
 def test_no_engine_is_not_measured(tmp_path: Path):
     if bundles.usable_libraries():
         pytest.skip("TensorRT can run here")
@@ -318,7 +325,13 @@ def test_times_are_taken_but_not_judged_on_a_stand_in(
         assert found[name]["verdict"] == "not measured"
         assert found[name]["summary"] == "a stand-in"
     assert {one["verdict"] for one in found["latency"]["targets"]} == {"not measured"}
-    assert len(found["latency"]["targets"]) == 2 * len(found["preprocessing"]["targets"]) == 4
+    assert len(found["latency"]["targets"]) == 4
+    judged = {one["name"]: one["verdict"] for one in found["preprocessing"]["targets"]}
+    assert len(judged) == 6
+    for kind in ("bgr", "nv12"):
+        assert judged[f"1080p {kind} x1 -> 224, kernels p50"] == "not measured"
+        assert judged[f"1080p {kind} x1 -> 224, what was timed"] == "passed"
+        assert judged[f"1080p {kind} x8 -> 224, what was timed"] == "passed"
     latency = {figure["name"] for figure in found["latency"]["figures"]}
     for name in ("bgr no graph x1", "bgr graph x1", "nv12 graph x8", "4 threads and contexts"):
         assert {f"{name} p50", f"{name} p99", f"{name} throughput"} <= latency

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.cuda import Device, DeviceBuffer, Graph, Module, Stream, copy_to_device
+from edge_fg.cuda import Device, DeviceBuffer, Graph, Module, Stream, copy_to_device, copy_to_host
 from edge_fg.preprocess.geometry import geometry
 from edge_fg.preprocess.kernels import load_image
 from edge_fg.preprocess.launch import LaunchPlan, LaunchPlanner, PixelFormat, Source
@@ -84,10 +84,9 @@ class ResidentBatches:
             self._stream = stream
             tables = _uploaded(held, stream, plan.tables)
             scratch = held.enter_context(DeviceBuffer(device, plan.scratch_bytes))
-            output = np.empty(plan.shape, plan.dtype).nbytes
-            self.output = held.enter_context(DeviceBuffer(device, output))
-            """The tensor of the batch that ran last."""
-            places = {"tables": tables, "scratch": scratch, "output": self.output}
+            self._tensor = np.zeros(plan.shape, plan.dtype)
+            self._output = held.enter_context(DeviceBuffer(device, self._tensor.nbytes))
+            places = {"tables": tables, "scratch": scratch, "output": self._output}
             self.works: list[Work] = []
             """One for each copy of the frames: queues its graph."""
             for _ in range(copies):
@@ -98,6 +97,12 @@ class ResidentBatches:
                 self.works.append(functools.partial(graph.launch, stream))
             stream.synchronize()
             self._held = held.pop_all()
+
+    def tensor(self) -> NDArray[Any]:
+        """Return the tensor of the batch that was queued last."""
+        copy_to_host(self._tensor, self._output, self._stream)
+        self._stream.synchronize()
+        return self._tensor
 
     def close(self) -> None:
         """Release all of it; may be called again."""

@@ -163,10 +163,10 @@ def timed(
 ) -> CheckResult:
     """Return the result of a check of times: it fails where a target is missed."""
     verdict: Verdict = "passed"
-    if settings.untimed:
-        verdict, text = "not measured", settings.untimed
-    elif any(one.verdict == "failed" for one in targets):
+    if any(one.verdict == "failed" for one in targets):
         verdict = "failed"
+    elif settings.untimed:
+        verdict, text = "not measured", settings.untimed
     return CheckResult(verdict, text, tuple(figures), tuple(targets))
 
 
