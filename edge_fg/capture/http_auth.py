@@ -37,7 +37,7 @@ def parse_challenges(headers: Iterable[str]) -> list[tuple[str, dict[str, str]]]
         # Commas part parameters as well as challenges; only a challenge begins with a bare word.
         marks = list(_SCHEME.finditer(_without_quoted(header)))
         ends = [mark.start() for mark in marks[1:]] + [len(header)]
-        for mark, end in zip(marks, ends, strict=True):
+        for mark, end in zip(marks, ends, strict=False):
             text = header[mark.end() : end]
             parameters = {
                 name.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else bare

@@ -34,6 +34,11 @@ _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _START_OF_SCAN = 0xDA
 # Markers that begin a segment with a length.
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE})
+# Application data and comments may hold anything, thumbnails too. Where the start of a picture
+# stands in a table, the picture was cut there and the next one has begun.
+_MAY_HOLD_PICTURES = frozenset({*range(0xE0, 0xF0), 0xFE})
+_NEXT = _SOI + b"\xff"
+_KNOWN_MARKERS = _SEGMENTS | {0xD9, 0xFF}
 _TEXT = re.compile(rb"[\t\r\n\x20-\x7e]*")
 
 
@@ -117,35 +122,50 @@ class JpegSplitter:
     def _follow(self) -> int | None:
         """Follow the picture; its length once it is whole, None as long as it isn't."""
         buffer = self._buffer
-        while True:
-            if self._in_scan:
-                found = _MARKER_IN_SCAN.search(buffer, self._at)
-                if found is None:
-                    self._at = max(self._at, len(buffer) - 1)
-                    return None
-                self._at, self._in_scan = found.start(), False
-            if len(buffer) < self._at + 2:
-                return None
-            if buffer[self._at] != 0xFF:
-                self._give_up()
-                return None
+        while self._skip_scan() and len(buffer) >= self._at + 2:
             kind = buffer[self._at + 1]
+            if buffer[self._at] != 0xFF or kind not in _KNOWN_MARKERS:
+                self._give_up()
+                break
+            if kind == _EOI[1]:
+                return self._at + 2
             if kind == 0xFF:
                 self._at += 1  # a fill byte
-            elif kind == _EOI[1]:
-                return self._at + 2
-            elif kind not in _SEGMENTS:
-                self._give_up()
-                return None
-            elif len(buffer) < self._at + 4:
-                return None
-            else:
-                length = int.from_bytes(buffer[self._at + 2 : self._at + 4], "big")
-                if length < 2:
-                    self._give_up()
-                    return None
-                self._at += 2 + length
-                self._in_scan = kind == _START_OF_SCAN
+            elif not self._skip_segment(kind):
+                break
+        return None
+
+    def _skip_scan(self) -> bool:
+        """Go to the marker that ends a scan; False when it isn't here yet."""
+        if self._in_scan:
+            found = _MARKER_IN_SCAN.search(self._buffer, self._at)
+            if found is None:
+                # The last byte may be the first half of a marker.
+                self._at = max(self._at, len(self._buffer) - 1)
+                return False
+            self._at, self._in_scan = found.start(), False
+        return True
+
+    def _skip_segment(self, kind: int) -> bool:
+        """Go behind a segment; False when it isn't all here, or can't be one."""
+        buffer = self._buffer
+        if len(buffer) < self._at + 5:
+            return False
+        if buffer.startswith(_NEXT, self._at + 2):  # no length, but the next picture
+            self._give_up()
+            return False
+        length = int.from_bytes(buffer[self._at + 2 : self._at + 4], "big")
+        end = self._at + 2 + length
+        is_table = kind not in _MAY_HOLD_PICTURES
+        # Two bytes more: the next picture may begin with the segment's last byte.
+        if is_table and len(buffer) < end + 2:
+            return False
+        if length < 2 or (is_table and buffer.find(_NEXT, self._at, end + 2) >= 0):
+            self._give_up()
+            return False
+        self._at = end
+        self._in_scan = kind == _START_OF_SCAN
+        return True
 
     def _give_up(self) -> None:
         """Leave this picture out, and go on behind the place where it stopped making sense.

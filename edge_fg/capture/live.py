@@ -59,9 +59,15 @@ class LiveSource(BaseSource):
         return self._feed.frame_count is not None
 
     def close(self) -> None:
-        """Release the camera, and let a read that waits for a frame end; may be called again."""
+        """Release the camera, and end the iteration, also in another thread that waits for a frame.
+
+        May be called again.
+        """
         self._finalizer()
-        super().close()
+        with self._lock:
+            # A loop that was between two frames is to end like one that waited for the next.
+            self._ended = True
+            super().close()
 
     def _read(self) -> Frame | None:
         arrival = self._feed.take()

@@ -1,0 +1,86 @@
+"""The demo clip as a source."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_fg.capture import CaptureOptions, Source, open_source
+from edge_fg.errors import UsageError
+from edge_fg_tools.fieldguide import render_clip
+from edge_fg_tools.fieldguide.source import FieldGuideSource, open_fieldguide
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@pytest.fixture
+def _installed(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry points of pyproject.toml, as installing the package makes them known."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    points = project["entry-points"]["edge_fg.sources"]
+    info = tmp_path / "edge_fg_points-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: edge-fg-points\nVersion: 1.0\n")
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[edge_fg.sources]", *lines]))
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("_installed")
+def test_the_scheme_opens_the_clip() -> None:
+    with open_source("fieldguide://?seed=4") as source:
+        assert isinstance(source, Source)
+        assert source.name == "fieldguide://?seed=4&loop=1&live=0"
+        assert (source.live, source.fps, source.size_wh) == (False, 15.0, (640, 360))
+        assert source.frame_count == 300
+        frames = list(itertools.islice(source, 3))
+    for frame, (image, truth) in zip(frames, render_clip(4), strict=False):
+        np.testing.assert_array_equal(frame.image, image)
+        assert frame.number == truth.frame
+        assert frame.position == pytest.approx(truth.time_s)
+        assert frame.time is None
+
+
+def test_each_round_has_other_visitors() -> None:
+    source = FieldGuideSource(seed=2, rounds=2)
+    assert source.frame_count == 600
+    assert FieldGuideSource(rounds=None).frame_count is None
+    flip = CaptureOptions(flip="clockwise")
+    assert next(FieldGuideSource(options=flip)).size_wh == (360, 640)
+
+
+def test_live_it_keeps_its_pace_and_counts_what_nobody_took() -> None:
+    with FieldGuideSource(live=True, options=CaptureOptions(fps=20.0)) as source:
+        first = next(source)
+        time.sleep(0.5)
+        second = next(source)
+        assert 0.45 <= second.captured - first.captured < 2
+        assert second.dropped >= 8
+        assert source.counters["dropped"] == second.dropped
+        assert first.time is not None
+        assert first.position is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "fieldguide://garden",
+        "fieldguide://?seed=-1",
+        "fieldguide://?seed=x",
+        "fieldguide://?seed=1&seed=2",
+        "fieldguide://?sed=1",
+        "fieldguide://?live=2",
+        "fieldguide://?seed=9999999999",
+    ],
+)
+def test_addresses_that_make_no_sense(uri: str) -> None:
+    with pytest.raises(UsageError, match="fieldguide://"):
+        open_fieldguide(uri, CaptureOptions())
