@@ -258,6 +258,17 @@ def test_wrong_pixels_fail_even_where_times_do_not_count():
     assert timed(settings, "text", [], [wrong]).verdict == "failed"
 
 
+def test_a_library_that_is_broken_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "cupy"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise RuntimeError('built for\\nanother CUDA')")
+    monkeypatch.syspath_prepend(tmp_path)
+    (check,) = [check for check in CHECKS if check.name == "cupy"]
+    result = check.run(Settings(work=""))
+    assert result.verdict == "not measured"
+    assert result.summary == "cupy can't be imported: built for another CUDA"
+
+
 def test_no_engine_is_not_measured(tmp_path: Path):
     if bundles.usable_libraries():
         pytest.skip("TensorRT can run here")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,14 @@ from edge_fg.cuda import Device, Stream
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize
 from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg_tools.gpu_check.results import CheckResult, Settings, not_measured
+from edge_fg_tools.gpu_check.rivals import why_not
 from edge_fg_tools.gpu_check.timing import current_context
 
 
 def check_torch(settings: Settings) -> CheckResult:
     """Compute with PyTorch before, between and after, and write into a tensor of its own."""
-    if importlib.util.find_spec("torch") is None:
-        return not_measured("torch is not installed")
+    if reason := why_not("torch"):
+        return not_measured(reason)
     torch: Any = importlib.import_module("torch")
     if not torch.cuda.is_available():
         return not_measured(f"torch {torch.__version__} has no CUDA here")

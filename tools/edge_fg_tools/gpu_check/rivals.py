@@ -25,11 +25,24 @@ _SHORT, _CROP = 256, 224
 _WARM_UP: Final = 10
 
 
+def why_not(*names: str) -> str:
+    """Return which module can't be imported and why, "" if all can."""
+    for name in names:
+        package = name.partition(".")[0]
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
+        try:
+            importlib.import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:
+            # Such as one that was built for another version of PyTorch or CUDA.
+            return f"{package} can't be imported: {' '.join(str(error).split())}"
+    return ""
+
+
 def check_torchvision(settings: Settings) -> CheckResult:
     """Measure torchvision's antialiased resize on the GPU, on a frame that lies there already."""
-    for name in ("torch", "torchvision"):
-        if importlib.util.find_spec(name) is None:
-            return not_measured(f"{name} is not installed")
+    if reason := why_not("torch", "torchvision.transforms.functional"):
+        return not_measured(reason)
     torch: Any = importlib.import_module("torch")
     if not torch.cuda.is_available():
         return not_measured(f"torch {torch.__version__} has no CUDA here")
@@ -65,8 +78,8 @@ def torchvision_tensor(frame: Any, spec: PreprocessSpec) -> Any:
 
 def check_cupy(settings: Settings) -> CheckResult:
     """Measure CuPy's linear zoom, which has no antialiasing, on a frame that lies there already."""
-    if importlib.util.find_spec("cupy") is None:
-        return not_measured("cupy is not installed")
+    if reason := why_not("cupy", "cupyx.scipy.ndimage"):
+        return not_measured(reason)
     cupy: Any = importlib.import_module("cupy")
     if cupy.cuda.runtime.getDeviceCount() == 0:
         return not_measured(f"cupy {cupy.__version__} finds no GPU")
