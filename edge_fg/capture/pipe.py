@@ -170,8 +170,10 @@ class PipeSource(BaseSource):
             payload = bytes(self._buffer[_HEADER.size : end])
             del self._buffer[:end]
             if layout is None:
+                # Decoders pass over much of what is wrong with a JPEG; the splitter doesn't.
+                pictures = JpegSplitter().feed(payload)
                 try:
-                    return self._decode(payload)
+                    return self._decode(pictures[0] if pictures else b"")
                 except ImageError:
                     self._corrupted(1)
                     continue

@@ -368,7 +368,7 @@ def test_an_unplugged_camera_comes_back(fake: Any) -> None:
             next(source)
         timer.join()
         assert source.state == "live"
-        assert states[:2] == ["lost", "connecting"]
+        assert [state for state in states if state != "live"][:2] == ["lost", "connecting"]
 
 
 def test_codes_of_formats() -> None:
