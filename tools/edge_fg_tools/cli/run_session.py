@@ -93,6 +93,7 @@ class Session:
             with contextlib.ExitStack() as serving:
                 self._serve_metrics(serving)
                 with self._pipeline:
+                    self._pipeline.start()
                     self._say_where_to_look()
                     self._watch()
         except KeyboardInterrupt:
