@@ -240,9 +240,9 @@ class _Light:
     offset: NDArray[np.float32]
 
     @property
-    def scale(self) -> np.float32:
+    def scale(self) -> float:
         """Grey levels now that are worth one of the scene's."""
-        return np.float32(max(self.gain.tolist()))
+        return float(self.gain.max())
 
     def apply(self, scene: Picture) -> Picture:
         seen: Picture = scene * self.gain + self.offset

@@ -98,8 +98,8 @@ def _planes(frame: Frame) -> list[NDArray[np.uint8]]:
     if layout.format is PixelFormat.YUYV:
         pairs = (layout.width + 1) // 2
         rows = _rows(pixels.data, 0, layout.height, layout.row_pitch, 4 * pairs)
-        packed = rows.reshape(layout.height, pairs, 4)
-        return [packed[..., channel].copy() for channel in (0, 1, 3)]
+        luma = np.ascontiguousarray(rows[:, ::2][:, : layout.width])
+        return [luma, rows[:, 1::4].copy(), rows[:, 3::4].copy()]
     if layout.format in (PixelFormat.NV12, PixelFormat.I420):
         return _planar(pixels.data, layout)
     if layout.format is PixelFormat.GRAY:

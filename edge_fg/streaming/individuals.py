@@ -91,6 +91,11 @@ class Individual:
         self.answer.update(fused, self.belief.evidence, time_s)
 
     @property
+    def waiting(self) -> tuple[float, int]:
+        """What orders those waiting to be asked about: the smallest has waited longest."""
+        return -math.inf if self.asked_s is None else self.asked_s, self.belief.count
+
+    @property
     def index(self) -> int | None:
         """Class that it is held for; None while undecided."""
         return self.answer.index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -268,6 +269,12 @@ def gap(one: Box, other: Box) -> float:
     across = max(one[0], other[0]) - min(one[0] + one[2], other[0] + other[2])
     down = max(one[1], other[1]) - min(one[1] + one[3], other[1] + other[3])
     return max(0.0, across, down)
+
+
+def distance(one: Box | Region, other: Box | Region) -> float:
+    """Return the pixels between the centres of two boxes."""
+    across = one[0] + one[2] / 2 - other[0] - other[2] / 2
+    return math.hypot(across, one[1] + one[3] / 2 - other[1] - other[3] / 2)
 
 
 def union(one: Box, other: Box) -> Box:

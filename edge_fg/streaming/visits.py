@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -16,10 +14,12 @@ from edge_fg.streaming.glance import sharpness
 from edge_fg.streaming.individuals import Individual, PredictionLike
 from edge_fg.streaming.motion import (
     MotionFinder,
+    distance,
     inside_frame,
     padded_square,
     seconds_of,
 )
+from edge_fg.streaming.questions import Look, Question
 from edge_fg.streaming.result import Region, Sighting
 from edge_fg.streaming.smoothing import (
     FusedBelief,
@@ -40,23 +40,6 @@ RegionFinder = Callable[[Frame], Sequence["Found | Box | Region"]]
 _JITTER_S = 0.5
 # Frames whose answers may still be under way in a pipeline.
 _MOST_PENDING = 256
-
-
-@dataclass(eq=False)
-class _Question:
-    individual: Individual
-    region: Region
-    quality: float
-
-
-@dataclass(eq=False)
-class _Look:
-    """What was seen on one frame whose answers have not come yet."""
-
-    time_s: float
-    questions: list[_Question]
-    seen: list[tuple[Individual, Region]]
-    events: list[VisitEvent]
 
 
 class VisitFollower(Generic[PredictionT]):
@@ -102,7 +85,7 @@ class VisitFollower(Generic[PredictionT]):
         self._tracker = Tracker(self.settings.tracker)
         self._open: list[Individual] = []
         self._whose: dict[int, Individual] = {}
-        self._pending: dict[int, _Look] = {}
+        self._pending: dict[int, Look] = {}
         self._now: float | None = None
 
     def propose(self, frame: Frame) -> list[Region]:
@@ -128,7 +111,7 @@ class VisitFollower(Generic[PredictionT]):
         while len(self._pending) >= _MOST_PENDING:
             events = self._pending.pop(next(iter(self._pending))).events + events
         shown = [(individual, individual.region) for _, individual in seen]
-        self._pending[frame.number] = _Look(now, questions, shown, events)
+        self._pending[frame.number] = Look(now, questions, shown, events)
         return [question.region for question in questions]
 
     def update(
@@ -161,7 +144,7 @@ class VisitFollower(Generic[PredictionT]):
         if len(regions) != len(predictions):
             raise UsageError(f"{len(regions)} regions came with {len(predictions)} predictions")
         look = self._take(frame)
-        answers = _take_in(look, regions, predictions)
+        answers = look.take_in(regions, predictions)
         events = look.events
         for individual in list(self._open):
             events += self._tell(individual, look.time_s)
@@ -175,6 +158,7 @@ class VisitFollower(Generic[PredictionT]):
                 confidence=individual.confidence,
             )
             for individual, region in look.seen
+            if not self._is_nothing(individual)
         ]
         return sorted(sightings, key=lambda sighting: sighting.track), events
 
@@ -213,22 +197,21 @@ class VisitFollower(Generic[PredictionT]):
 
     def _questions(
         self, frame: Frame, now: float, seen: list[tuple[Track, Individual]]
-    ) -> list[_Question]:
+    ) -> list[Question]:
         """Choose whom the model is asked about: who was never asked, then who waited longest."""
         due = [
-            (individual.asked_s or -math.inf, track.number, track, individual)
+            (track, individual)
             for track, individual in seen
             # Of two that touch, the model would name one for both.
             if not track.covered and self._is_due(individual, now)
         ]
+        due.sort(key=lambda one: (*one[1].waiting, one[0].number))
         questions = []
-        for _, _, track, individual in sorted(due, key=lambda one: one[:2])[
-            : self.settings.most_regions
-        ]:
+        for track, individual in due[: self.settings.most_regions]:
             individual.asked_s = now
             region = padded_square(track.box, self.settings.padding, frame.size_wh)
             quality = self._quality(frame, track, individual)
-            questions.append(_Question(individual, region, quality))
+            questions.append(Question(individual, region, quality))
         return questions
 
     def _is_due(self, individual: Individual, now: float) -> bool:
@@ -257,7 +240,7 @@ class VisitFollower(Generic[PredictionT]):
         cut = cut or region[0] + region[2] == width or region[1] + region[3] == height
         return 0.5 * quality if cut else quality
 
-    def _take(self, frame: Frame) -> _Look:
+    def _take(self, frame: Frame) -> Look:
         """Return what was seen on a frame; earlier ones, which got no answers, are left out."""
         if frame.number not in self._pending:
             raise UsageError(f"frame {frame.number} was not proposed, or has had its update")
@@ -273,10 +256,11 @@ class VisitFollower(Generic[PredictionT]):
     def _tell(self, individual: Individual, now: float) -> list[VisitEvent]:
         """Return what became known of an individual."""
         settings = self.settings
+        gone = now - individual.last_s > max(settings.absence_s, self._tracker.patience_s)
+        if gone and not self._is_awaited(individual, now):
+            return self._end(individual)
         if self._is_nothing(individual):
             return self._dismiss(individual)
-        if now - individual.last_s > max(settings.absence_s, self._tracker.patience_s):
-            return self._end(individual)
         if not individual.started:
             return self._start(individual)
         if individual.index != individual.told:
@@ -304,21 +288,37 @@ class VisitFollower(Generic[PredictionT]):
     def _returned(self, individual: Individual) -> Individual | None:
         """Return who left nearby a moment ago and is of the same species."""
         for other in self._open:
-            if other is individual or not other.started or other.index != individual.index:
-                continue
-            x, y, width, height = other.region
-            left, top, across, down = individual.region
-            apart = math.hypot(x + width / 2 - left - across / 2, y + height / 2 - top - down / 2)
-            near = apart <= self.settings.return_reach * max(width, height, across, down)
-            if near and other.last_s < individual.first_s:
+            same = other.started and other.index == individual.index
+            if same and self._may_be_return(individual, other):
                 return other
         return None
+
+    def _is_awaited(self, individual: Individual, now: float) -> bool:
+        """Whether somebody appeared in time who may turn out to be this individual."""
+        return individual.started and any(
+            not other.started
+            and now - other.first_s <= self.settings.undecided_s
+            and self._may_be_return(other, individual)
+            for other in self._open
+        )
+
+    def _may_be_return(self, new: Individual, old: Individual) -> bool:
+        away = new.first_s - old.last_s
+        reach = self.settings.return_reach * max(*new.region[2:], *old.region[2:])
+        in_time = 0.0 < away <= max(self.settings.absence_s, self._tracker.patience_s)
+        return in_time and distance(new.region, old.region) <= reach
 
     def _is_nothing(self, individual: Individual) -> bool:
         return individual.label is not None and individual.label in self.settings.nothing
 
     def _dismiss(self, individual: Individual) -> list[VisitEvent]:
-        """Follow no longer what the model holds for nothing, and learn it as scenery."""
+        """Follow no longer what the model holds for nothing, and learn it as scenery.
+
+        A detector can't learn: what it sees again and again is kept, and asked about rarely.
+        """
+        learns = isinstance(self._finder, MotionFinder)
+        if not (individual.started or learns):
+            return []
         for track in self._tracker.tracks:
             if self._whose.get(track.number) is individual:
                 self._tracker.remove(track)
@@ -370,19 +370,3 @@ def _as_found(one: Found | Box | Region) -> Found:
         return one
     x, y, width, height = one
     return Found((x, y, width, height))
-
-
-def _take_in(
-    look: _Look, regions: Sequence[Region], predictions: Sequence[PredictionT]
-) -> dict[int, PredictionT]:
-    """Give each individual its answer; return them by the individual's identity."""
-    answers: dict[int, PredictionT] = {}
-    open_questions = list(look.questions)
-    for region, prediction in zip(regions, predictions, strict=True):
-        question = next((q for q in open_questions if q.region == tuple(region)), None)
-        if question is None:
-            raise UsageError(f"region {tuple(region)} was not proposed for this frame")
-        open_questions.remove(question)
-        question.individual.take_in(prediction, look.time_s, question.quality)
-        answers[id(question.individual)] = prediction
-    return answers

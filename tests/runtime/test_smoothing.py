@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_an_answer_never_changes_faster_than_its_dwell(moments, dwell_s, margin)
         if answer != before:
             changes.append(now)
             before = answer
-    assert all(b - a >= dwell_s for a, b in zip(changes, changes[1:], strict=False))
+    assert all(b - a >= dwell_s for a, b in itertools.pairwise(changes))
     assert all(when >= dwell_s for when in changes)
 
 
