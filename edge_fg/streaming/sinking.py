@@ -28,6 +28,9 @@ LONGEST_PAUSE: Final = 60.0
 GRACE: Final = 5.0
 """Seconds that a sink gets to write what waits when the pipeline is stopped."""
 
+CLOSING_GRACE: Final = 60.0
+"""Seconds more for a sink that is finishing: a long video is checked and forced onto the disk."""
+
 _LOOK_AGAIN = 0.1
 
 
@@ -70,6 +73,7 @@ class SinkWorker:
         self._pause = FIRST_PAUSE
         self._again_at: float | None = None
         self._state = "open"
+        self._closing = False
         self._thread = threading.Thread(
             target=self._work, name=f"edge_fg-sink-{sink.name}", daemon=True
         )
@@ -100,6 +104,9 @@ class SinkWorker:
             left = len(self.queue)
             self.queue.close()
             self._thread.join(0.1)
+            until = self._clock() + CLOSING_GRACE
+            while self._thread.is_alive() and self._closing and self._clock() < until:
+                self._thread.join(_LOOK_AGAIN)
             if self._thread.is_alive():
                 _logger.error("sink %s does not return: it was left behind", self._sink.name)
             elif left:
@@ -124,6 +131,7 @@ class SinkWorker:
             if result is not None:
                 self._give(result)
             del result
+        self._closing = True
         try:
             self._sink.close()
         # A sink that can't finish has lost something: it is said, and counted like the rest.

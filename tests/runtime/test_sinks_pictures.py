@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -15,11 +17,21 @@ from PIL import Image
 
 from edge_fg.capture import open_source
 from edge_fg.errors import MissingDependencyError, OutputError, UsageError
-from edge_fg.sinks import PicturesSink, ResultAnnotator, SharedAnnotator, VideoSink, WindowSink
+from edge_fg.sinks import (
+    BaseSink,
+    CallbackSink,
+    JsonLinesSink,
+    PicturesSink,
+    ResultAnnotator,
+    SharedAnnotator,
+    VideoSink,
+    WindowSink,
+)
 from edge_fg.sinks import fonts as fonts_module
 from edge_fg.sinks import window as window_module
 from edge_fg.sinks.disk import SpaceGuard
 from edge_fg.sinks.fonts import Fonts
+from edge_fg.streaming import Pipeline
 
 cv2 = pytest.importorskip("cv2")
 
@@ -379,3 +391,60 @@ def test_an_opencv_without_windows_is_told() -> None:
         pytest.skip("this OpenCV has windows")
     with pytest.raises(MissingDependencyError, match="display"):
         WindowSink()
+
+
+# ---------------------------------------------------------------- in a pipeline
+
+
+class SlowToFinish(BaseSink):
+    """Takes longer to close than a stopped pipeline grants for writing."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("slow")
+        self.seconds = seconds
+        self.finished = False
+
+    def __call__(self, result) -> None:
+        pass
+
+    def close(self) -> None:
+        time.sleep(self.seconds)
+        self.finished = True
+
+
+def test_a_sink_that_is_finishing_is_waited_for(fakes, results, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("edge_fg.streaming.engine.GRACE", 0.2)
+    sink = SlowToFinish(1.0)
+    pipeline = Pipeline(fakes.Numbers(), lambda image: results.prediction(), sinks=[sink])
+    pipeline.start()
+    pipeline.stop()
+    assert sink.finished
+    assert "left behind" not in caplog.text
+
+
+def test_lines_go_on_when_a_full_disk_has_room_again(small_disk, fakes, results, caplog) -> None:
+    """A camera, a disk that is full from the start, and somebody who makes room."""
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            pass
+    seen = []
+    path = small_disk / "a.jsonl"
+    pipeline = Pipeline(
+        fakes.Numbers(live=True, period=0.01),
+        lambda image: results.prediction(),
+        sinks=[JsonLinesSink(path), CallbackSink(seen.append)],
+    )
+    with pipeline:
+        pipeline.start()
+        fakes.wait_until(lambda: pipeline.stats().sinks[0].state == "failing")
+        before = len(seen)
+        ballast.unlink()
+        fakes.wait_until(lambda: pipeline.stats().sinks[0].written > 20)
+    assert len(seen) > before  # recognition went on all the time
+    assert caplog.text.count("No space left on device") == 1
+    lines = path.read_bytes().splitlines()
+    assert len(lines) > 20
+    assert [json.loads(line)["frame"] for line in lines] == sorted(
+        json.loads(line)["frame"] for line in lines
+    )

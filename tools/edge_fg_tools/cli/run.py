@@ -11,7 +11,6 @@ from edge_fg.capture import quiet_ffmpeg
 from edge_fg.errors import MissingDependencyError, OutputError
 from edge_fg_tools.cli.arguments import Subparsers, add_backend, add_format, positive
 from edge_fg_tools.cli.run_arguments import above_zero, address, policy
-from edge_fg_tools.cli.run_session import Session
 
 _SOURCES = """picture, folder, quoted glob, video file, camera number, csi://0, rtsp://...;
 several are answered by one model"""
@@ -94,6 +93,9 @@ def execute(arguments: argparse.Namespace) -> int:
         sources = [
             opened.enter_context(edge_fg.open_source(source)) for source in arguments.sources
         ]
+        # Only this command needs windows, servers and tables.
+        from edge_fg_tools.cli.run_session import Session
+
         Session(arguments, classifier, sources).run()
     return 0
 

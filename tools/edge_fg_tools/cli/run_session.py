@@ -37,6 +37,7 @@ _LOGGER = logging.getLogger("edge_fg")
 _WINDOW_SECONDS = 0.02
 _STATUS_SECONDS = 0.5
 _PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
+_DRAIN_SECONDS = 10.0  # for what waits when the time is over
 
 
 class Session:
@@ -122,7 +123,7 @@ class Session:
             if self._window is not None and not self._window.refresh():
                 return
             if until is not None and time.monotonic() >= until:
-                self._pipeline.drain(_PLAIN_SECONDS)
+                self._pipeline.drain(_DRAIN_SECONDS)
                 return
             if self._status is not None and time.monotonic() >= next_status:
                 self._status.update(self._pipeline.stats(), self._sensors.read())
