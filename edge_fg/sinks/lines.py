@@ -124,6 +124,8 @@ class LineFile:
             raise OutputError(
                 f"can't write {self.path}: another program is writing to it"
             ) from error
+        except OSError as error:  # not every network file system can lock
+            _LOGGER.info("%s can't be locked: %s", self.path, error)
         try:
             self._repair()
             if self._header is not None and not os.fstat(self._descriptor).st_size:

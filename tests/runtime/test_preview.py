@@ -50,8 +50,12 @@ def ask(sink, path="/", host=None, method="GET"):
 class Viewer:
     """Reads a stream picture by picture."""
 
-    def __init__(self, sink, path="/stream.mjpg") -> None:
-        self.socket = socket.create_connection(sink.address, timeout=10)
+    def __init__(self, sink, path="/stream.mjpg", buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        if buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self.socket.settimeout(10)
+        self.socket.connect(sink.address)
         self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         self.file = self.socket.makefile("rb")
         self.status = int(self.file.readline().split()[1])
@@ -151,7 +155,7 @@ def test_several_viewers_share_one_drawing(preview, results) -> None:
 def test_a_slow_viewer_gets_fewer_pictures_and_nobody_waits(preview, results) -> None:
     sink = preview(max_fps=1000)
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    slow = Viewer(sink)
+    slow = Viewer(sink, buffer=1 << 16)
     fast = Viewer(sink)
     slowest = 0.0
     for number in range(40):
@@ -365,3 +369,15 @@ def test_a_thousand_viewers_leave_nothing(preview, results) -> None:
         viewer.close()
     wait_for(lambda: threading.active_count() <= before[1] + 1)
     assert descriptors() <= before[0] + 2
+
+
+def test_it_serves_over_ipv6_too(results) -> None:
+    sink = PreviewSink(0, "::1", annotate=lambda result: result.frame.image)
+    try:
+        sink.open([results.Camera("a")])
+    except OutputError:
+        pytest.skip("this machine has no IPv6")
+    assert sink.url == f"http://[::1]:{sink.address[1]}/"
+    assert ask(sink, host=f"[::1]:{sink.address[1]}")[0] == 200
+    assert ask(sink, host="evil.example")[0] == 421
+    sink.close()

@@ -322,3 +322,24 @@ def test_a_callback_sink_calls(results) -> None:
     assert sink.name == "remember"
     written(sink, results.result(1), results.result(2))
     assert seen == [1, 2]
+
+
+def test_importing_the_sinks_loads_nothing_heavy() -> None:
+    program = "import edge_fg.sinks, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+    )
+    assert not {"cv2", "onnxruntime", "prometheus_client"} & set(done.stdout.split())
+
+
+def test_a_file_system_without_locks_will_do(tmp_path, results, monkeypatch) -> None:
+    def refuse(descriptor, how):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    written(JsonLinesSink(tmp_path / "a.jsonl"), results.result())
+    assert len(lines(tmp_path / "a.jsonl")) == 1
