@@ -71,8 +71,9 @@ class OpenCVConnection:
             self._capture = make[self._description.kind]()
         except (cv2.error, UnicodeError) as error:
             # OpenCV's text may repeat an address with its password.
-            why = "" if self._description.kind == "stream" else f": {error}"
-            raise SourceError(f"OpenCV can't open {self._name}{why}") from error
+            if self._description.kind == "stream":
+                raise SourceError(f"OpenCV can't open {self._name}") from None
+            raise SourceError(f"OpenCV can't open {self._name}: {error}") from error
         if not self._capture.isOpened():
             raise SourceError(self._why_not_opened())
         self._learn()

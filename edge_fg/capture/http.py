@@ -229,8 +229,9 @@ def _locate(url: str, name: str) -> tuple[_Place, Credentials | None]:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname
         host = host.encode("idna").decode() if host and ":" not in host else host
-    except ValueError as error:
-        raise SourceError(f"can't open {name}: its address makes no sense") from error
+    except ValueError:
+        # Without the cause, whose text may hold the password.
+        raise SourceError(f"can't open {name}: its address makes no sense") from None
     if not host or parts.scheme not in _PORTS:
         raise SourceError(f"can't open {name}: its address makes no sense")
     return (

@@ -151,8 +151,9 @@ def _open(cv2: Any, description: SourceDescription, options: CaptureOptions) -> 
         )
     except (cv2.error, UnicodeError) as error:
         # OpenCV's text may repeat an address with its password.
-        why = "" if is_stream else f": {error}"
-        raise SourceError(f"OpenCV can't open {description.name}{why}") from error
+        if is_stream:
+            raise SourceError(f"OpenCV can't open {description.name}") from None
+        raise SourceError(f"OpenCV can't open {description.name}: {error}") from error
     if not capture.isOpened():
         capture.release()
         raise SourceError(

@@ -16,6 +16,7 @@ from edge_fg.capture.live import LiveSource
 from edge_fg.capture.opencv import VideoSource
 from edge_fg.capture.options import CaptureOptions, Codec, Flip
 from edge_fg.capture.pipe import PipeSource
+from edge_fg.capture.rtsp import has_pyav
 from edge_fg.capture.schemes import open_scheme
 from edge_fg.capture.streams import opener_of
 from edge_fg.capture.uri import SourceDescription, parse_source
@@ -163,8 +164,8 @@ def _open(described: SourceDescription, options: CaptureOptions) -> Source:
         )
     if kind == "video":
         return VideoSource(described, options)
-    # Pictures over HTTP need no OpenCV, unless the answer turns out to be something else.
-    if not described.target_text.lower().startswith("http"):
+    # Streams need no OpenCV where PyAV or we ourselves read them.
+    if kind != "stream" or not (described.target_text.lower().startswith("http") or has_pyav()):
         check_possible(described, options)
     live = LiveSource(described.name, opener_of(described, options), options)
     if live.turned_out_finite:

@@ -1,15 +1,19 @@
-"""Connections to network streams: MJPEG by ourselves, everything else by FFmpeg."""
+"""Connections to network streams: MJPEG by ourselves, RTSP by PyAV or OpenCV."""
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from edge_fg.capture.cameras import OpenCVConnection
 from edge_fg.capture.connection import Connection, Corrupted, Opener, Shot
 from edge_fg.capture.http import MjpegConnection
 from edge_fg.capture.options import CaptureOptions
+from edge_fg.capture.rtsp import AvConnection, has_pyav
 from edge_fg.capture.uri import SourceDescription
 from edge_fg.errors import SourceError
+
+_logger = logging.getLogger("edge_fg")
 
 
 class HttpConnection:
@@ -82,4 +86,12 @@ def opener_of(description: SourceDescription, options: CaptureOptions) -> Opener
     """Return what makes the connections to a camera or stream."""
     if description.kind == "stream" and description.target_text.lower().startswith("http"):
         return lambda: HttpConnection(description, options)
+    if description.kind == "stream" and has_pyav():
+        return lambda: AvConnection(description, options)
+    if description.kind == "stream":
+        _logger.info(
+            "%s is read through OpenCV, which can't tell damaged pictures from sound ones: "
+            "install edge-fg[rtsp] for that",
+            description.name,
+        )
     return lambda: OpenCVConnection(description, options)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from edge_fg.capture import Frame, StateChange, open_source
+from edge_fg.capture import Frame, StateChange, open_source, source, streams
 from edge_fg.errors import SourceError
 
 pytest.importorskip("cv2")
@@ -44,19 +44,41 @@ def _load(name: str) -> ModuleType:
 pictures, camera = _load("pictures"), _load("camera")
 
 
-@pytest.fixture(params=["mjpeg", "rtsp"])
-def server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    made = _load(request.param).make(camera, pictures)
+def _serve(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Run a server: MJPEG, RTSP as PyAV reads it (JPEG or H.264), or as OpenCV does."""
+    protocol, _, way = kind.partition(" ")
+    attributes = {"codec": way} if way == "h264" else {}
+    if way in ("pyav", "h264"):
+        pytest.importorskip("av")
+    elif way == "opencv":
+        for module in (streams, source):
+            monkeypatch.setattr(module, "has_pyav", lambda: False)
+    made = _load(protocol).make(camera, pictures, **attributes)
     yield made
     made.close()
 
 
-# Connecting by RTSP takes FFmpeg most of a second.
-@pytest.fixture(params=["mjpeg", pytest.param("rtsp", marks=pytest.mark.slow)])
-def server_of_choice(request: pytest.FixtureRequest) -> Iterator[Any]:
-    made = _load(request.param).make(camera, pictures)
-    yield made
-    made.close()
+# Connecting to RTSP takes OpenCV most of a second.
+KINDS = ["mjpeg", "rtsp pyav"]
+SLOW_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("rtsp opencv", "rtsp h264")]
+
+
+@pytest.fixture(params=[*KINDS, *SLOW_KINDS])
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    yield from _serve(request.param, monkeypatch)
+
+
+@pytest.fixture(params=["mjpeg", pytest.param("rtsp pyav", marks=pytest.mark.slow), *SLOW_KINDS])
+def server_of_choice(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    yield from _serve(request.param, monkeypatch)
+
+
+@pytest.fixture(params=["mjpeg", "rtsp pyav", *SLOW_KINDS[:1]])
+def jpeg_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Those whose pictures stand alone: size and contents may change from one to the next."""
+    yield from _serve(request.param, monkeypatch)
 
 
 @pytest.fixture
@@ -198,7 +220,8 @@ def test_a_slow_server_is_not_a_lost_one(server_of_choice: Any) -> None:
         assert seen.source.counters["reconnects"] == seen.source.counters["stalls"] == 0
 
 
-def test_a_size_that_changes_in_the_stream(server: Any) -> None:
+def test_a_size_that_changes_in_the_stream(jpeg_server: Any) -> None:
+    server = jpeg_server
     with Watcher(server) as seen:
         seen.more(5)
         assert seen.source.size_wh == pictures.SMALL
@@ -223,7 +246,8 @@ def test_a_size_that_changes_while_the_server_is_away(server_of_choice: Any) -> 
         assert seen.source.counters["size_changes"] == 1
 
 
-def test_rubbish_is_left_out(server: Any) -> None:
+def test_rubbish_is_left_out(jpeg_server: Any) -> None:
+    server = jpeg_server
     with Watcher(server) as seen:
         seen.more(5)
         server.garbage = 8

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import select
 import socket
 import struct
+from fractions import Fraction
 from types import ModuleType
+from typing import Any
 
 _PACKET = 1200
 _CLOCK = 90_000
@@ -17,12 +20,15 @@ def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: 
     """A running server; see `camera.CameraServer`."""
 
     class RtspServer(camera.CameraServer):
+        codec = "jpeg"  # or h264, which needs PyAV
+        lose = 0  # how many of the next pictures are never sent
+
         @property
         def url(self) -> str:
             return f"rtsp://127.0.0.1:{self.port}/live"
 
         def serve(self, client: socket.socket) -> None:
-            rtp = Rtp()
+            rtp = Rtp() if self.codec == "jpeg" else RtpH264()
             playing = False
             while not playing:
                 playing = self._answer(client, camera.read_head(client))
@@ -43,7 +49,7 @@ def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: 
             if method == "OPTIONS":
                 lines.append("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER")
             elif method == "DESCRIBE":
-                body = sdp(round(1 / self.interval))
+                body = sdp(round(1 / self.interval), self.codec)
                 lines += [f"Content-Base: {self.url}/", "Content-Type: application/sdp"]
             elif method == "SETUP":
                 lines += ["Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Session: 1;timeout=60"]
@@ -66,7 +72,13 @@ def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: 
 
         def _send(self, client: socket.socket, rtp: Rtp, data: bytes) -> None:
             packets = rtp.packets(data, self.interval)
-            if self.spoil():
+            if self.lose > 0:
+                self.lose -= 1
+                return
+            if self.codec == "h264" and self.spoil():
+                # In the slices only, and with RTP's and the slices' headers sound.
+                packets = [p[:26] + os.urandom(max(len(p) - 26, 0)) for p in packets]
+            elif self.spoil():
                 # Rubbish in the payload, with its RTP header sound; and one packet is missing.
                 packets = [p[:24] + os.urandom(max(len(p) - 24, 0)) for p in packets]
                 packets = packets[:-1]
@@ -84,10 +96,65 @@ def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: 
     return server
 
 
-def sdp(fps: int) -> str:
+def sdp(fps: int, codec: str) -> str:
     lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=camera", "c=IN IP4 0.0.0.0", "t=0 0"]
-    lines += ["a=control:*", "m=video 0 RTP/AVP 26", "a=control:trackID=0", f"a=framerate:{fps}"]
+    lines += ["a=control:*", f"m=video 0 RTP/AVP {26 if codec == 'jpeg' else 96}"]
+    if codec == "h264":
+        lines += ["a=rtpmap:96 H264/90000", "a=fmtp:96 packetization-mode=1"]
+    lines += ["a=control:trackID=0", f"a=framerate:{fps}"]
     return "\r\n".join(lines) + "\r\n"
+
+
+class RtpH264:
+    """RTP packets of H.264 (RFC 6184): single units and fragments; a key frame every 15."""
+
+    def __init__(self) -> None:
+        self._sequence = 1
+        self._time = 0
+        self._encoder: Any = None
+
+    def packets(self, data: bytes, interval: float) -> list[bytes]:
+        self._time = (self._time + round(interval * _CLOCK)) & 0xFFFFFFFF
+        units = [unit for packet in self._encode(data) for unit in _units(bytes(packet))]
+        found = []
+        for index, unit in enumerate(units):
+            pieces = [unit]
+            if len(unit) > _PACKET:
+                kind, head = unit[0] & 31, unit[0] & 0xE0 | 28
+                cuts = [unit[i : i + _PACKET] for i in range(1, len(unit), _PACKET)]
+                pieces = [
+                    bytes([head, kind | (n == 0) << 7 | (n == len(cuts) - 1) << 6]) + cut
+                    for n, cut in enumerate(cuts)
+                ]
+            for place, piece in enumerate(pieces):
+                last = index == len(units) - 1 and place == len(pieces) - 1
+                head = 96 | last << 7
+                found.append(
+                    struct.pack(">BBHII", 0x80, head, self._sequence, self._time, 0x5EED) + piece
+                )
+                self._sequence = (self._sequence + 1) & 0xFFFF
+        return found
+
+    def _encode(self, data: bytes) -> list[Any]:
+        import av
+        from PIL import Image
+
+        frame = av.VideoFrame.from_image(Image.open(io.BytesIO(data)))
+        if self._encoder is None:
+            self._encoder = av.CodecContext.create("libx264", "w")
+            self._encoder.width, self._encoder.height = frame.width, frame.height
+            self._encoder.pix_fmt = "yuv420p"
+            self._encoder.time_base = Fraction(1, 30)
+            options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "15", "g": "15"}
+            self._encoder.options = {**options, "x264-params": "scenecut=0:repeat-headers=1"}
+        return list(self._encoder.encode(frame.reformat(format="yuv420p")))
+
+
+def _units(stream: bytes) -> list[bytes]:
+    """The NAL units of a stream with start codes (ITU-T H.264, annex B)."""
+    return [
+        unit.rstrip(b"\0") for unit in re.split(rb"\x00\x00\x00?\x01", stream) if unit.rstrip(b"\0")
+    ]
 
 
 class Rtp:
