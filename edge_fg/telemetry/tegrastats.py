@@ -24,7 +24,8 @@ _CORE = re.compile(r"(\d+)%(?:@(\d+))?")
 _GPU = re.compile(r"(?<!\S)GR3D_FREQ (?:(\d+)%)?(?:@(?:\[([\d,]*)\]|(\d+)))?")
 _MEMORY = re.compile(r"(?<!\S)EMC_FREQ (?:(\d+)%)?(?:@(\d+))?")
 _RAM = re.compile(r"(?<!\S)RAM (\d+)/(\d+)MB")
-_NOT_CONNECTED = "NC"
+# Not connected; and what a torn line makes look like a rail without a unit.
+_NO_RAILS = ("NC", "RAM", "SWAP", "IRAM")
 
 
 def parse_tegrastats(line: str) -> DeviceState | None:
@@ -49,7 +50,7 @@ def parse_tegrastats(line: str) -> DeviceState | None:
         power_w={
             found[1]: int(found[2] or found[3]) / 1000
             for found in _POWER.finditer(line)
-            if found[1] != _NOT_CONNECTED
+            if found[1] not in _NO_RAILS
         },
         gpu_load=gpu_load,
         gpu_hz=gpu_hz,
