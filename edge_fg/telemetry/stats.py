@@ -28,8 +28,8 @@ class SourceStats:
     dropped
         Frames that were left out, by reason: ``overtaken`` (a newer one came), ``full`` (the
         queue was), ``stale`` (waited longer than `max_age`), ``rate`` (more than were asked
-        for), ``unusable`` (the model can't take it, which ends the source), ``stopped`` (waited when
-        the source or pipeline was stopped).
+        for), ``unusable`` (the model can't take it, which ends the source), ``stopped`` (waited
+        when the source or pipeline was stopped).
     waiting
         Frames in its queue now.
     counters
