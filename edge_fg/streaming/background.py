@@ -14,6 +14,8 @@ Picture = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _FITTED_PIXELS = 1500
+# Grey levels that the sensor's noise may reach in a small, blurred picture.
+_DARKEST = 5.0
 _GAINS = (0.1, 10.0)
 # Fraction of the frame's longer side by which a shaken camera may have moved.
 _FARTHEST_SHIFT = 0.06
@@ -27,6 +29,8 @@ class BackgroundSettings:
     ----------
     threshold
         Grey levels, 0..255, by which a pixel must differ, once the light is compensated.
+    contrast
+        Where it is dark, a difference of this share of the scene's own brightness is enough.
     noise
         And by how many of its own mean deviations: leaves that sway deviate all the time.
     learn_s
@@ -41,6 +45,7 @@ class BackgroundSettings:
     """
 
     threshold: float = 15.0
+    contrast: float = 0.14
     noise: float = 4.0
     learn_s: float = 5.0
     absorb_s: float = 120.0
@@ -48,7 +53,7 @@ class BackgroundSettings:
     warm_up_s: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "noise", "learn_s", "absorb_s"):
+        for name in ("threshold", "contrast", "noise", "learn_s", "absorb_s"):
             if not getattr(self, name) > 0.0:
                 raise UsageError(f"{name} must be more than 0, not {getattr(self, name)}")
         if not 0.0 < self.global_share <= 1.0 or self.warm_up_s < 0.0:
@@ -178,7 +183,7 @@ class Background:
 
     def _follow_still(self, aligned: Picture, dt: float) -> None:
         moved = largest(np.abs(aligned - self._last)) * self._light.scale
-        changed = moved > self._settings.threshold
+        changed = moved > self._limit
         np.copyto(self._last, aligned, where=changed[..., np.newaxis])
         self._still += np.float32(dt)
         self._still[changed] = 0.0
@@ -193,8 +198,11 @@ class Background:
         low = self._cv2.erode(expected, around).reshape(expected.shape)
         high = self._cv2.dilate(expected, around).reshape(expected.shape)
         off = largest(np.maximum(picture - high, low - picture))
-        limit = np.maximum(self._settings.threshold, self._settings.noise * self._deviation)
-        mask: Mask = off > limit
+        limit = np.clip(
+            self._settings.contrast * grey(expected), _DARKEST, self._settings.threshold
+        )
+        self._limit: Picture = np.maximum(limit, self._settings.noise * self._deviation)
+        mask: Mask = off > self._limit
         return mask
 
     def _unshake(self, picture: Picture, aligned: Picture, mask: Mask) -> tuple[Picture, Mask]:

@@ -79,6 +79,12 @@ def test_a_bird_is_found_where_it_is_and_only_it():
         assert is_bird(regions[0], 3 * k, k)
 
 
+def test_at_dusk_less_contrast_is_enough():
+    found = look([SCENE * 0.2] * 10 + [with_bird(SCENE) * 0.2] * 10 + [SCENE * 0.2] * 5)
+    assert not any(found[:10] + found[20:])
+    assert all(len(regions) == 1 and is_bird(regions[0]) for regions in found[10:20])
+
+
 def test_a_bird_that_perches_nearly_still_for_a_minute_stays_and_leaves_no_hole():
     perched = [with_bird(SCENE, 1.4 * np.sin(k / 3), np.sin(k)) for k in range(240)]
     found = look([SCENE] * 8 + perched + [SCENE] * 12, step_s=0.25)
