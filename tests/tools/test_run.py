@@ -318,7 +318,7 @@ def test_kill_9_leaves_whole_lines_and_no_half_video(tiny_bundle, tmp_path) -> N
 
 
 def test_a_duration_ends_a_camera_well(tiny_bundle, tmp_path) -> None:
-    feed = Feed(tiny_bundle, "-", "--duration", 1.5, "--save", tmp_path / "a.avi")
+    feed = Feed(tiny_bundle, "-", "--duration", 0.8, "--save", tmp_path / "a.avi")
     code, out, errors = feed.end()
     assert code == 0
     assert len(out.splitlines()) > 5
@@ -328,7 +328,7 @@ def test_a_duration_ends_a_camera_well(tiny_bundle, tmp_path) -> None:
 
 
 def test_status_lines_where_there_is_no_terminal(tiny_bundle) -> None:
-    feed = Feed(tiny_bundle, "-", "--status", "--duration", 2)
+    feed = Feed(tiny_bundle, "-", "--status", "--duration", 1)
     code, out, errors = feed.end()
     assert code == 0
     status = errors.splitlines()[0]
