@@ -13,6 +13,7 @@ from edge_fg.capture import Frame, Source
 from edge_fg.errors import UsageError
 from edge_fg.streaming.asking import Asker, FrameClassifier
 from edge_fg.streaming.batching import BatchCost
+from edge_fg.streaming.foresight import Foresight
 from edge_fg.streaming.outlets import ResultQueue
 from edge_fg.streaming.policy import Policy, is_lossless, makes_wait
 from edge_fg.streaming.queues import FrameQueue
@@ -88,6 +89,7 @@ class Engine(Generic[PredictionT]):
         self._report = Reporter(
             self._lock, sources, self._queues, self._meter, self._batch, throttle, classifier
         )
+        self._foresight = Foresight(sources, policies)
         self._watch = ThrottleWatch(throttle, self._meter.rate) if throttle else None
         self._thread = threading.Thread(target=self._work, name="edge_fg-engine", daemon=True)
         self._ended = threading.Event()
@@ -229,6 +231,7 @@ class Engine(Generic[PredictionT]):
             self._close_visits(turn.closing)
             if turn.frames:
                 self._answer(turn, started)
+                self._foresight.end(time.monotonic() - started)
                 not_before = self._rest_until(started, len(turn.frames))
             if self._limit is not None and self._report.answered >= self._limit:
                 return False
@@ -252,8 +255,9 @@ class Engine(Generic[PredictionT]):
         return self._batch.choose(waiting)
 
     def _answer(self, turn: Turn, now: float) -> None:
-        for _, frame in turn.frames:
+        for number, frame in turn.frames:
             self._meter.add("queue", max(0.0, now - frame.captured))
+            self._foresight.begin(number, now)
         failed: set[int] = set()
         for number, result in self._recognise(turn.frames):
             if number in failed:

@@ -95,6 +95,11 @@ class Pipeline(Generic[PredictionT]):
             raise UsageError(f"batch must be at least 1, not {batch}")
         chosen = checked_policy(policy)
         opened = _open_all(sources)
+        try:
+            followers = None if visits is None else _followers(visits, len(opened))
+        except BaseException:
+            _close_all(opened)
+            raise
         policies = [chosen or default_policy(source.live) for source in opened]
         self._lossless = all(map(makes_wait, policies, [source.live for source in opened]))
         self._engine: Engine[PredictionT] = Engine(
@@ -102,7 +107,7 @@ class Pipeline(Generic[PredictionT]):
             policies,
             classifier,
             sinks=tuple(sinks),
-            followers=None if visits is None else _followers(visits, len(opened)),
+            followers=followers,
             max_frames=max_frames,
             batch=batch,
             throttle=throttle,
@@ -264,7 +269,11 @@ def _open_all(sources: Any) -> list[Source]:
             # Not extended by a generator: what was opened before an error must be closed.
             opened.append(each if isinstance(each, Source) else open_source(each))  # noqa: PERF401
     except BaseException:
-        for source in opened:
-            source.close()
+        _close_all(opened)
         raise
     return opened
+
+
+def _close_all(sources: Iterable[Source]) -> None:
+    for source in sources:
+        source.close()

@@ -97,6 +97,8 @@ class Throttle:
         now = self._clock()
         with self._lock:
             self._reading = reading
+            if self._level and self._full_rate <= 0:
+                self._full_rate = rate  # it was too hot before the first answers came
             if now - self._changed_at < self._settle:
                 return
             over = self._excess(reading)

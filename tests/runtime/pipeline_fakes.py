@@ -88,7 +88,8 @@ class Batching:
     ) -> list[int]:
         self.sizes.append(len(pictures))
         self.regions.extend(regions or [None] * len(pictures))
-        time.sleep(self.cost(len(pictures)))
+        if (seconds := self.cost(len(pictures))) > 0:
+            time.sleep(seconds)
         return [first_value(picture) for picture in pictures]
 
 
@@ -120,7 +121,8 @@ class Collecting:
     def __call__(self, result) -> None:
         self.threads.add(threading.current_thread().name)
         self.calls += 1
-        time.sleep(self.seconds)
+        if self.seconds:
+            time.sleep(self.seconds)
         if self.fails(self.calls):
             raise OSError(28, "No space left on device")
         self.results.append(result)

@@ -200,6 +200,16 @@ def test_a_source_that_cannot_be_opened_closes_the_others(fakes: ModuleType) -> 
     assert source.releases == 1
 
 
+def test_followers_that_cannot_be_made_close_the_sources(fakes: ModuleType) -> None:
+    def follower() -> Follower:
+        raise UsageError("no OpenCV")
+
+    source = fakes.Numbers(5)
+    with pytest.raises(UsageError, match="no OpenCV"):
+        Pipeline(source, fakes.first_value, visits=follower)
+    assert source.releases == 1
+
+
 @pytest.mark.parametrize(
     "options", [{"max_frames": 0}, {"batch": 0}, {"policy": "newest"}, {"policy": Latest}]
 )

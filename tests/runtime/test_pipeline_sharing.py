@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from types import ModuleType
 
 import numpy as np
@@ -279,6 +280,15 @@ def test_a_sensor_that_fails_is_said_once_and_changes_nothing(
     assert throttle.stats().share == 0.75, "without a temperature nobody knows that it is cool"
 
 
+def test_a_device_that_is_too_hot_from_the_start(sensors: Sensors) -> None:
+    throttle = Throttle(sensors, max_temperature_c=80, settle=10, clock=Clock())
+    sensors.reading = Reading(95.0)
+    throttle.update(0.0)
+    assert throttle.rate_limit() is None, "there is no rate yet to take a share of"
+    throttle.update(20.0)
+    assert throttle.rate_limit() == 15.0
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -321,3 +331,25 @@ def test_a_hot_device_through_the_pipeline(fakes: ModuleType, sensors: Sensors) 
         ages = [result.age for result in sink.results[begin + 2 :]]
         assert np.median(ages) < 0.05
     assert pipeline.stats().throttle.temperature_c == 95.0
+
+
+def test_a_camera_hears_when_its_next_frame_is_wanted(fakes: ModuleType) -> None:
+    """So that it need not decode the frames before: at the end of the turn, not later."""
+
+    class Camera(fakes.Numbers):
+        def __init__(self, **options) -> None:
+            super().__init__(**options)
+            self.told: list[tuple[float, float]] = []
+
+        def wanted_at(self, moment: float) -> None:
+            self.told.append((time.monotonic(), moment))
+
+    camera = Camera(count=60, live=True, period=0.005)
+    stats = Pipeline(camera, fakes.Batching(lambda size: 0.02)).run()
+    assert 0 < len(camera.told) <= stats.answered - 9, "once a turn, when nine have been timed"
+    ahead = [moment - now for now, moment in camera.told]
+    assert 0.018 < np.median(ahead) < 0.04
+    for policy in ("every", "queue(4)"):
+        camera = Camera(count=20, live=True)
+        Pipeline(camera, fakes.Batching(), policy=policy).run()
+        assert camera.told == [], "each frame may be answered"
