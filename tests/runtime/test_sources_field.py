@@ -10,6 +10,7 @@ import gc
 import importlib.util
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -203,19 +204,21 @@ def test_a_long_stall_is_a_loss(server: Any) -> None:
         seen.more(5)
         server.stall()
         seen.until(lambda: "lost" in seen.states, TIMEOUT + 2.0)
-        assert [state for state in seen.states if state != "live"][:2] == ["stalled", "lost"]
+        quiet = [state for state in seen.states if state != "live"]
+        assert list(dict.fromkeys(quiet))[:2] == ["stalled", "lost"]
         server.resume()
         seen.more()
         assert seen.source.state == "live"
-        assert seen.source.counters["stalls"] == seen.source.counters["reconnects"] == 1
+        assert seen.source.counters["reconnects"] == 1
+        assert seen.source.counters["stalls"] >= 1
 
 
 def test_a_slow_server_is_not_a_lost_one(server_of_choice: Any) -> None:
     server = server_of_choice
-    with Watcher(server, timeout=3.0) as seen:
+    with Watcher(server, timeout=2.0) as seen:
         seen.more(5)
-        server.interval = 0.5
-        seen.more(5, 10)
+        server.interval = 0.3
+        seen.more(4, 10)
         assert seen.source.state == "live"
         assert seen.source.counters["reconnects"] == seen.source.counters["stalls"] == 0
 
@@ -269,8 +272,8 @@ def test_a_stream_that_ends_is_opened_again(server_of_choice: Any) -> None:
         assert seen.numbers == sorted(set(seen.numbers))
 
 
-def test_a_frozen_camera_is_noticed(server_of_choice: Any) -> None:
-    server = server_of_choice
+def test_a_frozen_camera_is_noticed(jpeg_server: Any) -> None:
+    server = jpeg_server
     with Watcher(server, frozen_after=0.5) as seen:
         seen.more(5)
         server.frozen = True
@@ -327,6 +330,35 @@ def test_credentials_are_nowhere_to_be_seen(server: Any, caplog: pytest.LogCaptu
     for text in shown:
         assert "Pa55w0rd" not in text
         assert "admin" not in text
+
+
+@pytest.mark.parametrize(
+    "how", ["reading", "lost", pytest.param("stalled", marks=pytest.mark.slow)]
+)
+def test_a_program_that_ends_without_closing_ends(mjpeg: Any, how: str) -> None:
+    code = (
+        "import sys, time, threading\n"
+        "from edge_fg.capture import open_source\n"
+        "source = open_source(sys.argv[1], timeout=30, backoff=(20, 20))\n"
+        "threading.Thread(target=lambda: [0 for _ in source], daemon=True).start()\n"
+        "while source.counters['frames'] < 3: time.sleep(0.01)\n"
+        "print('here', flush=True)\n"
+        "while source.state not in sys.argv[2:]: time.sleep(0.01)\n"
+    )
+    states = {"reading": "live", "stalled": "stalled", "lost": "lost"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, mjpeg.url, states[how]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+    ) as program:
+        assert program.stdout.readline() == "here\n"
+        {"reading": lambda: None, "stalled": mjpeg.stall, "lost": mjpeg.kill}[how]()
+        _, noise = program.communicate(timeout=20)
+    assert program.returncode == 0
+    assert "Traceback" not in noise
 
 
 # ---------------------------------------------------------------- growth

@@ -84,6 +84,7 @@ class FakeCamera:
 
         def interrupt(self) -> None:
             self.camera.interrupted.set()
+            _END.set()
 
         def close(self) -> None:
             self.camera.closed += 1
@@ -113,7 +114,7 @@ def _let_go() -> Iterator[None]:
 
 
 def hold() -> None:
-    """Stand for a call that doesn't return as long as the test lasts."""
+    """Stand for a call that doesn't return until it is interrupted."""
     _END.wait(30)
 
 
