@@ -270,6 +270,7 @@ def test_a_camera_is_watched_until_ctrl_c(tiny_bundle, tmp_path) -> None:
     stats = json.loads(ask(ports["preview"], "/stats.json")[1])
     assert stats["pipeline"]["answered"] >= 5
     assert stats["sources"][0]["state"] == "live"
+    assert "temperatures_c" in stats["pipeline"]["device"]
     assert b'edge_fg_answers_total{source="0"}' in ask(ports["metrics"], "/metrics")[1]
     code, _, errors = feed.end(signal.SIGINT)
     assert code == 130
@@ -415,3 +416,21 @@ def test_a_budget_that_can_not_be_measured_is_refused(
     done = edge_fg_command("run", tiny_bundle, pictures, "--max-power", "15")
     assert (done.code, done.out) == (2, "")
     assert "power monitor" in done.complaint
+
+
+@pytest.mark.slow
+def test_real_clips_and_pictures_run_through(tiny_bundle, data_dir, tmp_path, edge_fg_command):
+    clips = sorted((data_dir / "videos").iterdir())
+    scenes = data_dir / "images" / "scenes"
+    done = edge_fg_command(
+        "run", tiny_bundle, *clips, scenes, "--format", "jsonl", "--max-frames", "300",
+        "--save", tmp_path / "a.mp4", "--csv", tmp_path / "a.csv",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = [line["source"] for line in lines(done.out)]
+    assert len(found) == 300
+    assert {str(clip) for clip in clips} <= set(found)
+    assert len(list(csv.DictReader((tmp_path / "a.csv").open()))) == 300
+    saved = sorted(tmp_path.glob("a-*.mp4"))
+    assert len(saved) == len(clips) + 1
+    assert sum(cv2.VideoCapture(str(path)).get(7) for path in saved) == 300

@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from edge_fg.capture import Source
 from edge_fg.errors import EdgeFGError, OutputError, SourceError, UsageError
@@ -184,8 +185,14 @@ class Session:
             where.host,
             allow_remote=where.remote,
             annotate=self._annotate,
-            stats=lambda: self._pipeline.stats().to_dict(),
+            stats=self._figures,
         )
+
+    def _figures(self) -> dict[str, Any]:
+        """Return what the preview tells of this run."""
+        figures = self._pipeline.stats().to_dict()
+        figures["device"] = self._sensors.read().to_dict()
+        return figures
 
     def _serve_metrics(self, serving: contextlib.ExitStack) -> None:
         where: Address | None = self._arguments.metrics
