@@ -13,12 +13,14 @@ from edge_fg.streaming.glance import opencv
 Picture = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-_FITTED_PIXELS = 1500
+_FITTED_PIXELS = 700
 # Grey levels that the sensor's noise may reach in a small, blurred picture.
 _DARKEST = 5.0
 _GAINS = (0.1, 10.0)
 # Fraction of the frame's longer side by which a shaken camera may have moved.
 _FARTHEST_SHIFT = 0.06
+# Share of an 8 x 8 grid's cells in which something differs when all of the frame moved.
+_SPREAD = 0.25
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Background:
         self._shift = (0.0, 0.0)
         aligned = self._light.undo(picture)
         mask = self._differs(picture)
-        if mask.mean() > 0.01:
+        if self._is_everywhere(mask):
             aligned, mask = self._unshake(picture, aligned, mask)
         self._mask = mask
         return aligned, mask
@@ -204,6 +206,13 @@ class Background:
         self._limit: Picture = np.maximum(limit, self._settings.noise * self._deviation)
         mask: Mask = off > self._limit
         return mask
+
+    def _is_everywhere(self, mask: Mask) -> bool:
+        """Whether what differs is spread over the frame, as edges are that shook."""
+        cells = self._cv2.resize(
+            mask.astype(np.float32), (8, 8), interpolation=self._cv2.INTER_AREA
+        )
+        return float((cells > 0.0).mean()) > _SPREAD
 
     def _unshake(self, picture: Picture, aligned: Picture, mask: Mask) -> tuple[Picture, Mask]:
         """Undo a shift of the whole picture, if that explains most of what differs."""
