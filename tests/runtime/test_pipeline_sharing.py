@@ -49,7 +49,7 @@ class Sharing:
                 self.put[number] += 1
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from([1.0, 2.0, 5.0, 30.0]), min_size=2, max_size=6))
 def test_sources_that_always_have_frames_get_equal_time(costs: list[float]) -> None:
     sharing = Sharing(len(costs))
@@ -74,7 +74,7 @@ def test_with_equal_costs_it_is_round_robin() -> None:
     assert order == [0, 1, 2, 3] * 3
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_no_source_waits_for_more_than_one_turn_of_each_other(data: st.DataObject) -> None:
     """Whatever frames cost, and whoever comes and goes: costs are equal within a source."""
@@ -182,6 +182,7 @@ def test_the_first_call_of_a_size_does_not_count() -> None:
     assert batch.current == 16
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 50))
 def test_a_size_that_was_chosen_is_kept(fixed: int, waiting: int) -> None:
     batch = BatchCost(fixed)

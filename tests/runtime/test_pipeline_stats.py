@@ -29,7 +29,7 @@ def filled(values) -> Histogram:
     return histogram
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(SECONDS, min_size=1, max_size=200), st.floats(0, 100))
 def test_percentiles_against_numpy(values: list[float], percent: float) -> None:
     (found,) = filled(values).percentiles([percent])
@@ -59,6 +59,7 @@ def test_an_empty_histogram_and_values_out_of_range() -> None:
     assert summary.p99 == pytest.approx(LARGEST, rel=0.1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-5, 100), max_size=100))
 def test_buckets_of_an_exporter(values: list[float]) -> None:
     bounds = [0.001, 0.01, 0.1, 1.0, 10.0]

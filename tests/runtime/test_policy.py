@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_fg.capture import Frame
@@ -60,6 +60,7 @@ def test_policies_as_they_are_written(text: str, policy: Policy) -> None:
     assert parse_policy(text) == policy
 
 
+@settings(deadline=None)
 @given(POLICIES)
 def test_a_policy_is_written_as_it_is_read(policy: Policy) -> None:
     assert parse_policy(str(policy)) == policy
@@ -96,6 +97,7 @@ def test_what_is_no_policy(text: str) -> None:
         parse_policy(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_policy_or_a_usage_error(text: str) -> None:
     try:
@@ -258,6 +260,7 @@ def test_what_has_no_clock_is_held_back_and_nothing_is_lost() -> None:
     assert time.monotonic() - started >= 0.19
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([Latest(0.5), Queue(3), Queue(2, "newest"), Rate(7.0)]),
     st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=60),
