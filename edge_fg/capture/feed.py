@@ -194,13 +194,17 @@ class Feed:
         self._board.change("live", "pictures come")
         return None
 
-    def corrupted(self, worker: Worker, what: Corrupted) -> None:
-        """Count what is no picture."""
-        if self._is_current(worker):
-            self._board.add("corrupted", what.count)
-            _logger.debug("%s: a picture is left out, %s", self._name, what.reason)
-            with self._changed:
-                self._missed += what.count
+    def corrupted(self, worker: Worker, what: Corrupted) -> str | None:
+        """Count what is no picture; a reason to give up when nothing else comes."""
+        if not self._is_current(worker):
+            return None
+        self._board.add("corrupted", what.count)
+        _logger.debug("%s: a picture is left out, %s", self._name, what.reason)
+        with self._changed:
+            self._missed += what.count
+        silent = time.monotonic() - worker.progress[1]
+        late = silent > self._options.timeout
+        return f"nothing but damaged pictures for {silent:.1f} s" if late else None
 
     def lost(self, worker: Worker, error: SourceError) -> float | None:
         """Decide after a loss: seconds to wait for the next try, or None to end."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_fg.capture.connection import Corrupted, Shot
+from edge_fg.capture.h264 import GapFinder
 from edge_fg.capture.options import CaptureOptions
 from edge_fg.capture.uri import SourceDescription
 from edge_fg.errors import MissingDependencyError, SourceError
@@ -36,8 +37,8 @@ def has_pyav() -> bool:
 class AvConnection:
     """An RTSP stream held by PyAV; see `Connection`.
 
-    Not noticed is a camera that drops whole pictures between two key frames: FFmpeg builds the
-    pictures after the gap upon the one before it, and marks none of them.
+    A camera that drops whole pictures between two key frames leaves FFmpeg to build upon the wrong
+    ones, which it doesn't mark; for H.264 that is found by `GapFinder`, for other codecs not.
 
     Parameters
     ----------
@@ -58,6 +59,7 @@ class AvConnection:
         self._container: Any = None
         self._packets: Iterator[Any] = iter(())
         self._frames: deque[Any] = deque()
+        self._gaps: GapFinder | None = None
         self._damaged = False  # since the last key frame
 
     def open(self) -> None:
@@ -82,6 +84,9 @@ class AvConnection:
         width, height = stream.codec_context.width, stream.codec_context.height
         self.size_wh = (width, height) if width and height else None
         self._packets = self._container.demux(stream)
+        if stream.codec_context.name == "h264":
+            self._gaps = GapFinder()
+            self._gaps.missing_before(stream.codec_context.extradata or b"")
 
     def read(self) -> Shot | Corrupted | None:
         """Return the next picture; see `Connection`."""
@@ -92,6 +97,8 @@ class AvConnection:
                 raise SourceError(self._in_words(error)) from None
             if packet is None or packet.size == 0:
                 return None
+            if self._gaps is not None and self._gaps.missing_before(bytes(packet)):
+                self._damaged = True
             try:
                 self._frames.extend(packet.decode())
             except self._av.error.FFmpegError:

@@ -30,8 +30,8 @@ class Desk(Protocol):
     def arrived(self, worker: Worker, shot: Shot) -> str | None:
         """Take a picture; a reason to give the connection up, or None to go on."""
 
-    def corrupted(self, worker: Worker, what: Corrupted) -> None:
-        """Note that something came that is no picture."""
+    def corrupted(self, worker: Worker, what: Corrupted) -> str | None:
+        """Note that something came that is no picture; a reason to give up, or None."""
 
     def lost(self, worker: Worker, error: SourceError) -> float | None:
         """Note that there is no connection; seconds to wait for the next try, None to end."""
@@ -161,9 +161,10 @@ class Worker:
             if got is None:
                 return SourceError("the stream ended")
             if isinstance(got, Corrupted):
-                self._desk.corrupted(self, got)
-                continue
-            self._enter("reading")
-            if reason := self._desk.arrived(self, got):
+                reason = self._desk.corrupted(self, got)
+            else:
+                self._enter("reading")
+                reason = self._desk.arrived(self, got)
+            if reason is not None:
                 return SourceError(reason)
         return SourceError("it was closed")

@@ -318,6 +318,28 @@ def test_waits_are_drawn_evenly_below_a_doubling_ceiling(
     assert backoff.ceiling == first
 
 
+def test_nothing_but_damaged_pictures_is_a_loss() -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield image(n)
+        while n == 1:
+            time.sleep(0.005)
+            yield Corrupted("rubbish")
+        yield from steady(1000, opens=False)
+
+    camera = FakeCamera(script)
+    with LiveSource("c", camera, FAST) as source:
+        changes: list[StateChange] = []
+        source.on_state(changes.append)
+        while number_of(next(source).image) < 1000:
+            pass
+        assert source.counters["reconnects"] == 1
+        assert source.counters["corrupted"] > 5
+    reasons = [change.reason for change in changes if change.state == "lost"]
+    assert "nothing but damaged pictures" in reasons[0]
+    assert camera.closed == 2
+
+
 # ---------------------------------------------------------------- hanging
 
 

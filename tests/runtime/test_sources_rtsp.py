@@ -76,6 +76,21 @@ def test_what_ffmpeg_made_up_of_damaged_h264_is_left_out(serve: Callable[..., An
     assert rest.number == 45
 
 
+def test_what_ffmpeg_builds_upon_missing_h264_is_left_out(serve: Callable[..., Any]) -> None:
+    pytest.importorskip("av")
+    server = serve(codec="h264")
+    with open_source(server.url, timeout=3, buffer=64) as source:
+        for _ in range(5):
+            next(source)
+        server.lose = 3
+        numbers = [pictures.shown(next(source).image) for _ in range(30)]
+        counters = source.counters
+    assert None not in numbers
+    assert set(numbers) <= server.sent
+    assert numbers == sorted(set(numbers)), "a picture was repeated"
+    assert counters["reconnects"] == 0
+
+
 def test_refusals_hold_no_password(serve: Callable[..., Any]) -> None:
     pytest.importorskip("av")
     for url in ("rtsp://admin:geheim@127.0.0.1:9/x", "rtsp://admin:geheim@127.0.0.1:99999/x"):
