@@ -240,6 +240,8 @@ def check_possible(description: SourceDescription, options: CaptureOptions) -> N
         v4l2_pipeline(description.name, options)
     if description.kind == "camera" and options.raw and options.codec not in (None, "yuyv", "nv12"):
         raise UsageError(f"{description.name}: {options.codec} must be decoded, leave out raw")
+    if description.kind == "camera" and options.raw and options.flip != "none":
+        raise UsageError(f"{description.name}: raw frames can't be turned, leave out flip or raw")
     if (description.kind == "csi" or streams_h26x) and not _has(cv2, "GSTREAMER"):
         what = f" for {options.codec}" if streams_h26x else ""
         raise SourceError(

@@ -71,6 +71,7 @@ class Feed:
         self._first_error: SourceError | None = None
         self._connected = False
         self._losing = True  # until the first picture there is a connection to be won
+        self._was_live = False
         self._failures = 0
         self._opened_at = 0.0
         self._missed = 0
@@ -179,7 +180,8 @@ class Feed:
         with self._changed:
             if worker is not self._worker:
                 return None
-            back = self._losing and self._failures > 0
+            back = self._losing and self._was_live
+            self._was_live = True
             self._losing, self._interrupted = False, False
             self._failures = 0
             self._waiting.append(Arrival(shot, self._missed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,9 @@ def _open(described: SourceDescription, options: CaptureOptions) -> Source:
     # Streams need no OpenCV where PyAV or we ourselves read them.
     if kind != "stream" or not (described.target_text.lower().startswith("http") or has_pyav()):
         check_possible(described, options)
-    live = LiveSource(described.name, opener_of(described, options), options)
+    # A CSI camera's pictures are turned in its own memory.
+    turning = replace(options, flip="none") if kind == "csi" else options
+    live = LiveSource(described.name, opener_of(described, options), turning)
     if live.turned_out_finite:
         live.close()
         return VideoSource(described, options)

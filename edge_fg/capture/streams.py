@@ -60,6 +60,11 @@ class HttpConnection:
         first.open()
         if isinstance(first, MjpegConnection) and not first.is_mjpeg:
             first.close()
+            if first.content_type.startswith("image/"):
+                raise SourceError(
+                    f"{self._description.name} gives single pictures ({first.content_type}): "
+                    "ask the camera for its MJPEG stream"
+                )
             with self._lock:
                 if self._interrupted:
                     raise SourceError("it was closed")

@@ -371,21 +371,25 @@ def resident() -> int:
 
 
 @pytest.mark.slow
-def test_a_thousand_real_reconnections_leave_nothing_behind(mjpeg: Any) -> None:
-    mjpeg.interval, mjpeg.end_after = 0.001, 2
-    logging.getLogger("edge_fg").disabled = True
-    try:
-        with open_source(mjpeg.url, timeout=5, backoff=(1e-6, 1e-6), frozen_after=None) as source:
-            while source.counters["reconnects"] < 100:
-                next(source)
-            gc.collect()
-            files = len(list(Path("/proc/self/fd").iterdir()))
-            threads, memory = threading.active_count(), resident()
-            while source.counters["reconnects"] < 1100:
-                assert pictures.shown(next(source).image) in mjpeg.sent
-            gc.collect()
-            assert len(list(Path("/proc/self/fd").iterdir())) <= files + 4
-            assert threading.active_count() <= threads + 4
-            assert resident() - memory < 8 << 20
-    finally:
-        logging.getLogger("edge_fg").disabled = False
+@pytest.mark.parametrize("kind", ["mjpeg", "rtsp pyav"])
+def test_a_thousand_real_reconnections_leave_nothing_behind(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind != "mjpeg":
+        pytest.importorskip("av")
+    # pytest keeps every record of the log.
+    monkeypatch.setattr(logging.getLogger("edge_fg"), "disabled", True)
+    made = _load(kind.partition(" ")[0]).make(camera, pictures, interval=0.001, end_after=2)
+    with open_source(made.url, timeout=5, backoff=(1e-6, 1e-6), frozen_after=None) as cameras:
+        while cameras.counters["reconnects"] < 100:
+            next(cameras)
+        gc.collect()
+        files = len(list(Path("/proc/self/fd").iterdir()))
+        threads, memory = threading.active_count(), resident()
+        while cameras.counters["reconnects"] < 1100:
+            assert pictures.shown(next(cameras).image) in made.sent
+        gc.collect()
+        assert len(list(Path("/proc/self/fd").iterdir())) <= files + 4
+        assert threading.active_count() <= threads + 4
+        assert resident() - memory < 8 << 20
+    made.close()

@@ -250,6 +250,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\
         ([b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n"], "doesn't speak HTTP"),
         ([b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"], "answers 404"),
         ([b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"], "answers 503"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n"], "gives single pictures"),
     ],
 )
 def test_answers_that_are_none(say: Callable[..., str], said: list[bytes], message: str) -> None:

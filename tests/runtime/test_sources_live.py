@@ -246,6 +246,7 @@ def test_waiting_for_a_camera_that_is_not_there_yet() -> None:
         assert source.state in ("connecting", "lost")
         assert number_of(next(source).image) >= 1
         assert source.state == "live"
+        assert source.counters["reconnects"] == 0
 
 
 @pytest.mark.parametrize("tries", [0, 3])

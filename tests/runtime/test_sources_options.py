@@ -101,6 +101,7 @@ def test_options_behind_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("v4l2://0?codec=vp8", "codec must be one of"),
         ("csi://0?codec=h264", "gives nv12, not h264"),
         ("v4l2://0?codec=mjpeg&raw=1", "must be decoded"),
+        ("v4l2://0?raw=1&flip=vertical", "raw frames can't be turned"),
         ("rtsp://u:geheim@127.0.0.1:9/x#foo=geheim", "has no option 'foo'"),
         ("http://u:geheim@127.0.0.1:9/x#fps=30", "set them in the camera"),
     ],
@@ -349,6 +350,26 @@ def test_the_kernels_time_stamp_is_the_time_of_capture(
         shot = connection.read()
         assert shot.captured == pytest.approx(now - (before if used else 0), abs=0.02)
     connection.close()
+
+
+def test_a_csi_camera_turns_its_pictures_itself(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda number: True)
+    capture = fake("NV12")
+    opened: list[str] = []
+    monkeypatch.setattr(cv2, "VideoCapture", lambda text, backend: opened.append(text) or capture)
+    image = np.random.default_rng(2).integers(0, 256, (4, 8, 3), np.uint8)
+    capture.retrieve = lambda: (True, image)
+    with open_source("csi://0?flip=rotate-180", frozen_after=None) as source:
+        np.testing.assert_array_equal(next(source).image, image)
+    assert "flip-method=2" in opened[0]
+    capture = fake("NV12")
+    capture.convert = False
+    monkeypatch.setattr(cv2, "VideoCapture", lambda text, backend: opened.append(text) or capture)
+    with open_source("csi://1?raw=1&width=8&height=4", frozen_after=None) as source:
+        frame = next(source)
+    assert "format=NV12 ! appsink" in opened[1]
+    assert isinstance(frame.pixels, RawFrame)
+    assert frame.size_wh == (8, 4)
 
 
 def test_an_unplugged_camera_comes_back(fake: Any) -> None:
