@@ -120,6 +120,12 @@ class Track:
         self.hits += 1
         self.covered = False
 
+    def cover(self, time_s: float) -> None:
+        """Take in that it is somewhere in a box with others: seen, but not where exactly."""
+        self.last_s = time_s
+        self.hits += 1
+        self._filter.brake(0.5)
+
     def cost(self, box: Box, settings: TrackerSettings) -> float:
         """Return how badly a box fits, 0..1; infinity where it can't be this individual."""
         expected = self._filter.box
@@ -264,10 +270,7 @@ class Tracker:
 
     def _settle(self, track: Track, time_s: float) -> None:
         if track.covered:
-            # It is somewhere in the box: seen, but not where exactly.
-            track.last_s = time_s
-            track.hits += 1
-            track._filter.brake(0.5)  # noqa: SLF001 - both live in this module
+            track.cover(time_s)
         elif track.number:
             track.state = "confirmed" if track.last_s == time_s else "lost"
 
