@@ -12,11 +12,14 @@ What it names is called with the whole source string (such as ``fieldguide://?se
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from edge_fg.capture.base import Source
 from edge_fg.capture.options import CaptureOptions
 from edge_fg.errors import SourceError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "edge_fg.sources"
 
@@ -24,7 +27,10 @@ SchemeOpener = Callable[[str, CaptureOptions], Source]
 
 
 def find_scheme(scheme: str) -> EntryPoint | None:
-    """Return the entry point of a scheme (lower case), or None; nothing is imported."""
+    """Return the entry point of a scheme (lower case), or None; nothing of it is imported."""
+    # Here, for it takes long to import and most programs never need it.
+    from importlib.metadata import entry_points
+
     found = sorted(entry_points(group=GROUP, name=scheme), key=lambda point: point.value)
     return found[0] if found else None
 

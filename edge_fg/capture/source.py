@@ -19,7 +19,6 @@ from edge_fg.capture.options import CaptureOptions, Codec, Flip
 from edge_fg.capture.pipe import PipeSource
 from edge_fg.capture.rtsp import has_pyav
 from edge_fg.capture.schemes import open_scheme
-from edge_fg.capture.streams import opener_of
 from edge_fg.capture.uri import SourceDescription, parse_source
 from edge_fg.errors import SourceError, UsageError
 
@@ -168,6 +167,9 @@ def _open(described: SourceDescription, options: CaptureOptions) -> Source:
     # Streams need no OpenCV where PyAV or we ourselves read them.
     if kind != "stream" or not (described.target_text.lower().startswith("http") or has_pyav()):
         check_possible(described, options)
+    # Here, for HTTP and TLS take long to import and most programs never need them.
+    from edge_fg.capture.streams import opener_of
+
     # A CSI camera's pictures are turned in its own memory.
     turning = replace(options, flip="none") if kind == "csi" else options
     live = LiveSource(described.name, opener_of(described, options), turning)
