@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any, Final, Protocol
 
 from edge_fg.capture import Source
 from edge_fg.streaming.policy import Latest, Policy, Rate
 
 _TURNS: Final = 9
-_EARLY: Final = 2
 
 
 class Patient(Protocol):
@@ -27,8 +27,8 @@ class Patient(Protocol):
 class Foresight:
     """Knows when the engine will be free again, from how long its turns took.
 
-    Too early a moment only costs a frame that is decoded for nothing, too late a one lets the
-    engine wait: so one of the shorter of the latest turns counts.
+    The middle of the latest turns counts: one that took long while the machine was busy with
+    something else must not let the engine wait.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Foresight:
         """Say that a turn has started with a frame of source `number`."""
         tell = self._tell[number]
         if tell is not None and len(self._took) == _TURNS:
-            tell(started + sorted(self._took)[_EARLY])
+            tell(started + median(self._took))
 
     def end(self, seconds: float) -> None:
         """Say how long the turn took."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from edge_fg.capture import Frame, Source, open_source
 from edge_fg.errors import UsageError
 from edge_fg.streaming.asking import Asker, FrameClassifier
+from edge_fg.streaming.foresight import Foresight
 from edge_fg.streaming.policy import Policy, checked_policy, default_policy, is_lossless
 from edge_fg.streaming.queues import FrameQueue
 from edge_fg.streaming.reader import SourceReader
@@ -39,9 +41,10 @@ class Stream(Iterator[tuple[Frame, PredictionT]], Generic[PredictionT]):
         # Of a live source, frames that are dropped would count.
         limit = None if source.live or not _keeps_all(policy) else max_frames
         self._reader = SourceReader(source, self._queue, limit=limit)
+        foresight = Foresight([source], [self._queue.policy])
         # A generator of its own, so that nothing refers back to the stream: the interpreter
         # closes it as soon as the stream is out of use.
-        self._answers = _answers(self._reader, Asker(classifier), max_frames)
+        self._answers = _answers(self._reader, Asker(classifier), foresight, max_frames)
 
     @property
     def dropped(self) -> int:
@@ -130,13 +133,17 @@ def _keeps_all(policy: Policy | None) -> bool:
 
 
 def _answers(
-    reader: SourceReader, asker: Asker[PredictionT], limit: int | None
+    reader: SourceReader, asker: Asker[PredictionT], foresight: Foresight, limit: int | None
 ) -> Generator[tuple[Frame, PredictionT], None, None]:
     count = 0
     try:
         reader.start()
         while (limit is None or count < limit) and (frame := reader.queue.wait()) is not None:
             count += 1
-            yield frame, asker.one(frame)
+            started = time.monotonic()
+            foresight.begin(0, started)
+            prediction = asker.one(frame)
+            foresight.end(time.monotonic() - started)
+            yield frame, prediction
     finally:
         reader.close()
