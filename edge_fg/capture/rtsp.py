@@ -37,6 +37,9 @@ def has_pyav() -> bool:
 class AvConnection:
     """An RTSP stream held by PyAV; see `Connection`.
 
+    Bytes that were changed so that they still decode can't be told from others: H.264 has no
+    checksum. What FFmpeg doesn't notice is therefore not left out.
+
     A camera that drops whole pictures between two key frames leaves FFmpeg to build upon the wrong
     ones, which it doesn't mark; for H.264 that is found by `GapFinder`, for other codecs not.
 
@@ -80,6 +83,9 @@ class AvConnection:
             raise SourceError(f"can't open {self._name}: {self._in_words(error)}") from None
         except IndexError as error:
             raise SourceError(f"can't open {self._name}: it has no video") from error
+        # With several threads for a picture, FFmpeg marks no damage; with several pictures at a
+        # time, they come late.
+        stream.codec_context.thread_count = 1
         self.fps = float(stream.average_rate) if stream.average_rate else None
         width, height = stream.codec_context.width, stream.codec_context.height
         self.size_wh = (width, height) if width and height else None
