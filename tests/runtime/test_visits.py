@@ -330,6 +330,38 @@ def test_each_source_has_followers_and_names_of_its_own():
     assert [event.visit for event in first.finish() + second.finish()] == ["1-1", "2-1"]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_each_visit_starts_once_and_ends_once(seed):
+    """Visitors wander in and out at random, are missed now and then, and change their looks."""
+    random = np.random.default_rng(seed)
+    boxes: list = []
+    follower = VisitFollower(regions=lambda frame: boxes)
+    there: list[list] = []
+    events = []
+    for k in range(800):
+        if random.random() < 0.03:
+            look = [OWL, TIT, TORN, NOTHING][int(random.integers(4))]
+            there.append([*random.uniform((0, 0), (280, 140)), look])
+        for visitor in there:
+            visitor[:2] = np.add(visitor[:2], random.normal(0, 3, 2)).tolist()
+        there = [visitor for visitor in there if random.random() > 0.02]
+        boxes = [(x, y, 30.0, 30.0) for x, y, _ in there if random.random() > 0.1]
+        frame = Frame(PIXELS, k, "yard", position=k / FPS)
+        regions = follower.propose(frame)
+        # Whoever was added last stands for them all: the looks of a place change at random.
+        answer = there[-1][2] if there else NOTHING
+        events += follower.update(frame, regions, [answer] * len(regions))[1]
+    events += follower.finish()
+    state: dict[str, str] = {}
+    for event in events:
+        before = {"visit_started": None, "visit_updated": "open", "visit_ended": "open"}
+        assert state.get(event.visit) == before[event.kind]
+        state[event.visit] = "closed" if event.kind == "visit_ended" else "open"
+        assert event.started <= event.ended
+    assert set(state.values()) == {"closed"}
+    assert follower.finish() == []
+
+
 @pytest.mark.parametrize("wrong", [{"padding": 0.5}, {"most_regions": 0}, {"absence_s": -1}])
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(UsageError):
