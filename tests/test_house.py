@@ -40,7 +40,7 @@ ROOM_RANK = {
     "": 9,
 }
 HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
-HEAVY |= {"jinja2", "onnxslim", "prometheus_client"}
+HEAVY |= {"av", "jinja2", "onnxslim", "prometheus_client"}
 
 
 def modules(package) -> list[tuple[str, Path]]:

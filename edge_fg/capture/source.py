@@ -46,44 +46,21 @@ def open_source(
 ) -> Source:
     """Open what `source` names, as an iterator of frames and a context manager.
 
-    A live source (camera, stream) is connected anew whenever it is lost, without end, for a
-    program that runs for months wants frames and not errors; `reconnect=0` raises instead. Only
-    the first connection raises at once: an address that was wrong from the start would else be
-    waited for in silence. `wait=True` waits for that, too.
+    A live source (camera, stream) is connected anew whenever it is lost, for a program that runs
+    for months wants frames and not errors; `reconnect=0` raises instead. Only the first connection
+    raises at once, lest a wrong address be waited for in silence; `wait=True` waits for it, too.
 
     Parameters
     ----------
     source
         What `parse_source` understands, or an iterable of frames (H x W x 3, uint8, BGR, or
         `RawFrame`). Options that stand behind a name go before the keywords.
-    size_wh
-        Width and height in pixels to ask of a camera.
-    fps
-        Frames per second to ask of a camera.
-    timeout
-        Seconds to wait for a live source to open, and then for each frame.
+    size_wh, fps, codec, raw
+        What to ask of a camera.
     flip
         How to turn or mirror every frame.
-    codec
-        What to ask of a V4L2 camera: ``mjpeg``, ``yuyv``, ``nv12``; with an OpenCV that has
-        GStreamer also ``h264``, ``h265``.
-    raw
-        Keep NV12 and YUYV of cameras as they are, for the GPU path; no effect elsewhere.
-    reconnect
-        How often in a row to try again after a live source was lost; None: without end.
-    wait
-        Wait for a live source that isn't there yet, instead of raising.
-    backoff
-        First and longest wait before a new try, in seconds.
-    seed
-        Makes the random part of the waits repeatable.
-    frozen_after
-        Seconds of one and the same picture after which a live source is connected anew; None:
-        never.
-    black_after
-        Seconds of black after which that is logged; None: never.
-    buffer
-        Frames of a live source that may wait for their reader.
+    timeout, reconnect, wait, backoff, seed, frozen_after, black_after, buffer
+        How to treat a live source; no effect on others. All are explained at `CaptureOptions`.
 
     Raises
     ------
@@ -96,9 +73,8 @@ def open_source(
 
     Examples
     --------
-    >>> with open_source("meadow.mp4") as video:  # doctest: +SKIP
-    ...     for frame in video:
-    ...         print(frame.number, frame.position, frame.image.shape)
+    >>> for frame in open_source("meadow.mp4"):  # doctest: +SKIP
+    ...     print(frame.number, frame.position, frame.image.shape)
     """
     given = CaptureOptions(
         size_wh=size_wh,
@@ -119,9 +95,7 @@ def open_source(
     if described is None:
         _check_fit(None, "frames", given)
         return IterableSource(_frames(source), flip=given.flip)
-    options = given.merged(described.options)
-    _check_fit(described, described.name, options)
-    return _open(described, options)
+    return _open(described, given.merged(described.options))
 
 
 def open_sources(
@@ -154,6 +128,7 @@ def open_sources(
 
 def _open(described: SourceDescription, options: CaptureOptions) -> Source:
     kind = described.kind
+    _check_fit(described, described.name, options)
     if kind in _PICTURES:
         return open_pictures(described, options.flip)
     if kind == "pipe":
