@@ -101,7 +101,7 @@ class CameraServer:
             return spoilt
 
     def serve(self, client: socket.socket) -> None:
-        raise NotImplementedError
+        raise AssertionError("a protocol serves")
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
