@@ -85,12 +85,14 @@ class Schedule:
             while not self._stopped:
                 closing = self._closing()
                 rest = 0.0 if not_before is None else not_before - self._clock()
+                waiting = any(map(len, self._queues))
                 turn = Turn([] if rest > 0 else self._choose(most), closing)
                 if turn.frames or turn.closing:
                     return turn
                 if all(self._ended):
                     return None
-                waiting = any(map(len, self._queues))
+                if waiting and rest <= 0:
+                    continue  # all were stale: a source may have ended with the last of them
                 self._changed.wait(rest if rest > 0 and waiting else None)
             return None
 

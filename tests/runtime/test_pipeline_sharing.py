@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from edge_fg.capture import Frame
 from edge_fg.errors import OutputError, UsageError
-from edge_fg.streaming import Every, Pipeline, Throttle
+from edge_fg.streaming import Every, Latest, Pipeline, Throttle
 from edge_fg.streaming.batching import BatchCost
 from edge_fg.streaming.queues import FrameQueue
-from edge_fg.streaming.schedule import Schedule
+from edge_fg.streaming.schedule import Schedule, Turn
 from edge_fg.telemetry.readings import Reading
 
 
@@ -104,6 +104,25 @@ def test_time_of_idleness_is_not_saved_up() -> None:
         sharing.schedule.charge(number, 1.0)
         order.append(number)
     assert order.count(1) in (5, 6), "the one that was idle must not take all"
+
+
+@pytest.mark.parametrize("ending", ["finish", "interrupt"])
+def test_a_source_whose_last_frames_are_stale_is_closed_all_the_same(ending: str) -> None:
+    clock, lock = Clock(), threading.RLock()
+    changed = threading.Condition(lock)
+    queue = FrameQueue(Latest(max_age=1), live=True, lock=lock, changed=changed, clock=clock)
+    schedule = Schedule([queue], lock, changed)
+    queue.put(Frame(np.zeros((2, 2, 3), np.uint8), 0, "cam", captured=0.0))
+    getattr(queue, ending)()
+    clock.now = 5.0
+    turns: list[Turn | None] = []
+    taking = threading.Thread(
+        target=lambda: turns.append(schedule.take(lambda waiting: 1)), daemon=True
+    )
+    taking.start()
+    taking.join(5)
+    assert [(turn.frames, turn.closing) for turn in turns] == [([], [0])]
+    assert queue.dropped == {"stale": 1}
 
 
 def test_a_batch_may_hold_one_frame_of_each_or_several() -> None:
