@@ -28,6 +28,7 @@ ROOM_RANK = {
     "hosts": 1,
     "images": 1,
     "labels": 1,
+    "serving": 1,
     "preprocess": 2,
     "cuda": 2,
     "bundle": 3,

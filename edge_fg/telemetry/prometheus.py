@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import http.server
-import logging
-import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edge_fg._version import __version__
-from edge_fg.errors import MissingDependencyError, OutputError
+from edge_fg.errors import MissingDependencyError
 from edge_fg.hosts import HostNames, check_bindable
+from edge_fg.serving import BoundedHandler, BoundedServer
 from edge_fg.telemetry.device import DeviceState
 from edge_fg.telemetry.histogram import Summary
 from edge_fg.telemetry.stats import PipelineStats
@@ -21,8 +18,7 @@ from edge_fg.telemetry.stats import PipelineStats
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_LOGGER = logging.getLogger("edge_fg")
-_REQUEST_SECONDS = 10.0
+_MOST_CONNECTIONS = 8  # a scrape takes one, for an instant
 _POLL_SECONDS = 0.1
 _STATES = ("connecting", "live", "stalled", "lost", "ended")
 
@@ -205,12 +201,7 @@ class MetricsServer:
         registry = client.CollectorRegistry()
         registry.register(collector)
         handler = _make_handler(client, registry, HostNames(host))
-        kind = _IPv6Server if ":" in host else _Server
-        try:
-            self._server = kind((host, port), handler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"can't serve metrics on {host} port {port}: {reason}") from error
+        self._server = BoundedServer((host, port), handler, "metrics", most=_MOST_CONNECTIONS)
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             args=(_POLL_SECONDS,),
@@ -244,27 +235,8 @@ class MetricsServer:
         self.close()
 
 
-class _Server(http.server.HTTPServer):
-    """One scrape at a time is enough, and can't be used to start threads without end."""
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Say nothing of a client who went away; what else fails is a defect of ours."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            _LOGGER.exception("a request to the metrics failed")
-
-
-class _IPv6Server(_Server):
-    address_family = socket.AF_INET6
-
-
-def _make_handler(
-    client: Any, registry: Any, hosts: HostNames
-) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        timeout = _REQUEST_SECONDS
-        server_version = "edge-fg"
-        sys_version = ""
-
+def _make_handler(client: Any, registry: Any, hosts: HostNames) -> type[BoundedHandler]:
+    class Handler(BoundedHandler):
         def do_GET(self) -> None:
             status, kind, body = 200, client.CONTENT_TYPE_LATEST, b""
             if not hosts.allows(self.headers.get("Host")):
@@ -279,9 +251,6 @@ def _make_handler(
             self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
             self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-            """Say nothing: it is asked every few seconds."""
 
     return Handler
 

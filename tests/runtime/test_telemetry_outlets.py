@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
+import select
+import socket
 import sys
+import time
 
 import pytest
 
+from edge_fg import serving
 from edge_fg.errors import MissingDependencyError, OutputError, UsageError
 from edge_fg.sinks import CallbackSink
 from edge_fg.streaming import Pipeline
@@ -197,6 +202,26 @@ def test_only_metrics_are_served_and_only_to_us() -> None:
     with pytest.raises(UsageError, match="allow_remote"):
         MetricsServer(collector, 0, "0.0.0.0")
     server.close()
+
+
+def test_a_client_that_never_gets_to_the_end_holds_up_nobody(monkeypatch) -> None:
+    pytest.importorskip("prometheus_client")
+    monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.5)
+    with MetricsServer(PipelineCollector(lambda: STATS), 0) as server:
+        slow = socket.create_connection(server.address, timeout=10)
+        slow.sendall(b"GET /metrics HTTP/1.1\r\n")
+        assert scrape(server)[0] == 200
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):  # a line every 50 ms, for ever
+            while time.monotonic() < began + 10 and not select.select([slow], [], [], 0.05)[0]:
+                slow.sendall(b"X: 1\r\n")
+        assert time.monotonic() - began < 5
+        slow.close()
+        another = socket.create_connection(server.address)
+        another.sendall(b"GET /metrics HTTP/1.1\r\n")
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    another.close()
 
 
 def test_prometheus_client_is_asked_for_when_missing(monkeypatch) -> None:

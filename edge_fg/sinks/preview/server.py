@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
-import logging
 import math
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,17 +13,15 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from edge_fg.errors import OutputError
 from edge_fg.hosts import HostNames
+from edge_fg.serving import BoundedHandler, BoundedServer
 from edge_fg.sinks.preview.hub import Hub
 from edge_fg.sinks.preview.page import SCRIPT, STYLE, index_page
 
 StatsFunction = Callable[[], Mapping[str, Any]]
 
-_LOGGER = logging.getLogger("edge_fg")
 _BOUNDARY = "edge-fg-frame"
 _MOST_CONNECTIONS = 32
-_REQUEST_SECONDS = 10.0  # for a request to come, and for a viewer to take a picture
 _IDLE_SECONDS = 1.0
 _STALE_SECONDS = 10.0
 # Small, so that a slow viewer's pictures wait in our hands, where newer ones replace them.
@@ -46,8 +41,8 @@ _HEADERS = (
 )
 
 
-class PreviewServer(http.server.ThreadingHTTPServer):
-    """Serves the pictures of a hub: each connection has a thread, and there is a limit to them.
+class PreviewServer(BoundedServer):
+    """Serves the pictures of a hub.
 
     Parameters
     ----------
@@ -70,10 +65,6 @@ class PreviewServer(http.server.ThreadingHTTPServer):
         The address is taken, or not one of this machine's.
     """
 
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = _MOST_CONNECTIONS
-
     def __init__(
         self,
         address: tuple[str, int],
@@ -91,35 +82,7 @@ class PreviewServer(http.server.ThreadingHTTPServer):
         self.max_viewers = max_viewers
         self.viewers = 0
         self._counting = threading.Lock()
-        self._connections = threading.BoundedSemaphore(_MOST_CONNECTIONS)
-        if ":" in address[0]:
-            self.address_family = socket.AF_INET6
-        try:
-            super().__init__(address, _Handler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise OutputError(
-                f"can't serve the preview on {address[0]} port {address[1]}: {reason}"
-            ) from error
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a connection; refuse it where there are too many already."""
-        if not self._connections.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._connections.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Say nothing of a viewer who went away; what else fails is a defect of ours."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            _LOGGER.exception("a request to the preview failed")
+        super().__init__(address, _Handler, "the preview", most=_MOST_CONNECTIONS)
 
     @contextlib.contextmanager
     def viewing(self) -> Iterator[bool]:
@@ -151,14 +114,11 @@ class PreviewServer(http.server.ThreadingHTTPServer):
         }
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(BoundedHandler):
     """Answers one request."""
 
     server: PreviewServer
     protocol_version = "HTTP/1.1"
-    server_version = "edge-fg"
-    sys_version = ""
-    timeout = _REQUEST_SECONDS
 
     _ROUTES: ClassVar[dict[str, str]] = {
         "/": "_index",
@@ -171,7 +131,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         "/healthz": "_health",
     }
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
         """Answer."""
         self.close_connection = True  # one request a connection, so that they are easy to count
         if not self.server.hosts.allows(self.headers.get("Host")):
@@ -184,9 +144,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         getattr(self, answer)()
 
     do_HEAD = do_GET  # noqa: N815  the name that http.server calls
-
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-        """Say nothing: a browser asks every second."""
 
     def _index(self) -> None:
         self._send(HTTPStatus.OK, "text/html; charset=utf-8", index_page(self.server.hub.names))
