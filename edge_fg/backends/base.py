@@ -47,6 +47,16 @@ class Backend(Protocol):
         """Return the variant that it executes."""
         ...
 
+    @property
+    def takes_raw(self) -> bool:
+        """Return whether it reads raw frames as they are; else it converts them first."""
+        ...
+
+    @property
+    def engine_bytes(self) -> int | None:
+        """Return the device's memory that opening it took; None where it has none of its own."""
+        ...
+
     def infer(
         self,
         frames: Sequence[Pixels],

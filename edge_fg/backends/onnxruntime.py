@@ -42,6 +42,8 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
+    takes_raw = False
+    engine_bytes = None
 
     def __init__(self, bundle: Bundle, precision: Precision, *, threads: int = 0) -> None:
         manifest = bundle.manifest

@@ -62,6 +62,8 @@ class TensorRTBackend:
         The GPU or the library failed.
     """
 
+    takes_raw = True
+
     def __init__(
         self,
         bundle: Bundle,
@@ -74,14 +76,18 @@ class TensorRTBackend:
         self.name: str = library
         self.precision: Precision = precision
         import_library(library)
-        self._held = _Held(Device())
+        device = Device()
+        self._held = _Held(device)
         # Runs when the backend is dropped, and at exit before modules are taken apart.
         self._finalizer = weakref.finalize(self, self._held.close)
         try:
+            free = device.free_bytes()
             self._held.open(bundle, precision, library, options or EngineOptions(), progress)
             # What can fail, such as memory, fails now and not at the first frame.
             height, width = bundle.manifest.preprocess.output_size
             self.infer([np.zeros((height, width, 3), np.uint8)])
+            # Other programs take and give back meanwhile: near enough for a gauge.
+            self.engine_bytes: int | None = max(free - device.free_bytes(), 0)
         except BaseException:
             self._finalizer()
             raise

@@ -91,6 +91,20 @@ class Device:
         self.check(code, f"read attribute {number} of GPU {self.ordinal}")
         return value.value
 
+    def free_bytes(self) -> int:
+        """Return the memory that is free now; on an integrated device, the machine's.
+
+        Raises
+        ------
+        CudaError
+            The device is closed or fails.
+        """
+        with self.use():
+            try:
+                return int(self._cuda.mem_get_info()[0])
+            except self._cuda.Error as error:
+                raise self.fail(error, "read how much memory is free") from error
+
     def use(self) -> _Use:
         """Return what pushes the primary context in a ``with`` and pops it afterwards.
 

@@ -54,6 +54,16 @@ class Classifier:
         self.choice = choice
         self._submissions = Submissions(self)
 
+    @property
+    def takes_raw(self) -> bool:
+        """Whether raw frames are best handed over as they are; see `RawFrame`."""
+        return self._backend.takes_raw
+
+    @property
+    def engine_bytes(self) -> int | None:
+        """Bytes of the GPU's memory that loading the model took; None on the CPU."""
+        return self._backend.engine_bytes
+
     def __call__(self, frame: Pixels, region: Region | None = None) -> Prediction:
         """Return what the model says of one frame.
 

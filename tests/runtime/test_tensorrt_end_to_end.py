@@ -74,6 +74,8 @@ def test_the_answers_are_those_of_onnx_runtime(run, integrated: int):
 def test_raw_frames_are_answered_as_their_pixels_are(run, integrated: int):
     seen = run("raw", integrated=integrated)
     assert seen["worst"] < 1e-6
+    assert seen["takes_raw"]
+    assert 0 < seen["engine_bytes"] < 1 << 20
     assert seen["graphs"] >= 3
     assert seen["violations"] == []
     assert seen["left"] == NOTHING

@@ -164,6 +164,7 @@ def raw(bundle: str, folder: str) -> dict[str, object]:
             regions = [(2 * (turn % 5), 1, 9, 12) if turn % 2 else None for _ in batch]
             seen.append((batch, regions, classifier.batch(batch, regions)))
         graphs = left()["graphs"]
+        gauges = {"takes_raw": classifier.takes_raw, "engine_bytes": classifier.engine_bytes}
     assert not converted, "a raw frame was converted on the host"
     worst = 0.0
     with edge_fg.load(bundle, backend="onnxruntime", threads=1) as oracle:
@@ -171,7 +172,10 @@ def raw(bundle: str, folder: str) -> dict[str, object]:
             pairs = zip(found, oracle.batch(all_bgr(batch), regions), strict=True)
             apart = [np.abs(a.probabilities - b.probabilities).max() for a, b in pairs]
             worst = max(worst, *map(float, apart))
-    return {"worst": worst, "graphs": graphs, "left": left(), "violations": tensorrt.violations}
+        assert not oracle.takes_raw
+        assert oracle.engine_bytes is None
+    found = {"worst": worst, "graphs": graphs, "violations": tensorrt.violations}
+    return {**found, **gauges, "left": left()}
 
 
 def threads(bundle: str, folder: str, contexts: str) -> dict[str, object]:

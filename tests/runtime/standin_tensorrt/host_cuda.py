@@ -81,6 +81,11 @@ class Device:
         finally:
             depth.value -= 1
 
+    def free_bytes(self) -> int:
+        with self.use():
+            held = (getattr(thing, "nbytes", 0) for thing in self.machine.open.values())
+            return self.total_bytes - sum(held)
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True
