@@ -165,8 +165,7 @@ class Engine(Generic[PredictionT]):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end; from a thread of the pipeline, return at once."""
-        current = threading.current_thread()
-        if current in {self._thread, *(worker.thread for worker in self._workers)}:
+        if self.is_inside():
             return self._ended.is_set()
         if self._report.state == "new":
             raise UsageError("the pipeline has not been started")
@@ -174,6 +173,12 @@ class Engine(Generic[PredictionT]):
         if ended and self._thread.ident is not None:
             self._thread.join()
         return ended
+
+    def is_inside(self) -> bool:
+        """Return whether the caller runs in a thread of the pipeline, which can't wait for it."""
+        threads = {self._thread, *(reader.thread for reader in self._readers)}
+        threads |= {worker.thread for worker in self._workers}
+        return threading.current_thread() in threads
 
     def failure(self) -> BaseException | None:
         """Return the error that ended the pipeline, or that all sources ended with."""

@@ -128,14 +128,16 @@ class Pipeline(Generic[PredictionT]):
     def stop(self) -> None:
         """Stop soon and wait for it: frames that wait are dropped, results that wait are written.
 
-        Sinks get a few seconds for that. From a thread of the pipeline (a sink) it does not
-        wait. May be called again, and before the start.
+        Sinks get a few seconds for that. From a thread of the pipeline (a sink, a listener to a
+        source's state) it does not wait. May be called again, and before the start.
         """
         self._engine.stop()
         self.wait()
 
     def drain(self, timeout: float | None = None) -> bool:
         """Read no more, answer what waits, write all results, and end.
+
+        From a thread of the pipeline (a sink, a listener to a source's state) it does not wait.
 
         Parameters
         ----------
@@ -149,14 +151,14 @@ class Pipeline(Generic[PredictionT]):
         """
         self._engine.drain()
         drained = self.wait(timeout)
-        if not drained:
+        if not drained and not self._engine.is_inside():
             self.stop()
         return drained
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end and return whether it came within `timeout` seconds.
 
-        From a thread of the pipeline (a sink) it returns at once.
+        From a thread of the pipeline (a sink, a listener to a source's state) it returns at once.
         """
         return self._engine.wait(timeout)
 

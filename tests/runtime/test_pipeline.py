@@ -293,6 +293,34 @@ def test_draining_that_takes_too_long_is_a_stop(fakes: ModuleType) -> None:
     assert stats.dropped["stopped"] > 80
 
 
+def test_a_sink_that_drains_loses_nothing(fakes: ModuleType) -> None:
+    sink = fakes.Collecting()
+    source = fakes.Numbers(gate=threading.Semaphore(6))
+    pipeline = Pipeline(source, fakes.Batching(lambda size: 0.02), sinks=[sink])
+
+    def drain_at_the_second(call: int) -> bool:
+        if call == 2:
+            fakes.wait_until(lambda: pipeline.stats().sources[0].frames == 6)
+            pipeline.drain()
+        return False
+
+    sink.fails = drain_at_the_second
+    pipeline.start()
+    assert pipeline.wait(fakes.TIMEOUT)
+    assert sink.numbers == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("ending", ["stop", "drain"])
+def test_a_listener_to_a_source_may_end_the_pipeline(fakes: ModuleType, ending: str) -> None:
+    source, sink = fakes.Numbers(3), fakes.Collecting()
+    pipeline = Pipeline([source, fakes.Numbers(period=0.01)], fakes.first_value, sinks=[sink])
+    source.on_state(lambda change: getattr(pipeline, ending)())
+    pipeline.start()
+    assert pipeline.wait(fakes.TIMEOUT)
+    assert pipeline.stats().state == "ended"
+    assert sink.closes == source.releases == 1
+
+
 def test_an_interrupted_run_closes_everything(
     fakes: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
