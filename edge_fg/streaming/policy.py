@@ -15,6 +15,7 @@ DEFAULT_MAX_AGE: Final = 2.0
 """Seconds after which a live frame is no longer worth an answer."""
 
 _LARGEST_QUEUE: Final = 10_000
+_SLOWEST_RATE: Final = 1e-6
 _FORM: Final = re.compile(r"\s*([a-z]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
 _KNOWN: Final = (
     "latest, latest(max_age=SECONDS), every, queue(N, drop=oldest|newest|block), rate(FPS)"
@@ -96,19 +97,22 @@ class Rate:
     Parameters
     ----------
     fps
-        Frames per second.
+        Frames per second, 1e-6 or more.
 
     Raises
     ------
     UsageError
-        `fps` is not a positive number.
+        `fps` is no number, or less than one frame in a million seconds.
     """
 
     fps: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.fps) and self.fps > 0):
-            raise UsageError(f"a rate must be a positive number of frames a second: {self.fps}")
+        # Slower, and the wait for the next frame is more than a clock can hold.
+        if not (math.isfinite(self.fps) and self.fps >= _SLOWEST_RATE):
+            raise UsageError(
+                f"a rate must be {_SLOWEST_RATE:g} frames a second or more, not {self.fps:g}"
+            )
 
     def __str__(self) -> str:
         return f"rate({self.fps:g})"

@@ -18,7 +18,7 @@ POLICIES = st.one_of(
     st.just(Every()),
     st.builds(Latest, st.sampled_from([0.5, 2.0, 7.25])),
     st.builds(Queue, st.integers(1, 10_000), st.sampled_from(["oldest", "newest", "block"])),
-    st.builds(Rate, st.sampled_from([0.1, 5.0, 29.97])),
+    st.builds(Rate, st.sampled_from([1e-6, 0.1, 5.0, 29.97])),
 )
 
 
@@ -86,6 +86,7 @@ def test_a_policy_is_written_as_it_is_read(policy: Policy) -> None:
         "queue(8,drop=oldest,drop=newest)",
         "rate()",
         "rate(0)",
+        "rate(1e-12)",
         "rate(-1)",
         "rate(inf)",
         "rate(5",
