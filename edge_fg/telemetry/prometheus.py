@@ -237,7 +237,7 @@ class MetricsServer:
 
 def _make_handler(client: Any, registry: Any, hosts: HostNames) -> type[BoundedHandler]:
     class Handler(BoundedHandler):
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
             status, kind, body = 200, client.CONTENT_TYPE_LATEST, b""
             if not hosts.allows(self.headers.get("Host")):
                 status, kind, body = 421, "text/plain", b"this is not the host asked for\n"
