@@ -44,6 +44,15 @@ def load_cv2(purpose: str) -> Any:
     return cv2
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether OpenCV can take `text`: it crashes on names with bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def quiet_ffmpeg() -> None:
     """Keep OpenCV and FFmpeg from writing to stderr, for the whole process.
 
@@ -166,11 +175,13 @@ def _open(cv2: Any, description: SourceDescription, options: CaptureOptions) -> 
 def _open_file(cv2: Any, description: SourceDescription) -> Any:
     # FFmpeg by name: otherwise OpenCV may take digits in a name for a numbered series.
     # FFmpeg reads more than files when a name looks like an address, so it gets a full path.
-    path = Path(description.target_text)
+    path = Path(description.target_text).absolute()
     _check_readable(path)
+    if not is_utf8(os.fspath(path)):
+        raise SourceError(f"OpenCV can't open {path}: its name is not UTF-8, rename it")
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
     backend = cv2.CAP_FFMPEG if has_ffmpeg else int(cv2.CAP_ANY)
-    capture = cv2.VideoCapture(os.fspath(path.absolute()), backend)
+    capture = cv2.VideoCapture(os.fspath(path), backend)
     _turn_upright(cv2, capture, description.name)
     return capture
 

@@ -199,6 +199,8 @@ def _parse_stream(scheme: str, text: str) -> SourceDescription:
     if not host.strip(":"):
         raise SourceError(f"{redact(url)} names no host: write {scheme}://host[:port]/path")
     name = redact(url)
+    if any("\ud800" <= c <= "\udfff" for c in url):
+        raise SourceError(f"{name} holds bytes that are not UTF-8: write them as %FF")
     return SourceDescription("stream", name, url, options=parse_options(fragment, name))
 
 

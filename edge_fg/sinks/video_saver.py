@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.capture.opencv import load_cv2
+from edge_fg.capture.opencv import is_utf8, load_cv2
 from edge_fg.errors import OutputError, UsageError
 from edge_fg.files import sync_folder
 from edge_fg.images import as_frame
@@ -175,8 +175,10 @@ def check_video_path(path: Path) -> None:
     Raises
     ------
     OutputError
-        Its suffix is not known, or it is a directory.
+        Its suffix is not known, its name is not UTF-8, or it is a directory.
     """
+    if not is_utf8(os.fspath(path.absolute())):
+        raise OutputError(f"can't save {path}: its name is not UTF-8, which OpenCV needs")
     if path.suffix.lower() not in _CODECS:
         known = ", ".join(_CODECS)
         raise OutputError(f"can't save {path}: its name must end in one of {known}")

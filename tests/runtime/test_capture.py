@@ -160,6 +160,8 @@ def test_relative_file_uri_and_home(
         ("v4l2://front", "v4l2:///dev/video0"),
         ("rtsp://", "names no host"),
         ("rtsp://u:secret@/x", "names no host"),
+        ("rtsp://u:secret@host/\udcff", "not UTF-8"),
+        ("http://host/\udcff", "not UTF-8"),
         (-1, "numbered from 0"),
         (True, "not a source"),
         (1.5, "float is not a source"),
@@ -456,6 +458,15 @@ def test_files_that_are_no_videos(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video\n" * 100)
     with pytest.raises(SourceError, match="as a video"):
         open_source(tmp_path / "text.mp4")
+
+
+def test_a_video_whose_name_is_not_utf8(mp4: Path, tmp_path: Path) -> None:
+    try:
+        other = Path(shutil.copy(mp4, tmp_path / os.fsdecode(b"\xff.mp4")))
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    with pytest.raises(SourceError, match="not UTF-8"):  # OpenCV crashes on it
+        open_source(other)
 
 
 def test_a_closed_video_can_not_be_read_on(mp4: Path) -> None:

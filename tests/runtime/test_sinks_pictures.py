@@ -197,7 +197,12 @@ def test_no_frame_makes_no_file(tmp_path, results) -> None:
 
 
 def test_videos_that_can_not_be_saved_are_refused_at_the_start(tmp_path, results) -> None:
-    for path, why in ((tmp_path / "a.txt", "must end in"), (tmp_path / "no" / "a.mp4", "folder")):
+    for name, why in (
+        ("a.txt", "must end in"),
+        ("no/a.mp4", "folder"),
+        ("\udcff.mp4", "not UTF-8"),
+    ):
+        path = tmp_path / name
         with pytest.raises(OutputError, match=why):
             VideoSink(path).open([results.Camera("a")])
 
