@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edge_fg._version import __version__
 from edge_fg.errors import MissingDependencyError
 from edge_fg.hosts import HostNames, check_bindable
+from edge_fg.printing import printable
 from edge_fg.serving import BoundedHandler, BoundedServer
 from edge_fg.telemetry.device import DeviceState
 from edge_fg.telemetry.histogram import Summary
@@ -95,7 +96,7 @@ class PipelineCollector:
             frames.add_metric((number,), source.frames)
             answers.add_metric((number,), source.answered)
             waiting.add_metric((number,), source.waiting)
-            info.add_metric((number, source.name, source.policy), 1)
+            info.add_metric((number, printable(source.name), source.policy), 1)
             for reason, count in source.dropped.items():
                 dropped.add_metric((number, reason), count)
             for name, count in source.counters.items():
@@ -113,7 +114,7 @@ class PipelineCollector:
         for i, sink in enumerate(stats.sinks):
             outcomes = {"written": sink.written, "dropped": sink.dropped, "failed": sink.failures}
             for outcome, count in outcomes.items():
-                results.add_metric((str(i), sink.name, outcome), count)
+                results.add_metric((str(i), printable(sink.name), outcome), count)
         yield results
 
     def _latencies(self, stats: PipelineStats) -> Iterator[Any]:

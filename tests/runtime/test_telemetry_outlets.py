@@ -9,6 +9,7 @@ import select
 import socket
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -202,6 +203,17 @@ def test_only_metrics_are_served_and_only_to_us() -> None:
     with pytest.raises(UsageError, match="allow_remote"):
         MetricsServer(collector, 0, "0.0.0.0")
     server.close()
+
+
+def test_names_that_are_not_utf8_are_served_escaped() -> None:
+    pytest.importorskip("prometheus_client")
+    odd = replace(STATS, sinks=(replace(STATS.sinks[0], name="video to \udcff.mp4"),))
+    odd = replace(odd, sources=(replace(STATS.sources[0], name="\udcff.mp4"),))
+    with MetricsServer(PipelineCollector(lambda: odd), 0) as server:
+        status, body = scrape(server)
+    assert status == 200
+    assert 'name="\\\\udcff.mp4"' in body
+    assert 'name="video to \\\\udcff.mp4"' in body
 
 
 def test_a_client_that_never_gets_to_the_end_holds_up_nobody(monkeypatch) -> None:
