@@ -4,6 +4,9 @@ The bytes come from cameras and pipes and are not to be trusted. A picture is cu
 structure (ITU-T T.81, annex B): from its first marker, SOI, through segments that state their
 length and scans that hold no marker but their own, to its last, EOI. What stands between the
 pictures of an MJPEG stream (boundaries, headers, garbage) never needs to be believed.
+
+Bytes that were changed or left out within a scan, so that its markers still make sense, can't be
+told: JPEG has no checksum, and decoders fill up what is missing without a word.
 """
 
 from __future__ import annotations
