@@ -41,7 +41,8 @@ class Source(Protocol):
         A copy of what was counted so far: ``frames`` handed on; ``reconnects`` that succeeded;
         ``stalls``; ``frozen`` frames that were withheld because the picture stood still;
         ``black`` frames (they are handed on); ``size_changes`` of the picture; ``corrupted``
-        packets or pictures that could not be decoded; ``dropped`` frames that nobody took.
+        packets or pictures that could not be decoded; ``dropped`` frames that nobody took, or that
+        were left undecoded because nobody would have (see `LiveSource.wanted_at`).
     """
 
     name: str

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from edge_fg.capture.connection import Corrupted, Shot, wall_clock
+from edge_fg.capture.connection import Coded, Corrupted, Shot, wall_clock
 from edge_fg.capture.gstreamer import csi_pipeline, v4l2_pipeline
 from edge_fg.capture.opencv import load_cv2, open_stream, positive
 from edge_fg.capture.options import CaptureOptions
@@ -78,8 +79,12 @@ class OpenCVConnection:
             raise SourceError(self._why_not_opened())
         self._learn()
 
-    def read(self) -> Shot | Corrupted | None:
-        """Return the next picture; see `Connection`."""
+    def read(self) -> Coded | Corrupted | None:
+        """Return the next picture; see `Connection`.
+
+        Left undecoded: FFmpeg has decoded it by now, but not turned into BGR; of other cameras
+        nothing was done to it.
+        """
         cv2 = self._cv2
         try:
             failed = self._grab()
@@ -90,15 +95,9 @@ class OpenCVConnection:
                 age = captured - self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 if 0 <= age < _OLDEST_STAMP_S:
                     captured, wall = captured - age, wall - timedelta(seconds=age)
-            good, image = self._capture.retrieve()
-            if not good:
-                return Corrupted("a frame could not be decoded")
-            pixels = as_frame(image) if self._raw is None else self._as_raw(image)
-        except ImageError as error:
-            return Corrupted(str(error))
         except cv2.error as error:
             raise SourceError(f"OpenCV can't read it: {error}") from error
-        return Shot(pixels, captured, wall)
+        return Coded(partial(self._retrieve, captured, wall))
 
     def interrupt(self) -> None:
         """Do nothing: OpenCV offers no way; FFmpeg's and V4L2's time-outs end the call."""
@@ -124,6 +123,19 @@ class OpenCVConnection:
                     self._grabbed = True
                     return failed
         raise SourceError(f"it was closed, unplugged, or silent for {self._options.timeout:g} s")
+
+    def _retrieve(self, captured: float, wall: datetime) -> Shot | Corrupted:
+        """Decode the frame that was gone to."""
+        try:
+            good, image = self._capture.retrieve()
+            if not good:
+                return Corrupted("a frame could not be decoded")
+            pixels = as_frame(image) if self._raw is None else self._as_raw(image)
+        except ImageError as error:
+            return Corrupted(str(error))
+        except self._cv2.error as error:
+            raise SourceError(f"OpenCV can't read it: {error}") from error
+        return Shot(pixels, captured, wall)
 
     def _learn(self) -> None:
         """Note what the device says of itself."""

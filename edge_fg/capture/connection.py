@@ -54,6 +54,20 @@ class Corrupted:
     count: int = 1
 
 
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """A picture that came and is not decoded yet, so that it may be left so.
+
+    Parameters
+    ----------
+    decode
+        Gives the picture, or what was wrong with it; called once at most, by the thread that
+        reads, before it reads on. It raises what `Connection.read` raises.
+    """
+
+    decode: Callable[[], Shot | Corrupted]
+
+
 class Connection(Protocol):
     """One connection to a camera: opened once, read until it fails, closed once.
 
@@ -84,8 +98,10 @@ class Connection(Protocol):
             It can't ever work.
         """
 
-    def read(self) -> Shot | Corrupted | None:
+    def read(self) -> Shot | Coded | Corrupted | None:
         """Return the next picture, or what came in its place; None at the end of the stream.
+
+        What the pictures after it don't need may be left to the caller as `Coded`.
 
         Raises
         ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -25,6 +26,8 @@ _MAX_HUNG = 2
 _PROVEN_S = 5.0
 _STALL_S = 2.0
 _GRACE_S = 1.0
+# Nobody may have a source rest for longer: it must notice a picture that stands still.
+_MAX_REST_S = 1.0
 
 
 @dataclass
@@ -77,6 +80,7 @@ class Feed:
         self._missed = 0
         self._black_said = False
         self._interrupted = False
+        self.wanted = -math.inf
         self.fps: float | None = None
         self.size_wh: tuple[int, int] | None = None
         self.frame_count: int | None = None
@@ -129,6 +133,11 @@ class Feed:
                     error, self._error, self._stopped = self._error, None, True
                     raise error
             self._look_after()
+
+    def wanted_at(self, moment: float) -> None:
+        """Hear that nobody takes a picture before `moment`; see `LiveSource.wanted_at`."""
+        # One attribute, set at a stroke: the thread that reads needs no lock.
+        self.wanted = min(moment, time.monotonic() + _MAX_REST_S)
 
     def stop(self) -> None:
         """Stop reading; waits a little for the thread, not for one that hangs."""
@@ -195,6 +204,17 @@ class Feed:
             self._board.add("reconnects")
         self._board.change("live", "pictures come")
         return None
+
+    def skipped(self, worker: Worker) -> None:
+        """Count a picture that came and was left undecoded.
+
+        It proves nothing about the state: that is for pictures that can be looked at.
+        """
+        with self._changed:
+            if worker is not self._worker or self._stopped:
+                return
+            self._missed += 1
+        self._board.add("dropped")
 
     def corrupted(self, worker: Worker, what: Corrupted) -> str | None:
         """Count what is no picture; a reason to give up when nothing else comes."""

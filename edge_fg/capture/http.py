@@ -17,12 +17,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.capture.connection import Corrupted, Shot
+from edge_fg.capture.connection import Coded, Corrupted, Shot, wall_clock
 from edge_fg.capture.http_auth import Credentials, answer, parse_challenges
 from edge_fg.capture.jpeg import JpegSplitter, decoder
 from edge_fg.errors import ImageError, SourceError
@@ -84,7 +86,7 @@ class MjpegConnection:
         self._response: http.client.HTTPResponse | None = None
         self._splitter = JpegSplitter()
         self._counted = 0
-        self._ready: deque[tuple[bytes, float]] = deque()
+        self._ready: deque[Coded] = deque()
         self._decode: Callable[[bytes], NDArray[np.uint8]] = decoder()
 
     @property
@@ -116,7 +118,7 @@ class MjpegConnection:
         self.content_type = response.headers.get_content_type()
         self._response = response
 
-    def read(self) -> Shot | Corrupted | None:
+    def read(self) -> Coded | Corrupted | None:
         """Return the next picture; see `Connection`."""
         response = self._response
         assert response is not None
@@ -126,17 +128,15 @@ class MjpegConnection:
                 self._counted = self._splitter.corrupted
                 return Corrupted("bytes that are no JPEG", count)
             if self._ready:
-                data, captured = self._ready.popleft()
-                age = time.monotonic() - captured
-                try:
-                    return Shot(self._decode(data), time.monotonic() - age)
-                except ImageError as error:
-                    return Corrupted(str(error))
+                return self._ready.popleft()
             data = self._receive(response)
             if not data:
                 return None
-            now = time.monotonic()
-            self._ready.extend((picture, now) for picture in self._splitter.feed(data))
+            pictures = self._splitter.feed(data)
+            now, wall = time.monotonic(), wall_clock()
+            self._ready.extend(
+                Coded(partial(self._decoded, picture, now, wall)) for picture in pictures
+            )
 
     def interrupt(self) -> None:
         """Make an `open` or `read` that another thread is in return soon."""
@@ -157,6 +157,12 @@ class MjpegConnection:
         with self._lock:
             self._response = self._client = self._socket = None
         self._ready.clear()
+
+    def _decoded(self, data: bytes, captured: float, wall: datetime) -> Shot | Corrupted:
+        try:
+            return Shot(self._decode(data), captured, wall)
+        except ImageError as error:
+            return Corrupted(str(error))
 
     def _receive(self, response: http.client.HTTPResponse) -> bytes:
         try:

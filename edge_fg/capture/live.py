@@ -58,6 +58,19 @@ class LiveSource(BaseSource):
         """Whether the connection that stands is to a file, which has an end."""
         return self._feed.frame_count is not None
 
+    def wanted_at(self, moment: float, /) -> None:
+        """Hear that the next frame will be taken at `moment` of `time.monotonic`, not before.
+
+        Of the pictures that come until then only the last is of use. Those before it may be
+        left undecoded, where that saves work (MJPEG over HTTP, cameras and streams through
+        OpenCV) and where pictures come so regularly that another is sure to be here in time;
+        they are counted as dropped. Each call replaces the one before. The wish ends with its
+        moment, and after a second at the latest; without one, all pictures are decoded.
+
+        May be called from any thread; returns at once.
+        """
+        self._feed.wanted_at(moment)
+
     def close(self) -> None:
         """Release the camera, and end the iteration, also in another thread that waits for a frame.
 

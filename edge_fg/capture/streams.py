@@ -6,7 +6,7 @@ import logging
 import threading
 
 from edge_fg.capture.cameras import OpenCVConnection
-from edge_fg.capture.connection import Connection, Corrupted, Opener, Shot
+from edge_fg.capture.connection import Coded, Connection, Corrupted, Opener, Shot
 from edge_fg.capture.http import MjpegConnection
 from edge_fg.capture.options import CaptureOptions
 from edge_fg.capture.rtsp import AvConnection, has_pyav
@@ -71,7 +71,7 @@ class HttpConnection:
                 self._inner = OpenCVConnection(self._description, self._options)
             self._inner.open()
 
-    def read(self) -> Shot | Corrupted | None:
+    def read(self) -> Shot | Coded | Corrupted | None:
         """Return the next picture; see `Connection`."""
         return self._inner.read()
 

@@ -6,7 +6,8 @@ import threading
 import time
 from typing import Literal, Protocol
 
-from edge_fg.capture.connection import Connection, Corrupted, Opener, Shot
+from edge_fg.capture.connection import Coded, Connection, Corrupted, Opener, Shot
+from edge_fg.capture.rhythm import Rhythm
 from edge_fg.errors import SourceError
 
 # How often a thread that may not open a connection looks whether it may now.
@@ -16,7 +17,16 @@ Phase = Literal["waiting", "opening", "reading"]
 
 
 class Desk(Protocol):
-    """Whom a worker reports to; all of it is called in the worker's thread."""
+    """Whom a worker reports to; all of it is called in the worker's thread.
+
+    Attributes
+    ----------
+    wanted
+        Moment of the monotonic clock before which nobody will take a picture. Read without a
+        lock: one that is a picture old does no harm.
+    """
+
+    wanted: float
 
     def may_open(self) -> bool:
         """Whether a connection may be opened now."""
@@ -29,6 +39,9 @@ class Desk(Protocol):
 
     def arrived(self, worker: Worker, shot: Shot) -> str | None:
         """Take a picture; a reason to give the connection up, or None to go on."""
+
+    def skipped(self, worker: Worker) -> None:
+        """Note that a picture came which was left undecoded."""
 
     def corrupted(self, worker: Worker, what: Corrupted) -> str | None:
         """Note that something came that is no picture; a reason to give up, or None."""
@@ -78,7 +91,7 @@ class Worker:
     def progress(self) -> tuple[Phase, float]:
         """What it is doing, and since when in seconds of the monotonic clock.
 
-        While it reads, the time is that of the last picture.
+        While it reads, the time is that of the last picture, also of one left undecoded.
         """
         with self._lock:
             return self._phase, self._since
@@ -154,17 +167,34 @@ class Worker:
         if not self._gone.is_set():
             self._enter("reading")
             self._desk.opened(self, connection)
+        rhythm = Rhythm()
         while not self._gone.is_set():
             got = connection.read()
             if self._gone.is_set():
                 break
             if got is None:
                 return SourceError("the stream ended")
-            if isinstance(got, Corrupted):
-                reason = self._desk.corrupted(self, got)
+            picture = self._decoded(got, rhythm) if isinstance(got, Coded) else got
+            if picture is None:
+                self._enter("reading")
+                self._desk.skipped(self)
+                continue
+            if isinstance(picture, Corrupted):
+                rhythm.forget()
+                reason = self._desk.corrupted(self, picture)
             else:
                 self._enter("reading")
-                reason = self._desk.arrived(self, got)
+                reason = self._desk.arrived(self, picture)
             if reason is not None:
                 return SourceError(reason)
         return SourceError("it was closed")
+
+    def _decoded(self, coded: Coded, rhythm: Rhythm) -> Shot | Corrupted | None:
+        """Decode a picture, unless the next one will be here before anybody wants one."""
+        began = time.monotonic()
+        rhythm.came(began)
+        if rhythm.needless(self._desk.wanted):
+            return None
+        picture = coded.decode()
+        rhythm.decoded(time.monotonic() - began)
+        return picture

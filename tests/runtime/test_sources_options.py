@@ -328,9 +328,9 @@ def test_raw_bytes_of_the_wrong_length_are_no_frame(fake: Any) -> None:
     connection = OpenCVConnection(parse_source(0), CaptureOptions(raw=True))
     connection.open()
     capture.retrieve = lambda: (True, np.zeros((4, 8), np.uint8))
-    assert isinstance(connection.read(), Corrupted)
+    assert isinstance(connection.read().decode(), Corrupted)
     capture.retrieve = lambda: (False, None)
-    assert isinstance(connection.read(), Corrupted)
+    assert isinstance(connection.read().decode(), Corrupted)
     connection.close()
     connection.close()
 
@@ -347,7 +347,7 @@ def test_the_kernels_time_stamp_is_the_time_of_capture(
     for before, used in ((0.08, True), (-3.0, False), (1000.0, False)):
         capture.stamp_ms = (time.monotonic() - before) * 1000
         now = time.monotonic()
-        shot = connection.read()
+        shot = connection.read().decode()
         assert shot.captured == pytest.approx(now - (before if used else 0), abs=0.02)
     connection.close()
 
