@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_fg.capture import Source
-from edge_fg.errors import UsageError
+from edge_fg.errors import OutputError, UsageError
 from edge_fg.printing import printable
 from edge_fg.sinks.base import BaseSink
 from edge_fg.sinks.lines import LineFile
@@ -70,7 +70,9 @@ class JsonLinesSink(BaseSink):
 
     def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
         """Open the file."""
-        if self._lines is not None:
+        if self._lines is None:
+            check_standard_output()
+        else:
             self._lines.open()
 
     def __call__(self, result: Result[Any], /) -> None:
@@ -132,6 +134,18 @@ class CsvSink(BaseSink):
     def close(self) -> None:
         """Force what was written onto the disk."""
         self._lines.close()
+
+
+def check_standard_output() -> None:
+    """Refuse to print where there is nowhere to print to.
+
+    Raises
+    ------
+    OutputError
+        The program was started with its standard output closed.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed: send it to a file, or to /dev/null")
 
 
 def print_line(line: str) -> None:

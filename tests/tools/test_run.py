@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -223,6 +224,16 @@ def test_outputs_that_can_not_be_are_refused_before_the_first_answer(
         done = edge_fg_command("run", tiny_bundle, pictures, *words)
         assert (done.code, done.out) == (1, ""), words
     assert (tmp_path / "notes.txt").read_text() == "mine\n"
+
+
+def test_a_closed_standard_output_ends_the_run(tiny_bundle, pictures) -> None:
+    words = " ".join(map(shlex.quote, [*COMMAND, str(tiny_bundle), str(pictures)]))
+    done = subprocess.run(
+        ["sh", "-c", f"{words} >&-"], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    (complaint,) = done.stderr.splitlines()
+    assert "standard output is closed" in complaint
 
 
 def test_no_video_of_several_replaces_a_source(

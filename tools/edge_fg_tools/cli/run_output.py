@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_fg.capture import Source
 from edge_fg.printing import printable
 from edge_fg.sinks.base import BaseSink
-from edge_fg.sinks.text import print_line
+from edge_fg.sinks.text import check_standard_output, print_line
 from edge_fg.streaming import Result, VisitEvent
 
 Lines = Callable[[Result[Any]], Sequence[str]]
@@ -34,6 +35,10 @@ class StandardOutput(BaseSink):
         self.error: OSError | None = None
         self._lines = lines
         self._before = before
+
+    def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
+        """Check that there is a standard output."""
+        check_standard_output()
 
     def __call__(self, result: Result[Any], /) -> None:
         """Print a result."""
