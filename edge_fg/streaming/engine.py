@@ -90,7 +90,7 @@ class Engine(Generic[PredictionT]):
             self._lock, sources, self._queues, self._meter, self._batch, throttle, classifier
         )
         self._foresight = Foresight(sources, policies)
-        self._watch = ThrottleWatch(throttle, self._meter.rate) if throttle else None
+        self._watch = ThrottleWatch(throttle, self._meter.pace) if throttle else None
         self._thread = threading.Thread(target=self._work, name="edge_fg-engine", daemon=True)
         self._ended = threading.Event()
         self._stopping = False

@@ -87,7 +87,7 @@ class Throttle:
         self._failure: str | None = None
 
     def update(self, rate: float) -> None:
-        """Read the sensors and decide; `rate` is the answers a second that are reached now."""
+        """Read the sensors and decide; `rate` is the answers a second that are reached."""
         try:
             reading = self._read()
         except (EdgeFGError, OSError, ValueError) as error:
@@ -180,7 +180,7 @@ class ThrottleWatch:
     throttle
         Is asked.
     rate
-        Gives the answers a second that are reached now.
+        Gives the answers a second that are reached when they come.
     """
 
     def __init__(self, throttle: Throttle, rate: Callable[[], float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from edge_fg.telemetry.histogram import Histogram
 
 _RECENT = 128
+_FEW = 16
 
 
 class Meter:
@@ -53,6 +55,19 @@ class Meter:
         period = (last - first) / (count - 1)
         span = last - first + max(0.0, self._clock() - last - period)
         return (count - 1) / span if span > 0 else 0.0
+
+    def pace(self) -> float:
+        """Return the answers a second over the latest ones, their longest silence left out.
+
+        After a camera was lost for an hour it still tells how fast answers come when they come.
+        """
+        with self._lock:
+            recent = list(self._recent)
+        if len(recent) < _FEW:
+            return self.rate()
+        gaps = [after - before for before, after in itertools.pairwise(recent)]
+        span = sum(gaps) - max(gaps)
+        return (len(gaps) - 1) / span if span > 0 else 0.0
 
     def copies(self) -> tuple[dict[str, Histogram], Histogram]:
         """Return the stages that were used, and the frames' age at their answer."""

@@ -93,6 +93,11 @@ def test_the_rate_is_that_of_the_latest_answers_and_sinks_when_none_comes() -> N
     assert meter.rate() == pytest.approx(50)
     now[0] += 1000
     assert meter.rate() < 0.2
+    # What a throttle takes its share of: a camera that was away is not a slow one.
+    assert meter.pace() == pytest.approx(50)
+    meter.answered(0.01)
+    assert meter.rate() < 0.2
+    assert meter.pace() == pytest.approx(50)
 
 
 def test_the_process() -> None:
