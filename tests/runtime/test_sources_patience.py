@@ -290,23 +290,28 @@ def test_after_any_trouble_all_are_decoded_until_the_rhythm_is_known(play: Any, 
 
 
 def test_a_picture_that_stands_still_is_noticed_as_soon(play: Any) -> None:
-    moments: list[float] = []
+    changes: list[tuple[str, float, int]] = []
 
     def script(camera: Camera) -> Iterator[Any]:
-        yield from moving(LEARNT)
-        began = camera.clock.now
-        while not moments:
-            yield camera.wish(0.5)
-            for _ in range(5):
-                yield noise(0)
-            if camera.source.state == "stalled":
-                moments.append(camera.clock.now - began)
+        def note(change: Any) -> None:
+            changes.append((change.state, camera.clock.now, len(camera.came)))
 
-    made, source = play(script, frozen_after=2.0)
-    assert moments[0] == pytest.approx(2.0, abs=1.0)
+        yield lambda: camera.source.on_state(note)
+        yield from moving(LEARNT)
+        for number in range(200):
+            yield camera.wish(0.5 if number % 5 else -1)
+            yield noise(0)
+
+    made, source = play(script, frozen_after=4.0)
+    number, since, count = next(
+        (n, *rest) for n, (s, *rest) in enumerate(changes) if s == "stalled"
+    )
+    assert 4.0 < since - made.came[LEARNT][1] < 5.0
+    left_out = {n for n, _ in made.came if n >= count} - set(made.decoded)
+    assert left_out, "none was left undecoded while it stood still"
+    states = {state for state, _, _ in changes[number:]}
+    assert states == {"stalled", "lost", "connecting"}, "only what is seen shows life"
     assert source.counters["frozen"] >= 1
-    assert len(made.decoded) < len(made.came)
-    assert source.state == "stalled", "undecoded pictures are no sign of life"
 
 
 def test_black_pictures_are_said_as_soon(play: Any, caplog: pytest.LogCaptureFixture) -> None:
