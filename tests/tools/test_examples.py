@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
-pytest.importorskip("cv2")
+cv2 = pytest.importorskip("cv2")
 
 # A stand-in for the parts of ROS 2 that the node uses; its camera gives three images.
 RCLPY = """
@@ -116,6 +117,18 @@ def test_the_robot_never_waits(example, guide) -> None:
     assert answers + overtaken <= turns
     assert longest < 500
     assert f"watch the {guide.species[0]}" in out
+
+
+def test_the_robot_stops_when_its_camera_fails(example, guide, tmp_path) -> None:
+    clip = tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
+    for _ in range(40):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    out = example("robot_loop.py", guide.bundle, clip, "--seconds", 60, code=1)
+    assert int(out.partition(" turns")[0].split()[-1]) < 200
+    assert out.splitlines()[-1].startswith(f"robot_loop: {clip} ended after frame")
 
 
 def test_threads_share_one_model(example, guide) -> None:

@@ -84,3 +84,9 @@ def test_live_it_keeps_its_pace_and_counts_what_nobody_took() -> None:
 def test_addresses_that_make_no_sense(uri: str) -> None:
     with pytest.raises(UsageError, match="fieldguide://"):
         open_fieldguide(uri, CaptureOptions())
+
+
+@pytest.mark.parametrize("wrong", [{"size_wh": (64, 48)}, {"codec": "h264"}, {"raw": True}])
+def test_what_can_not_be_chosen_of_a_rendered_clip(wrong: dict) -> None:
+    with pytest.raises(UsageError, match="can't be chosen"):
+        open_fieldguide("fieldguide://", CaptureOptions(**wrong))

@@ -7,6 +7,7 @@ take longer than a turn: then some frames give way to newer ones, and the loop d
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -24,17 +25,22 @@ class NewestFrame:
     def __init__(self, source: edge_fg.Source) -> None:
         self.frame: edge_fg.Frame | None = None
         self.ended = False
+        self.error: edge_fg.EdgeFGError | None = None
         self._source = source
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        for frame in self._source:
-            self.frame = frame
-            # A file has no pace of its own; a camera does.
-            if not self._source.live:
-                time.sleep(1 / (self._source.fps or 30))
-        self.ended = True
+        try:
+            for frame in self._source:
+                self.frame = frame
+                # A file has no pace of its own; a camera does.
+                if not self._source.live:
+                    time.sleep(1 / (self._source.fps or 30))
+        except edge_fg.EdgeFGError as error:
+            self.error = error
+        finally:
+            self.ended = True  # a robot must not go on by its last picture
 
 
 def steer(prediction: edge_fg.Prediction | None) -> str:
@@ -91,6 +97,8 @@ def main() -> None:
         f"{turns} turns, {answered} answers, {overtaken} overtaken, "
         f"longest work of a turn {1e3 * longest:.1f} ms"
     )
+    if newest.error is not None:
+        sys.exit(f"robot_loop: {newest.error}")
 
 
 if __name__ == "__main__":

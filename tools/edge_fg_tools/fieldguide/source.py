@@ -103,8 +103,10 @@ def open_fieldguide(uri: str, options: CaptureOptions) -> FieldGuideSource:
     Raises
     ------
     UsageError
-        The address says something else.
+        The address says something else, or an option is given that a rendered clip can't have.
     """
+    if options.size_wh is not None or options.codec is not None or options.raw:
+        raise UsageError("size, codec and raw can't be chosen for fieldguide://")
     place, _, query = uri.partition("://")[2].partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     values = dict(pairs)
