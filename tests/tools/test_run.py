@@ -48,9 +48,9 @@ def pictures(tmp_path: Path) -> Path:
 class Feed:
     """A run that reads a camera on its standard input, and that camera."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, command: list[str] = COMMAND) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
+            [*command, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -313,6 +313,38 @@ def test_sigterm_ends_it_the_same_way(tiny_bundle, tmp_path) -> None:
     content = (tmp_path / "a.csv").read_bytes()
     assert content.endswith(b"\n")
     assert content.count(b"\n") >= 3
+
+
+SLOW_TO_FINISH = """
+import sys, time
+from edge_fg.sinks.video_saver import VideoSaver
+from edge_fg_tools.cli.main import main
+
+check = VideoSaver._is_whole
+
+def slow(self, path):
+    print("finishing", file=sys.stderr, flush=True)
+    time.sleep(2)
+    return check(self, path)
+
+VideoSaver._is_whole = slow
+sys.exit(main())
+"""
+
+
+def test_a_second_interrupt_loses_no_file(tiny_bundle, tmp_path) -> None:
+    command = [sys.executable, "-c", SLOW_TO_FINISH, "run"]
+    feed = Feed(tiny_bundle, "-", "--save", tmp_path / "a.avi", command=command)
+    for _ in range(5):
+        feed.line()
+    feed.process.send_signal(signal.SIGTERM)
+    assert feed.told() == "finishing\n"
+    code, _, errors = feed.end(signal.SIGINT)
+    assert code == 130
+    assert "interrupt once more" in errors
+    with edge_fg.open_source(tmp_path / "a.avi") as video:
+        assert sum(1 for _ in video) > 0
+    assert [path.name for path in tmp_path.glob(".*")] == []
 
 
 def test_kill_9_leaves_whole_lines_and_no_half_video(tiny_bundle, tmp_path) -> None:

@@ -97,7 +97,11 @@ class Session:
                 with self._pipeline:
                     self._pipeline.start()
                     self._say_where_to_look()
-                    self._watch()
+                    try:
+                        self._watch()
+                    except KeyboardInterrupt:
+                        self._finish()
+                        raise
         except KeyboardInterrupt:
             self._summarise()
             raise
@@ -111,6 +115,14 @@ class Session:
         if self._arguments.status or self._arguments.duration:
             self._summarise()
         self._check()
+
+    def _finish(self) -> None:
+        """Have the files finished; who is impatient loses them by the third interrupt only."""
+        try:
+            self._pipeline.stop()
+        except KeyboardInterrupt:
+            _say("the files are being finished: interrupt once more to lose them")
+            raise  # the end of the pipeline's block waits once more
 
     def _watch(self) -> None:
         """Wait for the end, and serve the window and the status line meanwhile."""
