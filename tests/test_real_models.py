@@ -45,9 +45,9 @@ def birds(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the bird model, with a real plan of each variant."""
     pytest.importorskip("tensorrt_rtx")
     folder = tmp_path_factory.mktemp("birds")
-    # Fewer than the default 512, so that more pictures prove and the build is quicker.
+    # So few that no repairs are tried, which take minutes: the insects' build has them.
     extra = ("--precision", "fp32,fp16,int8", "--target", "tensorrt-rtx")
-    extra += ("--calibration-images", "160", "--no-cache")
+    extra += ("--calibration-images", "60", "--no-cache")
     return build(folder, data_dir, "birds", data_dir / "images" / "birds.csv", *extra)
 
 
@@ -86,9 +86,11 @@ def test_camera_trap_pictures_and_clips_run_through(birds: Path, data_dir: Path)
         assert len(out.splitlines()) == 30, clip.name
 
 
-def test_insects(data_dir: Path, tmp_path: Path):
+@pytest.mark.timeout(900)
+def test_repairs_lift_int8_far_above_the_best_peer(data_dir: Path, tmp_path: Path):
     extra = ("--precision", "int8")
     bundle = build(tmp_path, data_dir, "insects", data_dir / "images" / "insects", *extra)
     fidelity = edge_fg.Bundle(bundle).manifest.variants["int8"].fidelity
     assert fidelity.images >= 100
-    assert fidelity.agreement >= 0.815
+    # Of onnxruntime's and modelopt's, the best agrees on 84.2 % (docs/quantization.md).
+    assert fidelity.agreement >= 0.92
