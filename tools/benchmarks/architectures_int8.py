@@ -75,8 +75,11 @@ def _cell(row: Row | None) -> str:
 
 
 def _difference(rows: dict[str, Row]) -> str:
-    """Return how far ours is above the best peer, with the standard error over the pictures."""
-    ours = rows.get(OURS, {})
+    """Return how far ours is above the best peer, with the standard error over the pictures.
+
+    Ours is that with repairs, where it was measured.
+    """
+    ours = rows.get(OURS) or rows.get(PLAIN, {})
     peers = [row for name, row in rows.items() if name not in {OURS, PLAIN} and "failed" not in row]
     if "snr_db" not in ours or not peers:
         return ""
