@@ -50,7 +50,7 @@ def opened_atomically(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes files private; what we publish follows the user's umask.
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
         temporary = None
         sync_folder(path.parent)
@@ -108,7 +108,8 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return which permissions the user wants new files not to have."""
     # The umask can only be read by setting it; reading /proc avoids the race where there is one.
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge_fg.capture.opencv import is_utf8, load_cv2
 from edge_fg.errors import OutputError, UsageError
-from edge_fg.files import sync_folder
+from edge_fg.files import sync_folder, umask
 from edge_fg.images import as_frame
 
 if TYPE_CHECKING:
@@ -201,8 +201,8 @@ def _make_temporary(path: Path) -> tuple[Path, int]:
         )
         with contextlib.suppress(OSError):  # not every network file system can lock
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # mkstemp makes files private; what we publish is for everybody, as other videos are.
-        os.chmod(name, 0o644)
+        # mkstemp makes files private; what we publish follows the user's umask.
+        os.chmod(name, 0o666 & ~umask())
     except OSError as error:
         raise OutputError(f"can't save {path}: {error.strerror or error}") from error
     return Path(name), descriptor

@@ -207,6 +207,15 @@ def test_videos_that_can_not_be_saved_are_refused_at_the_start(tmp_path, results
             VideoSink(path).open([results.Camera("a")])
 
 
+def test_a_video_follows_the_umask(tmp_path, results) -> None:
+    before = os.umask(0o077)
+    try:
+        record(VideoSink(tmp_path / "a.avi"), [results.Camera("a")], [results.result()])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.avi").stat().st_mode & 0o777 == 0o600
+
+
 def test_what_a_killed_recording_left_is_removed(tmp_path, results, caplog) -> None:
     abandoned, young, held, other = (
         tmp_path / f".a.{name}.mp4" for name in ("abandond", "youngone", "heldheld", "x")
