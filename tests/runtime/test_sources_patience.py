@@ -424,17 +424,17 @@ def answer(policy: str, sent: int, seconds: float, garbage: int = 0) -> Any:
 
 
 def test_a_slow_model_has_fewer_pictures_decoded(decodes: list[int]) -> None:
-    server, source, answers = answer("latest", 90, 0.3)
+    server, source, answers = answer("latest", 100, 0.2)
     counters = source.counters
-    assert counters["frames"] + counters["dropped"] == 90
+    assert counters["frames"] + counters["dropped"] == 100
     assert counters["corrupted"] == counters["stalls"] == 0
-    assert counters["frames"] <= len(decodes) < 85, "none was left undecoded"
+    assert counters["frames"] <= len(decodes) < 95, "none was left undecoded"
     numbers = [number for number, _ in answers]
     assert set(numbers) <= server.sent
     assert numbers == sorted(set(numbers))
-    assert 6 <= len(numbers) <= 14
+    assert len(numbers) >= 12
     # Twice inference and interval, as without; the middle is not moved by a busy machine.
-    assert np.median([age for _, age in answers]) < 2 * (0.3 + 0.045)
+    assert np.median([age for _, age in answers]) < 2 * (0.2 + 0.045)
 
 
 def test_damaged_pictures_are_counted_among_those_left_out(decodes: list[int]) -> None:
