@@ -139,6 +139,11 @@ class Manifest(_Struct, frozen=True):
         return files
 
     @property
+    def graphs(self) -> set[str]:
+        """The names of the files that hold ONNX graphs."""
+        return {variant.file for variant in self.variants.values()}
+
+    @property
     def scores(self) -> OutputSpec:
         """The output that predictions are read from."""
         return next(o for o in self.outputs if o.kind in ("logits", "probabilities"))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
+from edge_fg.bundle.graph_check import check_graph
 from edge_fg.bundle.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -74,9 +75,8 @@ class Bundle:
         self._store = _open_store(self.path)
         data = self._store.read(MANIFEST_NAME, MAX_MANIFEST_BYTES + 1)
         self.manifest: Manifest = parse_manifest(data, where=str(self.path))
-        graphs = {variant.file for variant in self.manifest.variants.values()}
         for name, entry in self.manifest.files.items():
-            if name not in graphs and entry.bytes > _MAX_SIDE_FILE_BYTES:
+            if name not in self.manifest.graphs and entry.bytes > _MAX_SIDE_FILE_BYTES:
                 raise UnsafeBundleError(
                     f"{self.path}: `{name}` is no model and has {entry.bytes} bytes, more than "
                     f"{_MAX_SIDE_FILE_BYTES >> 20} MB: refused"
@@ -114,7 +114,9 @@ class Bundle:
             A file is missing, altered or malformed, or one is there that the manifest lacks.
         """
         for name in self.manifest.files:
-            self.read(name)
+            data = self.read(name)
+            if name in self.manifest.graphs:
+                check_graph(data, where=f"{self.path}: `{name}`")
         extra = set(self._store.names()) - set(self.manifest.files) - {MANIFEST_NAME}
         if extra:
             raise BundleIntegrityError(f"{self.path} holds files not in its manifest: {min(extra)}")
@@ -139,10 +141,14 @@ class Bundle:
         return labels
 
     def graph(self, precision: Precision) -> bytes:
-        """Return the ONNX graph of a variant.
+        """Return the ONNX graph of a variant, after checking that a runtime may see it.
 
         Raises
         ------
+        UnsafeBundleError
+            It keeps weights outside itself, or would crash a runtime or keep it busy forever.
+        BundleFormatError
+            It is damaged or not ONNX.
         BundleError
             The bundle has no such variant; the message names those that it has.
         """
@@ -153,7 +159,9 @@ class Bundle:
                 f"{self.path} has no {precision} variant (it has {have}): "
                 f"rebuild it with --precision {precision}"
             )
-        return self.read(variant.file)
+        data = self.read(variant.file)
+        check_graph(data, where=f"{self.path}: `{variant.file}`")
+        return data
 
 
 def _open_store(path: Path) -> _Store:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from edge_fg.bundle.graph_check import check_graph
 from edge_fg.bundle.manifest import (
     MANIFEST_NAME,
     FileEntry,
@@ -64,7 +65,9 @@ def write_bundle(
     OutputError
         Nothing could be written; `output` is as it was.
     BundleFormatError
-        The manifest breaks the schema; nothing was written.
+        The manifest breaks the schema, or a graph is damaged; nothing was written.
+    UnsafeBundleError
+        A graph is one that `Bundle.graph` refuses; nothing was written.
     """
     check_output(output)
     entries = {
@@ -75,6 +78,8 @@ def write_bundle(
     formatted = format_manifest(manifest)
     # What could not be read again must not be written: constraints hold for reading alone.
     parse_manifest(formatted, where=str(output))
+    for name in sorted(manifest.graphs & files.keys()):
+        check_graph(files[name], where=f"{output}: `{name}`")
     content = {**files, MANIFEST_NAME: formatted}
     if output.suffix == ".zip":
         _write_zip(output, content)

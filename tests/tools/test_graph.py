@@ -207,6 +207,40 @@ def test_external_weights_outside_the_folder_are_refused(tmp_path: Path, locatio
         load_model(external(folder, location))
 
 
+def test_external_weights_are_looked_for_wherever_a_tensor_may_stand(tmp_path: Path) -> None:
+    def outside() -> onnx.TensorProto:
+        tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[2])
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="../secret")
+        return tensor
+
+    sparse = onnx.SparseTensorProto(values=outside(), dims=[4])
+    for place, content in (("t", outside()), ("sparse_tensor", sparse), ("sparse_tensors", sparse)):
+        model = net(HEAD)
+        attribute = model.graph.node[0].attribute.add(name="more")
+        if place.endswith("s"):
+            getattr(attribute, place).append(content)
+        else:
+            getattr(attribute, place).CopyFrom(content)
+        with pytest.raises(ModelFormatError, match="outside the model's folder"):
+            load_model(saved(tmp_path, model.SerializeToString()))
+    default = net(HEAD)
+    default.functions.add(name="f").attribute_proto.add(name="value").t.CopyFrom(outside())
+    training = net(HEAD)
+    training.training_info.add().algorithm.initializer.append(outside())
+    for model in (default, training):
+        with pytest.raises(ModelFormatError, match="outside the model's folder"):
+            load_model(saved(tmp_path, model.SerializeToString()))
+
+
+def test_a_place_outside_that_is_not_used_is_dropped(tmp_path: Path) -> None:
+    model = net(HEAD)
+    model.graph.initializer[0].external_data.add(key="location", value="../secret")
+    loaded = load_model(saved(tmp_path, model.SerializeToString()))
+    assert not loaded.graph.initializer[0].external_data
+    assert np.array_equal(run(loaded, pictures(2)), run(net(HEAD), pictures(2)))
+
+
 def test_external_weights_that_are_missing_or_short_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match=r"'model\.data' is missing"):
         load_model(external(tmp_path, "model.data"))

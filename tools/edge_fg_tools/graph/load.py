@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -78,22 +78,40 @@ def load_model(path: Path) -> onnx.ModelProto:
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Yield each tensor that `graph` stores, those in attributes and subgraphs included."""
     yield from graph.initializer
-    for sparse in graph.sparse_initializer:
+    yield from _sparse_tensors(graph.sparse_initializer)
+    for node in graph.node:
+        yield from _attribute_tensors(node.attribute)
+
+
+def _attribute_tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        if attribute.HasField("sparse_tensor"):
+            yield from _sparse_tensors([attribute.sparse_tensor])
+        yield from _sparse_tensors(attribute.sparse_tensors)
+        if attribute.HasField("g"):
+            yield from tensors(attribute.g)
+        for inner in attribute.graphs:
+            yield from tensors(inner)
+
+
+def _sparse_tensors(found: Iterable[onnx.SparseTensorProto]) -> Iterator[onnx.TensorProto]:
+    for sparse in found:
         yield sparse.values
         yield sparse.indices
-    yield from _attribute_tensors(graph.node)
 
 
-def _attribute_tensors(nodes: object) -> Iterator[onnx.TensorProto]:
-    for node in nodes:  # type: ignore[attr-defined]
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from tensors(attribute.g)
-            for inner in attribute.graphs:
-                yield from tensors(inner)
+def _all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from tensors(model.graph)
+    for function in model.functions:
+        yield from _attribute_tensors(function.attribute_proto)
+        for node in function.node:
+            yield from _attribute_tensors(node.attribute)
+    for training in model.training_info:
+        yield from tensors(training.initialization)
+        yield from tensors(training.algorithm)
 
 
 def _read(path: Path) -> bytes:
@@ -180,17 +198,15 @@ def _text_is_text(message: Message) -> bool:
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
     folder = path.resolve().parent
     total = model.ByteSize()
-    found = list(tensors(model.graph))
-    for function in model.functions:
-        found.extend(_attribute_tensors(function.node))
-    for tensor in found:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        content = _external_bytes(tensor, folder, _MAX_BYTES - total)
-        total += len(content)
-        tensor.raw_data = content
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        del tensor.external_data[:]
+    for tensor in _all_tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            content = _external_bytes(tensor, folder, _MAX_BYTES - total)
+            total += len(content)
+            tensor.raw_data = content
+            tensor.data_location = onnx.TensorProto.DEFAULT
+        if tensor.external_data:
+            # Without that mark they mean nothing, but no bundle may hold them.
+            del tensor.external_data[:]
 
 
 def _external_bytes(tensor: onnx.TensorProto, folder: Path, room: int) -> bytes:

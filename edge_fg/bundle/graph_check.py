@@ -1,0 +1,242 @@
+"""Refuse ONNX graphs that would make a runtime read files, crash, or never end.
+
+A bundle's hashes say that nothing changed, not that who made it meant well. Weights as "external
+data" are a path that a runtime opens (or, with some, an address in its memory); functions that call
+themselves overflow the stack of ONNX Runtime up to 1.23.2. The ``onnx`` package is not on a device,
+so the bytes are walked as they are, weights skipped.
+
+Protobuf keeps the last of a number that stands twice and merges a message that does: each
+occurrence is therefore judged by itself, and one that asks for external data is enough.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+from typing import Final
+
+from edge_fg.bundle.wire import DELIMITED, VARINT, WireError, fields, varint
+from edge_fg.errors import BundleFormatError, UnsafeBundleError
+
+# Classifiers nest an If or a Loop or two; protobuf itself ends at some 33 levels.
+_MAX_SUBGRAPH_DEPTH: Final = 16
+_MAX_CALL_DEPTH: Final = 32
+# ONNX Runtime's time to load grows with the square of it: this many take some twenty seconds.
+_MAX_NODES: Final = 100_000
+_MAX_FIELDS: Final = 2_000_000
+_MAX_QUOTED_BYTES: Final = 100
+# ONNX Runtime takes bytes with this mark for its own format, which is not ONNX, whatever else they
+# are: it would read another graph than the one that was checked.
+_ORT_MARK: Final = b"ORTM"
+_ORT_MARK_AT: Final = 4
+
+
+class _Kind(Enum):
+    MODEL = "ModelProto"
+    TRAINING = "TrainingInfoProto"
+    FUNCTION = "FunctionProto"
+    GRAPH = "GraphProto"
+    NODE = "NodeProto"
+    ATTRIBUTE = "AttributeProto"
+    SPARSE = "SparseTensorProto"
+    TENSOR = "TensorProto"
+
+
+# Field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto: the messages on the way
+# to a tensor or a node; all others are skipped.
+_INNER: Final[dict[_Kind, dict[int, _Kind]]] = {
+    _Kind.MODEL: {
+        7: _Kind.GRAPH,  # graph
+        20: _Kind.TRAINING,  # training_info
+        25: _Kind.FUNCTION,  # functions
+    },
+    _Kind.TRAINING: {
+        1: _Kind.GRAPH,  # initialization
+        2: _Kind.GRAPH,  # algorithm
+    },
+    _Kind.FUNCTION: {
+        7: _Kind.NODE,  # node
+        11: _Kind.ATTRIBUTE,  # attribute_proto
+    },
+    _Kind.GRAPH: {
+        1: _Kind.NODE,  # node
+        5: _Kind.TENSOR,  # initializer
+        15: _Kind.SPARSE,  # sparse_initializer
+    },
+    _Kind.NODE: {
+        5: _Kind.ATTRIBUTE,  # attribute
+    },
+    _Kind.ATTRIBUTE: {
+        5: _Kind.TENSOR,  # t
+        6: _Kind.GRAPH,  # g
+        10: _Kind.TENSOR,  # tensors
+        11: _Kind.GRAPH,  # graphs
+        22: _Kind.SPARSE,  # sparse_tensor
+        23: _Kind.SPARSE,  # sparse_tensors
+    },
+    _Kind.SPARSE: {
+        1: _Kind.TENSOR,  # values
+        2: _Kind.TENSOR,  # indices
+    },
+    _Kind.TENSOR: {},
+}
+_NODE_OP_TYPE: Final = 4
+_FUNCTION_NAME: Final = 1
+_TENSOR_NAME: Final = 8
+_TENSOR_EXTERNAL_DATA: Final = 13
+_TENSOR_DATA_LOCATION: Final = 14
+
+_NAME: Final = {
+    _Kind.NODE: _NODE_OP_TYPE,
+    _Kind.FUNCTION: _FUNCTION_NAME,
+    _Kind.TENSOR: _TENSOR_NAME,
+}
+
+_Calls = Counter[bytes]  # how often each operator stands in a body
+
+
+def check_graph(data: bytes, *, where: str) -> None:
+    """Refuse a graph that a runtime must not see.
+
+    Parameters
+    ----------
+    data
+        A serialized ONNX model.
+    where
+        Which one, for the message.
+
+    Raises
+    ------
+    UnsafeBundleError
+        Data of a tensor lies outside the graph; subgraphs or calls of functions are nested too
+        deep or endlessly; or the graph is larger than any classifier.
+    BundleFormatError
+        The bytes are damaged, or not ONNX.
+    """
+    if data.startswith(_ORT_MARK, _ORT_MARK_AT):
+        raise BundleFormatError(f"{where} is in ONNX Runtime's own format, not ONNX: rebuild it")
+    walk = _Walk(data, where)
+    calls = Counter[bytes]()
+    try:
+        walk.message(_Kind.MODEL, 0, len(data), calls, 0)
+    except WireError as error:
+        raise BundleFormatError(f"{where} is damaged or not ONNX: {error}: rebuild it") from error
+    _check_calls(calls, walk.functions, where)
+
+
+class _Walk:
+    """One pass over a model.
+
+    Attributes
+    ----------
+    functions
+        What each model-local function calls. Those that differ in domain or overload alone count as
+        one, for runtimes differ in what they tell apart.
+    """
+
+    def __init__(self, data: bytes, where: str) -> None:
+        self.functions: dict[bytes, _Calls] = {}
+        self._data = data
+        self._where = where
+        self._fields = 0
+        self._nodes = 0
+
+    def message(self, kind: _Kind, start: int, end: int, calls: _Calls, depth: int) -> None:
+        """Check a message and all in it; count its nodes in `calls`."""
+        if kind is _Kind.FUNCTION:
+            calls, depth = Counter(), 1
+        elif kind is _Kind.GRAPH:
+            depth += 1
+            # The model's own graph, like the body of a function, is no subgraph.
+            if depth > 1 + _MAX_SUBGRAPH_DEPTH:
+                raise self._unsafe(f"nests subgraphs over {_MAX_SUBGRAPH_DEPTH} deep")
+        inner = _INNER[kind]
+        name_number = _NAME.get(kind)
+        name = b""
+        external = False
+        for number, wire_type, begin, stop in fields(self._data, start, end):
+            self._fields += 1
+            if self._fields > _MAX_FIELDS:
+                raise self._unsafe(f"has more than {_MAX_FIELDS} fields")
+            if number in inner or number == name_number:
+                _expect(DELIMITED, wire_type, kind, number)
+                if number == name_number:
+                    name = self._data[begin:stop]
+                else:
+                    self.message(inner[number], begin, stop, calls, depth)
+            elif kind is _Kind.TENSOR:
+                external |= self._is_external(number, wire_type, begin, stop)
+        if external:
+            raise self._external(name)
+        self._count(kind, name, calls)
+
+    def _is_external(self, number: int, wire_type: int, begin: int, stop: int) -> bool:
+        if number == _TENSOR_EXTERNAL_DATA:
+            _expect(DELIMITED, wire_type, _Kind.TENSOR, number)
+            return True
+        if number == _TENSOR_DATA_LOCATION:
+            _expect(VARINT, wire_type, _Kind.TENSOR, number)
+            # Whatever is not DEFAULT: parsers differ in how many bits of it they look at.
+            return varint(self._data, begin, stop)[0] != 0
+        return False
+
+    def _count(self, kind: _Kind, name: bytes, calls: _Calls) -> None:
+        if kind is _Kind.NODE:
+            calls[name] += 1
+            self._nodes += 1
+            if self._nodes > _MAX_NODES:
+                raise self._unsafe(f"has more than {_MAX_NODES} nodes")
+        elif kind is _Kind.FUNCTION:
+            self.functions.setdefault(name, Counter()).update(calls)
+
+    def _external(self, name: bytes) -> UnsafeBundleError:
+        return UnsafeBundleError(
+            f"{self._where}: tensor {_quoted(name)} takes its data from outside the bundle: "
+            "refused; rebuild the bundle with the weights inside the graph"
+        )
+
+    def _unsafe(self, what: str) -> UnsafeBundleError:
+        return UnsafeBundleError(f"{self._where} {what}: refused; rebuild the bundle")
+
+
+def _expect(wanted: int, wire_type: int, kind: _Kind, number: int) -> None:
+    if wire_type != wanted:
+        raise WireError(f"field {number} of a {kind.value} has wire type {wire_type}")
+
+
+def _quoted(name: bytes) -> str:
+    return repr(name[:_MAX_QUOTED_BYTES].decode("utf-8", "backslashreplace"))
+
+
+def _check_calls(model: _Calls, functions: dict[bytes, _Calls], where: str) -> None:
+    """Bound what replacing each call by its function's nodes would give.
+
+    Functions are taken in rounds: in each those whose callees are known.
+    """
+    nodes: dict[bytes, int] = {}
+    waiting = dict(functions)
+    rounds = 0
+    while waiting:
+        ready = {name for name, calls in waiting.items() if calls.keys().isdisjoint(waiting)}
+        if not ready:
+            raise UnsafeBundleError(
+                f"{where}: function {_quoted(min(waiting))} calls itself, directly or through "
+                "others: refused; rebuild the bundle"
+            )
+        rounds += 1
+        if rounds > _MAX_CALL_DEPTH:
+            raise UnsafeBundleError(
+                f"{where} nests calls of functions over {_MAX_CALL_DEPTH} deep: refused; rebuild "
+                "the bundle"
+            )
+        nodes.update({name: _expanded(waiting.pop(name), nodes) for name in ready})
+    if max([_expanded(model, nodes), *nodes.values()]) > _MAX_NODES:
+        raise UnsafeBundleError(
+            f"{where} has more than {_MAX_NODES} nodes once its functions are expanded: refused; "
+            "rebuild the bundle"
+        )
+
+
+def _expanded(calls: _Calls, nodes: dict[bytes, int]) -> int:
+    """Return how many nodes a body has when calls of the functions in `nodes` are replaced."""
+    return sum(count * (1 + nodes.get(name, 0)) for name, count in calls.items())

@@ -1,0 +1,83 @@
+"""Walk protobuf's wire format without unpacking it, as hostile bytes ask for.
+
+The format: https://protobuf.dev/programming-guides/encoding/. Only what every parser reads alike is
+taken: groups, field number 0 and lengths past the end are refused, and so is what one parser cuts
+off and another does not (tags and lengths over 32 bits, varints over 64).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+VARINT: Final = 0
+FIXED64: Final = 1
+DELIMITED: Final = 2
+FIXED32: Final = 5
+
+_FIXED_BYTES: Final = {FIXED64: 8, FIXED32: 4}
+_TAG_BYTES: Final = 5
+_VARINT_BYTES: Final = 10
+
+
+class WireError(ValueError):
+    """Bytes that are not protobuf; says where."""
+
+
+def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield each field of the message that is `data[start:end]`, in its order.
+
+    Yields
+    ------
+    tuple of int
+        The field's number, its wire type, and where its content begins and ends in `data`.
+
+    Raises
+    ------
+    WireError
+        The bytes are damaged.
+    """
+    at = start
+    while at < end:
+        tag = data[at]
+        if tag < 0x80:
+            at += 1
+        else:
+            tag, at = varint(data, at, end, _TAG_BYTES)
+        number, wire_type = tag >> 3, tag & 7
+        if not number:
+            raise WireError(f"a field without a number at byte {at}")
+        if wire_type == DELIMITED:
+            size, begin = varint(data, at, end, _TAG_BYTES)
+            at = begin + size
+        elif wire_type == VARINT:
+            begin = at
+            _, at = varint(data, at, end)
+        elif wire_type in _FIXED_BYTES:
+            begin = at
+            at += _FIXED_BYTES[wire_type]
+        else:
+            raise WireError(f"wire type {wire_type} at byte {at}")
+        if at > end:
+            raise WireError(f"a field at byte {begin} ends past its message")
+        yield number, wire_type, begin, at
+
+
+def varint(data: bytes, at: int, end: int, most: int = _VARINT_BYTES) -> tuple[int, int]:
+    """Return the number at `at`, which need not be in its shortest form, and where it ends.
+
+    Raises
+    ------
+    WireError
+        It has more than `most` bytes, ends past `end`, or has more bits than its kind: 64, or
+        32 where `most` is less than 10.
+    """
+    value = 0
+    for position in range(at, min(at + most, end)):
+        byte = data[position]
+        value |= (byte & 0x7F) << 7 * (position - at)
+        if byte < 0x80:
+            if value >> (64 if most == _VARINT_BYTES else 32):
+                break
+            return value, position + 1
+    raise WireError(f"a damaged number at byte {at}")
