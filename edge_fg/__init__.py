@@ -8,12 +8,12 @@
 
 from edge_fg._version import __version__
 from edge_fg.bundle import Bundle
-from edge_fg.capture import Frame, Source, open_source
 from edge_fg.errors import EdgeFGError
+from edge_fg.pipeline import Pipeline, stream
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.recognition.classifier import Classifier, load
 from edge_fg.recognition.prediction import Answer, Latency, Prediction
-from edge_fg.streaming import Pipeline, stream
+from edge_fg.sources import Frame, Source, open_source
 
 __all__ = [
     "Answer",

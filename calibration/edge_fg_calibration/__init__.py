@@ -10,11 +10,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 from edge_fg.errors import MissingDependencyError
-from edge_fg_calibration.budget import Budget
-from edge_fg_calibration.cache import KnownPictures, StatisticsCache
-from edge_fg_calibration.fidelity import Fidelity, ImageRecord, OutputKind, compare, image_records
-from edge_fg_calibration.histogram import Histogram
-from edge_fg_calibration.images import (
+from edge_fg_calibration.budget.budget import Budget
+from edge_fg_calibration.budget.fidelity import (
+    Fidelity,
+    ImageRecord,
+    OutputKind,
+    compare,
+    image_records,
+)
+from edge_fg_calibration.data.images import (
     ImageSet,
     LabelledImage,
     batches,
@@ -23,16 +27,25 @@ from edge_fg_calibration.images import (
     resolve_labels,
     split,
 )
-from edge_fg_calibration.sampling import FirstAnswer, Sample, sample
-from edge_fg_calibration.statistics import Statistics, StatisticsKey
+from edge_fg_calibration.data.sampling import FirstAnswer, Sample, sample
+from edge_fg_calibration.statistics.cache import KnownPictures, StatisticsCache
+from edge_fg_calibration.statistics.histogram import Histogram
+from edge_fg_calibration.statistics.tensor_statistics import Statistics, StatisticsKey
 
 if TYPE_CHECKING:
-    from edge_fg_calibration.assurance import Assurance
-    from edge_fg_calibration.bench import Repair
-    from edge_fg_calibration.collect import collect_histograms, collect_statistics
-    from edge_fg_calibration.fp16 import float_tensors, overflowing, to_fp16
-    from edge_fg_calibration.int8 import Int8Result, quantize_int8
-    from edge_fg_calibration.placement import (
+    from edge_fg_calibration.budget.confidence_margin import Assurance
+    from edge_fg_calibration.budget.search import SearchResult, search_budget
+    from edge_fg_calibration.budget.sensitivity import (
+        Sensitivity,
+        Trial,
+        make_trial,
+        measure_sensitivity,
+    )
+    from edge_fg_calibration.corrections.bench import Repair
+    from edge_fg_calibration.graph.prepare import prepared_copy
+    from edge_fg_calibration.graph.session import predict
+    from edge_fg_calibration.int8.fp16 import float_tensors, overflowing, to_fp16
+    from edge_fg_calibration.int8.placement import (
         TARGETS,
         Placement,
         SkipPlace,
@@ -40,39 +53,37 @@ if TYPE_CHECKING:
         WeightPlace,
         place,
     )
-    from edge_fg_calibration.prepare import prepared_copy
-    from edge_fg_calibration.qdq import insert_qdq
-    from edge_fg_calibration.run import predict
-    from edge_fg_calibration.search import SearchResult, search_budget
-    from edge_fg_calibration.sensitivity import Sensitivity, Trial, make_trial, measure_sensitivity
-    from edge_fg_calibration.validate import validate_qdq
+    from edge_fg_calibration.int8.qdq import insert_qdq
+    from edge_fg_calibration.int8.validation import validate_qdq
+    from edge_fg_calibration.quantize import Int8Result, quantize_int8
+    from edge_fg_calibration.statistics.collection import collect_histograms, collect_statistics
 
 _NEEDS_ONNX = {
-    "Repair": "bench",
-    "Assurance": "assurance",
-    "collect_histograms": "collect",
-    "collect_statistics": "collect",
-    "float_tensors": "fp16",
-    "overflowing": "fp16",
-    "to_fp16": "fp16",
-    "Int8Result": "int8",
-    "quantize_int8": "int8",
-    "TARGETS": "placement",
-    "Placement": "placement",
-    "SkipPlace": "placement",
-    "Target": "placement",
-    "WeightPlace": "placement",
-    "place": "placement",
-    "prepared_copy": "prepare",
-    "insert_qdq": "qdq",
-    "predict": "run",
-    "SearchResult": "search",
-    "search_budget": "search",
-    "Sensitivity": "sensitivity",
-    "Trial": "sensitivity",
-    "make_trial": "sensitivity",
-    "measure_sensitivity": "sensitivity",
-    "validate_qdq": "validate",
+    "Repair": "corrections.bench",
+    "Assurance": "budget.confidence_margin",
+    "collect_histograms": "statistics.collection",
+    "collect_statistics": "statistics.collection",
+    "float_tensors": "int8.fp16",
+    "overflowing": "int8.fp16",
+    "to_fp16": "int8.fp16",
+    "Int8Result": "quantize",
+    "quantize_int8": "quantize",
+    "TARGETS": "int8.placement",
+    "Placement": "int8.placement",
+    "SkipPlace": "int8.placement",
+    "Target": "int8.placement",
+    "WeightPlace": "int8.placement",
+    "place": "int8.placement",
+    "prepared_copy": "graph.prepare",
+    "insert_qdq": "int8.qdq",
+    "predict": "graph.session",
+    "SearchResult": "budget.search",
+    "search_budget": "budget.search",
+    "Sensitivity": "budget.sensitivity",
+    "Trial": "budget.sensitivity",
+    "make_trial": "budget.sensitivity",
+    "measure_sensitivity": "budget.sensitivity",
+    "validate_qdq": "int8.validation",
 }
 
 __all__ = [

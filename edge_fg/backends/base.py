@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.bundle import Precision
-from edge_fg.preprocess.raw import Pixels
-from edge_fg.preprocess.source import checked_region
+from edge_fg.preprocess.pixel_layout import checked_region
+from edge_fg.preprocess.raw_frame import Pixels
 
 Region = tuple[int, int, int, int]
 """Part of a frame: (x, y, width, height) in pixels, wholly inside it."""

@@ -13,7 +13,7 @@ from edge_fg.backends.base import Outputs, Region, cut
 from edge_fg.bundle import Bundle, Precision
 from edge_fg.errors import BackendError, MissingDependencyError
 from edge_fg.preprocess import CpuPreprocessor
-from edge_fg.preprocess.raw import Pixels, all_bgr
+from edge_fg.preprocess.raw_frame import Pixels, all_bgr
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_fg.backends.plans import BESIDE, FOLDER_VARIABLE, PlanCache
+from edge_fg.backends.plan_cache import BESIDE, FOLDER_VARIABLE, PlanCache
 from edge_fg.errors import UsageError
 
 _MAX_BATCH = 1024
@@ -42,7 +42,7 @@ class EngineOptions:
         None takes what the environment variable ``EDGE_FG_PLAN_CACHE`` says, a folder or
         ``beside``, or else this user's.
     plan_cache_bytes
-        What the plan cache may hold; None: see `edge_fg.backends.plans.PlanCache`.
+        What the plan cache may hold; None: see `edge_fg.backends.plan_cache.PlanCache`.
 
     Raises
     ------

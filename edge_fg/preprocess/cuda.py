@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 
 from edge_fg.cuda import Device, Function, Module, Stream
 from edge_fg.errors import CudaError, UsageError
-from edge_fg.preprocess.kernels import load_image
-from edge_fg.preprocess.lanes import Batch, Lane, Transfer
-from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner, Source
-from edge_fg.preprocess.layouts import Layout, LayoutCache, TableCache
-from edge_fg.preprocess.pictures import (
+from edge_fg.preprocess.batch_input import (
     Picture,
     bytes_of,
     cut_out,
@@ -25,9 +21,13 @@ from edge_fg.preprocess.pictures import (
     size_in_bytes,
     source_of,
 )
-from edge_fg.preprocess.raw import Pixels
-from edge_fg.preprocess.source import Region
+from edge_fg.preprocess.batch_layout import Layout, LayoutCache, TableCache
+from edge_fg.preprocess.kernels import load_image
+from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner, Source
+from edge_fg.preprocess.pixel_layout import Region
+from edge_fg.preprocess.raw_frame import Pixels
 from edge_fg.preprocess.spec import PreprocessSpec
+from edge_fg.preprocess.staging import Batch, Lane, Transfer
 
 LANES: Final = 2
 """Batches on their way at once, if nothing else is asked for: one is copied while the one before

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge_fg.errors import UsageError
 from edge_fg.preprocess.cpu import normalisation_table
 from edge_fg.preprocess.geometry import Geometry, geometry
-from edge_fg.preprocess.source import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, Source
 from edge_fg.preprocess.spec import PreprocessSpec
 from edge_fg.preprocess.tables import TILE_COLUMNS, TableSet, across, down
 from edge_fg.preprocess.yuv import ColorStandard, factors

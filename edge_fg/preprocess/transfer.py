@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge_fg.cuda import Device, DeviceBuffer, Stream
 from edge_fg.preprocess.cuda import CudaPreprocessor, transfer_for
-from edge_fg.preprocess.lanes import Transfer
 from edge_fg.preprocess.spec import PreprocessSpec
+from edge_fg.preprocess.staging import Transfer
 
 _WARM_UP: Final = 5
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from edge_fg.backends.base import Backend, Outputs, Region
 from edge_fg.backends.options import EngineOptions
-from edge_fg.backends.select import Choice, open_best
+from edge_fg.backends.selection import Choice, open_best
 from edge_fg.bundle import Bundle
 from edge_fg.bundle.manifest import OutputSpec
 from edge_fg.errors import BackendError, ImageError
 from edge_fg.labels import Labels
-from edge_fg.preprocess.raw import Pixels, as_pixels
+from edge_fg.preprocess.raw_frame import Pixels, as_pixels
 from edge_fg.progress import ProgressCallback
 from edge_fg.recognition.prediction import Latency, Prediction
 from edge_fg.recognition.submission import Submissions
@@ -71,7 +71,7 @@ class Classifier:
         ----------
         frame
             (H, W, 3) uint8 BGR, as OpenCV gives it, of any size; or a camera's own bytes as a
-            `edge_fg.preprocess.raw.RawFrame`, which the GPU converts.
+            `edge_fg.preprocess.raw_frame.RawFrame`, which the GPU converts.
         region
             (x, y, width, height) in pixels of the frame: look only at this part.
 

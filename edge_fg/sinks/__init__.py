@@ -1,12 +1,12 @@
 """Where results go: files, tables, videos, pictures, windows, browsers and programs."""
 
 from edge_fg.sinks.base import BaseSink, CallbackSink
-from edge_fg.sinks.boxes import ResultAnnotator, SharedAnnotator
-from edge_fg.sinks.pictures import PicturesSink
+from edge_fg.sinks.image_folder import PicturesSink
 from edge_fg.sinks.preview import PreviewSink
+from edge_fg.sinks.result_annotator import ResultAnnotator, SharedAnnotator
 from edge_fg.sinks.text import CsvSink, JsonLinesSink
 from edge_fg.sinks.video import VideoSink
-from edge_fg.sinks.video_saver import VideoSaver
+from edge_fg.sinks.video_file import VideoSaver
 from edge_fg.sinks.window import WindowSink
 
 __all__ = [

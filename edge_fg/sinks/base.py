@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.capture import Source
-from edge_fg.streaming.result import Result
+from edge_fg.result import Result
+from edge_fg.sources import Source
 
 Annotate = Callable[[Result[Any]], NDArray[np.uint8]]
 """Draws a result on a copy of its frame: H x W x 3, BGR."""
@@ -23,7 +23,7 @@ class BaseSink:
     name
         Fit to be shown.
     lossless
-        See `edge_fg.streaming.Sink`.
+        See `edge_fg.pipeline.Sink`.
     """
 
     def __init__(self, name: str, lossless: bool | None = None) -> None:
@@ -47,7 +47,7 @@ class CallbackSink(BaseSink):
     name
         Fit to be shown; None takes the function's.
     lossless
-        See `edge_fg.streaming.Sink`.
+        See `edge_fg.pipeline.Sink`.
     """
 
     def __init__(

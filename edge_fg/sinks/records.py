@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from edge_fg.errors import UsageError
-from edge_fg.streaming.result import Result
+from edge_fg.result import Result
 
 Content = Literal["frames", "visits"]
 """What a file holds: a line for each frame, or one for each event of a visit."""

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_fg.capture import Source
 from edge_fg.errors import OutputError, UsageError
 from edge_fg.printing import printable
+from edge_fg.result import Result
 from edge_fg.sinks.base import BaseSink
-from edge_fg.sinks.lines import LineFile
+from edge_fg.sinks.line_file import LineFile
 from edge_fg.sinks.records import (
     FRAME_COLUMNS,
     VISIT_COLUMNS,
@@ -23,7 +23,7 @@ from edge_fg.sinks.records import (
     records,
     rows,
 )
-from edge_fg.streaming.result import Result
+from edge_fg.sources import Source
 
 
 class JsonLinesSink(BaseSink):
@@ -41,7 +41,7 @@ class JsonLinesSink(BaseSink):
     top_k
         Classes a frame.
     lossless
-        See `edge_fg.streaming.Sink`.
+        See `edge_fg.pipeline.Sink`.
 
     Raises
     ------
@@ -103,7 +103,7 @@ class CsvSink(BaseSink):
     content
         ``frames`` or ``visits``.
     lossless
-        See `edge_fg.streaming.Sink`.
+        See `edge_fg.pipeline.Sink`.
 
     Raises
     ------

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.capture import Source
 from edge_fg.errors import OutputError
+from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate, BaseSink
-from edge_fg.sinks.boxes import ResultAnnotator
-from edge_fg.sinks.disk import SpaceGuard
-from edge_fg.sinks.video_saver import VideoSaver, check_video_path
-from edge_fg.streaming.result import Result
+from edge_fg.sinks.disk_space import SpaceGuard
+from edge_fg.sinks.result_annotator import ResultAnnotator
+from edge_fg.sinks.video_file import VideoSaver, check_video_path
+from edge_fg.sources import Source
 
 _PICTURES_PER_SECOND = 1.0
 _LIVE_FPS, _FASTEST_LIVE_FPS = 15.0, 30.0
@@ -44,7 +44,7 @@ class VideoSink(BaseSink):
     reserve_bytes
         Of the disk, left free.
     lossless
-        See `edge_fg.streaming.Sink`.
+        See `edge_fg.pipeline.Sink`.
 
     Raises
     ------

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import MissingDependencyError
+from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate, BaseSink
-from edge_fg.sinks.boxes import ResultAnnotator
-from edge_fg.streaming.result import Result
+from edge_fg.sinks.result_annotator import ResultAnnotator
 
 _ESCAPE = 27
 _REFRESH_SECONDS = 0.02

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from edge_fg._version import __version__
 from edge_fg.errors import MissingDependencyError
-from edge_fg.hosts import HostNames, check_bindable
+from edge_fg.http_hosts import HostNames, check_bindable
+from edge_fg.http_server import BoundedHandler, BoundedServer
 from edge_fg.printing import printable
-from edge_fg.serving import BoundedHandler, BoundedServer
 from edge_fg.telemetry.device import DeviceState
 from edge_fg.telemetry.histogram import Summary
 from edge_fg.telemetry.stats import PipelineStats

@@ -14,8 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_fg.backends.plans import PlanCache
-from edge_fg.backends.tensorrt_build import available, build_plan
+from edge_fg.backends.plan_cache import PlanCache
+from edge_fg.backends.tensorrt.build import available, build_plan
 from edge_fg.errors import (
     BackendUnavailableError,
     CompileError,
@@ -205,7 +205,7 @@ def test_a_broken_library_is_told_apart_from_a_missing_one(
 
 def test_available_loads_nothing() -> None:
     code = (
-        "import sys; from edge_fg.backends.tensorrt_build import available; "
+        "import sys; from edge_fg.backends.tensorrt.build import available; "
         "print(available('tensorrt-rtx')); print('tensorrt_rtx' in sys.modules)"
     )
     done = run_python(code)
@@ -235,7 +235,7 @@ def test_an_unwritable_cache_needs_an_output(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from edge_fg.backends.plans import PlanCache
+from edge_fg.backends.plan_cache import PlanCache
 from edge_fg_tools.compiling import compile_graph
 
 def show(stage, done, total):

@@ -24,11 +24,15 @@ from edge_fg_tools.fieldguide import (
     write_clip,
     write_image_set,
 )
-from edge_fg_tools.fieldguide.anatomy import Pose
 from edge_fg_tools.fieldguide.dataset import photograph_seed
-from edge_fg_tools.fieldguide.evaluation import evaluate_model, write_labels, write_preprocess
-from edge_fg_tools.fieldguide.inputs import normalise, render_inputs
-from edge_fg_tools.fieldguide.painter import Individual, paint_bird
+from edge_fg_tools.fieldguide.drawing.anatomy import Pose
+from edge_fg_tools.fieldguide.drawing.painter import Individual, paint_bird
+from edge_fg_tools.fieldguide.training.evaluation import (
+    evaluate_model,
+    write_labels,
+    write_preprocess,
+)
+from edge_fg_tools.fieldguide.training.inputs import normalise, render_inputs
 
 # Far from the image sets the model was trained and measured on (1,000,000 and up).
 FRESH_SET = 77
@@ -213,7 +217,7 @@ def test_papers_of_the_model_are_those_the_code_writes(tmp_path):
 def test_model_card_says_that_the_birds_are_invented_and_how_well_it_does():
     card = fieldguide.model_card_path().read_text()
     assert "invented" in card
-    assert "python -m edge_fg_tools.fieldguide.train --output DIR --seed" in card
+    assert "python -m edge_fg_tools.fieldguide.training.train --output DIR --seed" in card
     assert all(genus.name in card for genus in GENERA)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_fg.capture import CaptureOptions, Source, open_source
 from edge_fg.errors import UsageError
+from edge_fg.sources import CaptureOptions, Source, open_source
 from edge_fg_tools.fieldguide import render_clip
 from edge_fg_tools.fieldguide.source import FieldGuideSource, open_fieldguide
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import edge_fg
-from edge_fg.capture import Frame
-from edge_fg.streaming.events import VisitEvent
-from edge_fg.streaming.result import Sighting
+from edge_fg.result import Sighting, VisitEvent
+from edge_fg.sources import Frame
 from edge_fg_tools import fieldguide
 from edge_fg_tools.building import BuildOptions, build
 from edge_fg_tools.fieldguide.visits import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -30,12 +29,13 @@ from edge_fg_tools.gpu_check.results import (
     timed,
 )
 from edge_fg_tools.gpu_check.table import render
-from edge_fg_tools.kernels_cpu import compile_cpu_form
+from edge_fg_tools.kernels.cpu_form import compile_cpu_form
+from support.software_cuda import harness
 
 TESTS = Path(__file__).resolve().parents[1]
 SCRIPT = TESTS.parent / "tools" / "gpu_check.py"
-SCENARIOS = TESTS / "tools" / "gpu_check" / "scenarios.py"
-CUDA, TENSORRT = (TESTS / "runtime" / name for name in ("software_cuda", "standin_tensorrt"))
+SCENARIOS = TESTS / "support" / "gpu_check_scenarios.py"
+CUDA, TENSORRT = (TESTS / "support" / name for name in ("software_cuda", "standin_tensorrt"))
 SMALL = ["--cases", "12", "--repeats", "2", "--inferences", "60", "--cycles", "2"]
 SMALL += ["--copy-mib", "1", "--untimed", "the driver is a stand-in"]
 NOTHING = dict.fromkeys(
@@ -43,19 +43,10 @@ NOTHING = dict.fromkeys(
 )
 
 
-def harness():
-    name = "software_cuda_harness"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, CUDA / "harness.py")
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory):
     """The software driver with the kernels and what calls the stand-in of TensorRT back."""
-    if reason := harness().why_not():
+    if reason := harness.why_not():
         pytest.skip(reason)
     if shutil.which("g++") is None:
         pytest.skip("no C++ compiler (g++) to compile the kernels with")
@@ -64,7 +55,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory):
     both = folder / "both.so"
     command = ["g++", "-shared", "-fPIC", "-x", "c", str(TENSORRT / "call.c"), "-x", "none"]
     subprocess.run([*command, "-Wl,--no-as-needed", str(kernels), "-o", str(both)], check=True)
-    return harness().build(folder).with_kernels(both)
+    return harness.build(folder).with_kernels(both)
 
 
 def python(*arguments: object, environment: dict[str, str], paths: tuple[Path, ...] = ()):

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 import edge_fg
-from edge_fg.backends import select, tensorrt_library
-from edge_fg.backends.plans import PlanCache
-from edge_fg.backends.tensorrt_build import available
+from edge_fg.backends import selection
+from edge_fg.backends.plan_cache import PlanCache
+from edge_fg.backends.tensorrt import library as tensorrt_library
+from edge_fg.backends.tensorrt.build import available
 from edge_fg.bundle import PRECISIONS
 from edge_fg.cuda.device import find_gpus
+from support import standin_tensorrt
 
 onnx = pytest.importorskip("onnx")
 RTX, WHY = available("tensorrt-rtx")
@@ -101,7 +103,7 @@ def test_the_variants_are_different_engines(field_guide: Path, tmp_path: Path, e
 def test_what_compile_keeps_is_what_the_loader_finds(tiny_bundle, plans, edge_fg_command, caplog):
     """The loader gets as far as the missing driver, without building anything."""
     from edge_fg.backends.options import EngineOptions
-    from edge_fg.backends.provide import PlanRequest
+    from edge_fg.backends.plan_provider import PlanRequest
 
     assert edge_fg_command("compile", tiny_bundle, "--target", "tensorrt-rtx").code == 0
     bundle = edge_fg.Bundle(tiny_bundle)
@@ -155,7 +157,7 @@ def test_compiling_for_tensorrt_without_a_gpu_says_so_in_one_line(
     tiny_bundle, plans, tmp_path, edge_fg_process
 ):
     """TensorRT's real builder gives nothing without a driver; so does this stand-in."""
-    site = Path(__file__).resolve().parents[1] / "runtime" / "standin_tensorrt" / "site"
+    site = Path(standin_tensorrt.__path__[0]) / "site"
     broken = tmp_path / "site" / "tensorrt"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text(
@@ -183,8 +185,8 @@ def test_doctor_says_exactly_what_is_missing(edge_fg_command, monkeypatch, lacki
             else (True, f"{library} 10.3")
         ),
     )
-    gpus = [] if "gpu" in lacking else [select.find_gpus.__globals__["Gpu"]("Orin", "8.7")]
-    monkeypatch.setattr(select, "find_gpus", lambda: (gpus, "no NVIDIA driver"))
+    gpus = [] if "gpu" in lacking else [selection.find_gpus.__globals__["Gpu"]("Orin", "8.7")]
+    monkeypatch.setattr(selection, "find_gpus", lambda: (gpus, "no NVIDIA driver"))
     find = importlib.util.find_spec
     found = None if "pycuda" in lacking else object()
     monkeypatch.setattr(
@@ -228,7 +230,7 @@ def test_doctor_tells_of_the_plan_cache(edge_fg_command, monkeypatch, tmp_path):
 CHILD = """
 import sys
 from pathlib import Path
-from edge_fg.backends.plans import PlanCache
+from edge_fg.backends.plan_cache import PlanCache
 from edge_fg_tools.compiling import compile_graph
 
 def show(stage, done, total):

@@ -498,7 +498,7 @@ def test_a_class_without_a_label_goes_by_its_index() -> None:
 
 
 def test_the_fidelity_that_calibration_measures_fits_the_report() -> None:
-    from edge_fg_calibration.fidelity import compare
+    from edge_fg_calibration.budget.fidelity import compare
 
     reference = np.eye(4, dtype=np.float32)[[0, 1, 2, 3] * 10]
     candidate = reference.copy()

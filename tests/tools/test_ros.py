@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import BackendError, ImageError, SupersededError, UsageError
-from edge_fg.preprocess.raw import RawFrame
+from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg_tools.ros import ImageAnswerer, frame_of
 

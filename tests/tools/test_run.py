@@ -317,7 +317,7 @@ def test_sigterm_ends_it_the_same_way(tiny_bundle, tmp_path) -> None:
 
 SLOW_TO_FINISH = """
 import sys, time
-from edge_fg.sinks.video_saver import VideoSaver
+from edge_fg.sinks.video_file import VideoSaver
 from edge_fg_tools.cli.main import main
 
 check = VideoSaver._is_whole

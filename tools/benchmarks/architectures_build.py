@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_fg.backends.tensorrt_build import build_plan
+from edge_fg.backends.tensorrt.build import build_plan
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
 from edge_fg_tools.graph.running import Runner
 

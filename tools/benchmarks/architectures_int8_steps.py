@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import EdgeFGError
 from edge_fg_calibration import quantize_int8, read_image_set
-from edge_fg_calibration.quantised import int8_share
-from edge_fg_calibration.run import open_session, run_session
+from edge_fg_calibration.graph.session import open_session, run_session
+from edge_fg_calibration.int8.qat import int8_share
+from edge_fg_tools.building.image_feed import PictureFeed
 from edge_fg_tools.building.options import fit_preprocess
-from edge_fg_tools.building.pictures import PictureFeed
 from edge_fg_tools.graph import load_model, prepare
 
 _BATCH = 4

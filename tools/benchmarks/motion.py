@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.capture import Frame
-from edge_fg.streaming.glance import glance
-from edge_fg.streaming.motion import MotionFinder
-from edge_fg.streaming.result import Region
-from edge_fg.streaming.tracker import iou
-from edge_fg_tools.fieldguide.anatomy import random_pose
-from edge_fg_tools.fieldguide.feeder import CLIP_WH, PERCH_Y, paint_feeder
-from edge_fg_tools.fieldguide.painter import draw_individual, paint_bird
+from edge_fg.result import Region
+from edge_fg.sources import Frame
+from edge_fg.tracking.motion import MotionFinder
+from edge_fg.tracking.thumbnail import glance
+from edge_fg.tracking.tracker import iou
+from edge_fg_tools.fieldguide.drawing.anatomy import random_pose
+from edge_fg_tools.fieldguide.drawing.feeder import CLIP_WH, PERCH_Y, paint_feeder
+from edge_fg_tools.fieldguide.drawing.painter import draw_individual, paint_bird
 from edge_fg_tools.fieldguide.species import SPECIES
 
 FPS = 15

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from edge_fg.preprocess import CpuPreprocessor, presets
 from edge_fg.preprocess.launch import ColorStandard, LaunchPlanner, PixelFormat, Source
-from edge_fg_tools.kernels_cpu import CpuForm, compile_cpu_form
+from edge_fg_tools.kernels.cpu_form import CpuForm, compile_cpu_form
 
 SIZES = ((1080, 1920), (2160, 3840), (480, 640))
 PRESETS = ("torchvision", "timm", "clip", "keras-tf")

@@ -18,11 +18,11 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_fg_calibration import Target, quantize_int8
-from edge_fg_calibration.collect import collect_histograms
-from edge_fg_calibration.placement import place
-from edge_fg_calibration.prepare import prepared_copy
-from edge_fg_calibration.ranges import entropy
-from edge_fg_calibration.recipe import Recipe
+from edge_fg_calibration.corrections.recipe import Recipe
+from edge_fg_calibration.graph.prepare import prepared_copy
+from edge_fg_calibration.int8.placement import place
+from edge_fg_calibration.int8.ranges import entropy
+from edge_fg_calibration.statistics.collection import collect_histograms
 
 if TYPE_CHECKING:
     from quantization_steps import Task

@@ -20,10 +20,10 @@ from edge_fg.errors import EdgeFGError
 from edge_fg.labels import read_labels
 from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set, resolve_labels
 from edge_fg_calibration import sample as sampled
-from edge_fg_calibration.quantised import int8_share
-from edge_fg_calibration.run import open_session, run_session
+from edge_fg_calibration.graph.session import open_session, run_session
+from edge_fg_calibration.int8.qat import int8_share
+from edge_fg_tools.building.image_feed import PictureFeed, first_answers
 from edge_fg_tools.building.options import fit_preprocess
-from edge_fg_tools.building.pictures import PictureFeed, first_answers
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
 
 _BATCH = 4

@@ -35,12 +35,12 @@ import numpy as np
 from streaming_camera import SIZE_WH, pictures
 
 import edge_fg
-from edge_fg.capture import Frame
-from edge_fg.capture.base import BaseSource
+from edge_fg.pipeline import Pipeline
 from edge_fg.preprocess import CpuPreprocessor
-from edge_fg.streaming import Pipeline
+from edge_fg.sources import Frame
+from edge_fg.sources.base import BaseSource
 from edge_fg.telemetry.process import open_descriptors, resident_bytes
-from edge_fg_tools.fieldguide import package
+from edge_fg_tools.fieldguide import model_files
 
 HERE = Path(__file__).resolve().parent
 BLOCK = 40
@@ -68,9 +68,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", type=Path, default=package.model_path())
-    parser.add_argument("--labels", type=Path, default=package.labels_path())
-    parser.add_argument("--preprocess", type=Path, default=package.preprocess_path())
+    parser.add_argument("--model", type=Path, default=model_files.model_path())
+    parser.add_argument("--labels", type=Path, default=model_files.labels_path())
+    parser.add_argument("--preprocess", type=Path, default=model_files.preprocess_path())
     parser.add_argument("--ultralytics", help="interpreter that has ultralytics")
     parser.add_argument("--roboflow", help="interpreter that has roboflow's inference")
     parser.add_argument("--rounds", type=int, default=3)

@@ -87,7 +87,7 @@ def opencv(clock: Clock, source: str, model: Callable[[Any], Any]) -> None:
 
 def edge_fg_pipeline(clock: Clock, source: str, model: Callable[[Any], Any]) -> None:
     """Iterate over our pipeline with its default policy."""
-    from edge_fg.streaming import Pipeline
+    from edge_fg.pipeline import Pipeline
 
     with Pipeline(_source(clock, source), model) as pipeline:
         for result in pipeline:
@@ -97,7 +97,7 @@ def edge_fg_pipeline(clock: Clock, source: str, model: Callable[[Any], Any]) -> 
 
 def edge_fg_stream(clock: Clock, source: str, model: Callable[[Any], Any]) -> None:
     """Iterate over our stream with its default policy."""
-    from edge_fg.streaming import stream
+    from edge_fg.pipeline import stream
 
     with stream(_source(clock, source), model) as answers:
         for frame, _ in answers:
@@ -137,8 +137,8 @@ def ultralytics(clock: Clock, source: str, onnx: Path, size: int) -> None:
 
 
 def _source(clock: Clock, address: str) -> Any:
-    from edge_fg.capture import Frame
-    from edge_fg.capture.base import BaseSource
+    from edge_fg.sources import Frame
+    from edge_fg.sources.base import BaseSource
 
     class Captured(BaseSource):
         def __init__(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_fg.backends.plans import PlanCache
-from edge_fg.backends.provide import PlanRequest, ProvidedPlan, provide_plan
-from edge_fg.backends.tensorrt_library import Library
+from edge_fg.backends.plan_cache import PlanCache
+from edge_fg.backends.plan_provider import PlanRequest, ProvidedPlan, provide_plan
+from edge_fg.backends.tensorrt.library import Library
 from edge_fg.errors import ModelFormatError, OutputError
 from edge_fg.files import write_atomically
 from edge_fg.progress import ProgressCallback, no_progress
@@ -74,7 +74,7 @@ def compile_graph(
     cache
         The plan cache; default: this user's.
     batch, workspace_bytes, builder_optimization_level, progress
-        See `edge_fg.backends.tensorrt_build.build_plan`.
+        See `edge_fg.backends.tensorrt.build.build_plan`.
 
     Raises
     ------

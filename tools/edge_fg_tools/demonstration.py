@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import edge_fg
-from edge_fg.backends.tensorrt_build import available
+from edge_fg.backends.tensorrt.build import available
 from edge_fg.errors import OutputError
 from edge_fg.files import opened_atomically, write_atomically
+from edge_fg.pipeline import Result
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg.sinks import VideoSink
 from edge_fg.sinks.records import frame_record
-from edge_fg.streaming import Result
 from edge_fg_calibration import Target
 from edge_fg_tools import fieldguide
 from edge_fg_tools.building import BuildOptions, BuildResult, build

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import edge_fg
-from edge_fg.backends.plans import PlanCache
-from edge_fg.backends.select import survey
+from edge_fg.backends.plan_cache import PlanCache
+from edge_fg.backends.selection import survey
 from edge_fg.cuda.device import find_gpus
 from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess import presets

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edge_fg.backends.engine import plan_layers
-from edge_fg.backends.plans import PlanCache
+from edge_fg.backends.plan_cache import PlanCache
+from edge_fg.backends.tensorrt.engine import plan_layers
 from edge_fg.bundle import Bundle, Manifest
 from edge_fg.errors import BundleError, EdgeFGError, MissingDependencyError, UsageError
 from edge_fg.files import sha256_of
@@ -100,7 +100,7 @@ def _calibration(manifest: Manifest) -> str:
 
 def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -> dict[str, Any]:
     try:
-        from edge_fg_calibration.graph import WEIGHTED_OPS, Graph
+        from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph
         from edge_fg_tools.graph import load_model, prepare
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), "build", "inspect ONNX models") from error

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import EdgeFGError, ImageError, UnansweredError, UsageError
-from edge_fg.preprocess.raw import Pixels, RawFrame
-from edge_fg.preprocess.source import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.raw_frame import Pixels, RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.recognition.classifier import Classifier
 from edge_fg.recognition.prediction import Prediction

@@ -13,8 +13,8 @@ import threading
 import numpy as np
 
 import edge_fg
+from edge_fg.pipeline import Result
 from edge_fg.sinks import CallbackSink
-from edge_fg.streaming import Result
 
 WORKERS = 3
 UPLOADS = 24

@@ -1,7 +1,7 @@
 """The CUDA kernels: their source, which also compiles for the CPU, and what was built of it.
 
 ``kernels.zip`` holds one cubin for each architecture and PTX for those to come, made ahead by
-``edge_fg_tools.kernels_build``, so that a device needs no compiler; ``kernels.json`` says of
+``edge_fg_tools.kernels.build``, so that a device needs no compiler; ``kernels.json`` says of
 which sources, by which toolkit and with how many registers.
 """
 

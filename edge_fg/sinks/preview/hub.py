@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate
-from edge_fg.sinks.pictures import encode_jpeg
-from edge_fg.streaming.result import Result
+from edge_fg.sinks.image_folder import encode_jpeg
 
 
 @dataclass

@@ -13,8 +13,8 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from edge_fg.hosts import HostNames
-from edge_fg.serving import BoundedHandler, BoundedServer
+from edge_fg.http_hosts import HostNames
+from edge_fg.http_server import BoundedHandler, BoundedServer
 from edge_fg.sinks.preview.hub import Hub
 from edge_fg.sinks.preview.page import SCRIPT, STYLE, index_page
 

@@ -7,14 +7,14 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from edge_fg.capture import Source
 from edge_fg.errors import UsageError
-from edge_fg.hosts import HostNames, check_bindable
+from edge_fg.http_hosts import HostNames, check_bindable
+from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate, BaseSink
-from edge_fg.sinks.boxes import ResultAnnotator
 from edge_fg.sinks.preview.hub import Hub
 from edge_fg.sinks.preview.server import PreviewServer, StatsFunction
-from edge_fg.streaming.result import Result
+from edge_fg.sinks.result_annotator import ResultAnnotator
+from edge_fg.sources import Source
 
 _POLL_SECONDS = 0.1
 

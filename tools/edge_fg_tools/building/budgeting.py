@@ -9,12 +9,12 @@ import onnx
 
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import Budget, ImageSet, Int8Result
-from edge_fg_calibration.assurance import Assurance
-from edge_fg_calibration.graph import Graph, node_key
-from edge_fg_calibration.search import Finisher, SearchResult, as_it_is, search_budget
-from edge_fg_calibration.sensitivity import Int8Maker, Trial, make_trial
-from edge_fg_calibration.validate import validate_qdq
-from edge_fg_tools.building.pictures import PictureFeed
+from edge_fg_calibration.budget.confidence_margin import Assurance
+from edge_fg_calibration.budget.search import Finisher, SearchResult, as_it_is, search_budget
+from edge_fg_calibration.budget.sensitivity import Int8Maker, Trial, make_trial
+from edge_fg_calibration.graph.onnx_graph import Graph, node_key
+from edge_fg_calibration.int8.validation import validate_qdq
+from edge_fg_tools.building.image_feed import PictureFeed
 from edge_fg_tools.graph import PreparedModel
 from edge_fg_tools.report import LayerFacts, SearchFacts, TriedFacts
 

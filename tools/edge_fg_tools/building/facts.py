@@ -11,7 +11,7 @@ from edge_fg.errors import ImageError
 from edge_fg.images import read_image
 from edge_fg.labels import Labels
 from edge_fg_calibration import ImageRecord, ImageSet, Int8Result, LabelledImage
-from edge_fg_calibration.graph import WEIGHTED_OPS, Graph
+from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph
 from edge_fg_tools.building.budgeting import search_facts
 from edge_fg_tools.building.options import BuildOptions
 from edge_fg_tools.building.proof import Proof

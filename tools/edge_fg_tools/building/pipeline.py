@@ -31,17 +31,17 @@ from edge_fg.preprocess import PreprocessSpec
 from edge_fg.printing import printable
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration import ImageSet, digest
-from edge_fg_calibration.cache import StatisticsCache
-from edge_fg_calibration.domain import domain_warnings
-from edge_fg_calibration.quantised import is_quantised
-from edge_fg_calibration.remarks import remarks
+from edge_fg_calibration.data.out_of_domain import domain_warnings
+from edge_fg_calibration.int8.qat import is_quantised
+from edge_fg_calibration.int8.remarks import remarks
+from edge_fg_calibration.statistics.cache import StatisticsCache
 from edge_fg_tools.building.facts import BuildFacts, make_report
+from edge_fg_tools.building.image_feed import PictureFeed
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
-from edge_fg_tools.building.pictures import PictureFeed
 from edge_fg_tools.building.plans import check_target, compile_plans
 from edge_fg_tools.building.proof import Proof, check_budget, prove
-from edge_fg_tools.building.quantised import KEPT, quantised_variants
-from edge_fg_tools.building.sides import choose_sides, left_out, picture_set
+from edge_fg_tools.building.qat_variants import KEPT, quantised_variants
+from edge_fg_tools.building.split import choose_sides, left_out, picture_set
 from edge_fg_tools.building.variants import Variants, make_variants
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
 from edge_fg_tools.report import check_report, report_html, report_json

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from edge_fg.backends.tensorrt_library import import_library
+from edge_fg.backends.tensorrt.library import import_library
 from edge_fg.bundle import Precision
 from edge_fg.errors import OutputError
 from edge_fg.progress import ProgressCallback

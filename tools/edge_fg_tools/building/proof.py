@@ -21,8 +21,8 @@ from edge_fg_calibration import (
     compare,
     image_records,
 )
-from edge_fg_calibration.run import open_session, run_session
-from edge_fg_tools.building.pictures import PictureFeed
+from edge_fg_calibration.graph.session import open_session, run_session
+from edge_fg_tools.building.image_feed import PictureFeed
 from edge_fg_tools.graph import PreparedModel
 
 

@@ -18,9 +18,9 @@ from edge_fg_calibration import (
     quantize_int8,
     to_fp16,
 )
-from edge_fg_calibration.search import SearchResult, as_it_is
+from edge_fg_calibration.budget.search import SearchResult, as_it_is
 from edge_fg_tools.building.budgeting import keep_budget
-from edge_fg_tools.building.pictures import PictureFeed
+from edge_fg_tools.building.image_feed import PictureFeed
 from edge_fg_tools.graph import PreparedModel
 
 _FP16_RANGE_PICTURES = 32

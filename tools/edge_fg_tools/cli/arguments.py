@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TypeAlias
 
-from edge_fg.backends.select import BACKENDS
+from edge_fg.backends.selection import BACKENDS
 from edge_fg.bundle import PRECISIONS
 
 # argparse has no public name for what add_subparsers returns.

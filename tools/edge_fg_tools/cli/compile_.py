@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edge_fg.backends.options import EngineOptions
-from edge_fg.backends.select import GPU_PREFERENCE
+from edge_fg.backends.selection import GPU_PREFERENCE
 from edge_fg.bundle import PRECISIONS, Bundle
 from edge_fg_tools.cli.arguments import Subparsers, add_format, positive
 from edge_fg_tools.compiling import compile_graph

@@ -11,7 +11,7 @@ from typing import Any
 import edge_fg
 from edge_fg.bundle import PRECISIONS
 from edge_fg_tools.cli.arguments import Subparsers, add_backend, add_format
-from edge_fg_tools.evaluation import evaluate
+from edge_fg_tools.evaluation.evaluate import evaluate
 from edge_fg_tools.progress import shown_progress
 
 

@@ -7,8 +7,8 @@ import math
 from typing import NamedTuple
 
 from edge_fg.errors import UsageError
-from edge_fg.hosts import is_loopback
-from edge_fg.streaming import Policy, parse_policy
+from edge_fg.http_hosts import is_loopback
+from edge_fg.pipeline import Policy, parse_policy
 
 
 class Address(NamedTuple):

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_fg.capture import Source
+from edge_fg.pipeline import Result, VisitEvent
 from edge_fg.printing import printable
 from edge_fg.sinks.base import BaseSink
 from edge_fg.sinks.text import check_standard_output, print_line
-from edge_fg.streaming import Result, VisitEvent
+from edge_fg.sources import Source
 
 Lines = Callable[[Result[Any]], Sequence[str]]
 

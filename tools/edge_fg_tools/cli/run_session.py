@@ -11,20 +11,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edge_fg.capture import Source
 from edge_fg.errors import EdgeFGError, OutputError, SourceError, UsageError
+from edge_fg.pipeline import Pipeline, Sink, Throttle
 from edge_fg.printing import printable
 from edge_fg.recognition.classifier import Classifier
 from edge_fg.recognition.prediction import Prediction
 from edge_fg.sinks import CsvSink, JsonLinesSink, PicturesSink, PreviewSink, VideoSink, WindowSink
-from edge_fg.sinks.boxes import SharedAnnotator
 from edge_fg.sinks.records import Content, records
-from edge_fg.streaming import Pipeline, Sink, Throttle
-from edge_fg.streaming.visits import follow_visits
+from edge_fg.sinks.result_annotator import SharedAnnotator
+from edge_fg.sources import Source
 from edge_fg.telemetry.jetson import JetsonSensors
 from edge_fg.telemetry.prometheus import MetricsServer, PipelineCollector
 from edge_fg.telemetry.stats import PipelineStats
 from edge_fg.telemetry.status_line import StatusLine, summary_text
+from edge_fg.tracking.visits import follow_visits
 from edge_fg_tools.cli.run_arguments import Address
 from edge_fg_tools.cli.run_output import (
     Lines,

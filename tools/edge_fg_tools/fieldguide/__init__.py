@@ -1,7 +1,7 @@
 """The field guide: invented birds, photographs of them, a demo clip, and a model that knows them.
 
 Everything is drawn by a generator from seeds; nothing was downloaded. The model and its papers
-lie beside this file as package data; `edge_fg_tools.fieldguide.train` made them.
+lie beside this file as package data; `edge_fg_tools.fieldguide.training.train` made them.
 """
 
 from edge_fg_tools.fieldguide.clip import BirdTruth, FrameTruth, render_clip, write_clip
@@ -11,7 +11,7 @@ from edge_fg_tools.fieldguide.dataset import (
     render_photograph,
     write_image_set,
 )
-from edge_fg_tools.fieldguide.package import (
+from edge_fg_tools.fieldguide.model_files import (
     labels_path,
     model_card_path,
     model_path,

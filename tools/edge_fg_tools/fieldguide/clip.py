@@ -15,11 +15,11 @@ from PIL import Image
 
 from edge_fg.errors import MissingDependencyError, OutputError
 from edge_fg.files import write_atomically
-from edge_fg_tools.fieldguide.anatomy import Pose
 from edge_fg_tools.fieldguide.dataset import LABELS
-from edge_fg_tools.fieldguide.feeder import CLIP_WH, PERCH_Y, paint_feeder
-from edge_fg_tools.fieldguide.optics import expose, grain
-from edge_fg_tools.fieldguide.painter import Individual, draw_individual, paint_bird
+from edge_fg_tools.fieldguide.drawing.anatomy import Pose
+from edge_fg_tools.fieldguide.drawing.feeder import CLIP_WH, PERCH_Y, paint_feeder
+from edge_fg_tools.fieldguide.drawing.optics import expose, grain
+from edge_fg_tools.fieldguide.drawing.painter import Individual, draw_individual, paint_bird
 from edge_fg_tools.fieldguide.species import GENERA, SPECIES
 
 __all__ = ["CLIP_FPS", "CLIP_FRAMES", "BirdTruth", "FrameTruth", "render_clip", "write_clip"]

@@ -12,10 +12,10 @@ from PIL import Image
 
 from edge_fg.errors import UsageError
 from edge_fg.files import write_atomically
-from edge_fg_tools.fieldguide.anatomy import random_pose
-from edge_fg_tools.fieldguide.optics import photograph
-from edge_fg_tools.fieldguide.painter import draw_individual, paint_bird
-from edge_fg_tools.fieldguide.scene import PERCHES, backdrop, draw_occluder, draw_perch
+from edge_fg_tools.fieldguide.drawing.anatomy import random_pose
+from edge_fg_tools.fieldguide.drawing.optics import photograph
+from edge_fg_tools.fieldguide.drawing.painter import draw_individual, paint_bird
+from edge_fg_tools.fieldguide.drawing.scene import PERCHES, backdrop, draw_occluder, draw_perch
 from edge_fg_tools.fieldguide.species import BACKGROUND_LABEL, SPECIES
 
 __all__ = [

@@ -10,13 +10,13 @@ from urllib.parse import parse_qsl
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.capture.base import BaseSource
-from edge_fg.capture.flips import flipped, flipped_size
-from edge_fg.capture.frame import Frame
-from edge_fg.capture.options import CaptureOptions
 from edge_fg.errors import UsageError
+from edge_fg.sources.base import BaseSource
+from edge_fg.sources.flip import flipped, flipped_size
+from edge_fg.sources.frame import Frame
+from edge_fg.sources.options import CaptureOptions
 from edge_fg_tools.fieldguide.clip import CLIP_FPS, CLIP_FRAMES, render_clip
-from edge_fg_tools.fieldguide.feeder import CLIP_WH
+from edge_fg_tools.fieldguide.drawing.feeder import CLIP_WH
 
 __all__ = ["FieldGuideSource", "open_fieldguide"]
 

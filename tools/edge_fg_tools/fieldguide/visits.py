@@ -9,12 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.capture import Frame
 from edge_fg.recognition.prediction import Prediction
-from edge_fg.streaming.events import VisitEvent
-from edge_fg.streaming.result import Region, Sighting
-from edge_fg.streaming.tracker import iou
-from edge_fg.streaming.visits import VisitFollower, VisitSettings
+from edge_fg.result import Region, Sighting, VisitEvent
+from edge_fg.sources import Frame
+from edge_fg.tracking.tracker import iou
+from edge_fg.tracking.visits import VisitFollower, VisitSettings
 from edge_fg_tools.fieldguide.clip import CLIP_FPS, FrameTruth, render_clip
 
 __all__ = [

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.backends.options import EngineOptions
-from edge_fg.backends.select import survey
-from edge_fg.backends.tensorrt_library import Library
+from edge_fg.backends.selection import survey
+from edge_fg.backends.tensorrt.library import Library
 from edge_fg.bundle import PRECISIONS, Bundle
 from edge_fg.errors import EdgeFGError, MissingDependencyError, UsageError
 from edge_fg.images import read_image

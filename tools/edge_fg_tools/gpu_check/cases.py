@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_fg.backends.base import cut
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize, presets
 from edge_fg.preprocess.launch import ColorStandard, PixelFormat, Source
-from edge_fg.preprocess.source import Region
+from edge_fg.preprocess.pixel_layout import Region
 from edge_fg.preprocess.spec import Filter, Mode
 
 YUV: Final = frozenset({PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420})

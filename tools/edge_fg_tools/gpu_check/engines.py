@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edge_fg
-from edge_fg.backends.tensorrt_library import Library
+from edge_fg.backends.tensorrt.library import Library
 from edge_fg.bundle import Bundle, Precision
 from edge_fg.errors import (
     BackendError,

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edge_fg.backends.options import EngineOptions
-from edge_fg.backends.select import GPU_PREFERENCE
-from edge_fg.backends.tensorrt import TensorRTBackend
-from edge_fg.backends.tensorrt_library import Library
+from edge_fg.backends.selection import GPU_PREFERENCE
+from edge_fg.backends.tensorrt.backend import TensorRTBackend
+from edge_fg.backends.tensorrt.library import Library
 from edge_fg.bundle import Bundle, Precision
 from edge_fg.cuda import Device, Stream
 from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess.cuda import transfer_for
 from edge_fg.preprocess.launch import PixelFormat
-from edge_fg.preprocess.raw import Pixels, RawFrame
+from edge_fg.preprocess.raw_frame import Pixels, RawFrame
 from edge_fg_tools.gpu_check.bundles import find_bundle, options, usable_libraries, why_no_engine
 from edge_fg_tools.gpu_check.results import (
     CheckResult,

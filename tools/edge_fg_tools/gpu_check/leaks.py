@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from edge_fg.backends.tensorrt import TensorRTBackend
+from edge_fg.backends.tensorrt.backend import TensorRTBackend
 from edge_fg.cuda import Device, DeviceBuffer, Stream
 from edge_fg.preprocess import PreprocessSpec, Resize
 from edge_fg.preprocess.cuda import CudaPreprocessor

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edge_fg.cuda import Device, DeviceBuffer, Graph, Stream
 from edge_fg.preprocess import PreprocessSpec, presets
 from edge_fg.preprocess.cuda import CudaPreprocessor, transfer_for
-from edge_fg.preprocess.lanes import Transfer
 from edge_fg.preprocess.launch import ColorStandard, PixelFormat, Source
+from edge_fg.preprocess.staging import Transfer
 from edge_fg_tools.gpu_check.cases import FULL_HD, Case, random_bytes
 from edge_fg_tools.gpu_check.resident import ResidentBatches, bytes_to_move
 from edge_fg_tools.gpu_check.results import (

@@ -1,5 +1,6 @@
 """The build report: what answers like FP32, what changed, and what to worry about."""
 
+from edge_fg_tools.report.corrections import RepairFacts
 from edge_fg_tools.report.data import (
     MAX_CHANGED,
     MAX_HISTOGRAM_BINS,
@@ -15,9 +16,8 @@ from edge_fg_tools.report.data import (
     VariantReport,
     downsample,
 )
-from edge_fg_tools.report.pictures import thumbnail
-from edge_fg_tools.report.repairs import RepairFacts
 from edge_fg_tools.report.search import LayerFacts, SearchFacts, TriedFacts
+from edge_fg_tools.report.thumbnails import thumbnail
 from edge_fg_tools.report.write import check_report, report_html, report_json
 
 __all__ = [

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge_fg_tools.report.repairs import RepairFacts
+from edge_fg_tools.report.corrections import RepairFacts
 from edge_fg_tools.report.search import SearchFacts
 
 MAX_CHANGED = 24

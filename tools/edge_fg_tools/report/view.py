@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_fg_tools.report import charts, words
+from edge_fg_tools.report.corrections import RepairsView, arrange_repairs
 from edge_fg_tools.report.data import Answer, ChangedAnswer, Report, TensorRange, VariantReport
-from edge_fg_tools.report.pictures import data_uri
-from edge_fg_tools.report.repairs import RepairsView, arrange_repairs
 from edge_fg_tools.report.search import SearchFacts
+from edge_fg_tools.report.thumbnails import data_uri
 from edge_fg_tools.report.verdict import (
     ClassAgreement,
     Verdict,

@@ -1,0 +1,150 @@
+"""The fidelity that a build must keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+from edge_fg.errors import UsageError
+from edge_fg_calibration.budget.fidelity import MINIMUM_CLASS_IMAGES, Fidelity
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits on a variant's fidelity; None sets no limit.
+
+    Parameters
+    ----------
+    agreement
+        Least share (0..1) of pictures with the same top-1 class as float32.
+    agreement_labelled
+        The same among pictures whose class is known.
+    mean_kl
+        Largest mean divergence from float32, nats.
+    top1_drop
+        Largest loss of top-1 accuracy (0..1) on labelled pictures.
+    class_drop
+        Largest loss of top-1 accuracy (0..1) of any one class.
+    """
+
+    agreement: float | None = None
+    agreement_labelled: float | None = None
+    mean_kl: float | None = None
+    top1_drop: float | None = None
+    class_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not None:
+                _check(one.name, value)
+
+    @classmethod
+    def parse(cls, settings: Sequence[str]) -> Budget:
+        """Read settings such as ``agreement=0.97``.
+
+        Raises
+        ------
+        UsageError
+            A setting is not KEY=VALUE, its key is unknown or given twice, or its value is out of
+            range.
+        """
+        keys = [one.name for one in fields(cls)]
+        values: dict[str, float] = {}
+        for setting in settings:
+            key, equals, text = (part.strip() for part in setting.partition("="))
+            if not equals or key not in keys:
+                raise UsageError(
+                    f"budget {setting!r} is not KEY=VALUE with one of the keys {', '.join(keys)}"
+                )
+            if key in values:
+                raise UsageError(f"budget {key} is given twice")
+            try:
+                values[key] = float(text)
+            except ValueError:
+                raise UsageError(f"budget {key}={text[:40]}: the value is not a number") from None
+        return cls(**values)
+
+    def checks(self, fidelity: Fidelity) -> list[BudgetCheck]:
+        """Hold each limit that is set against what was measured."""
+        found = []
+        for key, measure in _MEASURES.items():
+            required = getattr(self, key)
+            if required is not None:
+                found.append(BudgetCheck(key, required, measure.measure(fidelity)))
+        return found
+
+    def failures(self, fidelity: Fidelity) -> list[str]:
+        """Return one sentence for each limit that is not met; empty when all are.
+
+        A limit that can't be judged, for want of labelled pictures, counts as not met.
+        """
+        return [check.failure for check in self.checks(fidelity) if not check.met]
+
+
+@dataclass(frozen=True)
+class BudgetCheck:
+    """One limit of a budget and what was measured; None where it can't be judged."""
+
+    key: str
+    required: float
+    measured: float | None
+
+    @property
+    def met(self) -> bool:
+        """Whether the limit is kept."""
+        if self.measured is None:
+            return False
+        least = _MEASURES[self.key].least
+        return self.measured >= self.required if least else self.measured <= self.required
+
+    @property
+    def failure(self) -> str:
+        """What to say when the limit is not kept."""
+        measure = _MEASURES[self.key]
+        if self.measured is None:
+            return f"{measure.name} can't be judged: {measure.unknown}"
+        side = "below" if measure.least else "above"
+        return f"{measure.name} is {self.measured:.4f}, {side} the budget of {self.required:g}"
+
+
+@dataclass(frozen=True)
+class _Measure:
+    name: str
+    least: bool
+    measure: Callable[[Fidelity], float | None]
+    unknown: str = ""
+
+
+_NO_LABELS = "no picture has a label that the model knows"
+
+
+def _check(key: str, value: float) -> None:
+    if key == "mean_kl":
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"budget mean_kl={value:g}: it must be 0 or more")
+    elif not 0 <= value <= 1:
+        raise UsageError(f"budget {key}={value:g}: it must lie between 0 and 1")
+
+
+def _drop(fidelity: Fidelity) -> float | None:
+    if fidelity.top1 is None or fidelity.top1_reference is None:
+        return None
+    return fidelity.top1_reference - fidelity.top1
+
+
+_MEASURES = {
+    "agreement": _Measure("agreement with FP32", True, lambda f: f.agreement),
+    "agreement_labelled": _Measure(
+        "agreement on labelled pictures", True, lambda f: f.agreement_labelled, _NO_LABELS
+    ),
+    "mean_kl": _Measure("mean KL divergence", False, lambda f: f.mean_kl),
+    "top1_drop": _Measure("loss of top-1 accuracy", False, _drop, _NO_LABELS),
+    "class_drop": _Measure(
+        "loss of the worst class",
+        False,
+        lambda f: f.worst_class_drop,
+        f"no class has {MINIMUM_CLASS_IMAGES} labelled pictures",
+    ),
+}

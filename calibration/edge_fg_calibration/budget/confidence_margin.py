@@ -1,0 +1,103 @@
+"""How sure a budget that holds on a few trial pictures is to hold on others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg_calibration.budget.budget import Budget
+from edge_fg_calibration.budget.fidelity import image_records
+from edge_fg_calibration.budget.sensitivity import Trial, answer_gaps
+
+DEFAULT_LEAST_INT8 = 0.5
+"""Share of the multiply-accumulates that the margin leaves in INT8; the budget itself may not."""
+
+_ONE_SIDED_90 = 1.2816
+
+
+@dataclass(frozen=True)
+class Assurance:
+    """How sure a budget that holds on trial pictures is to hold on the pictures of the proof.
+
+    Agreement is taken as expected over the whole distribution of errors (`expected_agreement`).
+    Its standard error is that of the estimate together with the binomial one of counting
+    `proof_pictures`; that of mean divergence is that of the two means. The other limits have no
+    margin: they rest on too few pictures.
+
+    Parameters
+    ----------
+    proof_pictures
+        Pictures that the result will be proven on.
+    z
+        Standard errors by which a budget is to be kept; the default holds in 9 of 10 cases if
+        errors are normal.
+    least_int8
+        Share (0..1) of multiply-accumulates below which INT8 work is not given up for the margin.
+    """
+
+    proof_pictures: int
+    z: float = _ONE_SIDED_90
+    least_int8: float = DEFAULT_LEAST_INT8
+
+    def margin(self, budget: Budget, trial: Trial, output: NDArray[Any]) -> float:
+        """Return by how many standard errors a candidate keeps the budget; below 0 it does not.
+
+        Parameters
+        ----------
+        budget
+            What must be kept.
+        trial
+            The trial pictures.
+        output
+            The candidate's outputs for all of them, N x classes.
+
+        Returns
+        -------
+        The least of the margins of the limits that have one; infinite where none has.
+        """
+        count = max(self.proof_pictures, 1)
+        margins = [math.inf]
+        if budget.agreement is not None:
+            share, error = expected_agreement(trial, output)
+            error = math.hypot(error, math.sqrt(share * (1 - share) / count))
+            margins.append(_in_errors(share - budget.agreement, error))
+        if budget.mean_kl is not None:
+            records = image_records(trial.reference, output, kind=trial.kind, indices=trial.indices)
+            each = np.array([record.kl for record in records])
+            error = float(each.std()) * math.sqrt(1 / len(each) + 1 / count)
+            margins.append(_in_errors(budget.mean_kl - float(each.mean()), error))
+        return min(margins)
+
+
+def _in_errors(distance: float, error: float) -> float:
+    if error > 0:
+        return distance / error
+    return math.inf if distance >= 0 else -math.inf
+
+
+def expected_agreement(trial: Trial, output: NDArray[Any]) -> tuple[float, float]:
+    """Estimate the agreement on other pictures, and the estimate's standard error, both 0..1.
+
+    An answer changes where the error that INT8 adds to the first answer's lead exceeds the lead.
+    Counting that on few pictures is coarse: of 100, each is one per cent. So every picture's lead
+    is paired with every picture's error, which is a two-sample U-statistic: its mean is the same
+    if lead and error are independent, its variance much smaller.
+
+    References
+    ----------
+    W. Hoeffding, "A class of statistics with asymptotically normal distribution", Annals of
+    Mathematical Statistics 19 (1948), 293-325.
+    """
+    leads = answer_gaps(trial.reference, trial.reference, trial.kind)
+    found = answer_gaps(trial.reference, output, trial.kind)
+    if not np.isfinite(leads).all():
+        return 1.0, 0.0
+    errors = found - leads
+    changed = leads[:, None] + errors[None, :] < 0
+    by_lead, by_error = changed.mean(axis=1), changed.mean(axis=0)
+    variance = (by_lead.var() + by_error.var()) / len(leads)
+    return 1.0 - float(changed.mean()), float(np.sqrt(variance))

@@ -1,0 +1,327 @@
+"""The accuracy budget as a search: the fewest multiply-accumulates in float that keep it.
+
+Layers are ordered by the divergence that they win for each multiply-accumulate they give up
+(see `edge_fg_calibration.budget.sensitivity`). A bisection finds how many of the first must stay
+float, then those that can be spared are put back. Candidates are judged on trial pictures, hardest
+first, and dropped as soon as they have missed the divergence allowed whatever the others say.
+
+Trial pictures are few, and what holds on them may not hold on others: the answers of the hardest
+change by chance with any change of the graph. So agreement is not counted but estimated from all
+pictures' leads and errors (see `expected_agreement`), and a candidate is taken
+first if it keeps the budget *with a margin* (see `Assurance`), which may cost INT8 work down to a
+given share; where that does not reach, a candidate must be more likely than not to keep it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration.budget.budget import Budget
+from edge_fg_calibration.budget.candidates import Judged, Tried, best_of, describe
+from edge_fg_calibration.budget.confidence_margin import Assurance, expected_agreement
+from edge_fg_calibration.budget.fidelity import Fidelity, compare
+from edge_fg_calibration.budget.sensitivity import (
+    SENSITIVITY_PICTURES,
+    Evaluator,
+    Int8Maker,
+    Sensitivity,
+    ShouldStop,
+    Trial,
+    measure_sensitivity,
+    never,
+)
+
+Finisher: TypeAlias = Callable[[onnx.ModelProto], onnx.ModelProto]
+"""Makes of an INT8 graph what shall be shipped, such as one whose float parts are FP16."""
+
+
+def as_it_is(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Ship the INT8 graph itself."""
+    return model
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Parameters
+    ----------
+    kept_float
+        Keys of the nodes to leave in float.
+    int8_macs
+        Share (0..1) of the network's multiply-accumulates that stay in INT8.
+    fidelity
+        On the trial pictures; None where the search was stopped before it was known.
+    expected_agreement
+        Agreement (0..1) to expect on other pictures, see `expected_agreement`; None likewise.
+    tried
+        Every candidate, in the order of trying.
+    taken
+        Position of this one in `tried`; None where the search was stopped before the first.
+    trial_pictures
+        Pictures that candidates were tried on.
+    total_macs
+        Multiply-accumulates of the whole network for one picture.
+    met
+        Whether the budget is to be expected to hold, judged on the trial pictures.
+    assured
+        Whether it holds with the margin.
+    reason
+        What was found, in one sentence.
+    sensitivity
+        What each group of layers costs; None where that was not needed or not finished.
+    stopped
+        Whether the search was ended early.
+    pictures_run, pictures_cached
+        Pictures that candidates were run on, and those whose answers were known already.
+    """
+
+    kept_float: frozenset[str]
+    int8_macs: float
+    fidelity: Fidelity | None
+    expected_agreement: float | None
+    tried: tuple[Tried, ...]
+    taken: int | None
+    trial_pictures: int
+    total_macs: int
+    met: bool
+    assured: bool
+    reason: str
+    sensitivity: Sensitivity | None
+    stopped: bool
+    pictures_run: int
+    pictures_cached: int
+
+
+@dataclass
+class _Search:
+    """The state of one search: what is known of which candidate."""
+
+    maker: Int8Maker
+    costs: Mapping[str, int]
+    int8_nodes: frozenset[str]
+    budget: Budget
+    assurance: Assurance
+    evaluator: Evaluator
+    progress: ProgressCallback
+    steps: int
+    finished: Finisher
+    judged: dict[frozenset[str], Judged] = field(default_factory=dict)
+    sensitivity: Sensitivity | None = None
+
+    def judge(self, kept: frozenset[str]) -> Tried:
+        """Try one candidate, unless it is known."""
+        if kept not in self.judged:
+            self.judged[kept] = self._judge(kept)
+            done = len(self.judged)
+            self.progress("budget search", done, max(self.steps, done + 1))
+        return self.judged[kept].tried
+
+    def share(self, kept: frozenset[str]) -> float:
+        """Return the share (0..1) of multiply-accumulates in INT8."""
+        total = sum(self.costs.values())
+        left = sum(self.costs.get(node, 0) for node in self.int8_nodes - kept)
+        return left / total if total else 0.0
+
+    def _judge(self, kept: frozenset[str]) -> Judged:
+        trial = self.evaluator.trial
+        rows: list[NDArray[np.float32]] = []
+        changed, divergence = 0, 0.0
+        everything = range(len(trial.batches))
+        model = self.finished(self.maker(kept))
+        for part, output in self.evaluator.outputs(model, everything):
+            one = compare(
+                trial.reference[part], output, kind=trial.kind, indices=[None] * len(output)
+            )
+            rows.append(output)
+            changed += round((1 - one.agreement) * len(output))
+            divergence += one.mean_kl * len(output)
+            bounds = (1 - changed / len(trial), divergence / len(trial))
+            if self.budget.mean_kl is not None and bounds[1] > self.budget.mean_kl:
+                seen = part.stop
+                tried = Tried(len(kept), self.share(kept), *bounds, seen, False, -math.inf, False)
+                return Judged(kept, tried, None, None)
+        return self._complete(kept, np.concatenate(rows))
+
+    def _complete(self, kept: frozenset[str], output: NDArray[np.float32]) -> Judged:
+        trial = self.evaluator.trial
+        fidelity = compare(trial.reference, output, kind=trial.kind, indices=trial.indices)
+        expected = expected_agreement(trial, output)[0]
+        judged = replace(fidelity, agreement=expected)
+        # What these pictures can't judge, for want of labels, only the proof can.
+        checks = [one for one in self.budget.checks(judged) if one.measured is not None]
+        holds = all(one.met for one in checks)
+        margin = self.assurance.margin(self.budget, trial, output)
+        tried = Tried(
+            kept=len(kept),
+            int8_macs=self.share(kept),
+            agreement=fidelity.agreement,
+            mean_kl=fidelity.mean_kl,
+            pictures=len(trial),
+            holds=holds,
+            margin=margin,
+            assured=holds and margin >= self.assurance.z,
+        )
+        return Judged(kept, tried, fidelity, expected)
+
+
+def search_budget(
+    int8_model_maker: Int8Maker,
+    groups: Sequence[frozenset[str]],
+    costs_macs: Mapping[str, int],
+    trial: Trial,
+    budget: Budget,
+    assurance: Assurance,
+    *,
+    sensitivity_pictures: int = SENSITIVITY_PICTURES,
+    finished: Finisher = as_it_is,
+    progress: ProgressCallback = no_progress,
+    should_stop: ShouldStop = never,
+) -> SearchResult:
+    """Find the fewest multiply-accumulates to leave in float such that a budget is kept.
+
+    At least one group stays INT8. Where the whole graph keeps the budget nothing else is tried.
+    ``KeyboardInterrupt`` and `should_stop` end the search with the best so far.
+
+    Parameters
+    ----------
+    int8_model_maker
+        Makes the INT8 graph in which the nodes with the given keys are left in float; the same
+        graph for the same keys.
+    groups
+        Keys of the INT8 nodes, those together that change precision together.
+    costs_macs
+        Multiply-accumulates of *all* the network's nodes that have any, by key.
+    trial
+        Pictures that candidates are tried on; the proof's must not be among them.
+    budget
+        What must be kept. A limit that the trial pictures can't judge is left to the proof.
+    assurance
+        How much surer than that the result should be.
+    sensitivity_pictures
+        About how many trial pictures each layer is measured on.
+    finished
+        Makes of a candidate what must keep the budget. What each layer costs in INT8 is measured
+        without it.
+    progress
+        Told the steps, stages ``sensitivity`` and ``budget search``.
+    should_stop
+        Asked before each batch.
+
+    Raises
+    ------
+    ModelError
+        ONNX Runtime refuses a candidate.
+    """
+    search = _Search(
+        maker=int8_model_maker,
+        costs=costs_macs,
+        int8_nodes=frozenset().union(*groups),
+        budget=budget,
+        assurance=assurance,
+        evaluator=Evaluator(trial, should_stop),
+        progress=progress,
+        steps=2 + len(groups).bit_length(),
+        finished=finished,
+    )
+    stopped = False
+    try:
+        if not search.judge(frozenset()).assured and len(groups) > 1:
+            search.sensitivity = measure_sensitivity(
+                int8_model_maker,
+                groups,
+                costs_macs,
+                search.evaluator,
+                pictures=sensitivity_pictures,
+                progress=progress,
+            )
+            _walk(search, search.sensitivity)
+    except KeyboardInterrupt:
+        stopped = True
+    progress("budget search", max(len(search.judged), 1), max(len(search.judged), 1))
+    return _result(search, stopped=stopped)
+
+
+def _walk(search: _Search, sensitivity: Sensitivity) -> None:
+    """Try prefixes of the order, then put back what can be spared."""
+    order = sensitivity.order()
+    # The last group of the order stays INT8, or there would be nothing left that is.
+    prefixes = [_nodes(sensitivity, order[:count]) for count in range(len(order))]
+    least = search.assurance.least_int8
+    affordable = sum(search.share(kept) >= least for kept in prefixes[1:])
+    count = _bisect(lambda at: search.judge(prefixes[at]).assured, 1, affordable)
+    if count is not None:
+        _put_back(search, sensitivity, order[:count], lambda tried: tried.assured)
+    elif not search.judge(prefixes[affordable]).likely:
+        last = len(prefixes) - 1
+        count = _bisect(lambda at: search.judge(prefixes[at]).likely, affordable + 1, last)
+        if count is not None:
+            _put_back(search, sensitivity, order[:count], lambda tried: tried.likely)
+
+
+def _bisect(passes: Callable[[int], bool], low: int, high: int) -> int | None:
+    """Return the least place from `low` to `high` that passes, if later ones all do."""
+    found = None
+    while low <= high:
+        middle = (low + high) // 2
+        if passes(middle):
+            found, high = middle, middle - 1
+        else:
+            low = middle + 1
+    return found
+
+
+def _put_back(
+    search: _Search,
+    sensitivity: Sensitivity,
+    kept: Sequence[int],
+    accepts: Callable[[Tried], bool],
+) -> None:
+    """Return to INT8, dearest first, each group without which the rest still suffices.
+
+    The group that came last could not be spared. One that is expected to leave more divergence
+    than the candidate without that one did is not tried.
+    """
+    left = list(kept)
+    hopeless = sensitivity.expected_kl(left[:-1])
+    for group in sorted(kept[:-1], key=lambda one: (-sensitivity.layers[one].macs, one)):
+        fewer = [one for one in left if one != group]
+        if sensitivity.expected_kl(fewer) < hopeless and accepts(
+            search.judge(_nodes(sensitivity, fewer))
+        ):
+            left = fewer
+
+
+def _nodes(sensitivity: Sensitivity, groups: Sequence[int]) -> frozenset[str]:
+    return frozenset().union(*(sensitivity.layers[one].nodes for one in groups))
+
+
+def _result(search: _Search, *, stopped: bool) -> SearchResult:
+    pictures = len(search.evaluator.trial)
+    best = best_of(list(search.judged.values()), search.assurance)
+    kept = best.kept if best else frozenset[str]()
+    return SearchResult(
+        kept_float=kept,
+        int8_macs=search.share(kept),
+        fidelity=best.fidelity if best else None,
+        expected_agreement=best.expected if best else None,
+        tried=tuple(one.tried for one in search.judged.values()),
+        taken=list(search.judged).index(kept) if best else None,
+        trial_pictures=pictures,
+        total_macs=sum(search.costs.values()),
+        met=best is not None and best.tried.holds,
+        assured=best is not None and best.tried.assured,
+        reason=describe(best, pictures, search.assurance, stopped=stopped),
+        sensitivity=search.sensitivity,
+        stopped=stopped,
+        pictures_run=search.evaluator.pictures_run,
+        pictures_cached=search.evaluator.pictures_cached,
+    )

@@ -1,0 +1,183 @@
+"""Where variations of an INT8 graph are tried, and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration.budget.fidelity import OutputKind, image_records
+from edge_fg_calibration.budget.sensitivity import Evaluator, Trial, log_probabilities, spread
+
+ALONE_PICTURES = 32
+"""Trial pictures on which one tensor or group is tried alone: its divergence varies less."""
+
+LEAST_TEMPERATURE = 4.0
+"""By which log-odds are divided, at least, before outputs are compared.
+
+On a clear picture two or three classes have all the probability, so its divergence hangs on how
+the errors of these few came out. Softened, all classes have a say: measured on a bird classifier
+with 965 classes, the same change stands out twice as clearly from chance, with the same relative
+size. The temperature is that of distillation: G. Hinton, O. Vinyals, J. Dean, "Distilling the
+Knowledge in a Neural Network" (2015).
+"""
+
+_TEMPERATURE_PER_DEVIATION = 2.0
+
+_NO_DIVERGENCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One repair, with what it was judged by.
+
+    Parameters
+    ----------
+    name
+        What was tried.
+    kept
+        Whether the result has it.
+    mean_kl_without, mean_kl
+        Mean divergence (nats) from float32 on the trial pictures, without and with it.
+    agreement_without, agreement
+        Share (0..1) of them with the same answer.
+    reason
+        Why it was kept or not, one sentence.
+    """
+
+    name: str
+    kept: bool
+    mean_kl_without: float
+    mean_kl: float
+    agreement_without: float
+    agreement: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """How near a graph is to float32 on the trial pictures.
+
+    Parameters
+    ----------
+    kl
+        Divergence (nats) of each picture.
+    softened
+        The same with both sides at the temperature of `Bench`: what candidates are compared by.
+    agreement
+        Share (0..1) of the same answers.
+    """
+
+    kl: NDArray[np.float64]
+    softened: NDArray[np.float64]
+    agreement: float
+
+    @property
+    def mean_kl(self) -> float:
+        """Mean divergence."""
+        return float(self.kl.mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean softened divergence."""
+        return float(self.softened.mean())
+
+    def beats(self, other: Score) -> bool:
+        """Say whether the mean softened divergence is lower, and by more than chance.
+
+        Chance is one standard error of the paired difference of logarithms: divergences have a
+        long tail, and of their plain differences a few pictures would be everything.
+        """
+        if self.loss >= other.loss:
+            return False
+        gain = np.log(other.softened + _NO_DIVERGENCE) - np.log(self.softened + _NO_DIVERGENCE)
+        error = float(gain.std()) / max(np.sqrt(gain.size - 1), 1.0)
+        return bool(float(gain.mean()) > error)
+
+
+@dataclass
+class Bench:
+    """Where candidates are tried.
+
+    Parameters
+    ----------
+    trial
+        Pictures that no statistic was taken from.
+    progress
+        Told each evaluation, stage ``try repairs``.
+    expected
+        Evaluations expected in all, for `progress`.
+
+    Attributes
+    ----------
+    temperature
+        By which log-odds are divided before outputs are compared.
+    """
+
+    trial: Trial
+    progress: ProgressCallback = no_progress
+    expected: int = 0
+    done: int = 0
+    temperature: float = field(init=False)
+    _evaluator: Evaluator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._evaluator = Evaluator(self.trial)
+        self.temperature = _temperature(self.trial)
+
+    def score(self, model: onnx.ModelProto, pictures: int | None = None) -> Score:
+        """Run a graph on the trial pictures; one that was run before costs nothing.
+
+        Parameters
+        ----------
+        model
+            The graph.
+        pictures
+            About how many pictures are enough, evenly from the hardest to the easiest; all of
+            them by default.
+        """
+        trial = self.trial
+        which = range(len(trial.batches)) if pictures is None else spread(trial, pictures)
+        found = list(self._evaluator.outputs(model, which))
+        seen = np.concatenate([np.arange(len(trial))[part] for part, _ in found])
+        reference = trial.reference[seen]
+        output = np.concatenate([output for _, output in found])
+        records = image_records(
+            reference, output, kind=trial.kind, indices=[trial.indices[one] for one in seen]
+        )
+        self.done += 1
+        self.progress("try repairs", self.done, max(self.expected, self.done))
+        same = [one.top1 == one.reference_top1 for one in records]
+        return Score(
+            kl=np.array([one.kl for one in records]),
+            softened=_softened(reference, output, trial.kind, self.temperature),
+            agreement=float(np.mean(same)),
+        )
+
+
+def _temperature(trial: Trial) -> float:
+    """Return twice the root mean square of the centred log-odds, or the least.
+
+    Where log-odds are large, a graph that shrinks them all would seem better than one that keeps
+    them: it is less sure of what it gets wrong. Divided by more than their deviation, the
+    divergence becomes the squared error of the log-odds.
+    """
+    variances = log_probabilities(trial.reference, trial.kind).var(axis=1)
+    return max(LEAST_TEMPERATURE, _TEMPERATURE_PER_DEVIATION * float(np.sqrt(variances.mean())))
+
+
+def _softened(
+    reference: NDArray[np.float32],
+    output: NDArray[np.float32],
+    kind: OutputKind,
+    temperature: float,
+) -> NDArray[np.float64]:
+    expected, found = (
+        log_probabilities(log_probabilities(one, kind) / temperature, "logits")
+        for one in (reference, output)
+    )
+    divergences = (np.exp(expected) * (expected - found)).sum(axis=1)
+    return np.asarray(np.maximum(divergences, 0.0), np.float64)

@@ -1,0 +1,165 @@
+"""Moving range from the channels of an activation into the weights around it.
+
+An INT8 activation has one scale for all channels, a weight one for each output channel. Where
+channel c of an activation is multiplied by s_c in the convolution that makes it and divided by
+s_c in those that read it, the network computes the same, and a channel that used a small part
+of the range uses more of it. A depthwise reader takes 1 / s_c into the scale of its own output
+channel; any other reader pays with more uneven weights. After M. Nagel, M. van Baalen,
+T. Blankevoort, M. Welling, "Data-Free Quantization Through Weight Equalization and Bias
+Correction" (ICCV 2019), but from observed activations, as in G. Xiao et al., "SmoothQuant"
+(ICML 2023). Extremes of channels hang on single values; what few values exceed says better how
+coarse a channel is rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edge_fg_calibration.graph.channel_groups import ChannelGroup
+from edge_fg_calibration.graph.onnx_graph import Graph, attribute
+from edge_fg_calibration.graph.prepare import copied
+from edge_fg_calibration.statistics.channel_statistics import ChannelRange
+
+HEADROOM = 1.3
+"""How far below the limit of its Clip the observed maximum of a lifted channel stays."""
+
+_LARGEST_FACTOR = 64.0
+_SATURATED = 0.999
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to even out a group.
+
+    Parameters
+    ----------
+    exponent
+        How much of the unevenness of channels is evened out, 0 (none) to 1 (all).
+    extremes
+        Whether channels are compared by their extremes, or by what few values exceed
+        (`ChannelRange.usual`).
+    headroom
+        Behind a Clip no factor lifts the observed maximum times this above the limit, and a
+        channel that reaches the limit is left as it is, so that the Clip can stay.
+    """
+
+    exponent: float
+    extremes: bool = True
+    headroom: float = HEADROOM
+
+
+def channel_factors(
+    group: ChannelGroup,
+    ranges: Mapping[str, ChannelRange],
+    quantised: Collection[str],
+    setting: Setting,
+) -> NDArray[np.float64] | None:
+    """Return the factor of each channel of a group, None where it has no quantised tensor.
+
+    Parameters
+    ----------
+    group
+        A channel group of the float32 model.
+    ranges
+        Of each channel of the group's quantised tensors and of its `ceilings`.
+    quantised
+        Tensors with an INT8 range.
+    setting
+        How it is evened out.
+
+    Returns
+    -------
+    Factors above 0, shape (channels,). Behind a Clip none is below 1; elsewhere the largest
+    channel keeps its range.
+    """
+    tensors = [name for name in group.tensors if name in quantised]
+    if not tensors:
+        return None
+    share = np.zeros(group.channels)
+    for name in tensors:
+        size = ranges[name].magnitude if setting.extremes else ranges[name].usual
+        share = np.maximum(share, size / (size.max() or 1.0))
+    alive = share > 0
+    factors = np.ones(group.channels)
+    factors[alive] = np.minimum(share[alive] ** -setting.exponent, _LARGEST_FACTOR)
+    for name, limit in group.ceilings:
+        high = np.maximum(ranges[name].high, limit / _LARGEST_FACTOR)
+        room = np.where(high >= _SATURATED * limit, 1.0, limit / (setting.headroom * high))
+        factors = np.minimum(factors, np.maximum(room, 1.0))
+    return factors
+
+
+def is_depthwise(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a node filters each input channel by itself."""
+    if node.op_type != "Conv":
+        return False
+    return int(graph.initializers[node.input[1]].dims[1]) == 1 and attribute(node, "group", 1) > 1
+
+
+def rescaled(
+    model: onnx.ModelProto, factors: Mapping[ChannelGroup, NDArray[np.float64]]
+) -> onnx.ModelProto:
+    """Return a copy in which channel c of each tensor of a group is multiplied by its factor.
+
+    Requires groups of this model. Ensures that outputs are the same but for rounding, as long as
+    no Clip of a group acts on other values than before (see `channel_factors`).
+    """
+    graph = Graph(model)
+    arrays: dict[str, NDArray[np.float64]] = {}
+
+    def stored(name: str) -> NDArray[np.float64]:
+        if name not in arrays:
+            arrays[name] = graph.array(name).astype(np.float64)
+        return arrays[name]
+
+    for group, factor in factors.items():
+        for key in group.makers:
+            node = graph.producers[key]
+            arrays[node.input[1]] = scale_outputs(node, stored(node.input[1]), factor)
+            if len(node.input) > 2 and node.input[2]:
+                arrays[node.input[2]] = stored(node.input[2]) * factor
+        for key in group.readers:
+            node = graph.producers[key]
+            arrays[node.input[1]] = scale_inputs(node, stored(node.input[1]), 1 / factor)
+    return with_arrays(model, arrays)
+
+
+def with_arrays(
+    model: onnx.ModelProto, arrays: Mapping[str, NDArray[np.floating]]
+) -> onnx.ModelProto:
+    """Return a copy of a model with other values of some stored float32 tensors."""
+    result = copied(model)
+    for tensor in result.graph.initializer:
+        if tensor.name in arrays:
+            new = np.asarray(arrays[tensor.name], dtype=np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
+    return result
+
+
+def scale_outputs(
+    node: onnx.NodeProto, weight: NDArray[np.float64], factor: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return a Conv's, Gemm's or MatMul's weight with its output channels multiplied."""
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+        return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
+    return weight * factor
+
+
+def scale_inputs(
+    node: onnx.NodeProto, weight: NDArray[np.float64], factor: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return a Conv's, Gemm's or MatMul's weight with its input channels multiplied."""
+    if node.op_type == "Conv":
+        groups = int(attribute(node, "group", 1))
+        outputs, inside = weight.shape[:2]
+        split = weight.reshape(groups, outputs // groups, inside, -1)
+        return (split * factor.reshape(groups, 1, inside, 1)).reshape(weight.shape)
+    if node.op_type == "Gemm" and attribute(node, "transB", 0):
+        return weight * factor
+    return weight * factor[:, None]

@@ -1,0 +1,166 @@
+"""Ranges chosen by what they do to the output, tensor by tensor.
+
+One range method for all tensors is a compromise. From the method that serves best as a whole,
+each tensor that matters is asked for the method that costs least when it alone (with the weights
+that read it) is INT8: errors of tensors are small and nearly add up, so each can be asked by
+itself. The result must do better as a whole, or it is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from edge_fg_calibration.corrections.bench import ALONE_PICTURES, Bench, Score
+from edge_fg_calibration.corrections.recipe import Recipe
+from edge_fg_calibration.int8.ranges import LEVELS, METHODS, mse, percentile
+from edge_fg_calibration.statistics.histogram import Histogram
+
+LEAST_SHARE = 0.02
+"""Share of the summed costs below which a tensor is not worth asking."""
+
+MOST_TENSORS = 12
+"""Most tensors that are asked."""
+
+_ALIKE = 0.01
+
+ALL_METHODS: Mapping[str, Callable[[Histogram], float]] = {
+    **METHODS,
+    "percentile 99.9": partial(percentile, percent=99.9),
+    "percentile 99.999": partial(percentile, percent=99.999),
+}
+"""The four methods, and two other percentiles."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Ranges and where they come from.
+
+    Parameters
+    ----------
+    recipe
+        The recipe with these ranges.
+    score
+        How near it is to float32 on the trial pictures.
+    method
+        The method that serves best as a whole.
+    methods
+        The method of each tensor.
+    """
+
+    recipe: Recipe
+    score: Score
+    method: str
+    methods: Mapping[str, str]
+
+
+def propose(
+    histograms: Mapping[str, Histogram], positive: Collection[str] = ()
+) -> dict[str, dict[str, float]]:
+    """Return the range of each tensor by each method: ``[method][tensor]``.
+
+    Tensors of `positive` hold nothing below 0 and will be moved to lie around it, which gives
+    them twice the levels.
+    """
+    return {
+        method: {
+            name: mse(one, levels=2 * LEVELS) if method == "mse" and name in positive else how(one)
+            for name, one in histograms.items()
+        }
+        for method, how in ALL_METHODS.items()
+    }
+
+
+def choose_for_all(
+    recipe: Recipe, proposals: Mapping[str, Mapping[str, float]], bench: Bench
+) -> dict[str, Choice]:
+    """Try each method on all tensors; the best comes first."""
+    found = []
+    for method, limits in proposals.items():
+        candidate = replace(recipe, limits=limits)
+        score = bench.score(candidate.make())
+        found.append(Choice(candidate, score, method, dict.fromkeys(limits, method)))
+    found.sort(key=lambda one: one.score.loss)
+    return {one.method: one for one in found}
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another range for one tensor.
+
+    Parameters
+    ----------
+    tensor, method, limit
+        Which tensor, and its new range by which method.
+    gain
+        Softened divergence (nats) won where the tensor alone is INT8.
+    """
+
+    tensor: str
+    method: str
+    limit: float
+    gain: float
+
+
+def changes_by_tensor(
+    choice: Choice,
+    proposals: Mapping[str, Mapping[str, float]],
+    alone: Mapping[str, Score],
+    bench: Bench,
+) -> list[Change]:
+    """Return the method that costs least for each tensor that matters, largest gains first.
+
+    Left out are tensors that lose nothing, beyond chance, by the method they have, which costs
+    what `alone` says.
+    """
+    recipe = choice.recipe
+    least = LEAST_SHARE * sum(score.loss for score in alone.values())
+    dearest = sorted(alone, key=lambda name: -alone[name].loss)[:MOST_TENSORS]
+    found = []
+    for name in dearest:
+        before = alone[name]
+        best: Change | None = None
+        for method, limit in _distinct(recipe.limits[name], proposals, name):
+            if before.loss < least:
+                break
+            candidate = replace(recipe, limits={**recipe.limits, name: limit})
+            score = cost_alone(candidate, name, bench)
+            gain = before.loss - score.loss
+            if score.beats(before) and (best is None or gain > best.gain):
+                best = Change(name, method, limit, gain)
+        found += [best] if best else []
+    return sorted(found, key=lambda one: -one.gain)
+
+
+def costs_alone(recipe: Recipe, bench: Bench) -> dict[str, Score]:
+    """Return what each quantised activation costs when it alone is INT8."""
+    return {name: cost_alone(recipe, name, bench) for name in recipe.placement.activations}
+
+
+def cost_alone(recipe: Recipe, tensor: str, bench: Bench) -> Score:
+    """Return what one quantised activation costs when it, with its readers, alone is INT8."""
+    readers = {one.node for one in recipe.placement.weights if one.activation == tensor}
+    return bench.score(recipe.make(recipe.placement.nodes - readers), ALONE_PICTURES)
+
+
+def with_changes(choice: Choice, changes: Sequence[Change], bench: Bench) -> Choice:
+    """Return a choice with other ranges for some tensors."""
+    limits = {**choice.recipe.limits, **{one.tensor: one.limit for one in changes}}
+    methods = {**choice.methods, **{one.tensor: one.method for one in changes}}
+    changed = replace(choice.recipe, limits=limits)
+    return Choice(changed, bench.score(changed.make()), choice.method, methods)
+
+
+def _distinct(
+    present: float, proposals: Mapping[str, Mapping[str, float]], tensor: str
+) -> list[tuple[str, float]]:
+    """Return the proposals for a tensor that differ from the present range and each other."""
+    known = [present]
+    found = []
+    for method, limits in proposals.items():
+        limit = limits[tensor]
+        if all(abs(limit / one - 1) > _ALIKE for one in known):
+            known.append(limit)
+            found.append((method, limit))
+    return found

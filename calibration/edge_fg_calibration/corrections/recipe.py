@@ -1,0 +1,97 @@
+"""All that an INT8 graph is made of, so that variations of it can be made and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge_fg_calibration.corrections.bias import bias_corrections
+from edge_fg_calibration.corrections.zero_point_shift import (
+    CentrePlace,
+    centred,
+    moved_tensors,
+    with_added_biases,
+)
+from edge_fg_calibration.graph.onnx_graph import Graph
+from edge_fg_calibration.int8.placement import Placement
+from edge_fg_calibration.int8.qdq import StoredWeight, insert_qdq
+from edge_fg_calibration.statistics.channel_statistics import Window
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make an INT8 graph.
+
+    Parameters
+    ----------
+    model
+        The float graph, equalised or not.
+    placement
+        What is quantised.
+    limits
+        The largest magnitude that each quantised activation of `model` shall keep.
+    windows
+        Means and covariances of what `model`'s nodes read; without them no bias correction.
+    positive
+        Tensors behind a Relu or Clip whose range is moved to lie around 0.
+    weights
+        INT8 weights chosen otherwise than by rounding to the nearest.
+    correct_bias
+        Whether to take the mean error that rounded weights cause from the biases.
+    """
+
+    model: onnx.ModelProto
+    placement: Placement
+    limits: Mapping[str, float]
+    windows: Mapping[str, Window] = field(default_factory=dict)
+    positive: tuple[CentrePlace, ...] = ()
+    weights: Mapping[str, StoredWeight] = field(default_factory=dict)
+    correct_bias: bool = False
+
+    @cached_property
+    def shifts(self) -> dict[str, float]:
+        """What is subtracted from each tensor of `positive`: the middle of its range."""
+        return {place.tensor: self.limits[place.tensor] / 2 for place in self.positive}
+
+    @cached_property
+    def amax(self) -> dict[str, float]:
+        """The range of each quantised activation of the graph that `make` returns."""
+        return {name: limit - self.shifts.get(name, 0.0) for name, limit in self.limits.items()}
+
+    def make(self, left_in_float: Collection[str] = (), reason: str = "") -> onnx.ModelProto:
+        """Return the INT8 graph, some nodes of which may be left in float for a reason."""
+        placement = self.placement
+        if left_in_float:
+            placement = placement.without(left_in_float, reason or "left in float")
+        model = self._centred
+        if self.correct_bias:
+            model = with_added_biases(
+                model, bias_corrections(model, placement, self._moved_windows, self.weights)
+            )
+        return insert_qdq(model, placement, self.amax, self.weights)
+
+    @cached_property
+    def _shift_arrays(self) -> dict[CentrePlace, NDArray[np.float64]]:
+        return {place: np.array([self.shifts[place.tensor]]) for place in self.positive}
+
+    @cached_property
+    def _centred(self) -> onnx.ModelProto:
+        return centred(self.model, self._shift_arrays) if self.positive else self.model
+
+    @cached_property
+    def _moved_windows(self) -> Mapping[str, Window]:
+        if not self.positive:
+            return self.windows
+        graph = Graph(self.model)
+        moved = moved_tensors(graph, self._shift_arrays)
+        found = dict(self.windows)
+        for key, window in self.windows.items():
+            tensor = graph.producers[key].input[0]
+            if tensor in moved:
+                found[key] = window.moved(moved[tensor])
+        return found

@@ -1,0 +1,342 @@
+"""Moving the middle of an activation's range to zero, so that symmetric INT8 wastes no half.
+
+What comes out of a ReLU is never negative: symmetric INT8, which is all that TensorRT takes,
+leaves half of its levels unused. With a constant t subtracted, ``Clip(x, 0, u)`` becomes
+``Clip(x - t, -t, u - t)``: t goes into the bias in front, and what the readers make of t into
+theirs. Behind a convolution without activation the constant may differ from channel to channel.
+It is exact wherever the readers add no padding. Padding would have to be -t: a Pad in front of
+the reader does that, at the price of one more pass over the tensor. The idea for transformers is in
+X. Wei et al., "Outlier Suppression+" (EMNLP 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edge_fg_calibration.graph.channel_groups import (
+    clip_limits,
+    is_addition,
+    keeps_channels,
+    weight_of,
+)
+from edge_fg_calibration.graph.onnx_graph import Graph, Use, attribute, node_key
+from edge_fg_calibration.graph.prepare import copied, replace_nodes
+from edge_fg_calibration.statistics.channel_statistics import padded
+
+
+@dataclass(frozen=True)
+class CentrePlace:
+    """A quantised tensor whose range can be moved.
+
+    Parameters
+    ----------
+    tensor
+        The tensor.
+    maker
+        Key of the convolution or matrix product whose bias moves it.
+    activation
+        Key of the Relu or Clip between the two; the constant is then the same for all channels.
+        None where there is none.
+    pads
+        Rows and columns of padding (as the attribute of ONNX's Conv) that a Pad must add in front
+        of all readers; empty where they add none.
+    """
+
+    tensor: str
+    maker: str
+    activation: str | None
+    pads: tuple[int, ...] = ()
+
+
+def find_centre_places(graph: Graph, quantised: Collection[str]) -> tuple[CentrePlace, ...]:
+    """Return the quantised tensors whose range can be moved, in graph order."""
+    paths = _Paths(graph, frozenset(quantised))
+    places = []
+    for node in graph.nodes:
+        if weight_of(graph, node) is not None:
+            place = paths.place(node)
+            if place is not None:
+                places.append(place)
+    return tuple(places)
+
+
+def find_padded_places(graph: Graph, quantised: Collection[str]) -> tuple[CentrePlace, ...]:
+    """Return the quantised tensors behind a Relu or Clip that only padding convolutions read.
+
+    All of them must pad alike.
+    """
+    places = []
+    for name in quantised:
+        activation = graph.producers.get(name)
+        limits = clip_limits(graph, activation) if activation is not None else None
+        if activation is None or limits is None or limits[0] != 0:
+            continue
+        maker = graph.producers.get(activation.input[0])
+        pads = _common_pads(graph, name)
+        if maker is None or weight_of(graph, maker) is None or not pads:
+            continue
+        if len(graph.consumers[activation.input[0]]) == 1:
+            places.append(CentrePlace(name, node_key(maker), node_key(activation), pads))
+    return tuple(places)
+
+
+def _common_pads(graph: Graph, tensor: str) -> tuple[int, ...]:
+    """Return the padding of all readers of a tensor, nothing unless all are alike."""
+    if tensor in graph.outputs or tensor in graph.captured:
+        return ()
+    found: set[tuple[int, ...]] = set()
+    for use in graph.consumers.get(tensor, ()):
+        node = use.node
+        if node.op_type != "Conv" or use.position != 0 or weight_of(graph, node) is None:
+            return ()
+        if attribute(node, "auto_pad", b"NOTSET") not in {b"NOTSET", b""}:
+            return ()
+        found.add(tuple(int(one) for one in attribute(node, "pads", [])))
+    pads = found.pop() if len(found) == 1 else ()
+    return pads if any(pads) else ()
+
+
+def centred(
+    model: onnx.ModelProto, shifts: Mapping[CentrePlace, NDArray[np.float64]]
+) -> onnx.ModelProto:
+    """Return a copy in which a constant is subtracted from some tensors.
+
+    Parameters
+    ----------
+    model
+        A float32 model.
+    shifts
+        For each place what is subtracted: one value a channel, or, behind an activation, a
+        single one (shape (1,)).
+
+    Returns
+    -------
+    The model; its outputs are the same but for rounding.
+    """
+    graph = Graph(model)
+    moved = moved_tensors(graph, shifts)
+    by_maker = {place.maker: shift for place, shift in shifts.items()}
+    writer = _Biases(graph)
+    for node in graph.nodes:
+        if weight_of(graph, node) is None:
+            continue
+        if node.input[0] in moved:
+            writer.add(node, _response(graph, node, moved[node.input[0]]))
+        if node_key(node) in by_maker:
+            writer.add(node, -by_maker[node_key(node)])
+    for node in graph.nodes:
+        if is_addition(graph, node):
+            free = free_operand(graph, node)
+            for place, name in enumerate(node.input):
+                if name in moved and place != free and free is not None:
+                    writer.add(graph.producers[node.input[free]], moved[name])
+    result = writer.written(model)
+    activations = {place.activation: shift for place, shift in shifts.items() if place.activation}
+    _move_limits(result, graph, {key: float(one[0]) for key, one in activations.items() if key})
+    _pad_first(result, graph, {one: float(shift[0]) for one, shift in shifts.items() if one.pads})
+    return result
+
+
+def _pad_first(model: onnx.ModelProto, graph: Graph, shifts: Mapping[CentrePlace, float]) -> None:
+    """Put a Pad behind each activation, which takes over its tensor's name, and none in readers."""
+    by_activation = {place.activation: place for place in shifts}
+    readers = {
+        node_key(use.node) for place in shifts for use in graph.consumers.get(place.tensor, ())
+    }
+    nodes = []
+    for node in model.graph.node:
+        key = node_key(node)
+        if key in readers:
+            for one in node.attribute:
+                if one.name == "pads":
+                    one.ints[:] = [0] * len(one.ints)
+        place = by_activation.get(key)
+        nodes.append(node)
+        if place is None:
+            continue
+        before = f"{place.tensor}_unpadded"
+        half = len(place.pads) // 2
+        pads = np.array([0, 0, *place.pads[:half], 0, 0, *place.pads[half:]], np.int64)
+        value = np.array(-shifts[place], np.float32)
+        names = [f"{before}_pads", f"{before}_value"]
+        model.graph.initializer.append(numpy_helper.from_array(pads, names[0]))
+        model.graph.initializer.append(numpy_helper.from_array(value, names[1]))
+        node.output[0] = before
+        nodes.append(
+            helper.make_node("Pad", [before, *names], [place.tensor], name=f"{before}_pad")
+        )
+    replace_nodes(model.graph, nodes)
+
+
+def moved_tensors(
+    graph: Graph, shifts: Mapping[CentrePlace, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return what is subtracted from each tensor, pooling and flattening passing it on."""
+    moved = {place.tensor: shift for place, shift in shifts.items()}
+    for node in graph.nodes:
+        if node.input and node.input[0] in moved and keeps_channels(graph, node):
+            moved.setdefault(node.output[0], moved[node.input[0]])
+    return moved
+
+
+def free_operand(graph: Graph, node: onnx.NodeProto) -> int | None:
+    """Return which operand of an addition is a convolution's, read by the addition alone."""
+    for place in (0, 1):
+        maker = graph.producers.get(node.input[place])
+        if (
+            maker is not None
+            and weight_of(graph, maker) is not None
+            and len(graph.consumers[node.input[place]]) == 1
+            and node.input[place] not in graph.outputs
+        ):
+            return place
+    return None
+
+
+class _Paths:
+    def __init__(self, graph: Graph, quantised: frozenset[str]) -> None:
+        self.graph = graph
+        self.quantised = quantised
+
+    def place(self, maker: onnx.NodeProto) -> CentrePlace | None:
+        """Follow the output of a convolution to the first quantised tensor."""
+        graph, name, activation = self.graph, maker.output[0], None
+        while name not in self.quantised:
+            uses = graph.consumers.get(name, ())
+            if len(uses) != 1 or name in graph.outputs or name in graph.captured:
+                return None
+            node = uses[0].node
+            limits = clip_limits(graph, node)
+            if limits is not None:
+                if limits[0] != 0 or activation is not None:
+                    return None
+                activation = node_key(node)
+            elif is_addition(graph, node):
+                if activation is not None or free_operand(graph, node) != uses[0].position:
+                    return None
+            elif not _passes_shift(graph, node):
+                return None
+            name = node.output[0]
+        return CentrePlace(name, node_key(maker), activation) if self._bears(name) else None
+
+    def _bears(self, name: str) -> bool:
+        """Say whether every reader of a tensor can make up for a constant in it."""
+        graph = self.graph
+        if name in graph.outputs or name in graph.captured:
+            return False
+        return all(self._makes_up(use) for use in graph.consumers.get(name, ()))
+
+    def _makes_up(self, use: Use) -> bool:
+        node, graph = use.node, self.graph
+        if weight_of(graph, node) is not None:
+            return use.position == 0 and not padded(node)
+        if is_addition(graph, node):
+            free = free_operand(graph, node)
+            return free is not None and free != use.position
+        return _passes_shift(graph, node) and self._bears(node.output[0])
+
+
+def _passes_shift(graph: Graph, node: onnx.NodeProto) -> bool:
+    if node.op_type in {"Relu", "LeakyRelu", "AveragePool"}:
+        return False  # of an average over padding only part would move
+    return keeps_channels(graph, node)
+
+
+def _response(
+    graph: Graph, node: onnx.NodeProto, shift: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return what a node's weights make of a constant input."""
+    weight = graph.array(node.input[1]).astype(np.float64)
+    if node.op_type == "Conv":
+        groups = int(attribute(node, "group", 1))
+        outputs, inside = weight.shape[:2]
+        split = weight.reshape(groups, outputs // groups, inside, -1).sum(axis=3)
+        full = np.broadcast_to(shift, (groups * inside,)).reshape(groups, inside, 1)
+        return np.asarray(np.matmul(split, full).reshape(outputs), np.float64)
+    if not (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+        weight = weight.T
+    return np.asarray(weight @ np.broadcast_to(shift, (weight.shape[1],)), np.float64)
+
+
+class _Biases:
+    """Sums what is added to biases, and writes them, new ones where there was none."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._added: dict[str, NDArray[np.float64]] = {}
+
+    def add(self, node: onnx.NodeProto, values: NDArray[np.float64]) -> None:
+        channels = output_channels(self.graph, node)
+        before = self._added.setdefault(node_key(node), np.zeros(channels))
+        self._added[node_key(node)] = before + values
+
+    def written(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        return with_added_biases(model, self._added)
+
+
+def output_channels(graph: Graph, node: onnx.NodeProto) -> int:
+    """Return how many channels a weighted node makes."""
+    dims = graph.initializers[node.input[1]].dims
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+        return int(dims[0])
+    return int(dims[1])
+
+
+def with_added_biases(
+    model: onnx.ModelProto, added: Mapping[str, NDArray[np.float64]]
+) -> onnx.ModelProto:
+    """Return a copy with something added to the bias of each node named by key.
+
+    A node without a bias gets one, a MatMul becomes a Gemm for it.
+    """
+    result = copied(model)
+    graph = Graph(result)
+    for key, values in added.items():
+        node = graph.producers[key]
+        if len(node.input) > 2 and node.input[2]:
+            stored = graph.initializers[node.input[2]]
+            new = numpy_helper.to_array(stored).astype(np.float64) + values
+            stored.CopyFrom(numpy_helper.from_array(new.astype(np.float32), stored.name))
+            continue
+        name = f"{key}_bias"
+        while name in graph.initializers or name in graph.producers or name in graph.inputs:
+            name += "_"
+        result.graph.initializer.append(
+            numpy_helper.from_array(np.asarray(values, np.float32), name)
+        )
+        if node.op_type == "MatMul":
+            node.op_type = "Gemm"
+        node.input[:] = [*node.input[:2], name]
+    return result
+
+
+def _move_limits(model: onnx.ModelProto, graph: Graph, shifts: Mapping[str, float]) -> None:
+    """Turn each Relu and Clip that is named into a Clip whose limits are moved."""
+    nodes = []
+    for node in model.graph.node:
+        key = node_key(node)
+        if key in shifts:
+            limits = clip_limits(graph, graph.producers[key])
+            node = _moved_clip(model, node, limits or (0.0, np.inf), shifts[key])
+        nodes.append(node)
+    replace_nodes(model.graph, nodes)
+
+
+def _moved_clip(
+    model: onnx.ModelProto, node: onnx.NodeProto, limits: tuple[float, float], shift: float
+) -> onnx.NodeProto:
+    names = []
+    for end, limit in zip(("minimum", "maximum"), limits, strict=True):
+        if np.isfinite(limit):
+            names.append(f"{node_key(node)}_{end}")
+            moved = np.array(limit - shift, np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(moved, names[-1]))
+    return helper.make_node(
+        "Clip", [node.input[0], *names], list(node.output), name=node.name or node_key(node)
+    )

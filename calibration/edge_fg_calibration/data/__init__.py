@@ -1,0 +1,1 @@
+"""Calibration images: reading, sampling, near-duplicates, splits."""

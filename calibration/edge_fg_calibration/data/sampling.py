@@ -1,0 +1,262 @@
+"""Choosing the pictures to calibrate on, and those that prove the result.
+
+The two sides are parted by chance alone, class by class. Only then are the pictures to calibrate
+on chosen, among those of their side: picking hard examples from the whole would leave the proof
+with the easier ones, and flatter it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from edge_fg.errors import DatasetError, UsageError
+from edge_fg_calibration.data.images import (
+    MINIMUM_FOR_SPLIT,
+    ImageSet,
+    LabelledImage,
+    split,
+    stratified,
+)
+from edge_fg_calibration.data.near_duplicates import examine, near_duplicates
+
+HARD_SHARE = 0.25
+"""Share of the calibration pictures that is taken from the hardest of their side."""
+
+_CANDIDATES = 2  # looked at for each picture wanted
+
+
+@dataclass(frozen=True)
+class FirstAnswer:
+    """What the float model says to one picture.
+
+    Parameters
+    ----------
+    index
+        Its answer.
+    margin
+        Probability (0..1) of the answer less that of the second.
+    """
+
+    index: int
+    margin: float
+
+
+Scout: TypeAlias = Callable[[ImageSet], Mapping[Path, FirstAnswer]]
+"""Asks the float model; pictures that it couldn't read are missing from the result."""
+
+Strata: TypeAlias = Literal["class", "answer", "chance"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Both sides of a set of pictures, and what was left out.
+
+    Parameters
+    ----------
+    calibration
+        Pictures to calibrate on.
+    held_out
+        Pictures for the proof; none is, or resembles, one of the other side.
+    corrupt
+        Reason for each file that can't be read.
+    duplicates
+        For each file left out as the same as another, or nearly, that other one.
+    passed_over
+        Pictures of the calibration side that were not chosen. They prove nothing either: without
+        the hard ones they are too easy.
+    hard
+        How many of `calibration` were chosen for their small margin.
+    strata
+        What made the choice representative: the ``class``, the model's own ``answer`` where
+        classes are unknown, or ``chance`` where there was nothing to choose.
+    """
+
+    calibration: ImageSet
+    held_out: ImageSet
+    corrupt: Mapping[Path, str]
+    duplicates: Mapping[Path, Path]
+    passed_over: int
+    hard: int
+    strata: Strata
+
+
+def sample(
+    image_set: ImageSet,
+    calibration_images: int,
+    *,
+    seed: int = 0,
+    scout: Scout | None = None,
+    hard_share: float = HARD_SHARE,
+) -> Sample:
+    """Choose calibration pictures for the purpose, and hold out the others for the proof.
+
+    Files that can't be decoded and near-duplicates are left out. At most half of the others
+    become the calibration side, whole groups together. Of that side, where it has more pictures
+    than wanted, the model is asked (at most twice as many as wanted) and the choice is: the given
+    share of those with the smallest margin, and the rest in proportion to the classes, or to the
+    model's answers where no class is known. The choice depends on the contents and the seed,
+    not on names or order.
+
+    Parameters
+    ----------
+    image_set
+        The pictures.
+    calibration_images
+        Pictures wanted for calibration; at most half of a small set is taken.
+    seed
+        Another seed gives another choice.
+    scout
+        Asks the float model; without one there are no hard examples. It is not asked where
+        there is nothing to choose.
+    hard_share
+        Share (0..1) of hard examples.
+
+    Raises
+    ------
+    DatasetError
+        Fewer than eight pictures are left.
+    UsageError
+        `calibration_images` is not positive or `hard_share` not within 0..1.
+    """
+    if not 0 <= hard_share <= 1:
+        raise UsageError(f"the share of hard examples lies within 0..1, not {hard_share}")
+    looks, corrupt = examine(image_set)
+    duplicates = near_duplicates(looks)
+    left = [look for look in looks if look.item.path not in duplicates]
+    if len(left) < MINIMUM_FOR_SPLIT:
+        raise DatasetError(_too_few(image_set, len(left), corrupt, duplicates))
+    known = replace(image_set, items=tuple(look.item for look in left))
+    if calibration_images < 1:
+        raise UsageError(f"calibration images must be at least 1, not {calibration_images}")
+    contents = {look.item.path: look.content for look in left}
+    side, held_out = _parted(known, contents, calibration_images * _CANDIDATES, seed)
+    chosen, hard, strata = _chosen(side, contents, calibration_images, seed, scout, hard_share)
+    return Sample(
+        calibration=replace(side, items=chosen),
+        held_out=held_out,
+        corrupt=corrupt,
+        duplicates=duplicates,
+        passed_over=len(side) - len(chosen),
+        hard=hard,
+        strata=strata,
+    )
+
+
+def _parted(
+    pictures: ImageSet, contents: Mapping[Path, str], wanted: int, seed: int
+) -> tuple[ImageSet, ImageSet]:
+    """Part by chance: class by class, or whole groups where there are any."""
+    if all(item.group is None for item in pictures.items):
+        return split(pictures, wanted, seed)
+    members: dict[str, list[str]] = {}
+    for item in pictures.items:
+        members.setdefault(_group_of(item), []).append(contents[item.path])
+    if len(members) < 2:
+        raise DatasetError(
+            f"{pictures.name}: all pictures are from one moment; a longer video is needed, one "
+            f"part to calibrate on and one to prove the result"
+        )
+    target = min(wanted, len(pictures) // 2)
+    taken: set[str] = set()
+    count = 0
+    # Drawn by what a group shows: its name holds a path, which is no part of the choice.
+    for key in sorted(members, key=lambda one: _drawn(min(members[one]), seed)):
+        size = len(members[key])
+        if abs(target - count - size) < abs(target - count):
+            taken.add(key)
+            count += size
+    if not taken:
+        taken.add(min(members, key=lambda one: (len(members[one]), min(members[one]))))
+    first = tuple(item for item in pictures.items if _group_of(item) in taken)
+    second = tuple(item for item in pictures.items if _group_of(item) not in taken)
+    return (
+        replace(pictures, items=first, name=f"{pictures.name} (calibration)"),
+        replace(pictures, items=second, name=f"{pictures.name} (held out)"),
+    )
+
+
+def _group_of(item: LabelledImage) -> str:
+    return f"picture {item.path}" if item.group is None else f"group {item.group}"
+
+
+def _drawn(key: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
+
+
+def _chosen(
+    side: ImageSet,
+    contents: Mapping[Path, str],
+    wanted: int,
+    seed: int,
+    scout: Scout | None,
+    hard_share: float,
+) -> tuple[tuple[LabelledImage, ...], int, Strata]:
+    """Choose among the calibration side; return the pictures, how many are hard, and by what."""
+    if len(side) <= wanted:
+        return side.items, 0, "chance"
+    answers = scout(side) if scout is not None else {}
+    by_content = {contents[item.path]: item for item in side.items}
+    margins = {
+        contents[path]: (answer.margin, _drawn(contents[path], seed))
+        for path, answer in answers.items()
+    }
+    hardest = sorted(margins, key=lambda content: margins[content])
+    hard = set(hardest[: round(wanted * hard_share)])
+    labelled = any(item.label is not None or item.index is not None for item in side.items)
+    strata = {
+        content: _stratum(item, answers.get(item.path))
+        for content, item in by_content.items()
+        if content not in hard
+    }
+    taken = hard | set(stratified(strata, seed)[: wanted - len(hard)])
+    items = tuple(item for content, item in by_content.items() if content in taken)
+    return items, len(hard), "class" if labelled else "answer" if answers else "chance"
+
+
+def _stratum(item: LabelledImage, answer: FirstAnswer | None) -> object:
+    if item.index is not None:
+        return item.index
+    if item.label is not None:
+        return item.label
+    return ("answer", None if answer is None else answer.index)
+
+
+def _too_few(
+    image_set: ImageSet, left: int, corrupt: Mapping[Path, str], duplicates: Mapping[Path, Path]
+) -> str:
+    causes = []
+    if corrupt:
+        path, reason = next(iter(corrupt.items()))
+        causes.append(f"{len(corrupt)} can't be read, such as {path.name}: {reason}")
+    if duplicates:
+        causes.append(f"{len(duplicates)} show the same as another")
+    why = f" ({'; '.join(causes)})" if causes else ""
+    return (
+        f"{image_set.name}: {left} distinct pictures{why}; "
+        f"at least {MINIMUM_FOR_SPLIT} are needed, half to calibrate and half to prove the result "
+        f"(a few hundred give good ranges)"
+    )
+
+
+def summary(found: Sample) -> str:
+    """Return in one line how the pictures were chosen."""
+    how = {
+        "class": "class by class",
+        "answer": "by the model's own answers",
+        "chance": "by chance",
+    }[found.strata]
+    parts = [f"{len(found.calibration)} pictures to calibrate on, chosen {how}"]
+    if found.hard:
+        parts.append(f"{found.hard} of them because the model hesitates")
+    parts.append(f"{len(found.held_out)} held out for the proof")
+    if found.passed_over:
+        parts.append(f"{found.passed_over} passed over")
+    if found.duplicates:
+        parts.append(f"{len(found.duplicates)} left out that show the same as another")
+    if found.corrupt:
+        parts.append(f"{len(found.corrupt)} left out that can't be read")
+    return ", ".join(parts)

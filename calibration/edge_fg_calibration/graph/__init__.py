@@ -1,0 +1,1 @@
+"""The ONNX graph: questions about it, patterns in it, and running it."""

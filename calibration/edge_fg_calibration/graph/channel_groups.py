@@ -1,0 +1,226 @@
+"""Which tensors of a graph must share one factor per channel, and what makes and reads them.
+
+A factor per channel can be moved from an activation into the weights around it wherever only
+convolutions, matrix products, residual additions, pooling and piecewise linear activations lie
+between. Two tensors that such a node joins belong to one *channel group*.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from edge_fg_calibration.graph.onnx_graph import Graph, attribute, node_key
+
+_PASSING = frozenset(
+    {
+        "Relu",
+        "LeakyRelu",
+        "Identity",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+    }
+)
+_RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze"})
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Tensors of which channel c may be multiplied by a positive factor of its own.
+
+    Parameters
+    ----------
+    tensors
+        The tensors, in graph order.
+    channels
+        How many channels each has, along axis 1.
+    makers
+        Keys of the convolutions and matrix products that compute some of the tensors.
+    readers
+        Keys of those that read some of them.
+    ceilings
+        Tensors that go into a Clip from 0, each with the upper limit of that Clip.
+    """
+
+    tensors: tuple[str, ...]
+    channels: int
+    makers: tuple[str, ...]
+    readers: tuple[str, ...]
+    ceilings: tuple[tuple[str, float], ...]
+
+
+def find_channel_groups(graph: Graph) -> tuple[ChannelGroup, ...]:
+    """Return the channel groups that convolutions make and read, in graph order.
+
+    Left out are groups that reach the model's input or output, or a node that is not linear
+    along each channel (sigmoid, concatenation, the gate of a squeeze-and-excitation branch).
+    """
+    walk = _Walk(graph)
+    for node in graph.nodes:
+        walk.visit(node)
+    return walk.groups()
+
+
+def weight_of(graph: Graph, node: onnx.NodeProto) -> str | None:
+    """Return the stored weight of a Conv, Gemm or MatMul that may be rewritten, else None.
+
+    That is a stored float32 tensor that no other node reads, as is the bias.
+    """
+    if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.domain not in {"", "ai.onnx"}:
+        return None
+    if node.input[0] in graph.constants:
+        return None
+    rank = len(graph.shapes.get(node.input[0], ()))
+    if rank != (4 if node.op_type == "Conv" else 2):
+        return None
+    if node.op_type == "Gemm" and any(
+        attribute(node, name, usual) != usual
+        for name, usual in (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
+    ):
+        return None
+    for name in (one for one in node.input[1:] if one):
+        if not graph.is_float_initializer(name) or name in graph.captured:
+            return None
+        if len(graph.consumers[name]) != 1 or name in graph.outputs:
+            return None
+    if len(node.input) > 2 and node.input[2] and len(graph.initializers[node.input[2]].dims) != 1:
+        return None
+    return str(node.input[1])
+
+
+def clip_limits(graph: Graph, node: onnx.NodeProto) -> tuple[float, float] | None:
+    """Return the stored limits of a Relu (0 to infinity) or a Clip, None for anything else."""
+    if node.op_type == "Relu":
+        return 0.0, float("inf")
+    if node.op_type != "Clip":
+        return None
+    limits = [-float("inf"), float("inf")]
+    for place, name in enumerate(node.input[1:3]):
+        if name and name not in graph.initializers:
+            return None
+        if name:
+            value = graph.array(name)
+            if value.size != 1:
+                return None
+            limits[place] = float(value.reshape(()))
+    return limits[0], limits[1]
+
+
+def is_addition(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a node adds two activations of one shape."""
+    if node.op_type != "Add" or any(name in graph.constants for name in node.input):
+        return False
+    shapes = [graph.shapes.get(name) for name in (*node.input, node.output[0])]
+    return shapes[0] is not None and shapes[0] == shapes[1] == shapes[2]
+
+
+def keeps_channels(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a node moves no value to another channel and treats all channels alike."""
+    if node.op_type in _PASSING:
+        return len([name for name in node.output if name]) == 1
+    before = graph.shapes.get(node.input[0], ()) if node.input else ()
+    after = graph.shapes.get(node.output[0], ())
+    if node.op_type in _RESHAPING:
+        return (
+            len(before) == 4
+            and before[2:] == (1, 1)
+            and len(after) == 2
+            and (before[1] == after[1])
+        )
+    if node.op_type == "ReduceMean":
+        return len(before) == 4 and _spatial_axes(graph, node) and before[1:2] == after[1:2]
+    return False
+
+
+def _spatial_axes(graph: Graph, node: onnx.NodeProto) -> bool:
+    axes = attribute(node, "axes", None)
+    if axes is None and len(node.input) > 1 and node.input[1] in graph.initializers:
+        axes = graph.array(node.input[1]).tolist()
+    return axes is not None and sorted(int(one) % 4 for one in axes) == [2, 3]
+
+
+class _Walk:
+    """Joins tensors to groups, as a union of disjoint sets."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._parent: dict[str, str] = {}
+        self._blocked: set[str] = set()
+        self._makers: dict[str, str] = {}
+        self._readers: list[tuple[str, str]] = []
+        self._ceilings: list[tuple[str, float]] = []
+        for name in (*graph.inputs, *graph.outputs, *graph.captured):
+            self._block(name)
+
+    def visit(self, node: onnx.NodeProto) -> None:
+        graph = self.graph
+        if weight_of(graph, node) is not None:
+            self._readers.append((node.input[0], node_key(node)))
+            self._makers[node.output[0]] = node_key(node)
+            self._find(node.input[0])
+            self._find(node.output[0])
+            return
+        limits = clip_limits(graph, node)
+        if limits is not None and limits[0] == 0:
+            self._join(node.input[0], node.output[0])
+            if np.isfinite(limits[1]):
+                self._ceilings.append((node.input[0], limits[1]))
+        elif keeps_channels(graph, node):
+            self._join(node.input[0], node.output[0])
+        elif is_addition(graph, node):
+            self._join(node.input[0], node.output[0])
+            self._join(node.input[1], node.output[0])
+        else:
+            for name in (*node.input, *node.output):
+                if name and name not in graph.initializers:
+                    self._block(name)
+
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        members: defaultdict[str, list[str]] = defaultdict(list)
+        for name in self._parent:
+            members[self._find(name)].append(name)
+        blocked = {self._find(name) for name in self._blocked}
+        found = []
+        for root, tensors in members.items():
+            group = None if root in blocked else self._group(root, tensors)
+            if group is not None:
+                found.append(group)
+        return tuple(found)
+
+    def _group(self, root: str, tensors: list[str]) -> ChannelGroup | None:
+        channels = {
+            shape[1] if shape is not None and len(shape) in {2, 4} else None
+            for shape in (self.graph.shapes.get(name) for name in tensors)
+        }
+        makers = tuple(self._makers[name] for name in tensors if name in self._makers)
+        readers = tuple(key for name, key in self._readers if self._find(name) == root)
+        # Each tensor must come from a convolution, else something unseen makes it.
+        whole = all(name in self.graph.producers for name in tensors)
+        if len(channels) != 1 or not makers or not readers or not whole:
+            return None
+        (count,) = channels
+        if count is None:
+            return None
+        ceilings = tuple(one for one in self._ceilings if self._find(one[0]) == root)
+        return ChannelGroup(tuple(tensors), count, makers, readers, ceilings)
+
+    def _find(self, name: str) -> str:
+        self._parent.setdefault(name, name)
+        while self._parent[name] != name:
+            self._parent[name] = self._parent[self._parent[name]]
+            name = self._parent[name]
+        return name
+
+    def _join(self, one: str, other: str) -> None:
+        first, second = self._find(one), self._find(other)
+        if first != second:
+            self._parent[second] = first
+
+    def _block(self, name: str) -> None:
+        self._find(name)
+        self._blocked.add(name)

@@ -1,0 +1,263 @@
+"""Mixed precision: FP16 where it holds, FP32 where values leave its range.
+
+Each node is either FP16 or FP32; a tensor has the type of the node that makes it, and one Cast
+stands between it and readers of the other type. So neighbouring FP32 nodes hand on FP32 values:
+nothing passes through FP16 in between, where it would overflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_fg.errors import ModelFormatError, UsageError
+from edge_fg_calibration.graph.onnx_graph import Graph, node_key, opset_of
+from edge_fg_calibration.graph.patterns import layer_norm_nodes
+from edge_fg_calibration.graph.prepare import prepared_copy, replace_initializers, replace_nodes
+from edge_fg_calibration.statistics.histogram import Histogram
+
+FP16_MAX = 65504.0
+FP16_SMALLEST_NORMAL = 2.0**-14
+
+RANGE_SENSITIVE_OPS = frozenset(
+    {
+        *("Softmax", "LogSoftmax", "Exp", "Log", "Softplus", "Reciprocal", "Pow"),
+        *("LayerNormalization", "GroupNormalization", "InstanceNormalization"),
+        *("LpNormalization", "MeanVarianceNormalization", "RMSNormalization"),
+        *("ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceProd"),
+        *("ReduceLogSum", "ReduceLogSumExp", "CumSum", "Range", "Resize"),
+        *("QuantizeLinear", "DequantizeLinear"),
+    }
+)
+"""Operators that stay FP32: sums, powers and exponentials, and scales, which must be float32."""
+
+_ANY_TYPE_OPS = frozenset({"Shape", "Size"})
+
+
+def to_fp16(
+    model: onnx.ModelProto,
+    *,
+    keep_fp32: Collection[str] = (),
+    wide: Collection[str] = (),
+) -> onnx.ModelProto:
+    """Return a mixed-precision copy of a float32 or explicit INT8 model.
+
+    Inputs and outputs stay float32, and keep their names. Q/DQ pairs keep float32 scales with
+    Casts around them, the form that every backend computes alike.
+
+    Parameters
+    ----------
+    model
+        A float32 model, or one from `insert_qdq`.
+    keep_fp32
+        Names or keys of nodes that stay FP32 on top of the built-in rules.
+    wide
+        Tensors whose values leave FP16's range (see `overflowing`): the nodes that make and read
+        them stay FP32.
+
+    Raises
+    ------
+    UsageError
+        `keep_fp32` names a node that the model doesn't have.
+    ModelFormatError
+        The model is not valid ONNX.
+    """
+    result = prepared_copy(model)
+    graph = Graph(result)
+    types = _element_types(result)
+    known = {name for node in graph.nodes for name in (node.name, node_key(node))}
+    unknown = sorted(set(keep_fp32) - known)
+    if unknown:
+        raise UsageError(f"no node of the model is called {unknown[0]!r}")
+    chooser = _Chooser(graph, types, opset_of(result), frozenset(keep_fp32), frozenset(wide))
+    half = frozenset(node_key(node) for node in graph.nodes if chooser.fits(node))
+    _Writer(result, graph, types, half).rewrite()
+    try:
+        onnx.checker.check_model(result, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelFormatError(f"the FP16 graph is not valid ONNX: {error}") from error
+    return result
+
+
+def overflowing(histograms: Mapping[str, Histogram]) -> frozenset[str]:
+    """Return the tensors whose observed magnitude exceeds half of FP16's largest value."""
+    return frozenset(name for name, one in histograms.items() if one.amax > FP16_MAX / 2)
+
+
+def float_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the float32 tensors that nodes make, in graph order: those to observe for FP16."""
+    types = _element_types(model)
+    constants = Graph(model).constants
+    return tuple(
+        name
+        for node in model.graph.node
+        for name in node.output
+        if types.get(name) == TensorProto.FLOAT and name not in constants
+    )
+
+
+def _element_types(model: onnx.ModelProto) -> dict[str, int]:
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+    except Exception as error:  # C++ errors of all kinds
+        raise ModelFormatError(f"types can't be inferred: {error}") from error
+    types = {one.name: int(one.data_type) for one in inferred.initializer}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        if value.type.HasField("tensor_type"):
+            types[value.name] = int(value.type.tensor_type.elem_type)
+    return types
+
+
+@dataclass(frozen=True)
+class _Chooser:
+    graph: Graph
+    types: Mapping[str, int]
+    opset: int
+    keep: frozenset[str]
+    wide: frozenset[str]
+    _layer_norm: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_layer_norm", layer_norm_nodes(self.graph))
+
+    def fits(self, node: onnx.NodeProto) -> bool:
+        """Say whether a node computes in FP16."""
+        names = [name for name in (*node.input, *node.output) if name]
+        key = node_key(node)
+        if node.op_type in RANGE_SENSITIVE_OPS or key in self._layer_norm:
+            return False
+        if key in self.keep or (node.name and node.name in self.keep):
+            return False
+        if self.wide.intersection(names) or self.graph.captured.intersection(node.output):
+            return False
+        if any(self.types.get(name) is None for name in names):
+            return False
+        if not all(self.types[name] == TensorProto.FLOAT for name in node.output if name):
+            return False
+        return self._schema_allows(node) and all(self._representable(one) for one in node.input)
+
+    def _schema_allows(self, node: onnx.NodeProto) -> bool:
+        if node.domain not in {"", "ai.onnx"} or node.op_type in {"Cast", "CastLike"}:
+            return False
+        if any(one.HasField("g") or one.graphs or one.HasField("t") for one in node.attribute):
+            return False
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self.opset, "")
+        except onnx.defs.SchemaError:
+            return False
+        allowed = {one.type_param_str: one.allowed_type_strs for one in schema.type_constraints}
+        for names, formals in ((node.input, schema.inputs), (node.output, schema.outputs)):
+            for position, name in enumerate(names):
+                if self.types.get(name) != TensorProto.FLOAT:
+                    continue
+                formal = formals[min(position, len(formals) - 1)]
+                if "tensor(float16)" not in allowed.get(formal.type_str, [formal.type_str]):
+                    return False
+        # Generators take their type from an attribute; they have no float input to follow.
+        return any(self.types.get(name) == TensorProto.FLOAT for name in node.input)
+
+    def _representable(self, name: str) -> bool:
+        if not self.graph.is_float_initializer(name):
+            return True
+        values = np.abs(self.graph.array(name))
+        largest = float(values.max(initial=0.0))
+        return largest == 0.0 or FP16_SMALLEST_NORMAL <= largest <= FP16_MAX
+
+
+@dataclass
+class _Writer:
+    """Gives each tensor its type and puts Casts where maker and reader differ."""
+
+    model: onnx.ModelProto
+    graph: Graph
+    types: Mapping[str, int]
+    half: frozenset[str]
+    _names: set[str] = field(default_factory=set)
+    _twins: dict[str, str] = field(default_factory=dict)
+    _after: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
+    _first: list[onnx.NodeProto] = field(default_factory=list)
+    _stored: list[onnx.TensorProto] = field(default_factory=list)
+
+    def rewrite(self) -> None:
+        """Rewrite the model in place."""
+        self._names.update(self.types, self.graph.producers)
+        self._names.update(one.name for one in self.graph.nodes)
+        self._rename_half_outputs()
+        needed = [(node, node_key(node) in self.half) for node in self.graph.nodes]
+        edges = []
+        for node, wants_half in needed:
+            if node.op_type in _ANY_TYPE_OPS:
+                continue
+            for position, name in enumerate(node.input):
+                if self.types.get(name) == TensorProto.FLOAT:
+                    edges.append((node, position, self._read(name, half=wants_half)))
+        nodes = list(self._first)
+        keys = [node_key(node) for node in self.graph.nodes]
+        for node, position, name in edges:
+            node.input[position] = name
+        for node, key in zip(self.graph.nodes, keys, strict=True):
+            self._apply_output_names(node)
+            nodes.append(node)
+            nodes.extend(self._after.get(key, ()))
+        self._store_initializers(nodes)
+        replace_nodes(self.model.graph, nodes)
+        del self.model.graph.value_info[:]
+
+    def _rename_half_outputs(self) -> None:
+        """Let a Cast make each float32 output of the model whose node computes in FP16."""
+        for name in self.graph.outputs:
+            node = self.graph.producers.get(name)
+            if node is not None and node_key(node) in self.half:
+                twin = self._unique(f"{name}_fp16")
+                self._twins[name] = twin
+                self._cast_after(node, twin, name, TensorProto.FLOAT)
+
+    def _apply_output_names(self, node: onnx.NodeProto) -> None:
+        if node_key(node) in self.half:
+            for position, name in enumerate(node.output):
+                if name in self.graph.outputs:
+                    node.output[position] = self._twins[name]
+
+    def _read(self, name: str, *, half: bool) -> str:
+        """Return what holds tensor `name` in the type asked for, making a Cast if need be."""
+        node = self.graph.producers.get(name)
+        if name in self.graph.outputs and name in self._twins:
+            return self._twins[name] if half else name
+        made_half = node is not None and node_key(node) in self.half
+        if made_half == half:
+            return name
+        if name not in self._twins:
+            self._twins[name] = self._unique(f"{name}_{'fp16' if half else 'fp32'}")
+            if self.graph.is_float_initializer(name):
+                array = self.graph.array(name).astype(np.float16)
+                self._stored.append(numpy_helper.from_array(array, self._twins[name]))
+            else:
+                kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+                self._cast_after(node, name, self._twins[name], kind)
+        return self._twins[name]
+
+    def _cast_after(self, node: onnx.NodeProto | None, source: str, to: str, kind: int) -> None:
+        cast = helper.make_node("Cast", [source], [to], name=self._unique(f"{to}_cast"), to=kind)
+        where = self._first if node is None else self._after.setdefault(node_key(node), [])
+        where.append(cast)
+
+    def _store_initializers(self, nodes: list[onnx.NodeProto]) -> None:
+        used = {name for node in nodes for name in node.input}
+        used.update(self.graph.captured, self.graph.outputs, self.graph.inputs)
+        tensors = [
+            one
+            for one in self.model.graph.initializer
+            if one.name in used or one.name not in self._twins
+        ]
+        replace_initializers(self.model.graph, [*tensors, *self._stored])
+
+    def _unique(self, name: str) -> str:
+        candidate, number = name, 1
+        while candidate in self._names:
+            candidate, number = f"{name}_{number}", number + 1
+        self._names.add(candidate)
+        return candidate

@@ -1,0 +1,62 @@
+"""What calibration found odd about a model: nothing wrong, but worth knowing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, describe
+from edge_fg_calibration.int8.placement import weight_axis
+from edge_fg_calibration.statistics.histogram import Histogram
+
+_MOST = 8
+
+
+def remarks(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
+    """Return a line for each constant tensor and one for all dead channels.
+
+    Parameters
+    ----------
+    model
+        The float32 model.
+    histograms
+        What calibration saw of its tensors.
+    """
+    found = _still_tensors(histograms)
+    if len(found) > _MOST:
+        found = [*found[:_MOST], f"and {len(found) - _MOST} more constant tensors"]
+    return (*found, *_dead_channels(model))
+
+
+def _still_tensors(histograms: Mapping[str, Histogram]) -> list[str]:
+    found = []
+    for name, one in histograms.items():
+        if one.count and one.amax == 0:
+            found.append(f"tensor {name!r} is zero on every calibration picture")
+        elif one.count and one.minimum == one.maximum:
+            found.append(
+                f"tensor {name!r} is constant, {one.maximum:.4g} on every calibration picture"
+            )
+    return found
+
+
+def _dead_channels(model: onnx.ModelProto) -> list[str]:
+    graph = Graph(model)
+    found: list[tuple[int, int, str]] = []
+    for node in graph.nodes:
+        if node.op_type not in WEIGHTED_OPS or not graph.is_float_initializer(node.input[1]):
+            continue
+        weights = graph.array(node.input[1])
+        axis = weight_axis(node)
+        others = tuple(one for one in range(weights.ndim) if one != axis)
+        dead = int(np.count_nonzero(~weights.any(axis=others)))
+        if dead:
+            found.append((dead, weights.shape[axis], describe(node)))
+    if not found:
+        return []
+    most, channels, where = max(found)
+    total = sum(dead for dead, _, _ in found)
+    where = f"{most} of {channels} of {where}"
+    return [f"dead output channels (all weights zero): {total} in {len(found)} layers ({where})"]

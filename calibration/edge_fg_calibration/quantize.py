@@ -1,0 +1,295 @@
+"""INT8 after training: statistics, the ranges that serve best, and the repairs that pay."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from edge_fg.errors import UnsupportedNodeError
+from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration.budget.fidelity import OutputKind
+from edge_fg_calibration.budget.sensitivity import make_trial
+from edge_fg_calibration.corrections.bench import Bench, Repair
+from edge_fg_calibration.corrections.range_choice import (
+    ALL_METHODS,
+    Choice,
+    choose_for_all,
+    propose,
+)
+from edge_fg_calibration.corrections.recipe import Recipe
+from edge_fg_calibration.corrections.trials import Observations, Repairing, observe_channels
+from edge_fg_calibration.data.trial_split import (
+    count_pictures,
+    counted_pictures,
+    some_pictures,
+    trial_pictures,
+    trial_stride,
+)
+from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, node_key
+from edge_fg_calibration.graph.prepare import prepared_copy
+from edge_fg_calibration.int8.placement import Placement, Target, place
+from edge_fg_calibration.int8.ranges import clipped_share
+from edge_fg_calibration.int8.validation import validate_qdq
+from edge_fg_calibration.statistics.collection import collect_histograms
+from edge_fg_calibration.statistics.histogram import Histogram
+
+FEW_PICTURES = 96
+"""Calibration pictures that candidates of a repair are fitted to."""
+
+_REPAIR_EVALUATIONS = 12
+_LOGGER = logging.getLogger("edge_fg")
+
+
+@dataclass(frozen=True)
+class Int8Result:
+    """An explicit INT8 model and how it came about.
+
+    Parameters
+    ----------
+    model
+        The graph with Q/DQ pairs, its other nodes float32.
+    placement
+        What was quantised and what was not, with the reasons.
+    ranges
+        For each quantised activation the range in use (``amax``), what is subtracted from the
+        tensor so that the range lies around 0 (``shift``, mostly 0), what each method proposed
+        (for the tensor without the shift), and the share (0..1) of calibration values that are
+        clipped (``clipped_share``).
+    histograms
+        What was seen of each quantised activation, without its shift, during calibration.
+    method
+        The range method that serves best as a whole.
+    methods
+        The range method of each quantised activation.
+    candidates
+        For each method, used for all tensors, ``mean_kl`` (nats) and ``agreement`` (0..1) against
+        float32 on the trial pictures.
+    trial_pictures
+        How many pictures that was.
+    int8_macs
+        Share (0..1) of the network's multiply-accumulates that run in INT8.
+    repairs
+        What was tried to bring INT8 nearer to float32, kept or not.
+    recipe
+        Makes the graph, or variations of it with more nodes left in float.
+    """
+
+    model: onnx.ModelProto
+    placement: Placement
+    ranges: Mapping[str, Mapping[str, float]]
+    histograms: Mapping[str, Histogram]
+    method: str
+    methods: Mapping[str, str]
+    candidates: Mapping[str, Mapping[str, float]]
+    trial_pictures: int
+    int8_macs: float
+    repairs: tuple[Repair, ...]
+    recipe: Recipe
+
+
+def quantize_int8(
+    model: onnx.ModelProto,
+    calibration_batches: Callable[[], Iterable[NDArray[Any]]],
+    *,
+    input_name: str,
+    output_name: str,
+    kind: OutputKind,
+    target: Target = "portable",
+    depthwise: bool | None = None,
+    residual_adds: bool = False,
+    repair: bool = True,
+    progress: ProgressCallback = no_progress,
+    total: int = 0,
+) -> Int8Result:
+    """Quantise a float32 classifier after training.
+
+    A part of the pictures (see `trial_stride`) is kept out of all statistics: on it range methods
+    and repairs are compared, by the mean divergence of the outputs from float32. What doesn't pay
+    there is left out. When all is chosen, ranges are taken anew, by the methods that were chosen,
+    from all pictures. Held-out pictures play no part, so they can prove the result.
+
+    Parameters
+    ----------
+    model
+        The float32 classifier, batch normalisation folded.
+    calibration_batches
+        Gives the network inputs (n x 3 x H x W float32 each) from the start, at each call.
+    input_name, output_name
+        Names of the picture input and the class output.
+    kind
+        Whether that output is logits or probabilities.
+    target
+        See `place`.
+    depthwise, residual_adds
+        See `place`.
+    repair
+        Whether to try repairs and ranges that differ from block to block; see
+        `edge_fg_calibration.corrections.trials`. With fewer than 64 pictures none are: there is
+        nothing to         judge them on but what they were fitted to.
+    progress
+        Told the pictures done, stages ``calibrate``, ``trial pictures``, ``observe channels``,
+        and the evaluations, stage ``try repairs``.
+    total
+        Number of calibration pictures, for `progress`.
+
+    Raises
+    ------
+    UnsupportedNodeError
+        No node of the model can run in INT8.
+    CalibrationError
+        See `collect_histograms`.
+    ModelError
+        ONNX Runtime refuses the model.
+    """
+    model = prepared_copy(model)
+    placement = place(model, target=target, depthwise=depthwise, residual_adds=residual_adds)
+    if not placement.weights:
+        raise UnsupportedNodeError(_nothing_to_quantise(placement))
+    work = _Work(model, placement, calibration_batches, input_name, progress, total)
+    trial = make_trial(
+        model,
+        work.trial,
+        indices=[None] * sum(len(batch) for batch in work.trial),
+        input_name=input_name,
+        output_name=output_name,
+        kind=kind,
+        progress=progress,
+    )
+    evaluations = len(ALL_METHODS) * 3 + _REPAIR_EVALUATIONS
+    bench = Bench(trial, progress, evaluations if repair else len(ALL_METHODS))
+    histograms = work.histograms(model)
+    proposals = propose(histograms)
+    choices = choose_for_all(Recipe(model, placement, {}), proposals, bench)
+    choice = next(iter(choices.values()))
+    repairs: tuple[Repair, ...] = ()
+    if repair and not work.holds_back:
+        _LOGGER.info("INT8 repairs are not tried: too few calibration pictures to judge them on")
+    elif repair:
+        choice, histograms, repairs = work.repaired(choices, histograms, bench)
+    if work.holds_back:
+        choice, histograms = work.with_trial(choice, histograms)
+    best = choice.recipe.make()
+    validate_qdq(best)
+    return Int8Result(
+        model=best,
+        placement=placement,
+        ranges=_described(histograms, choice),
+        histograms=histograms,
+        method=choice.method,
+        methods=choice.methods,
+        candidates={
+            name: {"mean_kl": one.score.mean_kl, "agreement": one.score.agreement}
+            for name, one in choices.items()
+        },
+        trial_pictures=len(trial),
+        int8_macs=int8_macs(model, placement),
+        repairs=repairs,
+        recipe=choice.recipe,
+    )
+
+
+def int8_macs(model: onnx.ModelProto, placement: Placement) -> float:
+    """Return the share (0..1) of multiply-accumulates in nodes that `placement` quantises."""
+    graph = Graph(model)
+    costs = {node_key(one): graph.macs(one) for one in graph.nodes if one.op_type in WEIGHTED_OPS}
+    total = sum(costs.values())
+    return sum(costs[key] for key in placement.nodes) / total if total else 0.0
+
+
+class _Work:
+    """The pictures of one quantisation, and what is read from them."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        placement: Placement,
+        batches: Callable[[], Iterable[NDArray[Any]]],
+        input_name: str,
+        progress: ProgressCallback,
+        total: int,
+    ) -> None:
+        self._model, self._placement = model, placement
+        self._batches, self._input, self._progress = batches, input_name, progress
+        pictures = total or count_pictures(batches)
+        self._stride = trial_stride(pictures)
+        self._total = pictures - pictures // self._stride if self._stride > 1 else pictures
+        self.trial = trial_pictures(batches, self._stride)
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether the trial pictures are kept out of the statistics."""
+        return self._stride > 1
+
+    def histograms(self, model: onnx.ModelProto) -> Mapping[str, Histogram]:
+        """Count the quantised activations of a model over all pictures but those of the trial."""
+        return collect_histograms(
+            model,
+            counted_pictures(self._batches, self._stride),
+            self._placement.activations,
+            input_name=self._input,
+            progress=self._progress,
+            total=self._total,
+        )
+
+    def repaired(
+        self, choices: Mapping[str, Choice], histograms: Mapping[str, Histogram], bench: Bench
+    ) -> tuple[Choice, Mapping[str, Histogram], tuple[Repair, ...]]:
+        """Try repairs on the best choice."""
+        best = next(iter(choices.values()))
+        pictures = counted_pictures(self._batches, self._stride)
+        observed = Observations(
+            few=some_pictures(pictures, FEW_PICTURES, self._total),
+            everything=self.histograms,
+            ranges=observe_channels(
+                best.recipe,
+                counted_pictures(self._batches, self._stride),
+                self._input,
+                self._progress,
+                self._total,
+            ),
+        )
+        repairing = Repairing(best, bench, observed, histograms)
+        chosen = repairing.run()
+        return chosen, repairing.histograms, tuple(repairing.repairs)
+
+    def with_trial(
+        self, choice: Choice, histograms: Mapping[str, Histogram]
+    ) -> tuple[Choice, Mapping[str, Histogram]]:
+        """Take ranges from the trial pictures, too, by the methods that were chosen."""
+        recipe = choice.recipe
+        merged = collect_histograms(
+            recipe.model, self.trial, self._placement.activations, input_name=self._input
+        )
+        for name, one in histograms.items():
+            merged[name].merge(one)
+        proposals = propose(merged, recipe.shifts)
+        limits = {name: proposals[choice.methods[name]][name] for name in merged}
+        return replace(choice, recipe=replace(recipe, limits=limits)), merged
+
+
+def _described(histograms: Mapping[str, Histogram], choice: Choice) -> dict[str, dict[str, float]]:
+    found = {}
+    recipe = choice.recipe
+    for name, histogram in histograms.items():
+        found[name] = {
+            "amax": recipe.amax[name],
+            "shift": recipe.shifts.get(name, 0.0),
+            **{method: propose_one(histogram) for method, propose_one in ALL_METHODS.items()},
+            "clipped_share": clipped_share(histogram, recipe.limits[name]),
+        }
+    return found
+
+
+def _nothing_to_quantise(placement: Placement) -> str:
+    if not placement.skipped:
+        return "the model has no convolution or matrix product to run in INT8"
+    node, operator, reason = placement.skipped[0]
+    return (
+        f"none of the model's {len(placement.skipped)} convolutions and matrix products can run "
+        f"in INT8; the first, {operator} {node!r}: {reason}"
+    )

@@ -1,0 +1,1 @@
+"""What the calibration images do to each tensor."""

@@ -1,0 +1,253 @@
+"""Statistics per channel of some tensors, and per window of what convolutions read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration.graph.onnx_graph import Graph, attribute
+from edge_fg_calibration.graph.prepare import copied
+from edge_fg_calibration.graph.session import DEFAULT_THREADS, open_session, run_session
+
+LARGEST_WINDOW = 1536
+"""Most values of a window whose covariance is kept: memory and time grow with its square."""
+
+USUAL_DEVIATIONS = 4.0
+"""Standard deviations around the mean that hold all but a few values of a channel."""
+
+_POSITIONS = 1 << 15
+_PICTURES_AT_ONCE = 4
+
+
+def observed_tensors(
+    model: onnx.ModelProto,
+    batches: Iterable[NDArray[Any]],
+    tensors: Sequence[str],
+    input_name: str,
+    threads: int = DEFAULT_THREADS,
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield the values of `tensors`, and of the input, for four pictures at a time.
+
+    The graph runs unoptimised, so the tensors are those that it describes.
+
+    Raises
+    ------
+    ModelError
+        ONNX Runtime refuses the model or fails on a batch.
+    """
+    names = [name for name in dict.fromkeys(tensors) if name != input_name]
+    observed = copied(model)
+    present = {one.name for one in model.graph.output}
+    observed.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in names if name not in present
+    )
+    session = open_session(observed, threads=threads, optimise=False, arena=False)
+    for batch in batches:
+        for start in range(0, len(batch), _PICTURES_AT_ONCE):
+            feed = {input_name: batch[start : start + _PICTURES_AT_ONCE]}
+            values = run_session(session, names, feed) if names else []
+            yield {**feed, **dict(zip(names, values, strict=True))}
+
+
+@dataclass
+class ChannelRange:
+    """Extremes and moments of each channel of one tensor.
+
+    Attributes
+    ----------
+    low, high : ndarray of float64, shape (channels,)
+        Smallest and largest value of each channel.
+    sums, squares : ndarray of float64, shape (channels,)
+        Sums of its values and of their squares.
+    count
+        Values of each channel.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    count: int = 0
+
+    @classmethod
+    def of(cls, channels: int) -> ChannelRange:
+        """Return the range of channels of which nothing was seen yet."""
+        endless = np.full(channels, np.inf)
+        return cls(endless, -endless, np.zeros(channels), np.zeros(channels))
+
+    def add(self, array: NDArray[Any]) -> None:
+        """Take in one batch, N x C or N x C x H x W."""
+        axes = tuple(one for one in range(array.ndim) if one != 1)
+        np.minimum(self.low, array.min(axis=axes), out=self.low)
+        np.maximum(self.high, array.max(axis=axes), out=self.high)
+        self.sums += array.sum(axis=axes, dtype=np.float64)
+        self.squares += np.square(array).sum(axis=axes, dtype=np.float64)
+        self.count += array.size // array.shape[1]
+
+    @property
+    def magnitude(self) -> NDArray[np.float64]:
+        """Largest magnitude of each channel."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def usual(self) -> NDArray[np.float64]:
+        """Magnitude of each channel that few values exceed, see `USUAL_DEVIATIONS`."""
+        mean = self.sums / max(self.count, 1)
+        variance = np.maximum(self.squares / max(self.count, 1) - mean**2, 0.0)
+        return np.minimum(self.magnitude, np.abs(mean) + USUAL_DEVIATIONS * np.sqrt(variance))
+
+
+def collect_channel_ranges(
+    model: onnx.ModelProto,
+    batches: Iterable[NDArray[Any]],
+    tensors: Sequence[str],
+    *,
+    input_name: str,
+    progress: ProgressCallback = no_progress,
+    total: int = 0,
+    threads: int = DEFAULT_THREADS,
+) -> dict[str, ChannelRange]:
+    """Return extremes and moments of each channel of `tensors` over all pictures.
+
+    Tensors have their channels on axis 1. Progress is told as stage ``observe channels``; errors
+    are those of `collect_histograms`.
+    """
+    found: dict[str, ChannelRange] = {}
+    done = 0
+    for values in observed_tensors(model, batches, tensors, input_name, threads):
+        for name in tensors:
+            array = values[name]
+            if name not in found:
+                found[name] = ChannelRange.of(array.shape[1])
+            found[name].add(array)
+        done += len(values[input_name])
+        progress("observe channels", done, max(total, done))
+    return found
+
+
+@dataclass(frozen=True)
+class Window:
+    """Mean and covariance of what one weighted node multiplies its weights with.
+
+    A window is flattened in the order of the node's weight: channels of the group, then kernel
+    rows and columns. There is one for each group (so one a channel where depthwise).
+
+    Parameters
+    ----------
+    mean
+        Shape (groups, window).
+    covariance
+        Shape (groups, window, window).
+    """
+
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    def scaled(self, factor: NDArray[np.float64]) -> Window:
+        """Return the window of an input whose channel c is multiplied by ``factor[c]``."""
+        each = self._spread(factor)
+        return Window(self.mean * each, self.covariance * each[:, :, None] * each[:, None, :])
+
+    def moved(self, shift: NDArray[np.float64]) -> Window:
+        """Return the window of an input from which a constant a channel is subtracted."""
+        return Window(self.mean - self._spread(shift), self.covariance)
+
+    def _spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Repeat a value a channel, or a single one, for all kernel positions."""
+        groups, size = self.mean.shape
+        if values.size == 1:
+            return np.full((groups, size), float(values.reshape(())))
+        inside = values.size // groups
+        return values.reshape(groups, inside).repeat(size // inside, axis=1)
+
+
+def collect_windows(
+    model: onnx.ModelProto,
+    batches: Iterable[NDArray[Any]],
+    nodes: Sequence[str],
+    *,
+    input_name: str,
+    threads: int = DEFAULT_THREADS,
+) -> dict[str, Window]:
+    """Return the windows of Conv, Gemm and MatMul nodes, by node key.
+
+    Left out are nodes whose window has more than `LARGEST_WINDOW` values.
+    """
+    graph = Graph(model)
+    wanted = {key: graph.producers[key] for key in nodes}
+    shapes = {key: _window_shape(graph, node) for key, node in wanted.items()}
+    kept = {key: one for key, one in shapes.items() if one[1] <= LARGEST_WINDOW}
+    sums = {key: np.zeros(one) for key, one in kept.items()}
+    products = {key: np.zeros((*one, one[1])) for key, one in kept.items()}
+    counts = dict.fromkeys(kept, 0)
+    tensors = list(dict.fromkeys(wanted[key].input[0] for key in kept))
+    for values in observed_tensors(model, batches, tensors, input_name, threads):
+        for key in kept:
+            node = wanted[key]
+            windows = _windows(graph, node, values[node.input[0]])
+            step = -(-windows.shape[1] // _POSITIONS)
+            taken = np.ascontiguousarray(windows[:, ::step], dtype=np.float32)
+            sums[key] += taken.sum(axis=1, dtype=np.float64)
+            products[key] += np.matmul(taken.transpose(0, 2, 1), taken)
+            counts[key] += taken.shape[1]
+    found = {}
+    for key, count in counts.items():
+        mean = sums[key] / max(count, 1)
+        outer = mean[:, :, None] * mean[:, None, :]
+        found[key] = Window(mean, products[key] / max(count, 1) - outer)
+    return found
+
+
+def _window_shape(graph: Graph, node: onnx.NodeProto) -> tuple[int, int]:
+    dims = graph.initializers[node.input[1]].dims
+    if node.op_type == "Conv":
+        return int(attribute(node, "group", 1)), int(np.prod(dims[1:]))
+    transposed = node.op_type == "Gemm" and attribute(node, "transB", 0)
+    return 1, int(dims[1] if transposed else dims[0])
+
+
+def _windows(graph: Graph, node: onnx.NodeProto, array: NDArray[Any]) -> NDArray[Any]:
+    """Return groups x positions x window."""
+    if node.op_type != "Conv":
+        return array.reshape(1, -1, array.shape[-1])
+    groups, _ = _window_shape(graph, node)
+    kernel = graph.initializers[node.input[1]].dims[2:]
+    strides = list(attribute(node, "strides", [1, 1]))
+    pads = _pads(node, array.shape[2:], kernel, strides)
+    dilations = list(attribute(node, "dilations", [1, 1]))
+    padded = np.pad(array, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
+    span = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    view = np.lib.stride_tricks.sliding_window_view(padded, span, axis=(2, 3))
+    view = view[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    n, channels, rows, columns = view.shape[:4]
+    view = view.reshape(n, groups, channels // groups, rows, columns, *kernel)
+    flat = view.transpose(1, 0, 3, 4, 2, 5, 6)
+    return np.asarray(flat.reshape(groups, n * rows * columns, -1))
+
+
+def _pads(
+    node: onnx.NodeProto, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int]
+) -> list[int]:
+    automatic = attribute(node, "auto_pad", b"NOTSET")
+    if automatic in {b"NOTSET", b""}:
+        return list(attribute(node, "pads", [0, 0, 0, 0]))
+    if automatic == b"VALID":
+        return [0, 0, 0, 0]
+    needed = [
+        max((-(-s // t) - 1) * t + k - s, 0) for s, k, t in zip(size, kernel, strides, strict=True)
+    ]
+    small = [one // 2 for one in needed]
+    large = [one - one // 2 for one in needed]
+    return small + large if automatic == b"SAME_UPPER" else large + small
+
+
+def padded(node: onnx.NodeProto) -> bool:
+    """Say whether a convolution may read zeros beyond the edge of its input."""
+    automatic = attribute(node, "auto_pad", b"NOTSET")
+    return automatic in {b"SAME_UPPER", b"SAME_LOWER"} or any(attribute(node, "pads", []))

@@ -1,0 +1,274 @@
+"""Which backend runs a bundle on this machine, and why."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from edge_fg.backends import onnxruntime
+from edge_fg.backends.base import Backend
+from edge_fg.backends.options import EngineOptions
+from edge_fg.backends.tensorrt import library as tensorrt_library
+from edge_fg.bundle import PRECISIONS, Bundle, Precision
+from edge_fg.cuda.device import find_gpus
+from edge_fg.errors import (
+    BackendError,
+    BackendUnavailableError,
+    CompileError,
+    MissingDependencyError,
+    UsageError,
+)
+from edge_fg.progress import ProgressCallback
+
+BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime")
+"""Names of the backends, the fastest first: the order of preference."""
+
+MAX_THREADS = 1024
+"""Most threads for one inference: beyond any machine that this is for."""
+
+GPU_PREFERENCE: Final[tuple[Precision, ...]] = ("int8-fp16", "int8", "fp16", "fp32")
+"""Variants as a GPU likes them: INT8 tensor cores where the bundle has INT8, then FP16's."""
+
+# On a CPU the integer graphs prove what a device will answer; they are not faster.
+_CPU_PREFERENCE: Final[tuple[Precision, ...]] = PRECISIONS
+
+_WHY: Final[dict[Precision, str]] = {
+    "int8-fp16": "INT8 tensor cores where the bundle has INT8 and FP16 ones elsewhere",
+    "int8": "INT8 tensor cores",
+    "fp16": "FP16 tensor cores",
+    "fp32": "nothing faster is in the bundle",
+}
+_log = logging.getLogger("edge_fg")
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can run here, and the reason in a few words.
+
+    Attributes
+    ----------
+    name
+        The backend.
+    usable
+        Whether all that it needs is there.
+    reason
+        What is there, or what is missing, in one line.
+    missing
+        Each thing that it lacks, and what brings it.
+    installed
+        Whether its library is there.
+    """
+
+    name: str
+    usable: bool
+    reason: str
+    missing: tuple[str, ...] = ()
+    installed: bool = True
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend and variant that will be used, and the reason in one sentence."""
+
+    backend: str
+    precision: Precision
+    reason: str
+
+
+def survey() -> list[Availability]:
+    """Return what can be said of each backend on this machine, in order of preference."""
+    return [_tensorrt("tensorrt"), _tensorrt("tensorrt-rtx"), _onnxruntime()]
+
+
+def _onnxruntime() -> Availability:
+    usable, reason = onnxruntime.available()
+    return Availability("onnxruntime", usable, reason, () if usable else (reason,), usable)
+
+
+def _tensorrt(library: tensorrt_library.Library) -> Availability:
+    installed, found = tensorrt_library.available(library)
+    gpus, why_none = find_gpus()
+    pycuda = importlib.util.find_spec("pycuda") is not None
+    needed = (
+        (installed, found),
+        (bool(gpus), why_none),
+        (pycuda, "PyCUDA is not installed (pip install 'edge-fg[cuda]')"),
+    )
+    missing = tuple(text for there, text in needed if not there)
+    if not missing:
+        return Availability(library, True, f"{found} on {gpus[0].name}")
+    lacks = "; ".join(missing)
+    reason = f"{found}: can build plans, but {lacks}" if installed else lacks
+    return Availability(library, False, reason, missing, installed)
+
+
+def choose(bundle: Bundle, backend: str | None = None, precision: str | None = None) -> Choice:
+    """Choose a backend and a variant.
+
+    Parameters
+    ----------
+    bundle
+        What to run.
+    backend, precision
+        What the user asked for; None leaves it to edge_fg.
+
+    Raises
+    ------
+    BackendUnavailableError
+        The one asked for can't run here, or none can.
+    BackendError
+        The bundle lacks the variant asked for.
+    UsageError
+        There is no backend or precision of that name.
+    """
+    return next(_choices(bundle, backend, precision))
+
+
+def open_best(
+    bundle: Bundle,
+    backend: str | None = None,
+    precision: str | None = None,
+    *,
+    threads: int = 0,
+    options: EngineOptions | None = None,
+    progress: ProgressCallback | None = None,
+) -> tuple[Backend, Choice]:
+    """Open the best backend that works, and say which and why.
+
+    What was asked for is opened or fails. What was left open is tried in order of preference: a
+    graph that TensorRT can't build gives way to the next variant, a backend that fails to the
+    next backend, each with a warning in the log and a word in the reason.
+
+    Parameters
+    ----------
+    bundle
+        What to run.
+    backend, precision
+        What the user asked for; None leaves it to edge_fg.
+    threads, options, progress
+        See `open_backend`.
+
+    Raises
+    ------
+    BackendError, MissingDependencyError, CompileError
+        The one asked for, or the last one left, can't run the bundle.
+    UsageError
+        There is no backend or precision of that name, or `threads` makes no sense.
+    """
+    failed: list[str] = []
+    given_up = ""
+    trouble: BackendError | MissingDependencyError | CompileError | None = None
+    for choice in _choices(bundle, backend, precision):
+        if choice.backend == given_up:
+            continue
+        if failed:
+            now = f"{choice.precision} on {choice.backend}"
+            _log.warning("%s: %s; trying %s", bundle.path, failed[-1], now)
+        try:
+            opened = open_backend(
+                bundle, choice, threads=threads, options=options, progress=progress
+            )
+        except (BackendError, MissingDependencyError, CompileError) as error:
+            trouble = error
+            failed.append(f"{choice.precision} failed on {choice.backend} ({error})")
+            # Another variant may be built where one could not; a GPU that fails, fails for all.
+            given_up = "" if isinstance(error, CompileError) else choice.backend
+            continue
+        if not failed:
+            return opened, choice
+        reason = "; ".join([*failed, choice.reason])
+        return opened, Choice(choice.backend, choice.precision, reason)
+    assert trouble is not None  # there is at least one choice, or `_choices` has raised
+    raise trouble
+
+
+def open_backend(
+    bundle: Bundle,
+    choice: Choice,
+    *,
+    threads: int = 0,
+    options: EngineOptions | None = None,
+    progress: ProgressCallback | None = None,
+) -> Backend:
+    """Open what `choose` chose.
+
+    Parameters
+    ----------
+    bundle, choice
+        What to run, and where.
+    threads
+        CPU threads for one inference of ONNX Runtime.
+    options
+        Settings of the TensorRT backends.
+    progress
+        Told of the build of a plan; None tells the log.
+
+    Raises
+    ------
+    UsageError
+        `threads` is not 0 (as many as there are cores) to `MAX_THREADS`.
+    BackendError, MissingDependencyError, CompileError
+        The backend can't execute the variant.
+    """
+    if not 0 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads must be 0 (one for each core) to {MAX_THREADS}, not {threads}")
+    if choice.backend == "onnxruntime":
+        return onnxruntime.OnnxRuntimeBackend(bundle, choice.precision, threads=threads)
+    # Imported here: only where a GPU is used.
+    from edge_fg.backends.tensorrt.backend import TensorRTBackend
+
+    library: tensorrt_library.Library = (
+        "tensorrt-rtx" if choice.backend == "tensorrt-rtx" else "tensorrt"
+    )
+    return TensorRTBackend(bundle, choice.precision, library, options=options, progress=progress)
+
+
+def _choices(bundle: Bundle, backend: str | None, precision: str | None) -> Iterator[Choice]:
+    """Yield what may be opened, the best first; raises where there is nothing."""
+    if backend is not None and backend not in BACKENDS:
+        raise UsageError(f"there is no backend `{backend}`: choose of {', '.join(BACKENDS)}")
+    surveyed = survey()
+    usable = [found for found in surveyed if found.usable and backend in (None, found.name)]
+    if not usable and backend is not None:
+        reason = next(found.reason for found in surveyed if found.name == backend)
+        raise BackendUnavailableError(f"{backend} can't run here: {reason}")
+    if not usable:
+        reasons = "; ".join(f"{found.name}: {found.reason}" for found in surveyed)
+        raise BackendUnavailableError(f"no backend can run here: {reasons}")
+    for chosen in usable:
+        passed = [found for found in surveyed[: surveyed.index(chosen)] if not found.usable]
+        words = [f"not {found.name} ({found.reason})" for found in passed]
+        reason = "; ".join([*words, chosen.reason])
+        if backend is not None:
+            reason = f"asked for; {chosen.reason}"
+        for variant, why in _precisions(bundle, chosen.name, precision):
+            yield Choice(chosen.name, variant, f"{reason}; {why}")
+
+
+def _precisions(bundle: Bundle, backend: str, asked: str | None) -> Iterator[tuple[Precision, str]]:
+    """Yield the variants that a backend may run, the best first, each with the reason."""
+    have = bundle.manifest.variants
+    if asked is not None:
+        for precision in PRECISIONS:
+            if precision == asked and precision in have:
+                yield precision, f"{precision} asked for"
+                return
+        if asked not in PRECISIONS:
+            raise UsageError(f"there is no precision `{asked}`: choose of {', '.join(PRECISIONS)}")
+        raise BackendError(
+            f"{bundle.path} has no {asked} variant (it has {', '.join(have)}): "
+            f"rebuild it with --precision {asked}"
+        )
+    if backend != "onnxruntime":
+        for precision in GPU_PREFERENCE:
+            if precision in have:
+                yield precision, f"{precision}: {_WHY[precision]}"
+        return
+    first = next(precision for precision in _CPU_PREFERENCE if precision in have)
+    if first == "fp32":
+        yield first, "fp32 is the fastest of the bundle on a CPU"
+    else:
+        yield first, f"{first}, since the bundle has no fp32"

@@ -1,0 +1,302 @@
+"""TensorRT and TensorRT-RTX: frames to answers without leaving the GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edge_fg.backends.base import Outputs, Region
+from edge_fg.backends.options import EngineOptions
+from edge_fg.backends.plan_provider import PlanRequest, ProvidedPlan, open_cache, provide_plan
+from edge_fg.backends.tensorrt.engine import Engine, PlanRejectedError
+from edge_fg.backends.tensorrt.engine_layers import EngineLayer
+from edge_fg.backends.tensorrt.execution_slot import Lane, LanePool, Tensors
+from edge_fg.backends.tensorrt.library import Library, import_library, title
+from edge_fg.bundle import Bundle, Manifest, Precision
+from edge_fg.cuda import Device
+from edge_fg.errors import BackendError, BackendUnavailableError, CudaError, DeviceMemoryError
+from edge_fg.preprocess.cuda import CudaPreprocessor
+from edge_fg.preprocess.pixel_layout import checked_region
+from edge_fg.preprocess.raw_frame import Pixels, as_pixels, size_of
+from edge_fg.progress import ProgressCallback
+
+_log = logging.getLogger("edge_fg")
+
+
+class TensorRTBackend:
+    """Executes a variant with TensorRT or TensorRT-RTX; safe to share between threads.
+
+    The first start on a machine builds a plan, which takes seconds to minutes; later ones load
+    it from the plan cache. Frames are uploaded, preprocessed and executed on one stream per
+    thread; more frames than the plan's largest batch are executed in parts.
+
+    Parameters
+    ----------
+    bundle
+        An opened bundle.
+    precision
+        The variant to execute.
+    library
+        ``"tensorrt"`` or ``"tensorrt-rtx"``.
+    options
+        See `EngineOptions`.
+    progress
+        Told of the build, if there is one; None tells the log.
+
+    Raises
+    ------
+    MissingDependencyError, BackendUnavailableError
+        The library, PyCUDA, the driver or the GPU is missing.
+    CompileError
+        The library can't build the variant's graph.
+    DeviceMemoryError
+        The GPU's memory is too small.
+    BackendError
+        The GPU or the library failed.
+    """
+
+    takes_raw = True
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        library: Library = "tensorrt",
+        *,
+        options: EngineOptions | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.name: str = library
+        self.precision: Precision = precision
+        import_library(library)
+        device = Device()
+        self._held = _Held(device)
+        # Runs when the backend is dropped, and at exit before modules are taken apart.
+        self._finalizer = weakref.finalize(self, self._held.close)
+        try:
+            free = device.free_bytes()
+            self._held.open(bundle, precision, library, options or EngineOptions(), progress)
+            # What can fail, such as memory, fails now and not at the first frame.
+            height, width = bundle.manifest.preprocess.output_size
+            self.infer([np.zeros((height, width, 3), np.uint8)])
+            # Other programs take and give back meanwhile: near enough for a gauge.
+            self.engine_bytes: int | None = max(free - device.free_bytes(), 0)
+        except BaseException:
+            self._finalizer()
+            raise
+
+    def infer(
+        self,
+        frames: Sequence[Pixels],
+        regions: Sequence[Region | None] | None = None,
+    ) -> Outputs:
+        """Return the model's outputs; see `edge_fg.backends.base.Backend.infer`.
+
+        `Outputs.inference_ms` is the engine's time on the GPU, `Outputs.preprocess_ms` all else.
+        """
+        checked = [as_pixels(frame) for frame in frames]
+        regions = [None] * len(checked) if regions is None else regions
+        for frame, region in zip(checked, regions, strict=True):
+            if region is not None:
+                checked_region(region, *size_of(frame))
+        started = time.perf_counter()
+        try:
+            parts, inference_ms = self._held.run(checked, regions)
+        except DeviceMemoryError:
+            raise  # it says what to reduce, and what is loaded still works
+        except CudaError as error:
+            self._held.fail(error)
+            self._finalizer()
+            raise
+        total_ms = 1e3 * (time.perf_counter() - started)
+        return Outputs(parts, max(total_ms - inference_ms, 0.0), inference_ms)
+
+    def layers(self) -> list[EngineLayer]:
+        """Return the engine's layers as TensorRT fused them; empty where it does not say.
+
+        Raises
+        ------
+        BackendError
+            The backend is closed.
+        """
+        return self._held.layers()
+
+    def close(self) -> None:
+        """Wait for what is under way, then release everything. May be called again."""
+        self._finalizer()
+
+
+class _Held:
+    """What a backend holds, and the order in which it is released.
+
+    Apart from the backend itself, so that its finaliser doesn't keep it alive.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._engine: Engine | None = None
+        self._preprocess: CudaPreprocessor | None = None
+        self._lanes: LanePool | None = None
+        self._reason = "the classifier is closed: load the bundle again"
+
+    def open(
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        library: Library,
+        options: EngineOptions,
+        progress: ProgressCallback | None,
+    ) -> None:
+        """Load or build the plan and make the first lane."""
+        # What can fail at once comes before a build of minutes: kernels for this GPU, the cache.
+        manifest = bundle.manifest
+        fixed = manifest.input.shape[0]
+        batch = fixed if isinstance(fixed, int) else options.max_batch
+        preprocess = CudaPreprocessor(self._device, manifest.preprocess, batch)
+        self._preprocess = preprocess
+        cache = open_cache(lambda: options.open_cache(bundle.path))
+        request = PlanRequest(
+            graph=bundle.graph(precision),
+            library=library,
+            precision=precision,
+            batch=options.profile,
+            workspace_bytes=options.workspace_bytes,
+            builder_optimization_level=options.builder_optimization_level,
+        )
+        provide = functools.partial(
+            provide_plan,
+            request,
+            cache,
+            what=str(bundle.path),
+            progress=progress,
+            keep_timings=options.timing_cache,
+        )
+        engine = self._engine = _load(provide, library, self._device, manifest)
+        _check(engine, manifest, batch, str(bundle.path))
+        sleep = self._device.integrated if options.sleep is None else options.sleep
+        make = functools.partial(
+            Lane,
+            engine,
+            preprocess,
+            cuda_graph=options.cuda_graph,
+            sleep=sleep,
+            setting_up=threading.Lock(),
+        )
+        self._lanes = LanePool(make, options.contexts)
+
+    def run(self, frames: list[Pixels], regions: Sequence[Region | None]) -> tuple[Tensors, float]:
+        """Execute any number of frames; return the outputs and the engine's milliseconds."""
+        engine, lanes = self._opened()
+        parts: list[Tensors] = []
+        inference_ms = 0.0
+        with lanes.lane() as lane:
+            for begin in range(0, len(frames), engine.max_batch):
+                end = begin + engine.max_batch
+                part, elapsed = lane.run(frames[begin:end], regions[begin:end])
+                parts.append(part)
+                inference_ms += elapsed
+        return _joined(parts, engine), inference_ms
+
+    def layers(self) -> list[EngineLayer]:
+        """Return the engine's layers, while nobody closes it."""
+        engine, lanes = self._opened()
+        with lanes.lane():
+            return engine.layers()
+
+    def fail(self, error: CudaError) -> None:
+        """Take note of a failure of the GPU: whatever comes later says so."""
+        if self._lanes is not None and not self._lanes.closed:
+            self._reason = f"the classifier closed itself when the GPU failed: {error}"
+            _log.error("%s", self._reason)
+            self._lanes.stop(self._reason)
+
+    def close(self) -> None:
+        """Release contexts, engine, runtime, buffers, streams and the device, in this order."""
+        with contextlib.ExitStack() as closing:
+            closing.callback(_with_words, self._device.close)
+            if self._preprocess is not None:
+                closing.callback(_with_words, self._preprocess.close)
+            if self._lanes is not None:
+                closing.callback(self._lanes.close_memory)
+            if self._engine is not None:
+                closing.callback(self._engine.close)
+            if self._lanes is not None:
+                closing.callback(self._lanes.close_execution)
+                self._lanes.stop(self._reason)
+                self._lanes.drain()
+
+    def _opened(self) -> tuple[Engine, LanePool]:
+        if self._engine is None or self._lanes is None:
+            raise BackendError(self._reason)
+        return self._engine, self._lanes
+
+
+def _joined(parts: list[Tensors], engine: Engine) -> Tensors:
+    if len(parts) == 1:
+        return parts[0]
+    nothing = {output.name: np.empty(output.at(0), np.float32) for output in engine.outputs}
+    return {
+        name: np.concatenate([part[name] for part in parts]) if parts else nothing[name]
+        for name in nothing
+    }
+
+
+def _with_words(release: Callable[[], None]) -> None:
+    try:
+        release()
+    except CudaError as error:
+        _log.warning("the GPU could not be released in order: %s", error)
+
+
+def _load(
+    provide: Callable[..., ProvidedPlan], library: Library, device: Device, manifest: Manifest
+) -> Engine:
+    """Load a plan; one from the cache that the library refuses is built again."""
+    shapes = {output.name: _shape(output.shape) for output in manifest.outputs}
+    provided = provide()
+    try:
+        return Engine(provided.plan.data, library, device, shapes)
+    except PlanRejectedError as error:
+        if not provided.from_cache:
+            raise _unusable(library, error) from error
+        _log.warning("the cached plan can't be used, it is built again: %s", error)
+    provided = provide(instead_of=provided.plan.data)
+    try:
+        return Engine(provided.plan.data, library, device, shapes)
+    except PlanRejectedError as error:
+        raise _unusable(library, error) from error
+
+
+def _unusable(library: Library, error: PlanRejectedError) -> BackendUnavailableError:
+    return BackendUnavailableError(
+        f"{title(library)} built a plan that it can't load on this GPU: {error}"
+    )
+
+
+def _shape(axes: Sequence[int | str]) -> tuple[int, ...]:
+    """Return a shape of the manifest as TensorRT writes it: -1 for the batch."""
+    return tuple(size if isinstance(size, int) else -1 for size in axes)
+
+
+def _check(engine: Engine, manifest: Manifest, batch: int, where: str) -> None:
+    """Raise unless the engine has the bundle's input and outputs: buffers are sized by both."""
+    if engine.max_batch != batch:
+        raise BackendError(f"{where}: the plan takes batches of {engine.max_batch}, not {batch}")
+    wanted = manifest.input
+    shape = _shape(wanted.shape)
+    found = engine.input
+    if (found.name, found.shape, found.dtype.name) != (wanted.name, shape, wanted.dtype):
+        raise BackendError(
+            f"{where}: the plan takes {found.name} {found.shape} {found.dtype}, the bundle says "
+            f"{wanted.name} {shape} {wanted.dtype}: rebuild the bundle"
+        )
+    missing = {output.name for output in manifest.outputs} - {o.name for o in engine.outputs}
+    if missing:
+        raise BackendError(f"{where}: the plan lacks the output {min(missing)!r}: rebuild it")

@@ -1,0 +1,25 @@
+"""From sources and a classifier to answers, in a loop or beside the program."""
+
+from edge_fg.pipeline.pipeline import Pipeline
+from edge_fg.pipeline.policy import Every, Latest, Policy, Queue, Rate, parse_policy
+from edge_fg.pipeline.stream import Stream, stream
+from edge_fg.pipeline.throttle import Throttle
+from edge_fg.result import Result, Sighting, VisitEvent
+from edge_fg.sinks.protocol import Sink
+
+__all__ = [
+    "Every",
+    "Latest",
+    "Pipeline",
+    "Policy",
+    "Queue",
+    "Rate",
+    "Result",
+    "Sighting",
+    "Sink",
+    "Stream",
+    "Throttle",
+    "VisitEvent",
+    "parse_policy",
+    "stream",
+]

@@ -1,0 +1,76 @@
+"""Asking the classifier: one frame, or several frames and regions at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.result import Region
+from edge_fg.sources import Frame
+
+PredictionT = TypeVar("PredictionT")
+PredictionT_co = TypeVar("PredictionT_co", covariant=True)
+
+
+class FrameClassifier(Protocol[PredictionT_co]):
+    """Anything that answers a frame: H x W x 3, uint8, BGR.
+
+    Where it also has a method ``batch(frames, regions)``, as `edge_fg.Classifier` has, that is
+    called: with several frames, with regions (x, y, width, height), each None or one a frame.
+    Where it has an attribute ``takes_raw`` that is true, frames that the camera gave as raw
+    bytes come as `RawFrame`; else they are converted before.
+    """
+
+    def __call__(self, frame: NDArray[np.uint8], /) -> PredictionT_co:
+        """Return the answer to one frame."""
+
+
+class Asker(Generic[PredictionT]):
+    """Asks a classifier in the best way that it offers.
+
+    Parameters
+    ----------
+    classifier
+        See `FrameClassifier`.
+    """
+
+    def __init__(self, classifier: FrameClassifier[PredictionT]) -> None:
+        self._classifier = classifier
+        self._batch: Any = getattr(classifier, "batch", None)
+        self._takes_raw = bool(getattr(classifier, "takes_raw", False))
+
+    @property
+    def batches(self) -> bool:
+        """Whether several frames can be asked for at once."""
+        return self._batch is not None
+
+    def one(self, frame: Frame) -> PredictionT:
+        """Return the answer to one whole frame."""
+        return self._classifier(self._pixels(frame))
+
+    def several(
+        self, frames: Sequence[Frame], regions: Sequence[Region | None]
+    ) -> list[PredictionT]:
+        """Return the answer to each frame, or to one region of it."""
+        if self._batch is not None:
+            pixels = [self._pixels(frame) for frame in frames]
+            some = any(region is not None for region in regions)
+            return list(self._batch(pixels, list(regions) if some else None))
+        return [
+            self._classifier(cut(frame, region))
+            for frame, region in zip(frames, regions, strict=True)
+        ]
+
+    def _pixels(self, frame: Frame) -> Any:
+        return frame.pixels if self._takes_raw else frame.image
+
+
+def cut(frame: Frame, region: Region | None) -> NDArray[np.uint8]:
+    """Return the region of a frame, C-contiguous, or all of it."""
+    if region is None:
+        return frame.image
+    x, y, width, height = region
+    return np.ascontiguousarray(frame.image[y : y + height, x : x + width])

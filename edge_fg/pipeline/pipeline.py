@@ -1,0 +1,281 @@
+"""From several sources through one model to several sinks, each at its own pace."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from edge_fg.errors import UsageError
+from edge_fg.pipeline import async_results
+from edge_fg.pipeline.classifier_adapter import FrameClassifier
+from edge_fg.pipeline.engine import Engine
+from edge_fg.pipeline.policy import Policy, checked_policy, default_policy, makes_wait
+from edge_fg.pipeline.stream import check_max_frames
+from edge_fg.pipeline.throttle import Throttle
+from edge_fg.result import Result
+from edge_fg.sinks.protocol import Sink
+from edge_fg.sources import Source, open_source
+from edge_fg.telemetry.stats import PipelineStats
+from edge_fg.tracking.follower import Follower, FollowerFactory
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PredictionT = TypeVar("PredictionT")
+
+Opened = Source | str | int | Path
+
+
+class Pipeline(Generic[PredictionT]):
+    """Recognises the frames of one or several sources and hands the results on.
+
+    Each source is read in a thread of its own, the model runs in another, and every sink has its
+    own: capture, recognition and output overlap, and what waits between them is bounded. Use it
+    once: `run` it, iterate over it, or `start` it and let it work beside the program; the same
+    from asyncio with ``async for`` and `run_async`. As a context manager it stops, at the latest,
+    where the block ends.
+
+    A source that fails ends alone, its error stands in `stats`; when all have failed (or the
+    only one), the first error is raised after all answers. An error of the model ends the
+    pipeline, and everything is closed. At the end, however it comes about, the sources and sinks
+    are closed; the classifier is not.
+
+    Parameters
+    ----------
+    sources
+        What `open_source` opens, or an open source; a list of them for several.
+    classifier
+        Answers frames, see `FrameClassifier`.
+    policy
+        Which frames are answered, as an object or as `parse_policy` reads it; None takes
+        `Latest` for live sources and `Every` for others.
+    sinks
+        Take the results, see `Sink`.
+    visits
+        Makes one follower of visits for each source; then only the regions that it proposes are
+        looked at. None looks at whole frames.
+    max_frames
+        Stop after so many answers, of all sources together; None to go on to the end.
+    batch
+        Largest number of frames to ask the model for at once, where as many wait; None decides
+        from what each size was measured to cost while running, see `BatchCost`.
+    throttle
+        Lowers the rate when the device is too hot or draws too much; None never does.
+
+    Raises
+    ------
+    UsageError
+        There is no source, or a value makes no sense.
+    SourceError
+        A source can't be opened; those that were opened are closed.
+
+    Examples
+    --------
+    >>> pipeline = Pipeline(["csi://0", "rtsp://10.0.0.7/nest"], classifier)  # doctest: +SKIP
+    >>> for result in pipeline:  # doctest: +SKIP
+    ...     print(result.frame.source, result.prediction.label, result.age)
+    """
+
+    def __init__(
+        self,
+        sources: Opened | Iterable[Any],
+        classifier: FrameClassifier[PredictionT],
+        *,
+        policy: Policy | str | None = None,
+        sinks: Sequence[Sink] = (),
+        visits: FollowerFactory | None = None,
+        max_frames: int | None = None,
+        batch: int | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
+        check_max_frames(max_frames)
+        if batch is not None and batch < 1:
+            raise UsageError(f"batch must be at least 1, not {batch}")
+        chosen = checked_policy(policy)
+        opened = _open_all(sources)
+        try:
+            followers = None if visits is None else _followers(visits, len(opened))
+        except BaseException:
+            _close_all(opened)
+            raise
+        policies = [chosen or default_policy(source.live) for source in opened]
+        self._lossless = all(map(makes_wait, policies, [source.live for source in opened]))
+        self._engine: Engine[PredictionT] = Engine(
+            opened,
+            policies,
+            classifier,
+            sinks=tuple(sinks),
+            followers=followers,
+            max_frames=max_frames,
+            batch=batch,
+            throttle=throttle,
+        )
+
+    def start(self) -> None:
+        """Open the sinks and start all threads.
+
+        Raises
+        ------
+        EdgeFGError
+            A sink can't be opened: everything is closed.
+        UsageError
+            The pipeline has been started before.
+        """
+        self._engine.start()
+
+    def stop(self) -> None:
+        """Stop soon and wait for it: frames that wait are dropped, results that wait are written.
+
+        Sinks get a few seconds for that. From a thread of the pipeline (a sink, a listener to a
+        source's state) it does not wait. May be called again, and before the start.
+        """
+        self._engine.stop()
+        self.wait()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Read no more, answer what waits, write all results, and end.
+
+        From a thread of the pipeline (a sink, a listener to a source's state) it does not wait.
+
+        Parameters
+        ----------
+        timeout
+            Seconds after which to `stop` instead; None for as long as it takes.
+
+        Returns
+        -------
+        bool
+            Whether everything was answered and written in time.
+        """
+        self._engine.drain()
+        drained = self.wait(timeout)
+        if not drained and not self._engine.is_inside():
+            self.stop()
+        return drained
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end and return whether it came within `timeout` seconds.
+
+        From a thread of the pipeline (a sink, a listener to a source's state) it returns at once.
+        """
+        return self._engine.wait(timeout)
+
+    def run(self) -> PipelineStats:
+        """Start, wait for the end, and return what was done.
+
+        What interrupts the wait (Ctrl-C) stops the pipeline and goes on to the caller.
+
+        Raises
+        ------
+        EdgeFGError
+            See the class: of a sink at the start, of the model, of the only source.
+        """
+        try:
+            self.start()
+            self.wait()
+        finally:
+            self.stop()
+        self.check()
+        return self.stats()
+
+    def check(self) -> None:
+        """Raise the error that ended the pipeline, if one did.
+
+        Raises
+        ------
+        EdgeFGError
+            Of the model, of the only source, or of a sink that promised to lose nothing.
+        """
+        error = self._engine.failure()
+        if error is not None:
+            raise error
+
+    def stats(self) -> PipelineStats:
+        """Return what was done so far, consistent at one moment; may be called at any time."""
+        return self._engine.stats()
+
+    def __enter__(self) -> Self:
+        """Do nothing yet: in the block, run it, iterate over it or start it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __iter__(self) -> Iterator[Result[PredictionT]]:
+        """Start unless it runs already, yield the results, and stop when the loop is left.
+
+        Where no frame may be lost, recognition waits for the loop. Else a loop that is late gets
+        the newest result; those that it missed count as dropped by the sink ``iteration``, and
+        their events come with the next.
+        """
+        return self._iterate()
+
+    def _iterate(self) -> Generator[Result[PredictionT], None, None]:
+        results = self._engine.attach(blocking=self._lossless)
+        try:
+            self._engine.start(again=True)
+            while (result := results.wait()) is not None:
+                yield result
+                del result
+            self.wait()
+        finally:
+            results.close()
+            self.stop()
+        self.check()
+
+    def __aiter__(self) -> AsyncIterator[Result[PredictionT]]:
+        """Do as `__iter__`, for ``async for``; other tasks run meanwhile."""
+        return async_results.iterate(self, self._engine, blocking=self._lossless)
+
+    async def run_async(self) -> PipelineStats:
+        """Do as `run`, while other tasks run; cancelling it releases everything."""
+        return await async_results.run(self, self._engine)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await async_results.stop(self)
+
+
+def _followers(visits: FollowerFactory, count: int) -> list[Follower]:
+    followers = [visits() for _ in range(count)]
+    for number, follower in enumerate(followers, start=1):
+        follower.number = number
+    return followers
+
+
+def _open_all(sources: Any) -> list[Source]:
+    if isinstance(sources, (list, tuple)) and not sources:
+        raise UsageError("the pipeline has no source: give at least one")
+    several = isinstance(sources, (list, tuple)) and any(
+        isinstance(each, (Source, str, int, Path)) for each in sources
+    )
+    if not several:
+        return [sources if isinstance(sources, Source) else open_source(sources)]
+    opened: list[Source] = []
+    try:
+        for each in sources:
+            # Not extended by a generator: what was opened before an error must be closed.
+            opened.append(each if isinstance(each, Source) else open_source(each))  # noqa: PERF401
+    except BaseException:
+        _close_all(opened)
+        raise
+    return opened
+
+
+def _close_all(sources: Iterable[Source]) -> None:
+    for source in sources:
+        source.close()

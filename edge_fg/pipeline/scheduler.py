@@ -1,0 +1,144 @@
+"""Whose frame is next, where several sources share one engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from edge_fg.pipeline.frame_queue import FrameQueue
+from edge_fg.sources import Frame
+
+
+@dataclass
+class Turn:
+    """What to do next.
+
+    Parameters
+    ----------
+    frames
+        (number of the source, frame) of those whose turn it is.
+    closing
+        Numbers of the sources that have ended or were lost, all of whose frames are answered.
+    """
+
+    frames: list[tuple[int, Frame]] = field(default_factory=list)
+    closing: list[int] = field(default_factory=list)
+
+
+class Schedule:
+    """Shares the engine's time fairly between queues.
+
+    Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): of the sources that have a
+    frame the one is next that has had the least of the engine's time, where time during which a
+    source had nothing to ask does not count in its favour. It needs the cost of a frame only
+    afterwards, so that frames with many regions are paid for by their own source; with equal
+    costs it is round robin, and no source that has frames waits for more than one turn of each
+    of the others.
+
+    Parameters
+    ----------
+    queues
+        One a source; they share `lock` and `changed`.
+    lock, changed
+        Of the queues.
+    one_each
+        Whether at most one frame of each source may be taken at once.
+    clock
+        Seconds, for `take`'s `not_before`.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[FrameQueue],
+        lock: threading.RLock,
+        changed: threading.Condition,
+        *,
+        one_each: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queues = queues
+        self._lock = lock
+        self._changed = changed
+        self._one_each = one_each
+        self._clock = clock
+        # Engine time that each source has had, as if none had ever been idle.
+        self._served = [0.0] * len(queues)
+        self._virtual = 0.0
+        self._turns = [0] * len(queues)
+        self._turn = 0
+        self._ended = [False] * len(queues)
+        self._stopped = False
+
+    def take(self, most: Callable[[int], int], not_before: float | None = None) -> Turn | None:
+        """Wait for the next turn and return it; None when all sources have ended.
+
+        Parameters
+        ----------
+        most
+            Gets how many frames wait, and says how many of them to take.
+        not_before
+            The clock's time before which no frame is to be taken.
+        """
+        with self._lock:
+            while not self._stopped:
+                closing = self._closing()
+                rest = 0.0 if not_before is None else not_before - self._clock()
+                waiting = any(map(len, self._queues))
+                turn = Turn([] if rest > 0 else self._choose(most), closing)
+                if turn.frames or turn.closing:
+                    return turn
+                if all(self._ended):
+                    return None
+                if waiting and rest <= 0:
+                    continue  # all were stale: a source may have ended with the last of them
+                self._changed.wait(rest if rest > 0 and waiting else None)
+            return None
+
+    def charge(self, number: int, seconds: float) -> None:
+        """Say how much of the engine's time a frame of source `number` took."""
+        self._served[number] += seconds
+
+    def stop(self) -> None:
+        """Give out no turn any more."""
+        with self._lock:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _closing(self) -> list[int]:
+        found = []
+        for number, queue in enumerate(self._queues):
+            if len(queue) or self._ended[number]:
+                continue
+            if queue.finished or queue.interrupted:
+                queue.interrupted = False
+                self._ended[number] = queue.finished
+                found.append(number)
+        return found
+
+    def _choose(self, most: Callable[[int], int]) -> list[tuple[int, Frame]]:
+        ready = [number for number, queue in enumerate(self._queues) if len(queue)]
+        if not ready:
+            return []
+        waiting = len(ready) if self._one_each else sum(len(self._queues[n]) for n in ready)
+        wanted = max(1, min(most(waiting), waiting))
+        taken: list[tuple[int, Frame]] = []
+        while ready and len(taken) < wanted:
+            number = min(ready, key=self._order)
+            frame = self._queues[number].take()
+            if frame is not None:
+                self._begin(number)
+                taken.append((number, frame))
+            if frame is None or self._one_each or not len(self._queues[number]):
+                ready.remove(number)
+        return taken
+
+    def _order(self, number: int) -> tuple[float, int, int]:
+        return max(self._served[number], self._virtual), self._turns[number], number
+
+    def _begin(self, number: int) -> None:
+        self._served[number] = max(self._served[number], self._virtual)
+        self._virtual = self._served[number]
+        self._turn += 1
+        self._turns[number] = self._turn

@@ -1,0 +1,149 @@
+"""The simplest loop from frames to answers: one source, in the caller's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from edge_fg.errors import UsageError
+from edge_fg.pipeline.classifier_adapter import Asker, FrameClassifier
+from edge_fg.pipeline.frame_queue import FrameQueue
+from edge_fg.pipeline.next_frame_hint import Foresight
+from edge_fg.pipeline.policy import Policy, checked_policy, default_policy, is_lossless
+from edge_fg.pipeline.source_reader import SourceReader
+from edge_fg.sources import Frame, Source, open_source
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PredictionT = TypeVar("PredictionT")
+
+
+class Stream(Iterator[tuple[Frame, PredictionT]], Generic[PredictionT]):
+    """Frames with their answers; made by `stream`.
+
+    It may be used as a context manager. Leaving the loop, `close`, an error, and dropping the
+    last reference all stop the reading thread and release the source.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        classifier: FrameClassifier[PredictionT],
+        *,
+        max_frames: int | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self._queue = FrameQueue(policy or default_policy(source.live), live=source.live)
+        # Of a live source, frames that are dropped would count.
+        limit = None if source.live or not _keeps_all(policy) else max_frames
+        self._reader = SourceReader(source, self._queue, limit=limit)
+        foresight = Foresight([source], [self._queue.policy])
+        # A generator of its own, so that nothing refers back to the stream: the interpreter
+        # closes it as soon as the stream is out of use.
+        self._answers = _answers(self._reader, Asker(classifier), foresight, max_frames)
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were not answered, by the policy, so far; 0 for files by default."""
+        return sum(self._queue.dropped.values())
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[Frame, PredictionT]:
+        return next(self._answers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading and release the source; may be called again."""
+        self._answers.close()
+        self._reader.close()
+
+
+def stream(
+    source: Source | str | int | Path | Iterable[Any],
+    classifier: FrameClassifier[PredictionT],
+    *,
+    max_frames: int | None = None,
+    policy: Policy | str | None = None,
+) -> Stream[PredictionT]:
+    """Classify the frames of a source, one after the other.
+
+    Of files, pictures and iterables every frame comes, in order; a thread reads a few frames
+    ahead. Of a live source the newest frame comes each time, so that answers don't lag behind
+    what the camera sees; how many were left out is counted in `Stream.dropped`. An error of the
+    source is raised after the answers to all frames before it. At the end, however it comes
+    about, the source is closed: frames that were read ahead could not be had again.
+
+    The model runs in the caller's thread, when the loop asks for the next answer. `Pipeline`
+    runs it in one of its own, and takes several sources, sinks and visits.
+
+    Parameters
+    ----------
+    source
+        An open source, or what `open_source` opens.
+    classifier
+        Called with each frame's image: H x W x 3, uint8, BGR.
+    max_frames
+        Stop after so many answers; None to go on to the end.
+    policy
+        Which frames are answered, as an object or as `parse_policy` reads it; None takes
+        `Latest` for live sources and `Every` for others.
+
+    Raises
+    ------
+    UsageError
+        `max_frames` is less than 1, or `policy` names none.
+    SourceError
+        The source can't be opened; or, from the iteration, it failed.
+
+    Examples
+    --------
+    >>> for frame, prediction in stream("meadow.mp4", classifier):  # doctest: +SKIP
+    ...     print(frame.number, prediction.label, prediction.confidence)
+    """
+    check_max_frames(max_frames)
+    chosen = checked_policy(policy)
+    opened = source if isinstance(source, Source) else open_source(source)
+    return Stream(opened, classifier, max_frames=max_frames, policy=chosen)
+
+
+def check_max_frames(max_frames: int | None) -> None:
+    """Raise UsageError unless `max_frames` is None or at least 1."""
+    if max_frames is not None and max_frames < 1:
+        raise UsageError(f"max_frames must be at least 1, not {max_frames}")
+
+
+def _keeps_all(policy: Policy | None) -> bool:
+    return policy is None or is_lossless(policy)
+
+
+def _answers(
+    reader: SourceReader, asker: Asker[PredictionT], foresight: Foresight, limit: int | None
+) -> Generator[tuple[Frame, PredictionT], None, None]:
+    count = 0
+    try:
+        reader.start()
+        while (limit is None or count < limit) and (frame := reader.queue.wait()) is not None:
+            count += 1
+            started = time.monotonic()
+            foresight.begin(0, started)
+            prediction = asker.one(frame)
+            foresight.end(time.monotonic() - started)
+            yield frame, prediction
+    finally:
+        reader.close()

@@ -1,0 +1,135 @@
+"""What the pipeline hands on: results of frames, sightings and visits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from edge_fg.sources import Frame
+
+PredictionT_co = TypeVar("PredictionT_co", covariant=True)
+Region = tuple[int, int, int, int]
+"""(x, y, width, height) in pixels."""
+VisitEventKind = Literal["visit_started", "visit_updated", "visit_ended"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting(Generic[PredictionT_co]):
+    """One individual on one frame.
+
+    Parameters
+    ----------
+    track
+        Number of the individual, from 1, which is never used again for the same source.
+    region
+        Where it is: (x, y, width, height) in pixels of the frame.
+    prediction
+        What the model says of this region alone; None where it was not asked on this frame.
+    label, index, confidence
+        What is held to be true of the individual, from all frames up to this one; None while
+        it is undecided.
+    """
+
+    track: int
+    region: Region
+    prediction: PredictionT_co | None
+    label: str | None = None
+    index: int | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class VisitEvent:
+    """Something that became known of one visit.
+
+    ``visit_started`` comes when the individual's species is settled for the first time (or can't
+    be settled, with a label of None), ``visit_updated`` when the answer changes, ``visit_ended``
+    once it has been gone for a while.
+
+    Parameters
+    ----------
+    kind
+        What happened.
+    visit
+        Unique in this process: ``<source number>-<track>``.
+    source
+        The source's name, fit to be shown.
+    label, index, confidence
+        The species that all frames together speak for, 0..1; None where they decide for none.
+    runner_up
+        The label that comes next; None where there is none.
+    frames
+        Frames on which the individual was seen.
+    started, ended
+        Seconds of the frame's clock (`position` of files, else `captured`): when it was first
+        and last seen.
+    started_at, ended_at
+        The same as wall time with a zone, for live sources; None for files.
+    region
+        Where it was seen last: (x, y, width, height) in pixels.
+    """
+
+    kind: VisitEventKind
+    visit: str
+    source: str
+    label: str | None
+    index: int | None
+    confidence: float | None
+    runner_up: str | None
+    frames: int
+    started: float
+    ended: float
+    started_at: datetime | None
+    ended_at: datetime | None
+    region: tuple[int, int, int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what stands in one line of ``--events visits``."""
+        return {
+            "event": self.kind,
+            "visit": self.visit,
+            "source": self.source,
+            "label": self.label,
+            "index": self.index,
+            "confidence": self.confidence,
+            "runner_up": self.runner_up,
+            "frames": self.frames,
+            "started_s": round(self.started, 3),
+            "ended_s": round(self.ended, 3),
+            "started": self.started_at.isoformat() if self.started_at else None,
+            "ended": self.ended_at.isoformat() if self.ended_at else None,
+            "box": list(self.region),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Result(Generic[PredictionT_co]):
+    """One frame with its answer.
+
+    Parameters
+    ----------
+    frame
+        The frame.
+    prediction
+        What the model says of the whole frame; None where only regions of it were looked at.
+    age
+        Seconds from the frame's capture to its answer.
+    sightings
+        The individuals on it, where visits are followed.
+    events
+        What began, changed or ended with this frame, where visits are followed.
+    closing
+        True where only `events` are new: its source has ended or was lost, and `frame` is the
+        last one, which has been handed on before.
+    source
+        Which of the pipeline's sources it is of, from 0: two of them may have the same name.
+    """
+
+    frame: Frame
+    prediction: PredictionT_co | None
+    age: float
+    sightings: tuple[Sighting[PredictionT_co], ...] = ()
+    events: tuple[VisitEvent, ...] = ()
+    closing: bool = False
+    source: int = 0

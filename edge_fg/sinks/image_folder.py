@@ -1,0 +1,117 @@
+"""Annotated pictures in a folder."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from datetime import timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_fg.errors import OutputError, UsageError
+from edge_fg.files import write_atomically
+from edge_fg.result import Result
+from edge_fg.sinks.base import Annotate, BaseSink
+from edge_fg.sinks.disk_space import SpaceGuard
+from edge_fg.sinks.result_annotator import ResultAnnotator
+from edge_fg.sources import Source
+
+_RESERVE_BYTES = 64 << 20
+_LONGEST_STEM = 50  # of up to four bytes each; file systems take 255
+
+
+class PicturesSink(BaseSink):
+    """Saves each answered frame as an annotated JPEG, whole or not at all.
+
+    A frame of a camera is called by its time (``20261121T090102.345Z-000017.jpg``), one of a file
+    by the file (``clip-000017.jpg``); with several sources the source's number comes first.
+
+    Parameters
+    ----------
+    folder
+        Made if need be.
+    quality
+        Of the JPEG, 1..95.
+    annotate
+        Draws the answer; None takes a `ResultAnnotator`.
+    reserve_bytes
+        Of the disk, left free.
+    lossless
+        See `edge_fg.pipeline.Sink`.
+
+    Raises
+    ------
+    UsageError
+        `quality` makes no sense.
+    OutputError
+        From `open`: the folder can't be made. From the calls: a picture can't be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        quality: int = 90,
+        annotate: Annotate | None = None,
+        reserve_bytes: int = _RESERVE_BYTES,
+        lossless: bool | None = None,
+    ) -> None:
+        if not 1 <= quality <= 95:
+            raise UsageError(f"quality must be between 1 and 95, not {quality}")
+        self._folder = Path(folder)
+        super().__init__(f"pictures to {self._folder.name}", lossless)
+        self._quality = quality
+        self._annotate = annotate or ResultAnnotator()
+        self._space = SpaceGuard(self._folder, reserve_bytes)
+        self._several = False
+
+    def open(self, sources: Sequence[Source]) -> None:
+        """Make the folder."""
+        self._several = len(sources) > 1
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"can't make the folder {self._folder}: {error.strerror or error}"
+            ) from error
+
+    def __call__(self, result: Result[Any], /) -> None:
+        """Save one frame."""
+        if result.closing:
+            return
+        path = self._folder / self._file_name(result)
+        self._space.check(path)
+        write_atomically(path, encode_jpeg(self._annotate(result), self._quality))
+
+    def _file_name(self, result: Result[Any]) -> str:
+        frame = result.frame
+        if frame.time is not None:
+            stem = frame.time.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
+        else:
+            stem = _plain(Path(frame.source).stem) or "frame"
+        number = f"{result.source}-" if self._several else ""
+        return f"{number}{stem}-{frame.number:06}.jpg"
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """Return a picture as a JPEG file.
+
+    Parameters
+    ----------
+    image
+        H x W x 3, uint8, BGR.
+    quality
+        1..95.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _plain(stem: str) -> str:
+    """Return a name's letters, digits and dashes: names of sources come from anywhere."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in stem).strip(".")[:_LONGEST_STEM]

@@ -1,0 +1,186 @@
+"""Results drawn on their frames: individuals in boxes with names, or the answer to the frame."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from edge_fg.result import Region, Result, Sighting
+from edge_fg.sinks.annotator import Annotator
+from edge_fg.sinks.base import Annotate
+from edge_fg.sinks.fonts import Fonts
+
+# Colours that are told apart by most eyes (Okabe and Ito, "Color Universal Design", 2008), as
+# BGR; black is left out, and each line has a dark edge on both sides.
+_COLOURS = (
+    (0, 159, 230),  # orange
+    (233, 180, 86),  # sky blue
+    (115, 158, 0),  # green
+    (66, 228, 240),  # yellow
+    (178, 114, 0),  # blue
+    (0, 94, 213),  # vermilion
+    (167, 121, 204),  # purple
+)
+_EDGE = (20, 17, 14)
+_PLATE = (20, 17, 14)
+_WHITE = (255, 255, 255)
+_UNDECIDED = "?"
+_TEXT_SHARE, _TEXT_MIN = 0.036, 11
+_REMEMBERED = 4
+
+Place = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; the last two are outside."""
+
+
+class ResultAnnotator:
+    """Draws a result on a copy of its frame.
+
+    Where visits are followed, each individual has a box in a colour of its own, with its name on
+    a dark plate; else the answer to the whole frame stands in the lower left corner.
+
+    Parameters
+    ----------
+    top_k
+        Names of an answer to the whole frame.
+    font
+        TrueType or OpenType file; None takes the one that comes with Pillow.
+
+    Raises
+    ------
+    UsageError
+        See `Annotator`.
+    """
+
+    def __init__(self, *, top_k: int = 3, font: Path | None = None) -> None:
+        self._panel = Annotator(top_k=top_k, font=font)
+        self._fonts = Fonts(font)
+
+    def __call__(self, result: Result[Any]) -> NDArray[np.uint8]:
+        """Return H x W x 3, uint8, BGR."""
+        image: NDArray[np.uint8] = result.frame.image
+        drawn = image.copy() if result.prediction is None else self._panel(image, result.prediction)
+        return self._boxes(drawn, result.sightings)
+
+    def _boxes(
+        self, image: NDArray[np.uint8], sightings: Sequence[Sighting[Any]]
+    ) -> NDArray[np.uint8]:
+        taken: list[Place] = []
+        short = min(image.shape[:2])
+        line = max(round(short / 240), 1)
+        for sighting in sightings:
+            _draw_box(image, sighting.region, line, _colour(sighting))
+        # After all the boxes, so that no line crosses a name.
+        for sighting in sightings:
+            plate = self._plate(sighting, max(round(_TEXT_SHARE * short), _TEXT_MIN), image.shape)
+            height, width = plate.shape[:2]
+            place = _free_place(sighting.region, (width, height), image.shape, taken)
+            if place is not None:
+                taken.append(place)
+                image[place[1] : place[3], place[0] : place[2]] = plate
+        return image
+
+    def _plate(
+        self, sighting: Sighting[Any], size: int, shape: tuple[int, ...]
+    ) -> NDArray[np.uint8]:
+        """Return the name on its plate, no wider than the frame."""
+        pad, stripe = max(size // 3, 2), max(size // 4, 2)
+        text = sighting.label or _UNDECIDED
+        percent = "" if sighting.confidence is None else f" {100 * sighting.confidence:.0f} %"
+        percent_width = self._fonts.length(percent, size)
+        room = max(shape[1] - 2 * pad - stripe - percent_width, 0)
+        font, name = self._fonts.fitted(" ".join(text.split()), size, room)
+        width = round(font.getlength(name) + percent_width)
+        plate = Image.new("RGB", (stripe + 2 * pad + width, size + 2 * pad), _PLATE)
+        draw = ImageDraw.Draw(plate)
+        # Pillow is told RGB and given BGR throughout.
+        draw.rectangle((0, 0, stripe - 1, plate.height), fill=_colour(sighting))
+        left, baseline = stripe + pad, pad + round(size * 0.82)
+        draw.text((left, baseline), name, font=font, fill=_WHITE, anchor="ls")
+        left += round(font.getlength(name))
+        last = self._fonts.of(percent, size)
+        draw.text((left, baseline), percent, font=last, fill=_WHITE, anchor="ls")
+        drawn: NDArray[np.uint8] = np.asarray(plate)[: shape[0], : shape[1]]
+        return drawn
+
+
+class SharedAnnotator:
+    """Draws each result once for several sinks; whoever gets the picture must not change it.
+
+    Parameters
+    ----------
+    annotate
+        Draws a result; None takes a `ResultAnnotator`.
+    """
+
+    def __init__(self, annotate: Annotate | None = None) -> None:
+        self._annotate = annotate or ResultAnnotator()
+        self._lock = threading.Lock()
+        self._drawn: deque[tuple[Result[Any], NDArray[np.uint8]]] = deque(maxlen=_REMEMBERED)
+
+    def __call__(self, result: Result[Any]) -> NDArray[np.uint8]:
+        """Return H x W x 3, uint8, BGR."""
+        with self._lock:
+            for known, image in self._drawn:
+                if known is result:
+                    return image
+            image = self._annotate(result)
+            self._drawn.append((result, image))
+            return image
+
+
+def _colour(sighting: Sighting[Any]) -> tuple[int, int, int]:
+    return _COLOURS[(sighting.track - 1) % len(_COLOURS)]
+
+
+def _draw_box(
+    image: NDArray[np.uint8], region: Region, line: int, colour: tuple[int, int, int]
+) -> None:
+    """Draw a frame around a region: a dark line, a coloured one inside, and a dark one again."""
+    x, y, width, height = region
+    edge = max(line // 2, 1)
+    for inset, thick, fill in ((-edge, line + 2 * edge, _EDGE), (0, line, colour)):
+        left, top, right, bottom = x + inset, y + inset, x + width - inset, y + height - inset
+        for place in (
+            (left, top, right, top + thick),
+            (left, bottom - thick, right, bottom),
+            (left, top, left + thick, bottom),
+            (right - thick, top, right, bottom),
+        ):
+            _window(image, place)[:] = fill
+
+
+def _window(image: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
+    """Return what of a place lies in the image."""
+    left, top, right, bottom = (max(value, 0) for value in place)
+    view: NDArray[np.uint8] = image[top:bottom, left:right]
+    return view
+
+
+def _free_place(
+    region: Region, size_wh: tuple[int, int], shape: tuple[int, ...], taken: Sequence[Place]
+) -> Place | None:
+    """Return where a plate fits: above its box, below it, in it; None where nowhere."""
+    x, y, width, height = region
+    plate_w, plate_h = size_wh
+    if plate_h > shape[0] or plate_w > shape[1]:
+        return None
+    left = min(max(x, 0), shape[1] - plate_w)
+    aligned_right = min(max(x + width - plate_w, 0), shape[1] - plate_w)
+    places = []
+    for top in (y - plate_h, y + height, y, y + height - plate_h):
+        for start in (left, aligned_right):
+            top_inside = min(max(top, 0), shape[0] - plate_h)
+            places.append((start, top_inside, start + plate_w, top_inside + plate_h))
+    free = (place for place in places if not any(_overlap(place, other) for other in taken))
+    return next(free, None)
+
+
+def _overlap(one: Place, other: Place) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

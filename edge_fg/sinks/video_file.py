@@ -1,0 +1,239 @@
+"""Saving frames as a video file, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import logging
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.errors import OutputError, UsageError
+from edge_fg.files import sync_folder, umask
+from edge_fg.images import as_frame
+from edge_fg.sources.video import is_utf8, load_cv2
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_LOGGER = logging.getLogger("edge_fg")
+_RANDOM_LETTERS = 8  # that tempfile puts into a name
+_YOUNG_SECONDS = 60.0  # it may not be locked yet
+
+# MPEG-4 part 2 is in every OpenCV; H.264 (avc1) only where an encoder is installed.
+_CODECS = {
+    ".mp4": ("mp4v", "avc1"),
+    ".m4v": ("mp4v", "avc1"),
+    ".mov": ("mp4v", "avc1"),
+    ".mkv": ("mp4v", "avc1"),
+    ".avi": ("MJPG",),
+}
+
+
+class VideoSaver:
+    """Writes frames to a video file that appears when all of it is written.
+
+    A context manager. The frames go to a temporary file in the same folder; it is checked and
+    renamed when the block ends well, and removed when it doesn't.
+
+    Parameters
+    ----------
+    path
+        Ends in .mp4, .m4v, .mov, .mkv (MPEG-4) or .avi (Motion JPEG).
+    fps
+        Frames per second.
+    size_wh
+        Width and height in pixels. Frames of another size are scaled to fit and framed in
+        black. Odd sizes lose their last column or row, because the codecs need even ones.
+
+    Raises
+    ------
+    OutputError
+        The suffix is not known, the folder can't be written to, or no codec takes this size
+        and rate; from `write` and the end of the block, the disk is full.
+    UsageError
+        `fps` or `size_wh` makes no sense.
+    """
+
+    def __init__(self, path: Path | str, fps: float, size_wh: tuple[int, int]) -> None:
+        self.path = Path(path)
+        self.frames = 0
+        self._size_wh = _even_size(size_wh)
+        if not (math.isfinite(fps) and 0 < fps <= 1000):
+            raise UsageError(f"fps must be between 0 and 1000, not {fps}")
+        self._fps = fps
+        check_video_path(self.path)
+        self._cv2 = load_cv2("save videos")
+        self._temporary: Path | None = None
+        self._lock: int | None = None
+        self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        _remove_abandoned(self.path)
+        self._temporary, self._lock = _make_temporary(self.path)
+        try:
+            self._writer = self._open(self._temporary)
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._writer.release()
+            if kind is None:
+                self._publish()
+        finally:
+            self._discard()
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Append a frame: H x W x 3, uint8, BGR, of any size.
+
+        Raises
+        ------
+        ImageError
+            It is not a frame.
+        OutputError
+            The saver is not open.
+        """
+        if self._temporary is None:
+            raise OutputError(f"{self.path} is not open: use VideoSaver in a with statement")
+        self._writer.write(_letterboxed(self._cv2, as_frame(frame), self._size_wh))
+        self.frames += 1
+
+    def _open(self, temporary: Path) -> Any:
+        for codec in _CODECS[self.path.suffix.lower()]:
+            code = self._cv2.VideoWriter_fourcc(*codec)
+            writer = self._cv2.VideoWriter(os.fspath(temporary), code, self._fps, self._size_wh)
+            if writer.isOpened():
+                return writer
+            writer.release()
+        width, height = self._size_wh
+        raise OutputError(
+            f"can't save {self.path}: this OpenCV can't write {width} x {height} pixels at "
+            f"{self._fps:g} frames per second to it"
+        )
+
+    def _publish(self) -> None:
+        assert self._temporary is not None
+        if not self.frames:
+            raise OutputError(f"{self.path} was not written: there was no frame to save")
+        # The writer doesn't say that the disk is full; the file does.
+        if not self._is_whole(self._temporary):
+            raise OutputError(
+                f"can't save {self.path}: not all of its {self.frames} frames reached the file; "
+                "is the disk full?"
+            )
+        try:
+            with self._temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            raise OutputError(f"can't save {self.path}: {error.strerror or error}") from error
+        self._temporary = None
+        sync_folder(self.path.parent)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Tell whether the file counts every frame and still gives the last one."""
+        cv2 = self._cv2
+        capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            return False
+        counted = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == self.frames
+        capture.set(cv2.CAP_PROP_POS_FRAMES, self.frames - 1)
+        good = counted and capture.read()[0]
+        capture.release()
+        return bool(good)
+
+    def _discard(self) -> None:
+        if self._temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._temporary.unlink()
+            self._temporary = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def check_video_path(path: Path) -> None:
+    """Refuse a name that no video can be saved by.
+
+    Raises
+    ------
+    OutputError
+        Its suffix is not known, its name is not UTF-8, or it is a directory.
+    """
+    if not is_utf8(os.fspath(path.absolute())):
+        raise OutputError(f"can't save {path}: its name is not UTF-8, which OpenCV needs")
+    if path.suffix.lower() not in _CODECS:
+        known = ", ".join(_CODECS)
+        raise OutputError(f"can't save {path}: its name must end in one of {known}")
+    if path.is_dir():
+        raise OutputError(f"can't save {path}: it is a directory")
+
+
+def _even_size(size_wh: tuple[int, int]) -> tuple[int, int]:
+    if len(size_wh) != 2 or min(size_wh) < 2:
+        raise UsageError(f"size_wh must be (width, height) of 2 pixels or more, not {size_wh}")
+    return int(size_wh[0]) // 2 * 2, int(size_wh[1]) // 2 * 2
+
+
+def _make_temporary(path: Path) -> tuple[Path, int]:
+    """Return an empty file beside `path`, and a descriptor that locks it while it is in use."""
+    # OpenCV chooses the container by the suffix.
+    try:
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
+        )
+        with contextlib.suppress(OSError):  # not every network file system can lock
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # mkstemp makes files private; what we publish follows the user's umask.
+        os.chmod(name, 0o666 & ~umask())
+    except OSError as error:
+        raise OutputError(f"can't save {path}: {error.strerror or error}") from error
+    return Path(name), descriptor
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what a killed process left of an earlier attempt: a file that nobody holds."""
+    pattern = f".{glob.escape(path.stem)}.{'?' * _RANDOM_LETTERS}{glob.escape(path.suffix)}"
+    for found in path.parent.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - found.stat().st_mtime < _YOUNG_SECONDS:
+                continue
+            descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found.unlink()
+            finally:
+                os.close(descriptor)
+            _LOGGER.warning("removed %s, which an interrupted recording had left", found)
+
+
+def _letterboxed(cv2: Any, frame: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    width, height = size_wh
+    if frame.shape[1] - width in (0, 1) and frame.shape[0] - height in (0, 1):
+        return np.ascontiguousarray(frame[:height, :width])
+    scale = min(width / frame.shape[1], height / frame.shape[0])
+    inner_w = min(max(round(frame.shape[1] * scale), 1), width)
+    inner_h = min(max(round(frame.shape[0] * scale), 1), height)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    left, top = (width - inner_w) // 2, (height - inner_h) // 2
+    boxed = np.zeros((height, width, 3), np.uint8)
+    resized = cv2.resize(frame, (inner_w, inner_h), interpolation=how)
+    boxed[top : top + inner_h, left : left + inner_w] = resized
+    return boxed

@@ -1,0 +1,25 @@
+"""Frames from pictures, videos, cameras, network streams and programs."""
+
+from edge_fg.sources.base import Source
+from edge_fg.sources.frame import Frame
+from edge_fg.sources.opening import open_source, open_sources
+from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.state import SourceState, StateChange, StateListener
+from edge_fg.sources.uri import VIDEO_SUFFIXES, SourceDescription, parse_source, redact
+from edge_fg.sources.video import quiet_ffmpeg
+
+__all__ = [
+    "CaptureOptions",
+    "Frame",
+    "Source",
+    "SourceDescription",
+    "SourceState",
+    "StateChange",
+    "StateListener",
+    "VIDEO_SUFFIXES",
+    "open_source",
+    "open_sources",
+    "parse_source",
+    "quiet_ffmpeg",
+    "redact",
+]

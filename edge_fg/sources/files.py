@@ -1,0 +1,177 @@
+"""Pictures as sources: one, a list, a directory or a glob; and frames that a program has."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edge_fg.errors import ImageError, SourceError
+from edge_fg.images import IMAGE_SUFFIXES, as_frame, read_image
+from edge_fg.preprocess.raw_frame import RawFrame
+from edge_fg.sources.base import BaseSource
+from edge_fg.sources.flip import flipped, flipped_pixels
+from edge_fg.sources.frame import Frame
+from edge_fg.sources.options import Flip
+from edge_fg.sources.uri import VIDEO_SUFFIXES, SourceDescription
+
+_logger = logging.getLogger("edge_fg")
+_DIGITS = re.compile(r"(\d+)")
+
+
+class PictureSource(BaseSource):
+    """Pictures in the order given.
+
+    A picture that was named alone must be readable. Of several, those that aren't are logged as
+    a warning, kept in `skipped` and passed over, so that one bad file of a memory card doesn't
+    cost the rest.
+
+    Parameters
+    ----------
+    name
+        What the user called the source.
+    paths
+        The pictures, at least one.
+    tolerant
+        Whether to pass over pictures that can't be read.
+    flip
+        How to turn or mirror them.
+    """
+
+    def __init__(
+        self, name: str, paths: Iterable[Path], *, tolerant: bool, flip: Flip = "none"
+    ) -> None:
+        ordered = list(paths)
+        super().__init__(name, frame_count=len(ordered))
+        self._flip: Flip = flip
+        self._paths = iter(ordered)
+        self._tolerant = tolerant
+
+    def _read(self) -> Frame | None:
+        for path in self._paths:
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                if not self._tolerant:
+                    raise
+                self.skipped.append(error)
+                self._board.add("corrupted")
+                _logger.warning("picture skipped: %s", error)
+                continue
+            image = flipped(image, self._flip)
+            return Frame(image, number=self._delivered, source=os.fspath(path))
+        return None
+
+
+class IterableSource(BaseSource):
+    """Frames that a program already has, from any iterable of arrays.
+
+    Parameters
+    ----------
+    frames
+        Arrays of H x W x 3, uint8, BGR, which are checked one by one; or `RawFrame`; or `Frame`,
+        whose times are kept.
+    name
+        What to call them.
+    flip
+        How to turn or mirror them.
+    """
+
+    def __init__(self, frames: Iterable[Any], *, name: str = "frames", flip: Flip = "none") -> None:
+        try:
+            count: int | None = len(frames)  # type: ignore[arg-type]
+        except TypeError:
+            count = None
+        super().__init__(name, frame_count=count)
+        self._frames: Iterator[Any] = iter(frames)
+        self._flip: Flip = flip
+
+    def _read(self) -> Frame | None:
+        for thing in self._frames:
+            given = thing.pixels if isinstance(thing, Frame) else thing
+            try:
+                pixels = given if isinstance(given, RawFrame) else as_frame(given)
+            except ImageError as error:
+                raise ImageError(f"{self.name}, number {self._delivered}: {error}") from error
+            pixels = flipped_pixels(pixels, self._flip, self.name)
+            if isinstance(thing, Frame):
+                return replace(thing, pixels=pixels, number=self._delivered, source=self.name)
+            return Frame(pixels, number=self._delivered, source=self.name)
+        return None
+
+    def _release(self) -> None:
+        close = getattr(self._frames, "close", None)
+        if callable(close):
+            close()
+
+
+def open_pictures(description: SourceDescription, flip: Flip = "none") -> PictureSource:
+    """Open a source of kind image, images, directory or glob.
+
+    Raises
+    ------
+    SourceError
+        The directory can't be read or holds no picture, or no picture matches the glob.
+    """
+    name = description.name
+    if description.kind == "image":
+        return PictureSource(name, [Path(str(description.target))], tolerant=False, flip=flip)
+    if description.kind == "images":
+        tolerant = len(description.paths) > 1
+        return PictureSource(name, description.paths, tolerant=tolerant, flip=flip)
+    if description.kind == "directory":
+        return PictureSource(name, _pictures_of_directory(Path(name)), tolerant=True, flip=flip)
+    return PictureSource(name, _pictures_of_glob(name), tolerant=True, flip=flip)
+
+
+def natural_order(path: Path) -> tuple[list[str | int], str]:
+    """Return a sorting key by which ``IMG_9`` comes before ``IMG_10``."""
+    text = os.fspath(path)
+    parts = _DIGITS.split(text.casefold())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
+
+
+def _pictures_of_directory(folder: Path) -> list[Path]:
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise SourceError(f"can't list {folder}: {error.strerror or error}") from error
+    pictures = _only_pictures(entries)
+    if pictures:
+        return pictures
+    if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries):
+        raise SourceError(f"{folder} holds videos but no pictures: give a video by its name")
+    if any(entry.is_dir() for entry in entries):
+        raise SourceError(
+            f"{folder} holds directories but no pictures: give one of them, "
+            f"or the glob '{folder}/**/*.jpg' for all"
+        )
+    raise SourceError(f"{folder} holds no pictures")
+
+
+def _pictures_of_glob(pattern: str) -> list[Path]:
+    # Path.glob can't take an absolute pattern.
+    matches = [Path(match) for match in glob.iglob(pattern, recursive=True)]  # noqa: PTH207
+    pictures = _only_pictures(matches)
+    if pictures:
+        return pictures
+    if matches:
+        raise SourceError(f"no picture is among the {len(matches)} matches of {pattern}")
+    raise SourceError(f"nothing matches {pattern}")
+
+
+def _only_pictures(paths: Iterable[Path]) -> list[Path]:
+    # Names that begin with a dot are the leavings of file managers ("._IMG_1.JPG").
+    found = {
+        path
+        for path in paths
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and not path.is_dir()
+    }
+    return sorted(found, key=natural_order)

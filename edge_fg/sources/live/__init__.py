@@ -1,0 +1,1 @@
+"""Sources that may vanish and come back: cameras and network streams."""

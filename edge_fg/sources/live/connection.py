@@ -1,0 +1,120 @@
+"""What stands between a live source and its camera."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.preprocess.raw_frame import RawFrame
+
+
+def wall_clock() -> datetime:
+    """Return the time of day, with its zone; only ever shown, never reckoned with."""
+    return datetime.now().astimezone()
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """A picture as it came from a connection.
+
+    Parameters
+    ----------
+    pixels
+        H x W x 3, uint8, BGR, in memory of its own; or the camera's own bytes.
+    captured
+        When it came, in seconds of `time.monotonic`.
+    time
+        The same on the wall clock, with a zone.
+    """
+
+    pixels: NDArray[np.uint8] | RawFrame
+    captured: float = field(default_factory=time.monotonic)
+    time: datetime = field(default_factory=wall_clock)
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Something came that is no picture.
+
+    Parameters
+    ----------
+    reason
+        What was wrong with it.
+    count
+        How many pictures or packets were lost by it.
+    """
+
+    reason: str
+    count: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """A picture that came and is not decoded yet, so that it may be left so.
+
+    Parameters
+    ----------
+    decode
+        Gives the picture, or what was wrong with it; called once at most, by the thread that
+        reads, before it reads on. It raises what `Connection.read` raises.
+    """
+
+    decode: Callable[[], Shot | Corrupted]
+
+
+class Connection(Protocol):
+    """One connection to a camera: opened once, read until it fails, closed once.
+
+    `open`, `read` and `close` are called from one thread, `interrupt` from any other. Neither
+    method may take longer than the time-out it was made with, if that can be helped.
+    """
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second that the camera states, once open; None where it doesn't."""
+
+    @property
+    def size_wh(self) -> tuple[int, int] | None:
+        """Width and height in pixels that it states, once open; None where it doesn't."""
+
+    @property
+    def frame_count(self) -> int | None:
+        """Frames after which it ends, once open, when it turned out to be a file; else None."""
+
+    def open(self) -> None:
+        """Connect.
+
+        Raises
+        ------
+        SourceError
+            It didn't work; trying again may.
+        UsageError, MissingDependencyError
+            It can't ever work.
+        """
+
+    def read(self) -> Shot | Coded | Corrupted | None:
+        """Return the next picture, or what came in its place; None at the end of the stream.
+
+        What the pictures after it don't need may be left to the caller as `Coded`.
+
+        Raises
+        ------
+        SourceError
+            The connection broke.
+        """
+
+    def interrupt(self) -> None:
+        """Make an `open` or `read` that another thread is in return soon, where possible."""
+
+    def close(self) -> None:
+        """Let go of everything; called also when `open` failed."""
+
+
+Opener = Callable[[], Connection]
+"""Makes a connection that is not open yet."""

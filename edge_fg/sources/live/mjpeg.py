@@ -1,0 +1,269 @@
+"""MJPEG over HTTP, read by ourselves.
+
+FFmpeg reads it too, but skips what it can't make sense of in silence, knows no digest by SHA-256,
+needs OpenCV, and can't be interrupted. Here time-outs, redirections, the size of everything and
+each damaged picture are in our hands, and a read ends at once when the source is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.errors import ImageError, SourceError
+from edge_fg.sources.jpeg import JpegSplitter, decoder
+from edge_fg.sources.live.connection import Coded, Corrupted, Shot, wall_clock
+from edge_fg.sources.live.http_auth import Credentials, answer, parse_challenges
+
+_logger = logging.getLogger("edge_fg")
+
+_MAX_REDIRECTIONS = 5
+_READ_BYTES = 1 << 16
+_PORTS = {"http": 80, "https": 443}
+# Content types of an endless row of JPEGs.
+_STREAM_TYPES = frozenset(
+    {"multipart/x-mixed-replace", "multipart/mixed", "video/x-motion-jpeg"}
+    | {"video/x-jpeg", "video/mjpeg", "video/x-mjpeg"}
+)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a request goes, without its credentials."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        return self.scheme, self.host, self.port
+
+
+class MjpegConnection:
+    """An MJPEG stream over HTTP; see `Connection`.
+
+    Proxies of the environment are not used: cameras stand in the local network, and a proxy
+    would hold their endless answer back.
+
+    Parameters
+    ----------
+    url
+        ``http://`` or ``https://``, which may hold credentials.
+    name
+        The source's name, fit to be shown.
+    timeout
+        Seconds for connecting and for each read from the socket.
+    """
+
+    def __init__(self, url: str, name: str, timeout: float) -> None:
+        self.fps: float | None = None
+        self.size_wh: tuple[int, int] | None = None
+        self.frame_count: int | None = None
+        self.content_type = ""
+        self._url = url
+        self._name = name
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._interrupted = False
+        self._client: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
+        self._response: http.client.HTTPResponse | None = None
+        self._splitter = JpegSplitter()
+        self._counted = 0
+        self._ready: deque[Coded] = deque()
+        self._decode: Callable[[bytes], NDArray[np.uint8]] = decoder()
+
+    @property
+    def is_mjpeg(self) -> bool:
+        """Whether the server, once connected, sends a row of JPEGs."""
+        return self.content_type in _STREAM_TYPES
+
+    def open(self) -> None:
+        """Connect; see `Connection`. Whether it is MJPEG must be asked of `is_mjpeg`."""
+        place, credentials = _locate(self._url, self._name)
+        authorisation: str | None = None
+        moves = 0
+        while True:
+            response = self._request(place, authorisation)
+            if response.status in (301, 302, 303, 307, 308):
+                moves += 1
+                if moves > _MAX_REDIRECTIONS:
+                    raise SourceError(f"can't open {self._name}: it redirects without end")
+                place, credentials = self._moved(response, place, credentials)
+                authorisation = None
+            elif response.status == 401 and credentials is not None and authorisation is None:
+                offers = response.headers.get_all("WWW-Authenticate", [])
+                authorisation = answer(parse_challenges(offers), credentials, place.target)
+                if authorisation is None:
+                    raise SourceError(f"can't open {self._name}: it asks for an unknown login")
+            else:
+                break
+        self._check(response)
+        self.content_type = response.headers.get_content_type()
+        self._response = response
+
+    def read(self) -> Coded | Corrupted | None:
+        """Return the next picture; see `Connection`."""
+        response = self._response
+        assert response is not None
+        while True:
+            if self._splitter.corrupted > self._counted:
+                count = self._splitter.corrupted - self._counted
+                self._counted = self._splitter.corrupted
+                return Corrupted("bytes that are no JPEG", count)
+            if self._ready:
+                return self._ready.popleft()
+            data = self._receive(response)
+            if not data:
+                return None
+            pictures = self._splitter.feed(data)
+            now, wall = time.monotonic(), wall_clock()
+            self._ready.extend(
+                Coded(partial(self._decoded, picture, now, wall)) for picture in pictures
+            )
+
+    def interrupt(self) -> None:
+        """Make an `open` or `read` that another thread is in return soon."""
+        with self._lock:
+            self._interrupted = True
+            sock = self._socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # Not its own method: that of TLS takes the state away from the reading thread.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        for thing in (self._response, self._client):
+            if thing is not None:
+                with contextlib.suppress(OSError):
+                    thing.close()
+        with self._lock:
+            self._response = self._client = self._socket = None
+        self._ready.clear()
+
+    def _decoded(self, data: bytes, captured: float, wall: datetime) -> Shot | Corrupted:
+        try:
+            return Shot(self._decode(data), captured, wall)
+        except ImageError as error:
+            return Corrupted(str(error))
+
+    def _receive(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            return response.read1(_READ_BYTES)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise SourceError(self._in_words(error)) from error
+
+    def _request(self, place: _Place, authorisation: str | None) -> http.client.HTTPResponse:
+        self.close()
+        client = self._client = _client(place, self._timeout)
+        headers = {"User-Agent": "edge-fg", "Accept": "multipart/x-mixed-replace, */*"}
+        if authorisation is not None:
+            headers["Authorization"] = authorisation
+        try:
+            client.connect()
+            with self._lock:
+                # Kept, for http.client drops it once it has made the response.
+                self._socket = client.sock
+                if self._interrupted:
+                    raise SourceError("it was closed")
+            client.request("GET", place.target, headers=headers)
+            return client.getresponse()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise SourceError(f"can't open {self._name}: {self._in_words(error)}") from error
+
+    def _moved(
+        self,
+        response: http.client.HTTPResponse,
+        place: _Place,
+        credentials: Credentials | None,
+    ) -> tuple[_Place, Credentials | None]:
+        """Return where a redirection leads; credentials stay with the server they are for."""
+        before = f"{place.scheme}://{_authority(place)}{place.target}"
+        url = urljoin(before, response.headers.get("Location", ""))
+        if urlsplit(url).scheme not in _PORTS:
+            raise SourceError(f"can't open {self._name}: it redirects to something else than HTTP")
+        there, given = _locate(url, self._name)
+        if there.origin != place.origin:
+            credentials = None
+        return there, given or credentials
+
+    def _check(self, response: http.client.HTTPResponse) -> None:
+        if response.status in (401, 403):
+            raise SourceError(
+                f"can't open {self._name}: the camera refuses it ({response.status}), "
+                "check user and password"
+            )
+        if response.status != 200:
+            raise SourceError(f"can't open {self._name}: the camera answers {response.status}")
+
+    def _in_words(self, error: Exception) -> str:
+        # An error's own text may repeat the address with its password.
+        if isinstance(error, TimeoutError):
+            return f"no answer for {self._timeout:g} s"
+        if isinstance(error, http.client.IncompleteRead):
+            return "it broke off"
+        if isinstance(error, http.client.HTTPException):
+            return f"it doesn't speak HTTP ({type(error).__name__})"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted ({error.verify_message}): "
+                "name a file that holds it in the environment variable SSL_CERT_FILE"
+            )
+        reason = getattr(error, "strerror", None)
+        return str(reason or type(error).__name__)
+
+
+def _locate(url: str, name: str) -> tuple[_Place, Credentials | None]:
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+        host = host.encode("idna").decode() if host and ":" not in host else host
+    except ValueError:
+        # Without the cause, whose text may hold the password.
+        raise SourceError(f"can't open {name}: its address makes no sense") from None
+    if not host or parts.scheme not in _PORTS:
+        raise SourceError(f"can't open {name}: its address makes no sense")
+    return (
+        _Place(parts.scheme, host, port or _PORTS[parts.scheme], _target(parts)),
+        _credentials(parts),
+    )
+
+
+def _target(parts: SplitResult) -> str:
+    text = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    # What people type may hold spaces and letters that a request can't.
+    return "".join(c if "!" <= c <= "~" else "".join(f"%{b:02X}" for b in c.encode()) for c in text)
+
+
+def _credentials(parts: SplitResult) -> Credentials | None:
+    if parts.username is None:
+        return None
+    return Credentials(unquote(parts.username), unquote(parts.password or ""))
+
+
+def _authority(place: _Place) -> str:
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    return f"{host}:{place.port}"
+
+
+def _client(place: _Place, timeout: float) -> http.client.HTTPConnection:
+    if place.scheme == "https":
+        return http.client.HTTPSConnection(place.host, place.port, timeout=timeout)
+    return http.client.HTTPConnection(place.host, place.port, timeout=timeout)

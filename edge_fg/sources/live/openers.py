@@ -1,0 +1,102 @@
+"""Connections to network streams: MJPEG by ourselves, RTSP by PyAV or OpenCV."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from edge_fg.errors import SourceError
+from edge_fg.sources.live.connection import Coded, Connection, Corrupted, Opener, Shot
+from edge_fg.sources.live.mjpeg import MjpegConnection
+from edge_fg.sources.live.rtsp import AvConnection, has_pyav
+from edge_fg.sources.live.v4l2_csi import OpenCVConnection
+from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.uri import SourceDescription
+
+_logger = logging.getLogger("edge_fg")
+
+
+class HttpConnection:
+    """What lies behind an HTTP address; see `Connection`.
+
+    The server is asked for it, and its content type tells: a row of JPEGs is read by
+    `MjpegConnection`, anything else (a video file, HLS, MPEG-TS) is left to FFmpeg.
+
+    Parameters
+    ----------
+    description
+        Of kind stream, with an address of HTTP.
+    options
+        The time-out.
+    """
+
+    def __init__(self, description: SourceDescription, options: CaptureOptions) -> None:
+        self._description = description
+        self._options = options
+        self._lock = threading.Lock()
+        self._interrupted = False
+        self._inner: Connection = MjpegConnection(
+            description.target_text, description.name, options.timeout
+        )
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second that it states."""
+        return self._inner.fps
+
+    @property
+    def size_wh(self) -> tuple[int, int] | None:
+        """Width and height that it states."""
+        return self._inner.size_wh
+
+    @property
+    def frame_count(self) -> int | None:
+        """Frames that it holds, if it is a file."""
+        return self._inner.frame_count
+
+    def open(self) -> None:
+        """Connect; see `Connection`."""
+        first = self._inner
+        first.open()
+        if isinstance(first, MjpegConnection) and not first.is_mjpeg:
+            first.close()
+            if first.content_type.startswith("image/"):
+                raise SourceError(
+                    f"{self._description.name} gives single pictures ({first.content_type}): "
+                    "ask the camera for its MJPEG stream"
+                )
+            with self._lock:
+                if self._interrupted:
+                    raise SourceError("it was closed")
+                self._inner = OpenCVConnection(self._description, self._options)
+            self._inner.open()
+
+    def read(self) -> Shot | Coded | Corrupted | None:
+        """Return the next picture; see `Connection`."""
+        return self._inner.read()
+
+    def interrupt(self) -> None:
+        """Make a call that another thread is in return soon, where possible."""
+        with self._lock:
+            self._interrupted = True
+            inner = self._inner
+        inner.interrupt()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._inner.close()
+
+
+def opener_of(description: SourceDescription, options: CaptureOptions) -> Opener:
+    """Return what makes the connections to a camera or stream."""
+    if description.kind == "stream" and description.target_text.lower().startswith("http"):
+        return lambda: HttpConnection(description, options)
+    if description.kind == "stream" and has_pyav():
+        return lambda: AvConnection(description, options)
+    if description.kind == "stream":
+        _logger.info(
+            "%s is read through OpenCV, which can't tell damaged pictures from sound ones: "
+            "install edge-fg[rtsp] for that",
+            description.name,
+        )
+    return lambda: OpenCVConnection(description, options)

@@ -1,0 +1,144 @@
+"""RTSP by PyAV, which tells what OpenCV hides: which pictures FFmpeg had to invent.
+
+FFmpeg conceals what is damaged or missing in a stream by copying from its surroundings, and
+OpenCV hands such pictures on like any other. PyAV gives FFmpeg's own marks, so they are left out
+here: the damaged picture, and all after it that are built upon it, up to the next key frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+
+from edge_fg.errors import MissingDependencyError, SourceError
+from edge_fg.sources.live.connection import Corrupted, Shot
+from edge_fg.sources.live.h264_gaps import GapFinder
+from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.uri import SourceDescription
+
+# Over UDP, packets are lost as a matter of course. Measuring the frame rate first would take most
+# of a second, in which pictures grow old.
+_OPTIONS: Final = {"rtsp_transport": "tcp", "fpsprobesize": "0"}
+
+
+def has_pyav() -> bool:
+    """Whether PyAV is installed."""
+    try:
+        import av
+    except ImportError:
+        return False
+    return bool(av.__version__)
+
+
+class AvConnection:
+    """An RTSP stream held by PyAV; see `Connection`.
+
+    Bytes that were changed so that they still decode can't be told from others: H.264 has no
+    checksum. What FFmpeg doesn't notice is therefore not left out.
+
+    A camera that drops whole pictures between two key frames leaves FFmpeg to build upon the wrong
+    ones, which it doesn't mark; for H.264 that is found by `GapFinder`, for other codecs not.
+
+    Parameters
+    ----------
+    description
+        Of kind stream.
+    options
+        The time-out.
+    """
+
+    def __init__(self, description: SourceDescription, options: CaptureOptions) -> None:
+        self.fps: float | None = None
+        self.size_wh: tuple[int, int] | None = None
+        self.frame_count: int | None = None
+        self._description = description
+        self._name = description.name
+        self._timeout = options.timeout
+        self._av: Any = None
+        self._container: Any = None
+        self._packets: Iterator[Any] = iter(())
+        self._frames: deque[Any] = deque()
+        self._gaps: GapFinder | None = None
+        self._damaged = False  # since the last key frame
+
+    def open(self) -> None:
+        """Connect; see `Connection`."""
+        try:
+            import av
+        except ImportError as error:
+            raise MissingDependencyError("av", "rtsp", f"read {self._name}") from error
+        self._av = av
+        limits = (self._timeout, self._timeout)
+        try:
+            self._container = av.open(
+                self._description.target_text, options=_OPTIONS, timeout=limits
+            )
+            stream = self._container.streams.video[0]
+        except (av.error.FFmpegError, UnicodeError, ValueError) as error:
+            # Without the cause: its text repeats the address with its password.
+            raise SourceError(f"can't open {self._name}: {self._in_words(error)}") from None
+        except IndexError as error:
+            raise SourceError(f"can't open {self._name}: it has no video") from error
+        # With several threads for a picture, FFmpeg marks no damage; with several pictures at a
+        # time, they come late.
+        stream.codec_context.thread_count = 1
+        self.fps = float(stream.average_rate) if stream.average_rate else None
+        width, height = stream.codec_context.width, stream.codec_context.height
+        self.size_wh = (width, height) if width and height else None
+        self._packets = self._container.demux(stream)
+        if stream.codec_context.name == "h264":
+            self._gaps = GapFinder()
+            self._gaps.missing_before(stream.codec_context.extradata or b"")
+
+    def read(self) -> Shot | Corrupted | None:
+        """Return the next picture; see `Connection`."""
+        while not self._frames:
+            try:
+                packet = next(self._packets, None)
+            except self._av.error.FFmpegError as error:
+                raise SourceError(self._in_words(error)) from None
+            if packet is None or packet.size == 0:
+                return None
+            if self._gaps is not None and self._gaps.missing_before(bytes(packet)):
+                self._damaged = True
+            try:
+                self._frames.extend(packet.decode())
+            except self._av.error.FFmpegError:
+                return self._leave_out("a packet can't be decoded")
+            if packet.is_corrupt:
+                return self._leave_out("a packet is damaged")
+        frame = self._frames.popleft()
+        if frame.is_corrupt:
+            return self._leave_out("a picture is damaged")
+        if self._damaged and not frame.key_frame:
+            return Corrupted("a picture is built upon a damaged one")
+        self._damaged = False
+        return Shot(np.ascontiguousarray(frame.to_ndarray(format="bgr24")))
+
+    def interrupt(self) -> None:
+        """Do nothing: PyAV offers no way; its time-outs end the call."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._frames.clear()
+        self._packets = iter(())
+        container, self._container = self._container, None
+        if container is not None:
+            with contextlib.suppress(self._av.error.FFmpegError):
+                container.close()
+
+    def _leave_out(self, reason: str) -> Corrupted:
+        self._damaged = True
+        return Corrupted(reason)
+
+    def _in_words(self, error: Exception) -> str:
+        if isinstance(error, self._av.error.ExitError):
+            return f"no answer for {self._timeout:g} s"
+        words = getattr(error, "strerror", None) or type(error).__name__
+        if isinstance(error, getattr(self._av.error, "HTTPUnauthorizedError", ())):
+            return f"{words}, check user and password"
+        return str(words)

@@ -1,0 +1,188 @@
+"""One door to every kind of source."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_fg.errors import SourceError, UsageError
+from edge_fg.sources.base import Source
+from edge_fg.sources.files import IterableSource, open_pictures
+from edge_fg.sources.live.rtsp import has_pyav
+from edge_fg.sources.live.source import LiveSource
+from edge_fg.sources.live.v4l2_csi import check_possible
+from edge_fg.sources.options import CaptureOptions, Codec, Flip
+from edge_fg.sources.schemes import open_scheme
+from edge_fg.sources.stdin import PipeSource
+from edge_fg.sources.uri import SourceDescription, parse_source
+from edge_fg.sources.video import VideoSource
+
+_PICTURES = ("image", "images", "directory", "glob")
+_CAMERAS = ("camera", "csi")
+_LIVE = (*_CAMERAS, "stream")
+
+
+def open_source(
+    source: str | int | Path | Iterable[Any],
+    *,
+    size_wh: tuple[int, int] | None = None,
+    fps: float | None = None,
+    timeout: float = 10.0,
+    flip: Flip = "none",
+    codec: Codec | None = None,
+    raw: bool = False,
+    reconnect: int | None = None,
+    wait: bool = False,
+    backoff: tuple[float, float] = (0.5, 30.0),
+    seed: int | None = None,
+    frozen_after: float | None = 30.0,
+    black_after: float | None = 10.0,
+    buffer: int = 1,
+) -> Source:
+    """Open what `source` names, as an iterator of frames and a context manager.
+
+    A live source (camera, stream) is connected anew whenever it is lost, for a program that runs
+    for months wants frames and not errors; `reconnect=0` raises instead. Only the first connection
+    raises at once, lest a wrong address be waited for in silence; `wait=True` waits for it, too.
+
+    Parameters
+    ----------
+    source
+        What `parse_source` understands, or an iterable of frames (H x W x 3, uint8, BGR, or
+        `RawFrame`). Options that stand behind a name go before the keywords.
+    size_wh, fps, codec, raw
+        What to ask of a camera.
+    flip
+        How to turn or mirror every frame.
+    timeout, reconnect, wait, backoff, seed, frozen_after, black_after, buffer
+        How to treat a live source; no effect on others. All are explained at `CaptureOptions`.
+
+    Raises
+    ------
+    SourceError
+        There is no such source, or it can't be opened.
+    UsageError
+        An option makes no sense, or not for this kind of source.
+    MissingDependencyError
+        OpenCV is needed and not installed.
+
+    Examples
+    --------
+    >>> for frame in open_source("meadow.mp4"):  # doctest: +SKIP
+    ...     print(frame.number, frame.position, frame.image.shape)
+    """
+    given = CaptureOptions(
+        size_wh=size_wh,
+        fps=fps,
+        timeout=timeout,
+        flip=flip,
+        codec=codec,
+        raw=raw,
+        reconnect=reconnect,
+        wait=wait,
+        backoff=backoff,
+        seed=seed,
+        frozen_after=frozen_after,
+        black_after=black_after,
+        buffer=buffer,
+    )
+    described = _describe(source)
+    if described is None:
+        _check_fit(None, "frames", given)
+        return IterableSource(_frames(source), flip=given.flip)
+    return _open(described, given.merged(described.options))
+
+
+def open_sources(
+    sources: Iterable[str | int | Path | Iterable[Any]], **options: Any
+) -> list[Source]:
+    """Open several sources at once; all of them, or none.
+
+    Parameters
+    ----------
+    sources
+        Each as `open_source` takes it.
+    options
+        Keywords of `open_source`, for all of them.
+
+    Returns
+    -------
+    list
+        The sources, in the order given.
+
+    Raises
+    ------
+    SourceError, UsageError, MissingDependencyError
+        One of them can't be opened; those opened before it are closed.
+    """
+    with contextlib.ExitStack() as opened:
+        found = [opened.enter_context(open_source(source, **options)) for source in sources]
+        opened.pop_all()
+        return found
+
+
+def _open(described: SourceDescription, options: CaptureOptions) -> Source:
+    kind = described.kind
+    _check_fit(described, described.name, options)
+    if kind in _PICTURES:
+        return open_pictures(described, options.flip)
+    if kind == "pipe":
+        return PipeSource(described.name, options=options)
+    if kind == "scheme":
+        return open_scheme(
+            described.target_text.partition("://")[0].lower(), described.target_text, options
+        )
+    if kind == "video":
+        return VideoSource(described, options)
+    # Streams need no OpenCV where PyAV or we ourselves read them.
+    if kind != "stream" or not (described.target_text.lower().startswith("http") or has_pyav()):
+        check_possible(described, options)
+    # Here, for HTTP and TLS take long to import and most programs never need them.
+    from edge_fg.sources.live.openers import opener_of
+
+    # A CSI camera's pictures are turned in its own memory.
+    turning = replace(options, flip="none") if kind == "csi" else options
+    live = LiveSource(described.name, opener_of(described, options), turning)
+    if live.turned_out_finite:
+        live.close()
+        return VideoSource(described, options)
+    return live
+
+
+def _check_fit(described: SourceDescription | None, name: str, options: CaptureOptions) -> None:
+    """Refuse what can be chosen for cameras only."""
+    if described is not None and described.kind in (*_CAMERAS, "scheme"):
+        return
+    if options.size_wh is None and options.fps is None and options.codec is None:
+        return
+    live = described is not None and described.kind in _LIVE
+    advice = ": set them in the camera" if live else ""
+    raise UsageError(f"size, fps and codec can't be chosen for {name}{advice}")
+
+
+def _describe(source: str | int | Path | Iterable[Any]) -> SourceDescription | None:
+    """Return what `source` names, or None when it is an iterable of frames."""
+    if isinstance(source, (str, int, Path)):
+        return parse_source(source)
+    if isinstance(source, Sequence) and source and isinstance(source[0], (str, Path)):
+        return parse_source(source)
+    return None
+
+
+def _frames(source: Any) -> Iterable[Any]:
+    if isinstance(source, np.ndarray) and source.ndim != 4:
+        raise SourceError(
+            f"an array of shape {source.shape} is not a source: give a list of frames, "
+            "or an array of N x H x W x 3"
+        )
+    if isinstance(source, (bytes, bytearray, memoryview)) or not isinstance(source, Iterable):
+        raise SourceError(
+            f"{type(source).__name__} is not a source: give a path, an address, "
+            "the number of a camera, or an iterable of frames"
+        )
+    return source

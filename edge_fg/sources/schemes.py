@@ -1,0 +1,55 @@
+"""Schemes of source strings that installed packages bring along.
+
+A package adds one by an entry point of the group ``edge_fg.sources``, whose name is the scheme::
+
+    [project.entry-points."edge_fg.sources"]
+    fieldguide = "edge_fg_tools.fieldguide.source:open_fieldguide"
+
+What it names is called with the whole source string (such as ``fieldguide://?seed=1``) and the
+`CaptureOptions` that were given by keyword, and returns a `Source`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge_fg.errors import SourceError
+from edge_fg.sources.base import Source
+from edge_fg.sources.options import CaptureOptions
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP = "edge_fg.sources"
+
+SchemeOpener = Callable[[str, CaptureOptions], Source]
+
+
+def find_scheme(scheme: str) -> EntryPoint | None:
+    """Return the entry point of a scheme (lower case), or None; nothing of it is imported."""
+    # Here, for it takes long to import and most programs never need it.
+    from importlib.metadata import entry_points
+
+    found = sorted(entry_points(group=GROUP, name=scheme), key=lambda point: point.value)
+    return found[0] if found else None
+
+
+def open_scheme(scheme: str, uri: str, options: CaptureOptions) -> Source:
+    """Open a source whose scheme a package brought along.
+
+    Raises
+    ------
+    SourceError
+        No package has it, or the package can't be imported.
+    """
+    point = find_scheme(scheme)
+    if point is None:
+        raise SourceError(f"no installed package opens {scheme}://")
+    try:
+        opener: SchemeOpener = point.load()
+    except (ImportError, AttributeError) as error:
+        raise SourceError(
+            f"{scheme}:// is opened by {point.value}, which can't be imported: {error}"
+        ) from error
+    return opener(uri, options)

@@ -1,0 +1,331 @@
+"""What a fixed camera sees while nothing is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.errors import UsageError
+from edge_fg.tracking.thumbnail import opencv
+
+Picture = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+_FITTED_PIXELS = 700
+# Grey levels that the sensor's noise may reach in a small, blurred picture.
+_DARKEST = 5.0
+_GAINS = (0.1, 10.0)
+# Fraction of the frame's longer side by which a shaken camera may have moved.
+_FARTHEST_SHIFT = 0.06
+# Share of an 8 x 8 grid's cells in which something differs when all of the frame moved.
+_SPREAD = 0.25
+
+
+@dataclass(frozen=True)
+class BackgroundSettings:
+    """How a scene is learnt.
+
+    Parameters
+    ----------
+    threshold
+        Grey levels, 0..255, by which a pixel must differ, once the light is compensated.
+    contrast
+        Where it is dark, a difference of this share of the scene's own brightness is enough.
+    noise
+        And by how many of its own mean deviations: leaves that sway deviate all the time.
+    learn_s
+        Seconds in which the model follows slow changes where nothing is.
+    absorb_s
+        Seconds after which a thing that does not move at all belongs to the scene.
+    global_share
+        Share of the frame, 0..1, that no visitor fills: if more differs, the scene itself
+        changed, and is learnt anew.
+    warm_up_s
+        Seconds in which the scene is learnt, at the start and whenever it changed.
+    """
+
+    threshold: float = 15.0
+    contrast: float = 0.14
+    noise: float = 4.0
+    learn_s: float = 5.0
+    absorb_s: float = 120.0
+    global_share: float = 0.5
+    warm_up_s: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "contrast", "noise", "learn_s", "absorb_s"):
+            if not getattr(self, name) > 0.0:
+                raise UsageError(f"{name} must be more than 0, not {getattr(self, name)}")
+        if not 0.0 < self.global_share <= 1.0 or self.warm_up_s < 0.0:
+            raise UsageError("global_share must be in 0..1 and warm_up_s not negative")
+
+
+class Background:
+    """Model of the empty scene: one picture, how much each pixel deviates, and the light.
+
+    The picture is kept in the light of its first frames, and each frame's light is fitted to it
+    as a gain and an offset of each channel: an exposure step changes two numbers and no pixel of
+    the model. Where something is, the model is not touched at all, so a bird that perches for a
+    minute neither fades nor leaves a hole. A thing that has not moved at all for `absorb_s`
+    becomes scenery as a whole. (Mixture models such as MOG2, Zivkovic 2004, take a still bird
+    into the background within their history and see an exposure step everywhere.)
+
+    Parameters
+    ----------
+    settings
+        How the scene is learnt.
+    """
+
+    def __init__(self, settings: BackgroundSettings) -> None:
+        self._settings = settings
+        self._cv2 = opencv("see where something moves")
+        self._scene: Picture | None = None
+        self._light = _Light(np.ones(1, np.float32), np.zeros(1, np.float32))
+        self._age = 0.0
+        self._frames = 0
+        self._shift = (0.0, 0.0)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the scene has been learnt well enough to say that something differs."""
+        return self._age >= self._settings.warm_up_s and self._frames >= 3
+
+    @property
+    def shift_xy(self) -> tuple[float, float]:
+        """By how many small pixels the last frame was moved against the scene."""
+        return self._shift
+
+    def compare(self, picture: Picture) -> tuple[Picture, Mask]:
+        """Compare a picture with the scene.
+
+        Parameters
+        ----------
+        picture
+            (height, width, channels) float32, 0..255.
+
+        Returns
+        -------
+        aligned, mask
+            The picture, moved back by the camera's shake and in the scene's light; and
+            (height, width) of whether something else than the scene is seen.
+        """
+        if self._scene is None or self._scene.shape != picture.shape:
+            self._start(picture)
+        self._light = self._fit_light(picture)
+        self._shift = (0.0, 0.0)
+        aligned = self._light.undo(picture)
+        mask = self._differs(picture)
+        if self._is_everywhere(mask):
+            aligned, mask = self._unshake(picture, aligned, mask)
+        self._mask = mask
+        return aligned, mask
+
+    def expected(self) -> Picture:
+        """Return the scene in the light of the last picture, 0..255."""
+        assert self._scene is not None
+        return self._light.apply(self._scene)
+
+    def relit(self, aligned: Picture) -> Picture:
+        """Return a part of what `compare` returned in the light of the last picture, 0..255."""
+        return self._light.apply(aligned)
+
+    def learn(self, aligned: Picture, occupied: Mask, dt: float) -> None:
+        """Follow the scene where nothing is.
+
+        Parameters
+        ----------
+        aligned
+            What `compare` returned.
+        occupied
+            (height, width): where something is held to be.
+        dt
+            Seconds since the frame before.
+        """
+        assert self._scene is not None
+        settings = self._settings
+        self._frames += 1
+        self._age += dt
+        rate = 1.0 - np.exp(-dt / settings.learn_s)
+        if not self.settled:
+            rate = max(rate, 1.0 / self._frames)
+            occupied = np.zeros_like(occupied)
+        step = np.where(occupied, np.float32(0.0), np.float32(rate))
+        off = aligned - self._scene
+        self._scene += step[..., np.newaxis] * off
+        size = largest(np.abs(off)) * self._light.scale
+        self._deviation += step * (size - self._deviation)
+        self._follow_still(aligned, dt)
+
+    def still_s(self, mask: Mask) -> float:
+        """Return for how many seconds nine tenths of a part have not changed."""
+        return float(np.quantile(self._still[mask], 0.1)) if mask.any() else 0.0
+
+    def absorb(self, aligned: Picture, mask: Mask) -> None:
+        """Take what is seen in a part for scenery from now on."""
+        assert self._scene is not None
+        self._scene[mask] = aligned[mask]
+        self._still[mask] = 0.0
+
+    def restart(self, picture: Picture) -> None:
+        """Learn the scene anew."""
+        self._start(picture)
+
+    def _start(self, picture: Picture) -> None:
+        channels = picture.shape[2]
+        self._scene = picture.copy()
+        self._light = _Light(np.ones(channels, np.float32), np.zeros(channels, np.float32))
+        self._deviation = np.full(picture.shape[:2], 1.0, dtype=np.float32)
+        self._last = picture.copy()
+        self._still = np.zeros(picture.shape[:2], dtype=np.float32)
+        self._mask = np.zeros(picture.shape[:2], dtype=np.bool_)
+        self._age = 0.0
+        self._frames = 0
+
+    def _follow_still(self, aligned: Picture, dt: float) -> None:
+        moved = largest(np.abs(aligned - self._last)) * self._light.scale
+        changed = moved > self._limit
+        np.copyto(self._last, aligned, where=changed[..., np.newaxis])
+        self._still += np.float32(dt)
+        self._still[changed] = 0.0
+
+    def _differs(self, picture: Picture) -> Mask:
+        """Return where a picture is outside what the scene shows within a pixel around.
+
+        The pixel around forgives what is left of shake, and leaves that move a little.
+        """
+        expected = self.expected()
+        around = np.ones((3, 3), dtype=np.uint8)
+        low = self._cv2.erode(expected, around).reshape(expected.shape)
+        high = self._cv2.dilate(expected, around).reshape(expected.shape)
+        off = largest(np.maximum(picture - high, low - picture))
+        limit = np.clip(
+            self._settings.contrast * grey(expected), _DARKEST, self._settings.threshold
+        )
+        self._limit: Picture = np.maximum(limit, self._settings.noise * self._deviation)
+        mask: Mask = off > self._limit
+        return mask
+
+    def _is_everywhere(self, mask: Mask) -> bool:
+        """Whether what differs is spread over the frame, as edges are that shook."""
+        cells = self._cv2.resize(
+            mask.astype(np.float32), (8, 8), interpolation=self._cv2.INTER_AREA
+        )
+        return float((cells > 0.0).mean()) > _SPREAD
+
+    def _unshake(self, picture: Picture, aligned: Picture, mask: Mask) -> tuple[Picture, Mask]:
+        """Undo a shift of the whole picture, if that explains most of what differs."""
+        assert self._scene is not None
+        height, width = mask.shape
+        if min(height, width) < 16:
+            return aligned, mask
+        before, now = grey(self._scene), grey(aligned)
+        window = self._cv2.createHanningWindow((width, height), self._cv2.CV_32F)
+        (dx, dy), _ = self._cv2.phaseCorrelate(before, now, window)
+        if not 0.2 < float(np.hypot(dx, dy)) < _FARTHEST_SHIFT * max(height, width):
+            return aligned, mask
+        matrix = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]], dtype=np.float32)
+        flags = self._cv2.INTER_LINEAR | self._cv2.WARP_INVERSE_MAP
+        moved = self._cv2.warpAffine(
+            picture, matrix, (width, height), flags=flags, borderMode=self._cv2.BORDER_REPLICATE
+        ).reshape(picture.shape)
+        after = self._differs(moved)
+        # A large visitor drags the estimate along: a shift counts only if the rest then fits.
+        if after.mean() > 0.6 * mask.mean():
+            return aligned, mask
+        self._shift = (float(dx), float(dy))
+        return self._light.undo(moved), after
+
+    def _fit_light(self, picture: Picture) -> _Light:
+        """Fit each channel's gain and offset to the part of the picture that shows the scene."""
+        assert self._scene is not None
+        step = max(1, int(np.sqrt(picture.shape[0] * picture.shape[1] / _FITTED_PIXELS)))
+        free = ~self._mask[::step, ::step]
+        if free.mean() < 0.2:
+            free = np.ones_like(free)
+        scene = np.ascontiguousarray(self._scene[::step, ::step][free].T)
+        seen = np.ascontiguousarray(picture[::step, ::step][free].T)
+        return _fit(scene, seen, self._light)
+
+
+@dataclass(frozen=True)
+class _Light:
+    """Gain and offset of each channel that turn the scene into what is seen now."""
+
+    gain: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    @property
+    def scale(self) -> float:
+        """Grey levels now that are worth one of the scene's."""
+        return float(self.gain.max())
+
+    def apply(self, scene: Picture) -> Picture:
+        seen: Picture = scene * self.gain + self.offset
+        np.clip(seen, 0.0, 255.0, out=seen)
+        return seen
+
+    def column(self, scene: Picture) -> Picture:
+        """Return what pixels of the scene, (channels, pixels), look like now."""
+        seen: Picture = scene * self.gain[:, np.newaxis] + self.offset[:, np.newaxis]
+        return seen
+
+    def undo(self, seen: Picture) -> Picture:
+        scene: Picture = (seen - self.offset) / self.gain
+        return scene
+
+
+def _fit(scene: Picture, seen: Picture, previous: _Light) -> _Light:
+    """Fit seen = gain * scene + offset by least trimmed squares, from the better of two starts.
+
+    Concentration steps after Rousseeuw and Van Driessen, "Computing LTS regression for large data
+    sets" (2006): refit to the half of the pixels that fit best. `scene` and `seen` are
+    (channels, pixels).
+    """
+    unclipped = ((seen > 2.0) & (seen < 253.0)).all(axis=0)
+    if unclipped.mean() > 0.25:
+        scene, seen = scene[:, unclipped], seen[:, unclipped]
+    everything = np.ones(scene.shape, dtype=np.float32)
+    fit = _better(scene, seen, previous, _least_squares(scene, seen, everything))
+    for _ in range(2):
+        off = np.abs(seen - fit.column(scene))
+        limit = np.maximum(np.median(off, axis=1, keepdims=True), 0.5)
+        fit = _least_squares(scene, seen, (off <= limit).astype(np.float32))
+    return _better(scene, seen, previous, fit)
+
+
+def _better(scene: Picture, seen: Picture, one: _Light, other: _Light) -> _Light:
+    """Return, channel by channel, which of two leaves the smaller median off."""
+    off = [np.median(np.abs(seen - light.column(scene)), axis=1) for light in (one, other)]
+    first = off[0] <= off[1]
+    return _Light(np.where(first, one.gain, other.gain), np.where(first, one.offset, other.offset))
+
+
+def _least_squares(scene: Picture, seen: Picture, weight: Picture) -> _Light:
+    total = weight.sum(axis=1)
+    mean_scene = (weight * scene).sum(axis=1) / total
+    mean_seen = (weight * seen).sum(axis=1) / total
+    spread = weight * (scene - mean_scene[:, np.newaxis])
+    variance = (spread * scene).sum(axis=1) / total
+    product = (spread * seen).sum(axis=1) / total
+    # A scene of one grey says nothing of a gain: all of a change is then taken for an offset.
+    gain = np.where(variance < 4.0, 1.0, np.clip(product / np.maximum(variance, 4.0), *_GAINS))
+    return _Light(gain, mean_seen - gain * mean_scene)
+
+
+def largest(picture: Picture) -> Picture:
+    """Return each pixel's largest channel; numpy's own reduction is slow on so short an axis."""
+    found: Picture = picture[..., 0]
+    for channel in range(1, picture.shape[2]):
+        found = np.maximum(found, picture[..., channel])
+    return found
+
+
+def grey(picture: Picture) -> Picture:
+    """Return the mean of each pixel's channels."""
+    total: Picture = picture[..., 0].copy()
+    for channel in range(1, picture.shape[2]):
+        total += picture[..., channel]
+    total /= picture.shape[2]
+    return total

@@ -1,0 +1,302 @@
+"""Where something is on a frame of a fixed camera, without a detector."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.errors import UsageError
+from edge_fg.result import Region
+from edge_fg.sources import Frame
+from edge_fg.tracking.background import Background, BackgroundSettings, Mask, Picture, grey
+from edge_fg.tracking.thumbnail import glance, opencv
+
+Box = tuple[float, float, float, float]
+"""(left, top, width, height) in pixels, with fractions."""
+
+_LONGEST_STEP_S = 1.0
+# What follows tells a thing from a change of light; see `MotionFinder._is_light`.
+_LIGHT_CORRELATION = 0.8
+_SOFT_EDGE = 0.1
+_GHOST_EDGE = 1.5
+
+
+@dataclass(frozen=True)
+class MotionSettings:
+    """What counts as something.
+
+    Parameters
+    ----------
+    width
+        Longer side, in pixels, of the picture that is looked at.
+    smallest, largest
+        Share of the frame's area, 0..1, that a thing's box covers.
+    joined
+        Parts nearer than this share of the larger part's longer side belong together, where one
+        is much smaller than the other: a tail, or what a twig cuts off.
+    ghost_s
+        Seconds after which a thing that does not move, and whose outline is the scene's and not
+        the frame's, is taken for what was there when the scene was learnt and has left.
+    background
+        How the scene is learnt.
+    """
+
+    width: int = 160
+    smallest: float = 0.002
+    largest: float = 0.7
+    joined: float = 0.2
+    ghost_s: float = 1.0
+    background: BackgroundSettings = field(default_factory=BackgroundSettings)
+
+    def __post_init__(self) -> None:
+        if self.width < 16:
+            raise UsageError(f"motion needs a width of at least 16 pixels, not {self.width}")
+        if not 0.0 <= self.smallest < self.largest <= 1.0:
+            raise UsageError("smallest and largest must be shares of the frame, in this order")
+        if self.joined < 0.0 or self.ghost_s <= 0.0:
+            raise UsageError("joined must not be negative and ghost_s more than 0")
+
+
+class MotionFinder:
+    """Finds what the scene does not show when it is empty; frames must come from one camera.
+
+    Parameters
+    ----------
+    settings
+        What counts as something.
+
+    Raises
+    ------
+    MissingDependencyError
+        OpenCV is not installed.
+    """
+
+    def __init__(self, settings: MotionSettings | None = None) -> None:
+        self.settings = settings or MotionSettings()
+        self._cv2 = opencv("see where something moves")
+        self._background = Background(self.settings.background)
+        self._time: float | None = None
+        self._scale = 1.0
+        self._aligned: Picture | None = None
+
+    def __call__(self, frame: Frame) -> list[Region]:
+        """Return boxes (x, y, width, height), in pixels, of the things on a frame.
+
+        While the scene is being learnt, and when all of it changed, there are none.
+        """
+        picture = glance(frame, self.settings.width)
+        self._scale = frame.size_wh[0] / picture.shape[1]
+        dt = self._step(frame)
+        aligned, differs = self._background.compare(picture)
+        self._aligned = aligned
+        if not self._background.settled:
+            self._background.learn(aligned, differs, dt)
+            return []
+        things, occupied = self._things(differs, aligned)
+        if occupied.mean() > self.settings.background.global_share:
+            self._background.restart(picture)
+            return []
+        self._background.learn(aligned, occupied, dt)
+        return [self._region(box, frame.size_wh) for box in self._join(things)]
+
+    def absorb(self, region: Region) -> None:
+        """Take what is seen in a region for scenery: it has turned out to be nothing."""
+        if self._aligned is None:
+            return
+        mask = np.zeros(self._aligned.shape[:2], dtype=np.bool_)
+        x, y, width, height = (value / self._scale for value in region)
+        rows = slice(max(0, int(y)), int(np.ceil(y + height)))
+        mask[rows, max(0, int(x)) : int(np.ceil(x + width))] = True
+        self._background.absorb(self._aligned, mask)
+
+    def _step(self, frame: Frame) -> float:
+        time = seconds_of(frame)
+        before, self._time = self._time, time
+        if before is None:
+            return 0.0
+        return min(max(time - before, 0.0), _LONGEST_STEP_S)
+
+    def _things(self, differs: Mask, aligned: Picture) -> tuple[list[Box], Mask]:
+        """Return boxes of what is held for things, in small pixels, and where they are."""
+        size = max(differs.shape)
+        opened = self._morph(differs.astype(np.uint8), self._cv2.MORPH_OPEN, 3 if size > 64 else 1)
+        closed = self._morph(opened, self._cv2.MORPH_CLOSE, max(3, size // 32) | 1)
+        count, labels, stats, _ = self._cv2.connectedComponentsWithStats(closed, connectivity=8)
+        occupied = np.zeros(differs.shape, dtype=np.bool_)
+        boxes = []
+        for number in range(1, count):
+            left, top, width, height, area = (int(value) for value in stats[number])
+            # Half the area of the smallest box may be a part that is joined later.
+            if area < max(3.0, 0.25 * self.settings.smallest * differs.size):
+                continue
+            window = (slice(top, top + height), slice(left, left + width))
+            blob = _Blob(window, labels[window] == number)
+            if self._is_scenery(blob, aligned):
+                continue
+            occupied[window] |= blob.mask
+            boxes.append((float(left), float(top), float(width), float(height)))
+        around = np.ones((3, 3), dtype=np.uint8)
+        return boxes, self._cv2.dilate(occupied.astype(np.uint8), around).astype(np.bool_)
+
+    def _morph(self, mask: NDArray[np.uint8], kind: int, size: int) -> NDArray[np.uint8]:
+        shape = self._cv2.getStructuringElement(self._cv2.MORPH_ELLIPSE, (size, size))
+        changed: NDArray[np.uint8] = self._cv2.morphologyEx(mask, kind, shape)
+        return changed
+
+    def _is_scenery(self, blob: _Blob, aligned: Picture) -> bool:
+        """Whether a blob is light, a hole that something left, or has not moved for long."""
+        mask = np.zeros(aligned.shape[:2], dtype=np.bool_)
+        mask[blob.window] = blob.mask
+        still = self._background.still_s(mask)
+        if still > self.settings.background.absorb_s:
+            self._background.absorb(aligned, mask)
+            return True
+        here = _grown(blob.window, aligned.shape[:2])
+        scene = grey(self._background.expected()[here])
+        seen = grey(self._background.relit(aligned[here]))
+        inside = mask[here]
+        outline = self._outline(inside)
+        if still > self.settings.ghost_s and self._is_ghost(scene, seen, outline):
+            self._background.absorb(aligned, self._wider(mask))
+            return True
+        return self._is_light(scene, seen, inside, outline)
+
+    def _outline(self, inside: Mask) -> Mask:
+        around = np.ones((3, 3), dtype=np.uint8)
+        edge: Any = self._cv2.morphologyEx(
+            inside.astype(np.uint8), self._cv2.MORPH_GRADIENT, around
+        )
+        return edge.astype(np.bool_)  # type: ignore[no-any-return]
+
+    def _wider(self, mask: Mask) -> Mask:
+        wide: Any = self._cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), dtype=np.uint8))
+        return wide.astype(np.bool_)  # type: ignore[no-any-return]
+
+    def _is_ghost(self, scene: Picture, seen: Picture, outline: Mask) -> bool:
+        """Whether the outline of what differs is an edge in the scene and none in the frame."""
+        before = float(_steepness(scene)[outline].mean())
+        return before > _GHOST_EDGE * float(_steepness(seen)[outline].mean()) + 1.0
+
+    def _is_light(self, scene: Picture, seen: Picture, inside: Mask, outline: Mask) -> bool:
+        """Whether what differs is the same place in other light: a cloud, a lamp, a shadow.
+
+        The scene's own texture shows through light, and its border is soft (after Rosin and
+        Ellis, "Image difference threshold strategies and shadow detection", 1995, who ask
+        likewise for a steady ratio inside).
+        """
+        if min(inside.shape) < 4:
+            return False
+        off = seen - scene
+        contrast = abs(float(off[inside].mean()))
+        soft = float(_steepness(off)[outline].mean()) < _SOFT_EDGE * contrast
+        core = self._cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
+        if core.sum() < 24:
+            return soft
+        detail = [shown - self._cv2.blur(shown, (7, 7)) for shown in (scene, seen)]
+        before, now = detail[0][core], detail[1][core]
+        if before.std() < 1.5 or now.std() < 1.5:
+            return soft
+        return soft or float(np.corrcoef(before, now)[0, 1]) > _LIGHT_CORRELATION
+
+    def _join(self, boxes: list[Box]) -> list[Box]:
+        """Join parts to what they belong to, largest first, and leave out what is too small."""
+        area = self._aligned.shape[0] * self._aligned.shape[1] if self._aligned is not None else 1
+        joined: list[Box] = []
+        for box in sorted(boxes, key=lambda box: -box[2] * box[3]):
+            for place, whole in enumerate(joined):
+                small = box[2] * box[3] < 0.5 * whole[2] * whole[3]
+                if small and gap(box, whole) <= self.settings.joined * max(whole[2:]):
+                    joined[place] = union(box, whole)
+                    break
+            else:
+                joined.append(box)
+        low, high = self.settings.smallest * area, self.settings.largest * area
+        return [box for box in joined if low <= box[2] * box[3] <= high]
+
+    def _region(self, box: Box, size_wh: tuple[int, int]) -> Region:
+        dx, dy = self._background.shift_xy
+        x, y = (box[0] + dx) * self._scale, (box[1] + dy) * self._scale
+        return inside_frame((x, y, box[2] * self._scale, box[3] * self._scale), size_wh)
+
+
+@dataclass(frozen=True, eq=False)
+class _Blob:
+    window: tuple[slice, slice]
+    mask: Mask
+
+
+def seconds_of(frame: Frame) -> float:
+    """Return the frame's own clock: its position in a file, else when it was captured."""
+    return frame.captured if frame.position is None else frame.position
+
+
+def padded_square(box: Box | Region, padding: float, size_wh: tuple[int, int]) -> Region:
+    """Return the square around a box that the model shall see.
+
+    Parameters
+    ----------
+    box
+        (x, y, width, height) in pixels.
+    padding
+        Side of the square, in longer sides of the box.
+    size_wh
+        Width and height of the frame. At its border the square is shifted; a square larger than
+        the frame loses what is outside.
+    """
+    x, y, width, height = box
+    side = padding * max(width, height)
+    across, down = min(side, size_wh[0]), min(side, size_wh[1])
+    left = min(max(0.0, x + width / 2 - across / 2), size_wh[0] - across)
+    top = min(max(0.0, y + height / 2 - down / 2), size_wh[1] - down)
+    return inside_frame((left, top, across, down), size_wh)
+
+
+def inside_frame(box: Box, size_wh: tuple[int, int]) -> Region:
+    """Return a box in whole pixels, at least one each way, wholly inside the frame."""
+    left = min(max(0, round(box[0])), size_wh[0] - 1)
+    top = min(max(0, round(box[1])), size_wh[1] - 1)
+    right = min(max(left + 1, round(box[0] + box[2])), size_wh[0])
+    bottom = min(max(top + 1, round(box[1] + box[3])), size_wh[1])
+    return left, top, right - left, bottom - top
+
+
+def gap(one: Box, other: Box) -> float:
+    """Return the pixels between two boxes, the larger of across and down; 0 if they touch."""
+    across = max(one[0], other[0]) - min(one[0] + one[2], other[0] + other[2])
+    down = max(one[1], other[1]) - min(one[1] + one[3], other[1] + other[3])
+    return max(0.0, across, down)
+
+
+def distance(one: Box | Region, other: Box | Region) -> float:
+    """Return the pixels between the centres of two boxes."""
+    across = one[0] + one[2] / 2 - other[0] - other[2] / 2
+    return math.hypot(across, one[1] + one[3] / 2 - other[1] - other[3] / 2)
+
+
+def union(one: Box, other: Box) -> Box:
+    """Return the smallest box around two."""
+    left, top = min(one[0], other[0]), min(one[1], other[1])
+    right = max(one[0] + one[2], other[0] + other[2])
+    bottom = max(one[1] + one[3], other[1] + other[3])
+    return left, top, right - left, bottom - top
+
+
+def _grown(window: tuple[slice, slice], shape: tuple[int, int]) -> tuple[slice, slice]:
+    rows, columns = window
+    return (
+        slice(max(0, rows.start - 3), min(shape[0], rows.stop + 3)),
+        slice(max(0, columns.start - 3), min(shape[1], columns.stop + 3)),
+    )
+
+
+def _steepness(picture: Picture) -> Picture:
+    """Return the length of the gradient at each pixel, in grey levels a pixel."""
+    if min(picture.shape) < 2:
+        return np.zeros_like(picture)
+    down, across = np.gradient(picture)
+    steepness: Picture = np.hypot(down, across)
+    return steepness

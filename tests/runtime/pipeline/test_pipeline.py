@@ -1,0 +1,411 @@
+"""The pipeline: order, overlap, several sources, errors, start, stop and drain."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from edge_fg.errors import DeviceLostError, ImageError, SourceError, UsageError
+from edge_fg.pipeline import Latest, Pipeline, VisitEvent
+from edge_fg.sources import Frame
+
+
+@pytest.fixture(autouse=True)
+def no_thread_leaks() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    gc.collect()
+    assert set(threading.enumerate()) <= before
+
+
+def test_every_frame_of_a_file_is_answered_in_order(fakes: ModuleType) -> None:
+    source, sink = fakes.Numbers(300), fakes.Collecting()
+    stats = Pipeline(source, fakes.first_value, sinks=[sink]).run()
+    assert sink.numbers == list(range(300))
+    assert [result.prediction for result in sink.results] == [n % 256 for n in range(300)]
+    assert stats.answered == stats.sources[0].frames == 300
+    assert stats.dropped == {}
+    assert stats.state == "ended"
+    assert (source.releases, sink.closes, sink.opened) == (1, 1, ["numbers"])
+    assert all("sink" in name for name in sink.threads)
+
+
+def test_iterating(fakes: ModuleType) -> None:
+    pipeline = Pipeline(fakes.Numbers(100), fakes.first_value)
+    assert [(r.frame.number, r.prediction) for r in pipeline] == [(n, n) for n in range(100)]
+    assert pipeline.stats().state == "ended"
+
+
+def test_leaving_the_loop_releases_everything(fakes: ModuleType) -> None:
+    source, sink = fakes.Numbers(), fakes.Collecting()
+    pipeline = Pipeline(source, fakes.first_value, sinks=[sink])
+    for result in pipeline:
+        if result.frame.number == 5:
+            break
+    gc.collect()
+    assert pipeline.stats().state == "ended"
+    assert (source.releases, sink.closes) == (1, 1)
+    assert sink.numbers == list(range(len(sink.numbers)))
+
+
+def test_capture_recognition_and_output_overlap(fakes: ModuleType) -> None:
+    def slow(picture: np.ndarray) -> int:
+        time.sleep(0.02)
+        return 0
+
+    sink = fakes.Collecting(seconds=0.02)
+    started = time.perf_counter()
+    Pipeline(fakes.Numbers(20, period=0.02), slow, sinks=[sink]).run()
+    # One after the other would take 1.2 s, two stages at a time 0.8 s.
+    assert time.perf_counter() - started < 0.75
+    assert len(sink.results) == 20
+
+
+def test_of_a_live_source_answers_are_of_the_newest_frame(fakes: ModuleType) -> None:
+    def slow(picture: np.ndarray) -> int:
+        time.sleep(0.03)
+        return 0
+
+    sink = fakes.Collecting()
+    source = fakes.Numbers(60, live=True, period=0.01)
+    stats = Pipeline(source, slow, sinks=[sink]).run()
+    assert sink.numbers[-1] == 59
+    assert sink.numbers == sorted(set(sink.numbers))
+    assert len(sink.numbers) < 40
+    assert stats.dropped == {"overtaken": 60 - stats.answered}
+    # Twice inference and period: the bound that is promised, here for the middle.
+    assert stats.age.p50 < 2 * (0.03 + 0.01)
+
+
+def test_a_live_source_can_be_told_to_wait(fakes: ModuleType) -> None:
+    stats = Pipeline(
+        fakes.Numbers(50, live=True), fakes.first_value, policy="queue(2,drop=block)"
+    ).run()
+    assert stats.answered == 50
+    assert stats.sources[0].policy == "queue(2,drop=block)"
+
+
+def test_max_frames(fakes: ModuleType) -> None:
+    source = fakes.Numbers(100, error=SourceError("lost"))
+    sink = fakes.Collecting()
+    stats = Pipeline(source, fakes.first_value, sinks=[sink], max_frames=7).run()
+    assert sink.numbers == list(range(7))
+    assert stats.answered == 7
+    stats = Pipeline(
+        [fakes.Numbers(live=True, period=0.001), fakes.Numbers()], fakes.Batching(), max_frames=9
+    ).run()
+    assert stats.answered == 9
+
+
+def test_several_sources_share_the_model(fakes: ModuleType) -> None:
+    sources = [fakes.Numbers(60, name=name) for name in "abc"]
+    sink = fakes.Collecting()
+    stats = Pipeline(sources, fakes.first_value, sinks=[sink]).run()
+    assert [source.answered for source in stats.sources] == [60, 60, 60]
+    for name in "abc":
+        numbers = [r.frame.number for r in sink.results if r.frame.source == name]
+        assert numbers == list(range(60))
+
+
+def test_an_error_of_one_source_ends_only_that_one(
+    fakes: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources = [fakes.Numbers(5, name="bad", error=SourceError("unplugged")), fakes.Numbers(80)]
+    sink = fakes.Collecting()
+    with caplog.at_level(logging.ERROR, "edge_fg"):
+        stats = Pipeline(sources, fakes.first_value, sinks=[sink]).run()
+    bad, good = stats.sources
+    assert (bad.state, bad.error, bad.answered) == ("ended", "unplugged", 5)
+    assert (good.state, good.error, good.answered) == ("ended", None, 80)
+    assert [record.getMessage() for record in caplog.records] == [
+        "bad has failed, the others go on: unplugged"
+    ]
+
+
+def test_an_error_of_the_only_source_is_raised_after_all_answers(fakes: ModuleType) -> None:
+    error = SourceError("unplugged")
+    sink = fakes.Collecting()
+    pipeline = Pipeline(fakes.Numbers(9, error=error), fakes.first_value, sinks=[sink])
+    with pytest.raises(SourceError) as caught:
+        pipeline.run()
+    assert caught.value is error
+    assert sink.numbers == list(range(9))
+    assert pipeline.stats().sources[0].error == "unplugged"
+
+    numbers = []
+    with pytest.raises(SourceError, match="unplugged"):
+        numbers.extend(
+            r.frame.number for r in Pipeline(fakes.Numbers(9, error=error), fakes.first_value)
+        )
+    assert numbers == list(range(9))
+
+
+def test_when_all_sources_have_failed_the_first_error_is_raised(fakes: ModuleType) -> None:
+    sources = [fakes.Numbers(n, error=SourceError(f"lost {n}")) for n in (5, 3)]
+    with pytest.raises(SourceError, match="lost 5"):
+        Pipeline(sources, fakes.first_value).run()
+
+
+def test_an_error_of_the_model_ends_everything(fakes: ModuleType) -> None:
+    def broken(picture: np.ndarray) -> int:
+        if fakes.first_value(picture) == 3:
+            raise DeviceLostError("the GPU fell off the bus")
+        return fakes.first_value(picture)
+
+    sources, sink = (
+        [fakes.Numbers(name="a"), fakes.Numbers(name="b", live=True)],
+        fakes.Collecting(),
+    )
+    pipeline = Pipeline(sources, broken, sinks=[sink], policy="every")
+    with pytest.raises(DeviceLostError, match="fell off"):
+        pipeline.run()
+    assert [source.releases for source in sources] == [1, 1]
+    assert sink.closes == 1
+    assert {0, 1, 2} <= set(sink.numbers), "what was answered is written"
+    assert pipeline.stats().state == "ended"
+
+
+def test_a_frame_that_the_model_cannot_take_ends_its_source_only(fakes: ModuleType) -> None:
+    class Picky(fakes.Batching):
+        def batch(self, pictures, regions=None):
+            if any(picture[0, 0, 0] == 77 for picture in pictures):
+                raise ImageError("too narrow")
+            return super().batch(pictures, regions)
+
+    frames = [fakes.image(1), fakes.image(77), fakes.image(2)]
+    stats = Pipeline([frames[0:1] * 3, fakes.Numbers(40)], Picky(), batch=8).run()
+    assert stats.answered == 43
+    stats = Pipeline([iter_source(fakes, frames), fakes.Numbers(40)], Picky(), batch=8).run()
+    assert [source.error for source in stats.sources] == ["too narrow", None]
+    assert [source.answered for source in stats.sources] == [1, 40]
+
+
+def iter_source(fakes: ModuleType, frames: list[np.ndarray]):
+    from edge_fg.sources import open_source
+
+    return open_source(frames)
+
+
+def test_a_source_that_cannot_be_opened_closes_the_others(fakes: ModuleType) -> None:
+    source = fakes.Numbers(5)
+    with pytest.raises(SourceError, match="there is no file"):
+        Pipeline([source, "nowhere.mp4"], fakes.first_value)
+    assert source.releases == 1
+
+
+def test_followers_that_cannot_be_made_close_the_sources(fakes: ModuleType) -> None:
+    def follower() -> Follower:
+        raise UsageError("no OpenCV")
+
+    source = fakes.Numbers(5)
+    with pytest.raises(UsageError, match="no OpenCV"):
+        Pipeline(source, fakes.first_value, visits=follower)
+    assert source.releases == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_frames": 0}, {"batch": 0}, {"policy": "newest"}, {"policy": Latest}]
+)
+def test_options_that_make_no_sense(fakes: ModuleType, options: dict) -> None:
+    with pytest.raises(UsageError):
+        Pipeline(fakes.Numbers(5), fakes.first_value, **options)
+
+
+def test_no_source(fakes: ModuleType) -> None:
+    with pytest.raises(UsageError, match="source"):
+        Pipeline([], fakes.first_value)
+
+
+def test_a_pipeline_runs_once(fakes: ModuleType) -> None:
+    pipeline = Pipeline(fakes.Numbers(3), fakes.first_value)
+    with pytest.raises(UsageError, match="not been started"):
+        pipeline.wait()
+    pipeline.run()
+    with pytest.raises(UsageError, match="runs once"):
+        pipeline.run()
+
+
+def test_stopping_before_the_start_and_twice(fakes: ModuleType) -> None:
+    source = fakes.Numbers(3)
+    pipeline = Pipeline(source, fakes.first_value)
+    pipeline.stop()
+    pipeline.stop()
+    assert source.releases == 1
+    assert pipeline.stats().state == "ended"
+
+
+def test_working_beside_the_program(fakes: ModuleType) -> None:
+    source, sink = fakes.Numbers(live=True, period=0.001), fakes.Collecting()
+    pipeline = Pipeline(source, fakes.first_value, sinks=[sink])
+    pipeline.start()
+    fakes.wait_until(lambda: len(sink.results) > 5)
+    assert not pipeline.wait(0.01)
+    assert pipeline.stats().state == "running"
+    pipeline.stop()
+    assert pipeline.stats().state == "ended"
+    assert pipeline.stats().answered == len(sink.results)
+    assert (source.releases, sink.closes) == (1, 1)
+
+
+def test_draining_answers_what_waits(fakes: ModuleType) -> None:
+    model, entered = threading.Semaphore(0), threading.Event()
+
+    def gated(picture: np.ndarray) -> int:
+        entered.set()
+        model.acquire(timeout=20)
+        return 0
+
+    sink = fakes.Collecting()
+    pipeline = Pipeline(fakes.Numbers(live=True), gated, sinks=[sink], policy="queue(5)")
+    pipeline.start()
+    assert entered.wait(20)
+    fakes.wait_until(lambda: pipeline.stats().sources[0].waiting == 5)
+    drained: list[bool] = []
+    drainer = threading.Thread(target=lambda: drained.append(pipeline.drain(20)))
+    drainer.start()
+    fakes.wait_until(lambda: pipeline.stats().state == "draining")
+    model.release(100)
+    drainer.join(20)
+    stats = pipeline.stats()
+    assert drained == [True]
+    assert len(sink.results) == stats.answered == 6, "five that waited, one that was in work"
+    assert stats.sources[0].frames == stats.answered + sum(stats.dropped.values())
+
+
+def test_draining_that_takes_too_long_is_a_stop(fakes: ModuleType) -> None:
+    def slow(picture: np.ndarray) -> int:
+        time.sleep(0.05)
+        return 0
+
+    pipeline = Pipeline(fakes.Numbers(live=True), slow, policy="queue(100)")
+    pipeline.start()
+    fakes.wait_until(lambda: pipeline.stats().sources[0].waiting == 100)
+    assert not pipeline.drain(0.2)
+    stats = pipeline.stats()
+    assert stats.state == "ended"
+    assert stats.dropped["stopped"] > 80
+
+
+def test_a_sink_that_drains_loses_nothing(fakes: ModuleType) -> None:
+    sink = fakes.Collecting()
+    source = fakes.Numbers(gate=threading.Semaphore(6))
+    pipeline = Pipeline(source, fakes.Batching(lambda size: 0.02), sinks=[sink])
+
+    def drain_at_the_second(call: int) -> bool:
+        if call == 2:
+            fakes.wait_until(lambda: pipeline.stats().sources[0].frames == 6)
+            pipeline.drain()
+        return False
+
+    sink.fails = drain_at_the_second
+    pipeline.start()
+    assert pipeline.wait(fakes.TIMEOUT)
+    assert sink.numbers == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("ending", ["stop", "drain"])
+def test_a_listener_to_a_source_may_end_the_pipeline(fakes: ModuleType, ending: str) -> None:
+    source, sink = fakes.Numbers(3), fakes.Collecting()
+    pipeline = Pipeline([source, fakes.Numbers(period=0.01)], fakes.first_value, sinks=[sink])
+    source.on_state(lambda change: getattr(pipeline, ending)())
+    pipeline.start()
+    assert pipeline.wait(fakes.TIMEOUT)
+    assert pipeline.stats().state == "ended"
+    assert sink.closes == source.releases == 1
+
+
+def test_an_interrupted_run_closes_everything(
+    fakes: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, sink = fakes.Numbers(live=True, period=0.001), fakes.Collecting()
+    pipeline = Pipeline(source, fakes.first_value, sinks=[sink])
+    wait = pipeline.wait
+    monkeypatch.setattr(
+        pipeline,
+        "wait",
+        lambda timeout=None: (
+            wait(timeout) if pipeline.stats().state != "running" else raise_interrupt()
+        ),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run()
+    assert (source.releases, sink.closes) == (1, 1)
+
+
+def raise_interrupt() -> bool:
+    raise KeyboardInterrupt
+
+
+class Follower:
+    """Looks at two regions of odd frames; one visit a source, which ends with it."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.finished = 0
+        self.seen = 0
+
+    def propose(self, frame: Frame) -> list[tuple[int, int, int, int]]:
+        return [(0, 0, 1, 1), (1, 1, 1, 1)] if frame.number % 2 else []
+
+    def update(self, frame: Frame, regions, predictions):
+        assert len(regions) == len(predictions)
+        self.seen += 1
+        return [], [self.event("visit_updated")] if regions else []
+
+    def finish(self) -> list[VisitEvent]:
+        self.finished += 1
+        return [self.event("visit_ended")] if self.seen else []
+
+    def event(self, kind) -> VisitEvent:
+        return VisitEvent(
+            kind, f"{self.number}-1", "s", None, None, None, None, 1, 0, 0, None, None, (0, 0, 1, 1)
+        )
+
+
+def test_visits_only_proposed_regions_are_looked_at(fakes: ModuleType) -> None:
+    model, sink = fakes.Batching(), fakes.Collecting()
+    sources = [fakes.Numbers(10, name="a"), fakes.Numbers(20, name="b")]
+    stats = Pipeline(sources, model, sinks=[sink], visits=Follower, batch=4).run()
+    assert stats.answered == 30
+    assert sum(model.sizes) == len(model.regions) == 2 * 15
+    assert max(model.sizes) <= 4
+    assert set(model.regions) == {(0, 0, 1, 1), (1, 1, 1, 1)}
+    kinds = [(event.kind, event.visit) for r in sink.results for event in r.events]
+    assert kinds.count(("visit_updated", "1-1")) == 5
+    assert kinds.count(("visit_updated", "2-1")) == 10
+    ends = [r for r in sink.results if r.closing]
+    assert sorted(event.visit for r in ends for event in r.events) == ["1-1", "2-1"]
+    assert [r.frame.number for r in ends if r.frame.source == "a"][-1] == 9
+    assert all(r.prediction is None for r in sink.results)
+
+
+def test_visits_end_when_the_camera_is_lost(fakes: ModuleType) -> None:
+    gate = threading.Semaphore(0)
+    source, sink = fakes.Numbers(live=True, gate=gate), fakes.Collecting()
+    pipeline = Pipeline(source, fakes.Batching(), sinks=[sink], visits=Follower)
+    with pipeline:
+        pipeline.start()
+        gate.release(1)
+        fakes.wait_until(lambda: len(sink.results) == 1)
+        source.say("lost")
+        fakes.wait_until(lambda: sink.results[-1].closing)
+        assert pipeline.stats().sources[0].state == "lost"
+        source.say("live")
+        gate.release(1)
+        fakes.wait_until(lambda: not sink.results[-1].closing)
+
+
+def test_visits_that_are_open_when_it_stops_end(fakes: ModuleType) -> None:
+    source, sink = fakes.Numbers(live=True, period=0.002), fakes.Collecting()
+    with Pipeline(source, fakes.Batching(), sinks=[sink], visits=Follower) as pipeline:
+        pipeline.start()
+        fakes.wait_until(lambda: len(sink.results) > 3)
+    assert sink.results[-1].closing
+    assert [event.kind for event in sink.results[-1].events][-1] == "visit_ended"

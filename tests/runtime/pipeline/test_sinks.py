@@ -1,0 +1,259 @@
+"""Sinks of a pipeline: slow, failing, lossless, and what becomes of events."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from edge_fg.errors import OutputError
+from edge_fg.pipeline import Pipeline, Result, VisitEvent, sink_worker
+from edge_fg.pipeline.result_queue import ResultQueue
+from edge_fg.pipeline.sink_worker import SinkWorker
+from edge_fg.sources import Frame
+from edge_fg.telemetry.meter import Meter
+
+
+@pytest.fixture(autouse=True)
+def no_thread_leaks() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    gc.collect()
+    assert set(threading.enumerate()) <= before
+
+
+def event(name: str) -> VisitEvent:
+    box = (0, 0, 1, 1)
+    return VisitEvent("visit_ended", name, "s", None, None, None, None, 1, 0, 0, None, None, box)
+
+
+def result(number: int, *events: VisitEvent) -> Result:
+    return Result(Frame(np.zeros((2, 2, 3), np.uint8), number, "s"), None, 0.0, events=events)
+
+
+def test_a_slow_sink_never_stalls_a_live_source_nor_the_other_sinks(fakes: ModuleType) -> None:
+    slow, fast = fakes.Collecting("slow", seconds=0.1), fakes.Collecting("fast")
+    source = fakes.Numbers(60, live=True, period=0.01)
+    stats = Pipeline(source, fakes.first_value, sinks=[slow, fast], policy="queue(100)").run()
+    assert fast.numbers == list(range(60))
+    assert stats.answered == 60
+    assert len(slow.numbers) < 30
+    assert slow.numbers[-1] == 59
+    assert [(sink.name, sink.dropped) for sink in stats.sinks] == [
+        ("slow", 60 - len(slow.numbers)),
+        ("fast", 0),
+    ]
+
+
+def test_of_files_a_slow_sink_gets_every_result(fakes: ModuleType) -> None:
+    slow = fakes.Collecting(seconds=0.005)
+    stats = Pipeline(fakes.Numbers(40), fakes.first_value, sinks=[slow]).run()
+    assert slow.numbers == list(range(40))
+    assert stats.sinks[0].latency.p50 >= 0.005
+    assert stats.stages["sink"].count == 40
+
+
+def test_a_sink_may_give_results_of_files_up(fakes: ModuleType) -> None:
+    slow = fakes.Collecting(seconds=0.05, lossless=False)
+    started = time.perf_counter()
+    stats = Pipeline(fakes.Numbers(100), fakes.first_value, sinks=[slow]).run()
+    assert stats.answered == 100
+    assert time.perf_counter() - started < 2.5
+    assert len(slow.results) + stats.sinks[0].dropped == 100
+
+
+def test_a_lossless_sink_makes_a_live_source_wait(fakes: ModuleType) -> None:
+    sink = fakes.Collecting(seconds=0.01, lossless=True)
+    source = fakes.Numbers(60, live=True, period=0.002)
+    stats = Pipeline(source, fakes.first_value, sinks=[sink]).run()
+    assert len(sink.results) == stats.answered < 60
+    assert stats.sinks[0].dropped == 0
+
+
+def test_an_error_of_a_lossless_sink_ends_the_pipeline(fakes: ModuleType) -> None:
+    sink = fakes.Collecting(lossless=True, fails=lambda call: call == 4)
+    other = fakes.Collecting()
+    source = fakes.Numbers(live=True, period=0.001)
+    pipeline = Pipeline(source, fakes.first_value, sinks=[sink, other])
+    with pytest.raises(OSError, match="No space left"):
+        pipeline.run()
+    assert len(sink.results) == 3
+    assert (sink.closes, other.closes, source.releases) == (1, 1, 1)
+
+
+def test_a_failing_sink_is_counted_said_once_and_goes_on(
+    fakes: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = fakes.Collecting("card", fails=lambda call: call in (3, 5, 6))
+    with caplog.at_level(logging.INFO, "edge_fg"):
+        stats = Pipeline(fakes.Numbers(20), fakes.first_value, sinks=[sink]).run()
+    assert sink.numbers == [n for n in range(20) if n not in (2, 4, 5)]
+    (told,) = stats.sinks
+    assert (told.written, told.failures, told.dropped, told.state) == (17, 3, 0, "closed")
+    assert "No space left" in told.error
+    said = [record.getMessage() for record in caplog.records if "card" in record.getMessage()]
+    assert said == ["sink card failed: OSError: [Errno 28] No space left on device"]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_sink_that_goes_on_failing_is_left_alone_longer_and_longer(
+    fakes: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, broken = Clock(), True
+    sink = fakes.Collecting("net", fails=lambda call: broken)
+    worker = SinkWorker(sink, blocking=True, fatal=None, meter=Meter(["sink"]), clock=clock)
+    worker.start()
+
+    def give(number: int) -> None:
+        worker.queue.put(result(number, event(str(number))))
+        fakes.wait_until(
+            lambda: (
+                worker.stats().waiting == 0
+                and sum((worker.stats().written, worker.stats().failures, worker.stats().dropped))
+                == number + 1
+            )
+        )
+
+    with caplog.at_level(logging.INFO, "edge_fg"):
+        number = 0
+        calls_at = []
+        for _ in range(400):  # four minutes, a result every 0.6 s
+            before = sink.calls
+            give(number)
+            if sink.calls > before:
+                calls_at.append(clock.now)
+            number += 1
+            clock.now += 0.6
+        assert worker.stats().state == "failing"
+        gaps = np.diff(calls_at)
+        assert np.allclose(gaps[:4], 0.6), "five in a row"
+        assert 1 <= gaps[4] <= 2
+        assert all(b > 1.5 * a for a, b in itertools.pairwise(gaps[4:9])), "doubled"
+        assert gaps.max() <= sink_worker.LONGEST_PAUSE + 0.7
+        broken = False
+        clock.now += 61
+        give(number)
+        assert worker.stats().state == "open"
+    assert len(sink.results) == 1
+    # The events of all results that were not taken came with it, up to the first that failed.
+    assert [each.visit for each in sink.results[0].events] == [str(n) for n in range(401)]
+    worker.queue.finish()
+    worker.join(lambda: None)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("sink net failed: OSError")
+    assert sum("failed" in line for line in said) == 1
+    assert said[-1] == "sink net works again"
+
+
+def test_events_of_dropped_results_come_with_the_next() -> None:
+    queue = ResultQueue(1, blocking=False)
+    for number in range(4):
+        queue.put(result(number, event(f"v{number}")))
+    got = queue.wait()
+    assert got.frame.number == 3
+    assert [each.visit for each in got.events] == ["v0", "v1", "v2", "v3"]
+    assert queue.dropped == 3
+    queue.put(result(4))
+    assert queue.wait().events == ()
+
+
+def test_a_sink_that_cannot_be_opened_fails_the_start(fakes: ModuleType) -> None:
+    class Broken(fakes.Collecting):
+        def open(self, sources) -> None:
+            raise OutputError("the card is read-only")
+
+    source, first = fakes.Numbers(5), fakes.Collecting()
+    pipeline = Pipeline(source, fakes.first_value, sinks=[first, Broken()])
+    with pytest.raises(OutputError, match="read-only"):
+        pipeline.run()
+    assert (source.releases, first.closes, first.calls) == (1, 1, 0)
+    assert pipeline.stats().state == "ended"
+
+
+def test_a_sink_that_does_not_return_is_left_behind(
+    fakes: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import edge_fg.pipeline.engine as engine
+
+    monkeypatch.setattr(engine, "GRACE", 0.3)
+    let_go = threading.Event()
+
+    class Stuck(fakes.Collecting):
+        def __call__(self, result) -> None:
+            let_go.wait(20)
+
+    source = fakes.Numbers()
+    pipeline = Pipeline(source, fakes.first_value, sinks=[Stuck("stuck", lossless=True)])
+    pipeline.start()
+    fakes.wait_until(lambda: pipeline.stats().sinks[0].waiting == 8)
+    started = time.monotonic()
+    pipeline.stop()
+    assert time.monotonic() - started < 5
+    assert source.releases == 1
+    assert "sink stuck does not return: it was left behind" in caplog.text
+    let_go.set()
+    fakes.wait_until(lambda: not any("stuck" in t.name for t in threading.enumerate()))
+
+
+def test_a_stop_lets_sinks_write_what_was_answered(fakes: ModuleType) -> None:
+    sink = fakes.Collecting(seconds=0.01, lossless=True)
+    pipeline = Pipeline(fakes.Numbers(), fakes.first_value, sinks=[sink])
+    pipeline.start()
+    fakes.wait_until(lambda: pipeline.stats().sinks[0].waiting == 8)
+    pipeline.stop()
+    assert sink.numbers == list(range(pipeline.stats().answered))
+
+
+def test_a_sink_may_stop_the_pipeline(fakes: ModuleType) -> None:
+    class Stopping(fakes.Collecting):
+        def __call__(self, result) -> None:
+            super().__call__(result)
+            if result.frame.number == 10:
+                pipeline.stop()
+
+    sink = Stopping()
+    pipeline = Pipeline(fakes.Numbers(), fakes.first_value, sinks=[sink])
+    stats = pipeline.run()
+    assert stats.state == "ended"
+    assert sink.numbers[:11] == list(range(11))
+    assert sink.closes == 1
+
+
+def test_a_slow_loop_over_a_live_source_gets_the_newest(fakes: ModuleType) -> None:
+    pipeline = Pipeline(fakes.Numbers(100, live=True, period=0.005), fakes.first_value)
+    lags = []
+    for each in pipeline:
+        lags.append(time.monotonic() - each.frame.captured)
+        time.sleep(0.05)
+    (loop,) = pipeline.stats().sinks
+    assert loop.name == "iteration"
+    assert loop.dropped > 40
+    assert loop.written == len(lags) < 60
+    assert np.median(lags) < 0.05
+
+
+def test_a_close_that_fails_is_said(fakes: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    class Full(fakes.Collecting):
+        def close(self) -> None:
+            raise OutputError("can't finish the video: no space left")
+
+    stats = Pipeline(fakes.Numbers(3), fakes.first_value, sinks=[Full()]).run()
+    assert stats.sinks[0].failures == 1
+    assert stats.sinks[0].error == "can't finish the video: no space left"
+    assert "can't finish the video" in caplog.text
+    with pytest.raises(OutputError, match="no space left"):
+        Pipeline(fakes.Numbers(3), fakes.first_value, sinks=[Full(lossless=True)]).run()

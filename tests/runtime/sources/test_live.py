@@ -1,0 +1,637 @@
+"""Live sources over connections that fail in every way, without a network."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_fg.errors import SourceError, UsageError
+from edge_fg.preprocess.pixel_layout import PixelFormat
+from edge_fg.preprocess.pixel_layout import Source as Layout
+from edge_fg.preprocess.raw_frame import RawFrame
+from edge_fg.preprocess.yuv import ColorStandard
+from edge_fg.sources import CaptureOptions, StateChange
+from edge_fg.sources.live import connection
+from edge_fg.sources.live.backoff import Backoff
+from edge_fg.sources.live.connection import Corrupted, Shot
+from edge_fg.sources.live.freeze_detector import PictureWatch
+from edge_fg.sources.live.source import LiveSource
+
+FAST = CaptureOptions(timeout=0.3, backoff=(0.001, 0.005), seed=1)
+
+
+def image(number: int, size: int = 8) -> np.ndarray:
+    pixels = np.full((size, size, 3), 100, np.uint8)
+    pixels[0, 0] = number % 256, number // 256 % 256, 1
+    pixels[:, 1:] += np.random.default_rng(number).integers(0, 50, (size, size - 1, 3), np.uint8)
+    return pixels
+
+
+def number_of(pixels: np.ndarray) -> int:
+    return int(pixels[0, 0, 0]) + 256 * int(pixels[0, 0, 1])
+
+
+class FakeCamera:
+    """Makes connections; each plays what `script(n)` gives for the n-th of them.
+
+    A script is an iterable whose items are what `read` returns, an exception that it raises, or
+    a function that it calls first. Its first item may be ("open", ...) for `open`.
+    """
+
+    def __init__(self, script: Callable[[int], object]) -> None:
+        self.script = script
+        self.made = self.opened = self.closed = 0
+        self.interrupted = threading.Event()
+
+    def __call__(self) -> FakeCamera.Connection:
+        self.made += 1
+        return FakeCamera.Connection(self, self.made)
+
+    class Connection:
+        fps, size_wh, frame_count = 25.0, (8, 8), None
+
+        def __init__(self, camera: FakeCamera, number: int) -> None:
+            self.camera = camera
+            self.items = iter(camera.script(number))
+
+        def open(self) -> None:
+            self.camera.opened += 1
+            first = next(self.items, None)
+            if isinstance(first, Exception):
+                raise first
+            if callable(first):
+                first()
+
+        def read(self) -> Shot | Corrupted | None:
+            item = next(self.items, None)
+            if callable(item):
+                item = item()
+            if isinstance(item, Exception):
+                raise item
+            return Shot(item) if isinstance(item, np.ndarray) else item
+
+        def interrupt(self) -> None:
+            self.camera.interrupted.set()
+            _END.set()
+
+        def close(self) -> None:
+            self.camera.closed += 1
+
+
+def steady(start: int = 0, pause: float = 0.002, *, opens: bool = True) -> Iterator[object]:
+    """A connection that opens and goes on giving pictures."""
+    if opens:
+        yield "open"
+    number = start
+    while True:
+        time.sleep(pause)
+        number += 1
+        yield image(number)
+
+
+_END = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def _let_go() -> Iterator[None]:
+    """Let the connections that `hold` end with their test."""
+    _END.clear()
+    yield
+    _END.set()
+    wait_for(lambda: not threads_of("c"))
+
+
+def hold() -> None:
+    """Stand for a call that doesn't return until it is interrupted."""
+    _END.wait(30)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def threads_of(source_name: str) -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith(f"edge_fg-capture-{source_name}")]
+
+
+# ---------------------------------------------------------------- what every frame carries
+
+
+def test_frames_carry_their_clock_and_number() -> None:
+    before, wall = time.monotonic(), datetime.now().astimezone()
+    with LiveSource("cam", FakeCamera(lambda n: steady()), FAST) as camera:
+        frames = [next(camera) for _ in range(5)]
+        assert (camera.fps, camera.size_wh, camera.live) == (25.0, (8, 8), True)
+    assert [frame.number for frame in frames] == [0, 1, 2, 3, 4]
+    assert {frame.source for frame in frames} == {"cam"}
+    captured = [frame.captured for frame in frames]
+    assert before <= captured[0]
+    assert captured == sorted(captured)
+    for frame in frames:
+        assert frame.time is not None
+        assert frame.time.tzinfo is not None
+        assert wall <= frame.time <= datetime.now().astimezone()
+        assert frame.position is None
+
+
+def test_the_newest_frame_comes_and_the_others_are_counted() -> None:
+    camera = FakeCamera(lambda n: steady())
+    with LiveSource("cam", camera, FAST) as source:
+        first = next(source)
+        wait_for(lambda: source.counters["dropped"] >= 10)
+        second = next(source)
+        third = next(source)
+    passed = number_of(second.image) - number_of(first.image) - 1
+    assert second.dropped == passed >= 10
+    assert third.dropped == number_of(third.image) - number_of(second.image) - 1
+    assert source.counters["dropped"] >= passed
+    assert source.counters["frames"] == 3
+
+
+def test_a_buffer_keeps_as_many_as_it_says() -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield from (image(number) for number in range(20))
+        yield hold
+
+    options = CaptureOptions(timeout=0.3, buffer=4)
+    with LiveSource("cam", FakeCamera(script), options) as source:
+        wait_for(lambda: source.counters["dropped"] == 16)
+        frames = [next(source) for _ in range(4)]
+    assert [number_of(frame.image) for frame in frames] == [16, 17, 18, 19]
+    assert [frame.dropped for frame in frames] == [16, 0, 0, 0]
+
+
+def test_corrupted_packets_are_counted_and_never_handed_on() -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield image(1)
+        yield Corrupted("rubbish", 2)
+        yield Corrupted("more rubbish")
+        yield image(2)
+        yield hold
+
+    options = CaptureOptions(timeout=0.3, buffer=9)
+    with LiveSource("cam", FakeCamera(script), options) as source:
+        frames = [next(source), next(source)]
+    assert [number_of(frame.image) for frame in frames] == [1, 2]
+    assert [frame.dropped for frame in frames] == [0, 3]
+    assert source.counters["corrupted"] == 3
+
+
+# ---------------------------------------------------------------- losing and finding
+
+
+@pytest.mark.parametrize("how", [None, SourceError("reset by peer")])
+def test_a_lost_connection_is_made_anew(how: object) -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        for number in range(3):
+            time.sleep(0.005)
+            yield image(100 * n + number)
+        yield how
+
+    camera = FakeCamera(script)
+    changes: list[StateChange] = []
+    with LiveSource("cam", camera, CaptureOptions(**{**vars(FAST), "buffer": 8})) as source:
+        source.on_state(changes.append)
+        numbers = [number_of(next(source).image) for _ in range(9)]
+        assert numbers == [100, 101, 102, 200, 201, 202, 300, 301, 302]
+        assert source.counters["reconnects"] == 2
+    states = [change.state for change in changes]
+    assert states[-1] == "ended"
+    text = " ".join(s for s in states if s != "live")
+    assert text.startswith("lost connecting lost connecting")
+    assert states.count("live") >= 2
+    assert all(a.at <= b.at for a, b in itertools.pairwise(changes))
+    assert [c.previous for c in changes[1:]] == states[:-1]
+    wait_for(lambda: camera.closed == camera.made)
+
+
+def test_a_first_failure_is_raised_at_once() -> None:
+    camera = FakeCamera(lambda n: [SourceError("nobody is there")])
+    with pytest.raises(SourceError, match="nobody is there"):
+        LiveSource("cam", camera, FAST)
+    assert camera.made == camera.closed == 1
+    assert not threads_of("cam")
+
+
+def test_waiting_for_a_camera_that_is_not_there_yet() -> None:
+    def script(n: int) -> Iterator[object]:
+        if n < 4:
+            yield SourceError("nobody is there")
+        yield from steady()
+
+    options = CaptureOptions(timeout=0.3, backoff=(0.001, 0.005), wait=True)
+    with LiveSource("cam", FakeCamera(script), options) as source:
+        assert source.state in ("connecting", "lost")
+        assert number_of(next(source).image) >= 1
+        assert source.state == "live"
+        assert source.counters["reconnects"] == 0
+
+
+@pytest.mark.parametrize("tries", [0, 3])
+def test_giving_up(tries: int) -> None:
+    def script(n: int) -> Iterator[object]:
+        if n > 1:
+            yield SourceError("gone for good")
+        yield "open"
+        yield image(1)
+        yield SourceError("the cable is cut")
+
+    camera = FakeCamera(script)
+    options = CaptureOptions(timeout=0.3, backoff=(0.001, 0.002), reconnect=tries)
+    source = LiveSource("cam", camera, options)
+    assert number_of(next(source).image) == 1
+    reason = "gone for good" if tries else "the cable is cut"
+    with pytest.raises(SourceError, match=rf"cam gave no more frames after 1.*{reason}"):
+        next(source)
+    assert source.state == "ended"
+    assert camera.made == camera.closed == 1 + tries
+    assert list(source) == []
+    source.close()
+
+
+def test_what_no_try_can_mend_is_raised() -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield image(1)
+        yield UsageError("this can't be")
+
+    source = LiveSource("cam", FakeCamera(script), FAST)
+    assert number_of(next(source).image) == 1
+    with pytest.raises(UsageError, match="this can't be"):
+        next(source)
+
+
+def test_waits_grow_until_a_connection_has_proven_itself() -> None:
+    moments: list[tuple[str, float]] = []
+
+    def script(n: int) -> Iterator[object]:
+        yield lambda: moments.append(("open", time.monotonic()))
+        yield image(n)
+        moments.append(("end", time.monotonic()))
+        yield None
+
+    options = CaptureOptions(timeout=0.3, backoff=(0.002, 0.064), seed=3)
+    with LiveSource("c", FakeCamera(script), options) as source:
+        wait_for(lambda: len(moments) >= 18)
+        assert next(source) is not None
+    expected = Backoff(0.002, 0.064, 3)
+    waits = [expected.next() for _ in range(8)]
+    assert [what for what, _ in moments[:18]] == ["open", "end"] * 9
+    measured = [moments[i + 1][1] - moments[i][1] for i in range(1, 17, 2)]
+    assert all(took >= wait for wait, took in zip(waits, measured, strict=True))
+    assert max(waits) > 0.02
+
+
+@given(st.floats(0.01, 5), st.floats(5, 100), st.integers(0, 2**32))
+def test_waits_are_drawn_evenly_below_a_doubling_ceiling(
+    first: float, longest: float, seed: int
+) -> None:
+    backoff, twin = Backoff(first, longest, seed), Backoff(first, longest, seed)
+    for count in range(20):
+        ceiling = min(first * 2**count, longest)
+        assert backoff.ceiling == pytest.approx(ceiling)
+        wait = backoff.next()
+        assert 0 <= wait <= ceiling
+        assert twin.next() == wait
+    backoff.reset()
+    assert backoff.ceiling == first
+
+
+def test_nothing_but_damaged_pictures_is_a_loss() -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield image(n)
+        while n == 1:
+            time.sleep(0.005)
+            yield Corrupted("rubbish")
+        yield from steady(1000, opens=False)
+
+    camera = FakeCamera(script)
+    with LiveSource("c", camera, FAST) as source:
+        changes: list[StateChange] = []
+        source.on_state(changes.append)
+        while number_of(next(source).image) < 1000:
+            pass
+        assert source.counters["reconnects"] == 1
+        assert source.counters["corrupted"] > 5
+    reasons = [change.reason for change in changes if change.state == "lost"]
+    assert "nothing but damaged pictures" in reasons[0]
+    assert camera.closed == 2
+
+
+# ---------------------------------------------------------------- hanging
+
+
+def test_a_read_that_hangs_holds_nobody_up() -> None:
+    release = threading.Event()
+
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield image(n)
+        if n <= 1:
+            yield lambda: release.wait(30) and None
+        yield from steady(1000, opens=False)
+
+    camera = FakeCamera(script)
+    changes: list[StateChange] = []
+    with LiveSource("cam", camera, FAST) as source:
+        source.on_state(changes.append)
+        began = time.monotonic()
+        next(source)
+        frame = next(source)
+        assert time.monotonic() - began < 0.3 * 3 + 2
+        assert number_of(frame.image) == 2 or number_of(frame.image) > 1000
+        assert camera.interrupted.is_set()
+        assert source.counters["stalls"] == source.counters["reconnects"] == 1
+        states = [c.state for c in changes if c.state != "live"]
+        assert states == ["stalled", "lost", "connecting"]
+        assert len(threads_of("cam")) == 2
+        release.set()
+        wait_for(lambda: len(threads_of("cam")) == 1)
+        wait_for(lambda: camera.closed == 1)
+    wait_for(lambda: not threads_of("cam"))
+
+
+def test_an_open_that_hangs_is_a_failure_too() -> None:
+    release = threading.Event()
+    camera = FakeCamera(lambda n: [lambda: release.wait(30)])
+    began = time.monotonic()
+    with pytest.raises(SourceError, match=r"can't open cam: it doesn't answer within 0\.3 s"):
+        LiveSource("cam", camera, FAST)
+    assert time.monotonic() - began < 3
+    release.set()
+    wait_for(lambda: not threads_of("cam"))
+    assert camera.closed == 1
+
+
+def test_a_driver_that_always_hangs_costs_few_threads() -> None:
+    release = threading.Event()
+
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield image(n)
+        yield lambda: release.wait(60) and None
+
+    camera = FakeCamera(script)
+    options = CaptureOptions(timeout=0.05, backoff=(0.001, 0.002))
+    source = LiveSource("cam", camera, options)
+    reader = threading.Thread(target=lambda: [None for _ in source], daemon=True)
+    reader.start()
+    wait_for(lambda: camera.made == 2)
+    time.sleep(1.0)  # time for some ten more, if there were no bound
+    assert camera.made == 2
+    assert len(threads_of("cam")) == 3  # two hang, one waits until they don't
+    assert source.state == "lost"
+    release.set()
+    wait_for(lambda: camera.made > 2)
+    source.close()
+    reader.join(5)
+    assert not reader.is_alive()
+    wait_for(lambda: not threads_of("cam"))
+    assert camera.closed == camera.made
+
+
+def test_closing_ends_a_read_that_waits() -> None:
+    release = threading.Event()
+    camera = FakeCamera(lambda n: ["open", image(1), lambda: release.wait(30) and None])
+    source = LiveSource("cam", camera, CaptureOptions(timeout=20))
+    got: list[int] = []
+    reader = threading.Thread(target=lambda: got.extend(number_of(f.image) for f in source))
+    reader.start()
+    wait_for(lambda: got == [1])
+    began = time.monotonic()
+    source.close()
+    reader.join(5)
+    assert not reader.is_alive()
+    assert time.monotonic() - began < 3
+    assert source.state == "ended"
+    with pytest.raises(StopIteration):
+        next(source)
+    release.set()
+    wait_for(lambda: camera.closed == 1)
+
+
+def test_a_source_that_nobody_holds_lets_go_of_the_camera() -> None:
+    camera = FakeCamera(lambda n: steady())
+    source = LiveSource("cam", camera, FAST)
+    next(source)
+    gone = weakref.ref(source)
+    del source
+    gc.collect()
+    assert gone() is None
+    wait_for(lambda: not threads_of("cam"))
+    assert camera.closed == 1
+
+
+# ---------------------------------------------------------------- what pictures show
+
+
+def test_a_picture_that_stands_still_is_withheld_and_the_camera_connected_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        for number in range(3):
+            time.sleep(0.005)
+            yield image(10 * n + number)
+        if n == 3:
+            yield from steady(1000, opens=False)
+        # The second connection shows what the first one ended with, and nothing else.
+        while True:
+            time.sleep(0.005)
+            yield image(12)
+
+    options = CaptureOptions(timeout=1, backoff=(0.001, 0.002), frozen_after=0.1, buffer=64)
+    with caplog.at_level(logging.WARNING), LiveSource("c", FakeCamera(script), options) as source:
+        numbers = []
+        while not numbers or numbers[-1] < 1000:
+            numbers.append(number_of(next(source).image))
+        counters = source.counters
+    assert [n for n in dict.fromkeys(numbers) if n < 1000] == [10, 11, 12, 20, 21, 22, 30, 31, 32]
+    repeated = numbers.count(12)
+    assert repeated * 0.005 <= 0.1 + 0.1 + 0.5, "still pictures were handed on for too long"
+    assert counters["frozen"] >= 2
+    assert counters["stalls"] >= 2
+    assert counters["reconnects"] == 2
+    assert "stood still" in caplog.text
+
+
+def test_still_pictures_can_be_accepted() -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        while True:
+            time.sleep(0.002)
+            yield image(5)
+
+    options = CaptureOptions(timeout=1, frozen_after=None)
+    with LiveSource("c", FakeCamera(script), options) as source:
+        for _ in range(50):
+            assert number_of(next(source).image) == 5
+        assert source.counters["frozen"] == source.counters["reconnects"] == 0
+
+
+def test_black_pictures_are_counted_handed_on_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        for number in range(60):
+            time.sleep(0.002)
+            yield image(number) // 16
+        yield from steady(opens=False)
+
+    options = CaptureOptions(timeout=1, black_after=0.03, buffer=64)
+    with caplog.at_level(logging.INFO), LiveSource("c", FakeCamera(script), options) as source:
+        frames = [next(source) for _ in range(80)]
+        assert source.state == "live"
+        assert source.counters["black"] == 60
+    assert sum(int(frame.image.max() < 20) for frame in frames) == 60
+    assert caplog.text.count("has shown black") == 1
+    assert caplog.text.count("shows pictures again") == 1
+
+
+def test_a_changed_size_is_counted_and_taken() -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        for size in (8, 8, 16, 16, 8):
+            yield image(size, size)
+        yield hold
+
+    options = CaptureOptions(timeout=0.3, buffer=9)
+    with LiveSource("c", FakeCamera(script), options) as source:
+        sizes = []
+        for _ in range(5):
+            sizes.append(next(source).size_wh)
+            assert source.size_wh == sizes[-1]
+        assert source.counters["size_changes"] == 2
+    assert sizes == [(8, 8), (8, 8), (16, 16), (16, 16), (8, 8)]
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=2, max_size=30), st.sampled_from(["bgr", "nv12", "yuyv"])
+)
+@settings(max_examples=50)
+def test_stillness_is_what_comparing_all_bytes_says(kinds: list[int], form: str) -> None:
+    rng = np.random.default_rng(0)
+    sizes = {"bgr": 40 * 50 * 3, "nv12": 40 * 50 * 3 // 2, "yuyv": 40 * 50 * 2}
+    base = rng.integers(0, 256, sizes[form], np.uint8)
+    variants = [base.copy() for _ in range(4)]
+    variants[1][-1] ^= 1  # in a row that is not sampled
+    variants[2][0] ^= 1
+    variants[3][:] = 0
+
+    def pixels(kind: int) -> np.ndarray | RawFrame:
+        if form == "bgr":
+            return variants[kind].reshape(40, 50, 3)
+        layout = Layout(PixelFormat(form), 40, 50, standard=ColorStandard.BT601_LIMITED)
+        return RawFrame(variants[kind], layout)
+
+    watch = PictureWatch()
+    # The first of a row of equal ones is known by its rows only: two more are needed.
+    run = 0
+    for moment, kind in enumerate(kinds):
+        run = run + 1 if moment and kinds[moment - 1] == kind else 0
+        look = watch.look(pixels(kind), float(moment))
+        assert look.still_s <= run
+        if run >= 2:
+            assert look.still_s >= 1
+        assert (look.black_s is not None) == (kind == 3)
+
+
+# ---------------------------------------------------------------- clocks, listeners, growth
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps = iter([0, 86400, -86400 * 365, 0, 3600] * 1000)
+
+    def jumping(tz: object = None) -> datetime:
+        return datetime(2026, 11, 21, tzinfo=timezone.utc) + timedelta(seconds=next(jumps))
+
+    monkeypatch.setattr(connection, "datetime", SimpleNamespace(now=jumping))
+    monkeypatch.setattr(time, "time", lambda: float(next(jumps)))
+    options = CaptureOptions(timeout=0.5, frozen_after=0.2, black_after=0.2)
+    with LiveSource("c", FakeCamera(lambda n: steady()), options) as source:
+        frames = [next(source) for _ in range(40)]
+        assert source.state == "live"
+        counters = source.counters
+    assert counters["stalls"] == counters["reconnects"] == counters["frozen"] == 0
+    ages = [time.monotonic() - frame.captured for frame in frames]
+    assert all(0 <= age < 5 for age in ages)
+    assert len({frame.time.year for frame in frames}) > 1
+
+
+def test_a_listener_that_fails_is_logged_and_one_can_be_taken_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    heard: list[str] = []
+
+    def broken(change: StateChange) -> None:
+        raise ValueError("a listener's own mistake")
+
+    with LiveSource("c", FakeCamera(lambda n: ["open", image(n), None]), FAST) as source:
+        source.on_state(broken)
+        forget = source.on_state(lambda change: heard.append(change.state))
+        for _ in range(3):
+            next(source)
+        wait_for(lambda: "lost" in heard)
+        forget()
+        forget()
+        time.sleep(0.02)  # one change may be on its way
+        count = len(heard)
+        next(source)
+        next(source)
+        assert len(heard) == count
+    assert "a listener's own mistake" in caplog.text
+
+
+def test_a_thousand_reconnections_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest keeps every record of the log.
+    monkeypatch.setattr(logging.getLogger("edge_fg"), "disabled", True)
+
+    def script(n: int) -> Iterator[object]:
+        if n % 3 == 0:
+            yield SourceError("not now")
+        yield "open"
+        yield image(n)
+        yield None if n % 2 else SourceError("lost")
+
+    camera = FakeCamera(script)
+    options = CaptureOptions(timeout=1, backoff=(1e-6, 1e-6))
+    with LiveSource("cam", camera, options) as source:
+        for _ in range(20):
+            next(source)
+        gc.collect()
+        threads, files = threading.active_count(), open_files()
+        objects = len(gc.get_objects())
+        for _ in range(1000):
+            next(source)
+        assert source.counters["reconnects"] >= 1000
+        gc.collect()
+        assert threading.active_count() == threads
+        assert open_files() == files
+        assert len(gc.get_objects()) - objects < 200
+    wait_for(lambda: not threads_of("cam"))
+    assert camera.closed == camera.made >= 1500

@@ -1,0 +1,222 @@
+"""Frames from standard input."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from edge_fg.errors import EdgeFGError, SourceError, TruncatedSourceError
+from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.raw_frame import RawFrame
+from edge_fg.preprocess.yuv import ColorStandard
+from edge_fg.sources import CaptureOptions, Frame, open_source
+from edge_fg.sources.stdin import PipeSource, frame_header
+
+
+def jpeg(value: int, size_wh: tuple[int, int] = (16, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size_wh, (value, value, value)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def values(frames: list[Frame]) -> list[int]:
+    return [int(frame.image.mean().round()) for frame in frames]
+
+
+def read(data: bytes) -> list[Frame]:
+    with PipeSource(stream=io.BytesIO(data)) as source:
+        return list(source)
+
+
+def headed(data: bytes, layout: Source | None = None) -> bytes:
+    return frame_header(len(data), layout) + data
+
+
+def layout(form: str, size_wh: tuple[int, int] = (6, 4)) -> Source:
+    yuv = form in ("nv12", "yuyv", "i420")
+    standard = ColorStandard.BT709_LIMITED if yuv else None
+    return Source(PixelFormat(form), size_wh[1], size_wh[0], standard=standard)
+
+
+def test_a_row_of_jpegs() -> None:
+    frames = read(jpeg(10) + b"\r\n" + jpeg(200) + jpeg(90))
+    assert values(frames) == [10, 200, 90]
+    assert [frame.number for frame in frames] == [0, 1, 2]
+    assert {frame.source for frame in frames} == {"-"}
+
+
+def test_a_multipart_body() -> None:
+    parts = b"".join(b"--x\r\nContent-Type: image/jpeg\r\n\r\n%s\r\n" % jpeg(v) for v in (7, 8))
+    assert values(read(parts + b"--x--\r\n")) == [7, 8]
+
+
+def test_jpegs_with_headers() -> None:
+    assert values(read(b"".join(headed(jpeg(v)) for v in (1, 100, 255)))) == [1, 100, 255]
+
+
+@pytest.mark.parametrize("form", ["bgr", "rgb", "gray", "nv12", "yuyv", "i420"])
+def test_raw_frames_with_headers(form: str) -> None:
+    how = layout(form)
+    data = np.random.default_rng(3).integers(0, 256, how.nbytes, np.uint8)
+    frames = read(headed(data.tobytes(), how) * 2)
+    assert len(frames) == 2
+    for frame in frames:
+        np.testing.assert_array_equal(frame.image, how.to_bgr(data))
+        kept = form in ("nv12", "yuyv", "i420")
+        assert isinstance(frame.pixels, RawFrame) == kept
+        if kept:
+            assert frame.pixels.layout == how
+        assert frame.size_wh == (6, 4)
+
+
+def test_a_damaged_picture_is_left_out_and_counted() -> None:
+    for join in (lambda d: d, headed):
+        bad = jpeg(50)[:2] + jpeg(50)[20:-2] + b"\xff\x01\xff\xd9"
+        with PipeSource(stream=io.BytesIO(join(jpeg(9)) + join(bad) + join(jpeg(99)))) as source:
+            frames = list(source)
+        assert values(frames) == [9, 99]
+        assert sum(frame.dropped for frame in frames) == 1
+        assert source.counters["corrupted"] == 1
+        assert source.counters["frames"] == 2
+
+
+@pytest.mark.parametrize("join", [lambda data: data, headed])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.97])
+def test_a_pipe_that_breaks_off(join: object, share: float) -> None:
+    whole, last = join(jpeg(9)), join(jpeg(99))
+    frames: list[Frame] = []
+    with PipeSource(stream=io.BytesIO(whole + last[: int(len(last) * share)])) as source:
+        with pytest.raises(TruncatedSourceError, match="in the middle of frame 1"):
+            frames.extend(source)
+        assert source.state == "ended"
+    assert values(frames) == [9]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "held no frame"),
+        (b"text\n" * 10, "held no frame"),
+        (headed(jpeg(1)) + b"x" * 20, "makes no sense"),
+        (frame_header(0), "makes no sense for a JPEG of 0 bytes"),
+        (frame_header(1 << 30), "makes no sense for a JPEG"),
+        (frame_header(9, layout("bgr")), "9 bytes, where 72 are needed"),
+        (b"EFGF\x09" + bytes(15), "makes no sense"),
+        (b"EFGF\x04\x04\0\0" + (b"\0\0\0\x02" * 2) + b"\0\0\0\x06", "colour standard 4"),
+        (b"EFGF\x01\0\0\0" + b"\xff" * 12, "states 4294967295 x 4294967295 pixels"),
+        (b"EFGF\x01\0\0\0" + bytes(12), "states 0 x 0 pixels"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        read(data)
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_any_bytes_give_frames_or_an_error(data: bytes, with_magic: bool) -> None:
+    try:
+        frames = read((b"EFGF" if with_magic else b"") + data)
+    except EdgeFGError as error:
+        assert "\n" not in str(error)
+    else:
+        assert frames
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[object, int]]:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream:
+        yield stream, writing
+
+
+def test_a_silent_pipe_is_stalled_and_goes_on(pipe: tuple[object, int]) -> None:
+    stream, writing = pipe
+    source = PipeSource(stream=stream, options=CaptureOptions(timeout=0.2))
+    states: list[str] = []
+    source.on_state(lambda change: states.append(change.state))
+
+    def write() -> None:
+        os.write(writing, jpeg(9))
+        while "stalled" not in states:
+            time.sleep(0.01)
+        os.write(writing, jpeg(99))
+        os.close(writing)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert values(list(source)) == [9, 99]
+    writer.join()
+    assert states == ["stalled", "live", "ended"]
+    assert source.counters["stalls"] == 1
+
+
+def test_closing_ends_a_read_that_waits(pipe: tuple[object, int]) -> None:
+    stream, writing = pipe
+    source = PipeSource(stream=stream)
+    frames: list[Frame] = []
+    reader = threading.Thread(target=lambda: frames.extend(source))
+    reader.start()
+    time.sleep(0.1)
+    source.close()
+    reader.join(3)
+    assert not reader.is_alive()
+    os.close(writing)
+    assert frames == []
+
+
+def test_who_writes_is_held_back_by_who_reads(pipe: tuple[object, int]) -> None:
+    stream, writing = pipe
+    written = []
+
+    def write() -> None:
+        for _ in range(200):
+            os.write(writing, headed(bytes(30_000), layout("bgr", (100, 100))))
+            written.append(1)
+        os.close(writing)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with PipeSource(stream=stream) as source:
+        next(source)
+        time.sleep(0.2)
+        assert len(written) < 30
+        assert len(list(source)) == 199
+    writer.join()
+    assert source.counters["dropped"] == 0
+
+
+def test_standard_input_of_a_program() -> None:
+    code = (
+        "import sys; from edge_fg.sources import open_source\n"
+        "with open_source('-', flip='horizontal') as source:\n"
+        "    print(source.live, [int(f.image.mean().round()) for f in source])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=jpeg(40) + jpeg(41),
+        capture_output=True,
+        env=environment,
+        check=True,
+    )
+    assert done.stdout.decode() == "False [40, 41]\n"
+
+
+def test_standard_input_is_named_by_a_dash(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Input:
+        buffer = io.BytesIO(jpeg(3))
+
+    monkeypatch.setattr(sys, "stdin", Input)
+    with open_source("-") as source:
+        assert values(list(source)) == [3]

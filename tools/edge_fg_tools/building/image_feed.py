@@ -1,0 +1,100 @@
+"""Pictures on their way into a model, and a record of those that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec
+from edge_fg.progress import ProgressCallback
+from edge_fg_calibration import ImageSet, LabelledImage, batches, digest
+from edge_fg_calibration.data.sampling import FirstAnswer
+from edge_fg_calibration.graph.session import open_session, run_session
+from edge_fg_calibration.statistics.cache import KnownPictures, StatisticsCache, digest_of
+from edge_fg_tools.graph import PreparedModel
+
+
+class PictureFeed:
+    """Reads and preprocesses sets of pictures in batches.
+
+    Parameters
+    ----------
+    spec
+        How pictures are prepared.
+    batch
+        Pictures at a time; the batch size of a model that fixes it must be 1.
+    cache
+        Where calibration statistics are kept; None keeps none.
+
+    Attributes
+    ----------
+    skipped
+        Reason for each picture that could not be read, by its path.
+    """
+
+    def __init__(
+        self, spec: PreprocessSpec, batch: int, cache: StatisticsCache | None = None
+    ) -> None:
+        self._preprocess = CpuPreprocessor(spec)
+        self._spec = digest_of(msgspec.to_builtins(spec))
+        self._batch = batch
+        self._cache = cache
+        self._digests: dict[ImageSet, tuple[str, str]] = {}
+        self.skipped: dict[Path, str] = {}
+
+    def labelled(self, pictures: ImageSet) -> Iterator[tuple[list[LabelledImage], NDArray[Any]]]:
+        """Yield pictures with their tensor of shape (N, ...)."""
+        return batches(pictures, self._preprocess, self._batch, self._note)
+
+    def tensors(self, pictures: ImageSet) -> KnownPictures:
+        """Return the tensors alone, which know what they are: statistics can be reused."""
+        names: list[str] = []
+
+        def start() -> Iterator[NDArray[Any]]:
+            names.clear()
+            for some, tensor in self.labelled(pictures):
+                names.extend(picture.path.name for picture in some)
+                yield tensor
+
+        if pictures not in self._digests:
+            self._digests[pictures] = (digest(pictures), digest(pictures, ordered=True))
+        images, order = self._digests[pictures]
+        return KnownPictures(
+            start=start,
+            images=images,
+            order=order,
+            preprocessing=self._spec,
+            name=pictures.name,
+            cache=self._cache,
+            at=names.__getitem__,
+        )
+
+    def _note(self, path: Path, error: Exception) -> None:
+        self.skipped[path] = str(error)
+
+
+def first_answers(
+    prepared: PreparedModel, feed: PictureFeed, pictures: ImageSet, progress: ProgressCallback
+) -> dict[Path, FirstAnswer]:
+    """Ask the float model about each picture; those that can't be read are missing."""
+    session = open_session(prepared.model)
+    found: dict[Path, FirstAnswer] = {}
+    for some, tensor in feed.labelled(pictures):
+        (rows,) = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
+        for picture, row in zip(some, np.asarray(rows, np.float64), strict=True):
+            found[picture.path] = _answer(row.reshape(-1), prepared.kind == "logits")
+        progress("choose pictures", len(found), len(pictures))
+    return found
+
+
+def _answer(row: NDArray[np.float64], logits: bool) -> FirstAnswer:
+    probabilities = np.exp(row - row.max()) if logits else row
+    if logits:
+        probabilities = probabilities / probabilities.sum()
+    second, first = np.sort(probabilities)[-2:] if row.size > 1 else (0.0, probabilities[0])
+    return FirstAnswer(int(np.argmax(row)), float(first - second))

@@ -1,0 +1,105 @@
+"""From what `--calibration` names to pictures to calibrate on and pictures to prove on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_fg.labels import Labels
+from edge_fg.progress import ProgressCallback
+from edge_fg.sources import open_source
+from edge_fg.sources.uri import VIDEO_SUFFIXES, parse_source
+from edge_fg_calibration import ImageSet, read_image_set, resolve_labels
+from edge_fg_calibration.data.sampling import Sample, sample, summary
+from edge_fg_calibration.data.video_frames import frames_of
+from edge_fg_tools.building.image_feed import PictureFeed, first_answers
+from edge_fg_tools.building.options import BuildOptions
+from edge_fg_tools.graph import PreparedModel
+
+_LOGGER = logging.getLogger("edge_fg")
+_SIDES = 2
+_MOST_FRAMES = 2048
+
+
+@contextlib.contextmanager
+def picture_set(
+    options: BuildOptions, labels: Labels, progress: ProgressCallback
+) -> Iterator[ImageSet]:
+    """Read a directory or CSV; of a video or camera, save frames for as long as the block lasts.
+
+    Raises
+    ------
+    DatasetError
+        There are no pictures, or the CSV is malformed.
+    SourceError
+        The video or camera can't be read.
+    """
+    if not _moving(options.calibration):
+        pictures, unknown = resolve_labels(read_image_set(Path(options.calibration)), labels.names)
+        if unknown:
+            _LOGGER.warning(
+                "%s names %d classes that the model lacks (such as `%s`): their pictures count for "
+                "agreement, not for accuracy",
+                options.calibration,
+                len(unknown),
+                unknown[0],
+            )
+        yield pictures
+        return
+    most = min(_SIDES * options.calibration_images, _MOST_FRAMES)
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-fg-frames-") as folder,
+        open_source(options.calibration) as source,
+    ):
+        yield frames_of(source, Path(folder), most, progress=progress)
+
+
+def choose_sides(
+    options: BuildOptions,
+    prepared: PreparedModel,
+    pictures: ImageSet,
+    feed: PictureFeed,
+    progress: ProgressCallback,
+) -> Sample:
+    """Choose the pictures, and say in the log what was left out.
+
+    Raises
+    ------
+    DatasetError
+        Too few pictures are left.
+    """
+    found = sample(
+        pictures,
+        options.calibration_images,
+        seed=options.seed,
+        scout=lambda side: first_answers(prepared, feed, side, progress),
+    )
+    if found.duplicates:
+        path, other = next(iter(found.duplicates.items()))
+        _LOGGER.warning(
+            "left out %d pictures that show the same as another, such as %s, like %s",
+            len(found.duplicates),
+            path.name,
+            other.name,
+        )
+    _LOGGER.info("%s", summary(found))
+    return found
+
+
+def left_out(found: Sample) -> dict[Path, str]:
+    """Return the reason for each file that is neither calibrated nor proven on."""
+    same = {path: f"shows the same as {other.name}" for path, other in found.duplicates.items()}
+    return {**found.corrupt, **same}
+
+
+def _moving(calibration: Path | str) -> bool:
+    """Say whether frames are to be taken: of a video's name, a camera or a stream."""
+    if isinstance(calibration, Path) or Path(calibration).exists():
+        return Path(calibration).suffix.lower() in VIDEO_SUFFIXES and Path(calibration).is_file()
+    text = calibration.strip()
+    if "://" not in text and not text.isdigit():
+        return False
+    return parse_source(text).kind in {"video", "camera", "csi", "stream"}

@@ -1,0 +1,1 @@
+"""Drawing the field guide's birds and their surroundings."""

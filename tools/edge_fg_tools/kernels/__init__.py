@@ -1,0 +1,1 @@
+"""Building the CUDA kernels, and their form for the CPU."""

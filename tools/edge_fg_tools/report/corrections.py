@@ -1,0 +1,98 @@
+"""What the report tells of repairs: changes to INT8 that were tried, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_fg_calibration.data.trial_split import trial_stride
+from edge_fg_tools.report import words
+
+MOST_OPEN = 12
+"""Most left-out repairs that the page shows without being asked."""
+
+
+@dataclass(frozen=True)
+class RepairFacts:
+    """One repair that was tried, with the figures it was judged by.
+
+    Parameters
+    ----------
+    name
+        What was tried.
+    kept
+        Whether the INT8 graph has it.
+    mean_kl_without, mean_kl
+        Mean divergence (nats) from FP32 on the trial pictures, without and with it.
+    agreement_without, agreement
+        Share (0..1) of them with the same answer, without and with it.
+    reason
+        Why it was kept or left out.
+    """
+
+    name: str
+    kept: bool
+    mean_kl_without: float
+    mean_kl: float
+    agreement_without: float
+    agreement: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class RepairView:
+    """One line of a table of repairs."""
+
+    name: str
+    kl_before: str
+    kl_after: str
+    agreement_before: str
+    agreement_after: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RepairsView:
+    """The repairs in words and in two tables, each in the order of trying."""
+
+    found: str
+    kept: tuple[RepairView, ...]
+    left_out: tuple[RepairView, ...]
+    left_out_open: bool
+
+
+def arrange_repairs(repairs: Sequence[RepairFacts], pictures: int) -> RepairsView:
+    """Arrange repairs for the page; `pictures` is the number of calibration pictures."""
+    kept = [one for one in repairs if one.kept]
+    left_out = [one for one in repairs if not one.kept]
+    return RepairsView(
+        found=_found(len(repairs), len(kept), pictures),
+        kept=tuple(_line(one) for one in kept),
+        left_out=tuple(_line(one) for one in left_out),
+        left_out_open=len(left_out) <= MOST_OPEN,
+    )
+
+
+def _found(tried: int, kept: int, pictures: int) -> str:
+    if not tried and trial_stride(pictures) == 1:
+        return (
+            f"No repair of INT8 was tried: of {words.counted(pictures, 'calibration picture')} "
+            "none can be spared to judge repairs on."
+        )
+    if not tried:
+        return "No repair of INT8 was tried: none applies to this model."
+    times = words.counted(tried, "attempt")
+    if not kept:
+        return f"Of {times} none brought INT8 nearer to FP32 by more than chance: none was kept."
+    return f"Of {times} {kept:,} {'was' if kept == 1 else 'were'} kept."
+
+
+def _line(one: RepairFacts) -> RepairView:
+    return RepairView(
+        name=one.name,
+        kl_before=words.divergence(one.mean_kl_without),
+        kl_after=words.divergence(one.mean_kl),
+        agreement_before=words.percent(one.agreement_without),
+        agreement_after=words.percent(one.agreement),
+        reason=one.reason,
+    )
