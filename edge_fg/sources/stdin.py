@@ -130,10 +130,13 @@ class PipeSource(BaseSource):
                 self._lost = 0
                 return frame
             data = self._receive()
-            if not data:
+            if data:
+                self._take(data)
+            elif self._splitter is not None and (last := self._splitter.finish()):
+                self._pictures.extend(last)
+            else:
                 self._check_end()
                 return None
-            self._take(data)
         return None
 
     def _take(self, data: bytes) -> None:
@@ -171,7 +174,8 @@ class PipeSource(BaseSource):
             del self._buffer[:end]
             if layout is None:
                 # Decoders pass over much of what is wrong with a JPEG; the splitter doesn't.
-                pictures = JpegSplitter().feed(payload)
+                splitter = JpegSplitter()
+                pictures = splitter.feed(payload) + splitter.finish()
                 try:
                     return self._decode(pictures[0] if pictures else b"")
                 except ImageError:
@@ -240,7 +244,7 @@ class PipeSource(BaseSource):
     def _check_end(self) -> None:
         if self._stopped.is_set():
             return
-        rest = len(self._buffer) if self._splitter is None else int(self._splitter.in_picture)
+        rest = len(self._buffer) if self._splitter is None else int(self._splitter.in_image)
         if rest:
             raise TruncatedSourceError(
                 f"{self.name} ended in the middle of frame {self._delivered}: "

@@ -130,9 +130,9 @@ class MjpegConnection:
             if self._ready:
                 return self._ready.popleft()
             data = self._receive(response)
-            if not data:
+            pictures = self._splitter.feed(data) if data else self._splitter.finish()
+            if not data and not pictures:
                 return None
-            pictures = self._splitter.feed(data)
             now, wall = time.monotonic(), wall_clock()
             self._ready.extend(
                 Coded(partial(self._decoded, picture, now, wall)) for picture in pictures

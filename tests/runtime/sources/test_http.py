@@ -245,7 +245,7 @@ def test_answers_that_are_none(say: Callable[..., str], said: list[bytes], messa
 def test_an_endless_stream_of_rubbish_is_given_up(say: Callable[..., str]) -> None:
     url = say(HEAD, *[b"rubbish " * 8192] * 40)
     with open_source(url, timeout=2, reconnect=0) as source:
-        with pytest.raises(SourceError, match="without a picture"):
+        with pytest.raises(SourceError, match="without an image"):
             next(source)
         assert source.counters["frames"] == 0
 
