@@ -7,7 +7,7 @@
     │   └── PreprocessError              a preprocessing description that can't be followed
     ├── MissingDependencyError           an optional package is needed; says which extra brings it
     ├── OutputError                      a file can't be written (read-only, full, exists)
-    ├── ImageError                       one picture or frame can't be used
+    ├── ImageError                       one image or frame can't be used
     ├── SourceError                      a camera, video, directory or glob can't be opened or read
     │   └── TruncatedSourceError         it ended before its own header said it would
     ├── LabelsError                      labels missing, malformed or not matching the classes
@@ -16,7 +16,7 @@
     │   ├── NotAClassifierError          inputs or outputs are not those of an image classifier
     │   └── UnsupportedNodeError         one node can't be converted; names the node
     ├── DatasetError                     a calibration or evaluation set can't be used
-    ├── CalibrationError                 ranges can't be found (NaN, constant, all-black pictures)
+    ├── CalibrationError                 ranges can't be found (NaN, constant, all-black images)
     ├── BudgetError                      the accuracy budget was not met (exit code 3)
     ├── BundleError                      a bundle can't be used
     │   ├── BundleFormatError            the manifest or a file in it breaks the schema
@@ -96,7 +96,7 @@ class OutputError(EdgeFGError, OSError):
 
 
 class ImageError(EdgeFGError, ValueError):
-    """One picture or frame can't be used."""
+    """One image or frame can't be used."""
 
 
 class SourceError(EdgeFGError):

@@ -16,7 +16,7 @@ from edge_fg.errors import OutputError
 _LOGGER = logging.getLogger("edge_fg")
 
 REQUEST_SECONDS = 10.0
-"""For a whole request to come, and for each answer, or picture of one, to be taken."""
+"""For a whole request to come, and for each answer, or image of one, to be taken."""
 
 
 class BoundedServer(http.server.ThreadingHTTPServer):

@@ -1,8 +1,8 @@
-"""Pictures as frames: decoded by Pillow, as the training pipelines decoded them.
+"""Images as frames: decoded by Pillow, as the training pipelines decoded them.
 
-A model learned what a decoder and ``convert("RGB")`` of Pillow gave it, so a picture that is
+A model learned what a decoder and ``convert("RGB")`` of Pillow gave it, so an image that is
 classified must come out of the same functions. Differences from a bare ``Image.open`` are
-those that keep a picture what it shows: the EXIF orientation is applied, and 16-bit greys are
+those that keep an image what it shows: the EXIF orientation is applied, and 16-bit greys are
 scaled instead of clipped.
 """
 
@@ -22,13 +22,13 @@ from PIL import Image, UnidentifiedImageError
 
 from edge_fg.errors import EdgeFGError, ImageError
 
-#: Suffixes (lower case) of the picture files that a directory or a data set is searched for.
+#: Suffixes (lower case) of the image files that a directory or a data set is searched for.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".jp2", ".avif", ".heic"}
 )
 
-#: Most pixels that a picture may have: the number from which Pillow refuses to decode. Telephones
+#: Most pixels that an image may have: the number from which Pillow refuses to decode. Telephones
 #: give 108 million. Decoding takes about ten bytes for each.
 MAX_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)
 
@@ -36,7 +36,7 @@ MAX_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)
 #: its short side up to what a model takes would make thousands of megapixels of a few bytes.
 MAX_SIDE_RATIO = 200
 
-# An uncompressed picture of MAX_PIXELS with three channels of 16 bits, and its header.
+# An uncompressed image of MAX_PIXELS with three channels of 16 bits, and its header.
 _MAX_FILE_BYTES = MAX_PIXELS * 6 + (1 << 20)
 
 # Formats that photographs come in. Pillow knows more, but some of them run other programs
@@ -51,16 +51,16 @@ _SILENCING = threading.Lock()
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
-    """Decode a picture file into a frame.
+    """Decode an image file into a frame.
 
     The EXIF orientation is applied; transparency is dropped, not blended, as
     ``convert("RGB")`` does it in torchvision and timm; 16-bit greys keep their upper eight
-    bits; of an animation or a multi-page file the first picture is taken.
+    bits; of an animation or a multi-page file the first image is taken.
 
     Parameters
     ----------
     path
-        A picture file: JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000, and AVIF or HEIF where
+        An image file: JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000, and AVIF or HEIF where
         the installed Pillow reads them.
 
     Returns
@@ -71,7 +71,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     Raises
     ------
     ImageError
-        There is no such file, it can't be read, is not a picture, is damaged or cut short, has
+        There is no such file, it can't be read, is not an image, is damaged or cut short, has
         more than `MAX_PIXELS` pixels or is a strip beyond `MAX_SIDE_RATIO`, or holds
         floating-point values, of which nothing says which is white.
     """
@@ -129,17 +129,17 @@ def _translated(path: Path) -> Iterator[None]:
     except EdgeFGError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"there is no picture {path}") from error
+        raise ImageError(f"there is no image {path}") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not a picture in a format that can be read") from error
+        raise ImageError(f"{path} is not an image in a format that can be read") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has more than {MAX_PIXELS} pixels and is not decoded") from error
     except OSError as error:
-        raise ImageError(f"can't read the picture {path}: {error.strerror or error}") from error
+        raise ImageError(f"can't read the image {path}: {error.strerror or error}") from error
     # Decoders meet damaged files with errors of nearly any type (struct.error, KeyError, ...).
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
-        raise ImageError(f"can't decode the picture {path} ({what})") from error
+        raise ImageError(f"can't decode the image {path} ({what})") from error
 
 
 def _opened(path: Path) -> Image.Image:
@@ -153,11 +153,11 @@ def _check_regular(path: Path) -> None:
     # A pipe or a device would make `open` wait, or never end.
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{path} is a directory, not a picture")
+        raise ImageError(f"{path} is a directory, not an image")
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(f"{path} is not a regular file")
     if status.st_size == 0:
-        raise ImageError(f"the picture {path} is empty (0 bytes)")
+        raise ImageError(f"the image {path} is empty (0 bytes)")
     if status.st_size > _MAX_FILE_BYTES:
         raise ImageError(f"{path} has {status.st_size} bytes, at most {_MAX_FILE_BYTES} are read")
 
@@ -165,14 +165,14 @@ def _check_regular(path: Path) -> None:
 def _check_size(path: Path, size_wh: tuple[int, int]) -> None:
     width, height = size_wh
     if width < 1 or height < 1:
-        raise ImageError(f"the picture {path} has no pixels ({width} x {height})")
+        raise ImageError(f"the image {path} has no pixels ({width} x {height})")
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{path} says that it has {width} x {height} pixels; at most {MAX_PIXELS} are decoded"
         )
     if max(width, height) > MAX_SIDE_RATIO * min(width, height):
         raise ImageError(
-            f"the picture {path} is a strip of {width} x {height} pixels: one side may be at most "
+            f"the image {path} is a strip of {width} x {height} pixels: one side may be at most "
             f"{MAX_SIDE_RATIO} times as long as the other, cut it into parts"
         )
 
@@ -204,7 +204,7 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _as_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
-    # `convert` clips at 255, which turns nearly every 16-bit picture white. Pillow gives such
+    # `convert` clips at 255, which turns nearly every 16-bit image white. Pillow gives such
     # a grey PNG or PGM the mode "I;16" or, in older releases, "I"; a TIFF of mode "I" has 32
     # bits, and nothing says which of its values is white.
     if image.mode == "I" and image.format == "TIFF":
@@ -213,7 +213,7 @@ def _as_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
         return _grey(_within(path, np.asarray(image), 0xFFFF) >> 8)
     if image.mode == "F":
         raise ImageError(
-            f"the picture {path} holds floating-point values, and nothing says which is white: "
+            f"the image {path} holds floating-point values, and nothing says which is white: "
             "save it with 8 or 16 unsigned bits"
         )
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
@@ -223,7 +223,7 @@ def _within(path: Path, values: NDArray[Any], white: int) -> NDArray[Any]:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > white:
         raise ImageError(
-            f"the picture {path} has values from {low} to {high}, outside 0..{white}: "
+            f"the image {path} has values from {low} to {high}, outside 0..{white}: "
             "save it with 8 or 16 unsigned bits"
         )
     return values
@@ -250,7 +250,7 @@ def _advice_for_array(array: NDArray[Any]) -> str:
     if array.size == 0:
         return ": it is empty"
     if array.ndim == 2 or (array.ndim == 3 and shape[2] == 1):
-        return ": a grey picture, use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+        return ": a grey image, use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
     if array.ndim == 3 and shape[2] == 4:
         return ": four channels, use frame[:, :, :3] if it is BGRA"
     if array.ndim == 4 and shape[0] == 1:

@@ -22,7 +22,7 @@ def readme(repository: Path) -> str:
 
 @pytest.fixture(scope="module")
 def demo_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `demo-out/` as `make demo` leaves it, from fewer pictures."""
+    """A folder with `demo-out/` as `make demo` leaves it, from fewer images."""
     pytest.importorskip("onnx")
     from edge_fg_tools import fieldguide
     from edge_fg_tools.building import BuildOptions, build
@@ -82,7 +82,7 @@ def test_every_command_runs(readme, demo_out, monkeypatch, capsys):
         if "tensorrt-rtx" in words:
             pytest.importorskip("tensorrt_rtx")
         if words[0] == "build":
-            words[words.index("agreement=0.97")] = "agreement=0.5"  # 50 pictures prove little
+            words[words.index("agreement=0.97")] = "agreement=0.5"  # 50 images prove little
         # Neither a camera nor a free port of that number can be counted on.
         words = ["visit.mp4" if word.startswith("rtsp://") else word for word in words]
         words = ["0" if word == "8080" else word for word in words]

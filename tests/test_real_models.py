@@ -30,12 +30,12 @@ def edge_fg_command(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def build(folder: Path, data: Path, name: str, pictures: Path, *extra: str) -> Path:
+def build(folder: Path, data: Path, name: str, images: Path, *extra: str) -> Path:
     preprocess = folder / "squash128.toml"
     preprocess.write_text(SQUASH)
     model = data / "models" / f"inat_{name}_mnv2.onnx"
     arguments = ["build", model, "--labels", model.with_suffix("").with_suffix(".labels.txt")]
-    arguments += ["--preprocess", preprocess, "--calibration", pictures, *extra]
+    arguments += ["--preprocess", preprocess, "--calibration", images, *extra]
     edge_fg_command(*arguments, "--output", folder / f"{name}.edgefg")
     return folder / f"{name}.edgefg"
 
@@ -77,7 +77,7 @@ def test_known_birds_are_named(birds: Path, data_dir: Path, precision: str):
     assert found["cat.png"] == "background"
 
 
-def test_camera_trap_pictures_and_clips_run_through(birds: Path, data_dir: Path):
+def test_camera_trap_images_and_clips_run_through(birds: Path, data_dir: Path):
     traps = data_dir / "images" / "cameratrap"
     answered = len(edge_fg_command("run", birds, traps).splitlines())
     assert answered == sum(1 for _ in traps.glob("*.jpg")) - 1  # one is truncated

@@ -1,6 +1,6 @@
 """edge_fg_calibration: ranges, quantisation, mixed precision and the proof of fidelity.
 
-What handles pictures and figures needs NumPy only; what handles graphs is imported on first use
+What handles images and figures needs NumPy only; what handles graphs is imported on first use
 and needs ``onnx``, so that a device can evaluate a bundle without it.
 """
 
@@ -28,7 +28,7 @@ from edge_fg_calibration.data.images import (
     split,
 )
 from edge_fg_calibration.data.sampling import FirstAnswer, Sample, sample
-from edge_fg_calibration.statistics.cache import KnownPictures, StatisticsCache
+from edge_fg_calibration.statistics.cache import KnownImages, StatisticsCache
 from edge_fg_calibration.statistics.histogram import Histogram
 from edge_fg_calibration.statistics.tensor_statistics import Statistics, StatisticsKey
 
@@ -95,7 +95,7 @@ __all__ = [
     "ImageRecord",
     "ImageSet",
     "Int8Result",
-    "KnownPictures",
+    "KnownImages",
     "LabelledImage",
     "OutputKind",
     "Placement",

@@ -24,10 +24,10 @@ from edge_fg_calibration.corrections.range_choice import (
 from edge_fg_calibration.corrections.recipe import Recipe
 from edge_fg_calibration.corrections.trials import Observations, Repairing, observe_channels
 from edge_fg_calibration.data.trial_split import (
-    count_pictures,
-    counted_pictures,
-    some_pictures,
-    trial_pictures,
+    count_images,
+    counted_images,
+    some_images,
+    trial_images,
     trial_stride,
 )
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, node_key
@@ -38,8 +38,8 @@ from edge_fg_calibration.int8.validation import validate_qdq
 from edge_fg_calibration.statistics.collection import collect_histograms
 from edge_fg_calibration.statistics.histogram import Histogram
 
-FEW_PICTURES = 96
-"""Calibration pictures that candidates of a repair are fitted to."""
+FEW_IMAGES = 96
+"""Calibration images that candidates of a repair are fitted to."""
 
 _REPAIR_EVALUATIONS = 12
 _LOGGER = logging.getLogger("edge_fg")
@@ -68,9 +68,9 @@ class Int8Result:
         The range method of each quantised activation.
     candidates
         For each method, used for all tensors, ``mean_kl`` (nats) and ``agreement`` (0..1) against
-        float32 on the trial pictures.
-    trial_pictures
-        How many pictures that was.
+        float32 on the trial images.
+    trial_images
+        How many images that was.
     int8_macs
         Share (0..1) of the network's multiply-accumulates that run in INT8.
     repairs
@@ -86,7 +86,7 @@ class Int8Result:
     method: str
     methods: Mapping[str, str]
     candidates: Mapping[str, Mapping[str, float]]
-    trial_pictures: int
+    trial_images: int
     int8_macs: float
     repairs: tuple[Repair, ...]
     recipe: Recipe
@@ -108,10 +108,10 @@ def quantize_int8(
 ) -> Int8Result:
     """Quantise a float32 classifier after training.
 
-    A part of the pictures (see `trial_stride`) is kept out of all statistics: on it range methods
+    A part of the images (see `trial_stride`) is kept out of all statistics: on it range methods
     and repairs are compared, by the mean divergence of the outputs from float32. What doesn't pay
     there is left out. When all is chosen, ranges are taken anew, by the methods that were chosen,
-    from all pictures. Held-out pictures play no part, so they can prove the result.
+    from all images. Held-out images play no part, so they can prove the result.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def quantize_int8(
     calibration_batches
         Gives the network inputs (n x 3 x H x W float32 each) from the start, at each call.
     input_name, output_name
-        Names of the picture input and the class output.
+        Names of the image input and the class output.
     kind
         Whether that output is logits or probabilities.
     target
@@ -129,13 +129,13 @@ def quantize_int8(
         See `place`.
     repair
         Whether to try repairs and ranges that differ from block to block; see
-        `edge_fg_calibration.corrections.trials`. With fewer than 64 pictures none are: there is
+        `edge_fg_calibration.corrections.trials`. With fewer than 64 images none are: there is
         nothing to         judge them on but what they were fitted to.
     progress
-        Told the pictures done, stages ``calibrate``, ``trial pictures``, ``observe channels``,
+        Told the images done, stages ``calibrate``, ``trial images``, ``observe channels``,
         and the evaluations, stage ``try repairs``.
     total
-        Number of calibration pictures, for `progress`.
+        Number of calibration images, for `progress`.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def quantize_int8(
     choice = next(iter(choices.values()))
     repairs: tuple[Repair, ...] = ()
     if repair and not work.holds_back:
-        _LOGGER.info("INT8 repairs are not tried: too few calibration pictures to judge them on")
+        _LOGGER.info("INT8 repairs are not tried: too few calibration images to judge them on")
     elif repair:
         choice, histograms, repairs = work.repaired(choices, histograms, bench)
     if work.holds_back:
@@ -186,7 +186,7 @@ def quantize_int8(
             name: {"mean_kl": one.score.mean_kl, "agreement": one.score.agreement}
             for name, one in choices.items()
         },
-        trial_pictures=len(trial),
+        trial_images=len(trial),
         int8_macs=int8_macs(model, placement),
         repairs=repairs,
         recipe=choice.recipe,
@@ -202,7 +202,7 @@ def int8_macs(model: onnx.ModelProto, placement: Placement) -> float:
 
 
 class _Work:
-    """The pictures of one quantisation, and what is read from them."""
+    """The images of one quantisation, and what is read from them."""
 
     def __init__(
         self,
@@ -215,21 +215,21 @@ class _Work:
     ) -> None:
         self._model, self._placement = model, placement
         self._batches, self._input, self._progress = batches, input_name, progress
-        pictures = total or count_pictures(batches)
-        self._stride = trial_stride(pictures)
-        self._total = pictures - pictures // self._stride if self._stride > 1 else pictures
-        self.trial = trial_pictures(batches, self._stride)
+        images = total or count_images(batches)
+        self._stride = trial_stride(images)
+        self._total = images - images // self._stride if self._stride > 1 else images
+        self.trial = trial_images(batches, self._stride)
 
     @property
     def holds_back(self) -> bool:
-        """Whether the trial pictures are kept out of the statistics."""
+        """Whether the trial images are kept out of the statistics."""
         return self._stride > 1
 
     def histograms(self, model: onnx.ModelProto) -> Mapping[str, Histogram]:
-        """Count the quantised activations of a model over all pictures but those of the trial."""
+        """Count the quantised activations of a model over all images but those of the trial."""
         return collect_histograms(
             model,
-            counted_pictures(self._batches, self._stride),
+            counted_images(self._batches, self._stride),
             self._placement.activations,
             input_name=self._input,
             progress=self._progress,
@@ -241,13 +241,13 @@ class _Work:
     ) -> tuple[Choice, Mapping[str, Histogram], tuple[Repair, ...]]:
         """Try repairs on the best choice."""
         best = next(iter(choices.values()))
-        pictures = counted_pictures(self._batches, self._stride)
+        images = counted_images(self._batches, self._stride)
         observed = Observations(
-            few=some_pictures(pictures, FEW_PICTURES, self._total),
+            few=some_images(images, FEW_IMAGES, self._total),
             everything=self.histograms,
             ranges=observe_channels(
                 best.recipe,
-                counted_pictures(self._batches, self._stride),
+                counted_images(self._batches, self._stride),
                 self._input,
                 self._progress,
                 self._total,
@@ -260,7 +260,7 @@ class _Work:
     def with_trial(
         self, choice: Choice, histograms: Mapping[str, Histogram]
     ) -> tuple[Choice, Mapping[str, Histogram]]:
-        """Take ranges from the trial pictures, too, by the methods that were chosen."""
+        """Take ranges from the trial images, too, by the methods that were chosen."""
         recipe = choice.recipe
         merged = collect_histograms(
             recipe.model, self.trial, self._placement.activations, input_name=self._input

@@ -64,7 +64,7 @@ class LabelsEntry(_Struct, frozen=True):
 
 
 class FidelityEntry(_Struct, frozen=True, omit_defaults=False):
-    """How near a variant is to FP32 on `images` pictures that it was not calibrated on.
+    """How near a variant is to FP32 on `images` images that it was not calibrated on.
 
     `mean_kl` and `max_kl` are in nats; shares are 0..1; what needs labels is None without.
     """

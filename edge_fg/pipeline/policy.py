@@ -92,7 +92,7 @@ class Rate:
     """So many frames a second at most, evenly spread.
 
     Of cameras the newest frame is taken each time. Video files are thinned by their own clock
-    and lose nothing else. Pictures, and what else has no clock, are not thinned but held back.
+    and lose nothing else. Images, and what else has no clock, are not thinned but held back.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ def stream(
 ) -> Stream[PredictionT]:
     """Classify the frames of a source, one after the other.
 
-    Of files, pictures and iterables every frame comes, in order; a thread reads a few frames
+    Of files, images and iterables every frame comes, in order; a thread reads a few frames
     ahead. Of a live source the newest frame comes each time, so that answers don't lag behind
     what the camera sees; how many were left out is counted in `Stream.dropped`. An error of the
     source is raised after the answers to all frames before it. At the end, however it comes

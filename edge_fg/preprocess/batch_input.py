@@ -14,10 +14,10 @@ from edge_fg.preprocess.pixel_layout import PixelFormat, Region, Source, checked
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame, size_of
 
 Sample = tuple[int, int, Region | None] | Source
-"""What a sample is in: of BGR frames (height, width) of the picture and its region of it, or None
+"""What a sample is in: of BGR frames (height, width) of the image and its region of it, or None
 for all."""
 
-Picture = NDArray[np.uint8] | tuple[NDArray[np.uint8], ...]
+Image = NDArray[np.uint8] | tuple[NDArray[np.uint8], ...]
 """Bytes to copy: an array of any shape and strides, or several behind one another."""
 
 FrameT = TypeVar("FrameT")
@@ -25,8 +25,8 @@ FrameT = TypeVar("FrameT")
 
 def cut_out(
     frames: Sequence[Pixels], regions: Sequence[Region | None] | None
-) -> tuple[tuple[Sample, ...], tuple[int, ...], list[Picture]]:
-    """Return the samples, for each its picture, and the pictures to copy.
+) -> tuple[tuple[Sample, ...], tuple[int, ...], list[Image]]:
+    """Return the samples, for each its image, and the images to copy.
 
     Regions are cut out on the way, unless together they are larger than their frame: less is
     copied, and the geometry of a region that moves stays the same.
@@ -53,11 +53,11 @@ def cut_out(
     unique, at = distinct(frames)
     if regions is None or not any(regions):
         whole = [part_of(frame, None) for frame in unique]
-        return tuple(whole[place][0] for place in at), at, [picture for _, picture in whole]
+        return tuple(whole[place][0] for place in at), at, [image for _, image in whole]
     return _cut_regions(unique, at, regions)
 
 
-def part_of(frame: Pixels, region: Region | None) -> tuple[Sample, Picture]:
+def part_of(frame: Pixels, region: Region | None) -> tuple[Sample, Image]:
     """Return a frame or one region of it, cut out: what it is, and what to copy.
 
     Raises
@@ -82,16 +82,16 @@ def source_of(sample: Sample) -> Source:
     return Source(PixelFormat.BGR, height, width, region=region)
 
 
-def size_in_bytes(picture: Picture) -> int:
+def size_in_bytes(image: Image) -> int:
     """Return how many bytes there are to copy."""
-    if isinstance(picture, tuple):
-        return sum(piece.nbytes for piece in picture)
-    return picture.nbytes
+    if isinstance(image, tuple):
+        return sum(piece.nbytes for piece in image)
+    return image.nbytes
 
 
 def _cut_regions(
     frames: list[Pixels], at: Sequence[int], regions: Sequence[Region | None]
-) -> tuple[tuple[Sample, ...], tuple[int, ...], list[Picture]]:
+) -> tuple[tuple[Sample, ...], tuple[int, ...], list[Image]]:
     parts: list[Region] = []
     wanted = [0] * len(frames)
     for place, region in zip(at, regions, strict=True):
@@ -100,21 +100,21 @@ def _cut_regions(
         parts.append(part)
         wanted[place] += part[2] * part[3]
     samples: list[Sample] = []
-    pictures: list[Picture] = []
+    images: list[Image] = []
     places: list[int] = []
     copied: dict[tuple[int, Region | None], int] = {}
     for place, part in zip(at, parts, strict=True):
         frame = frames[place]
         height, width = size_of(frame)
         whole = wanted[place] > height * width
-        sample, picture = part_of(frame, None if whole else part)
+        sample, image = part_of(frame, None if whole else part)
         key = (place, None if whole else part)
         if key not in copied:
-            copied[key] = len(pictures)
-            pictures.append(picture)
+            copied[key] = len(images)
+            images.append(image)
         samples.append(_with_region(sample, part) if whole else sample)
         places.append(copied[key])
-    return tuple(samples), tuple(places), pictures
+    return tuple(samples), tuple(places), images
 
 
 def _with_region(sample: Sample, region: Region) -> Sample:
@@ -130,29 +130,29 @@ def _check_bgr(frame: NDArray[np.uint8]) -> None:
         )
 
 
-def bytes_of(picture: Picture, needed: int) -> Picture:
-    """Return the `needed` bytes of a picture.
+def bytes_of(image: Image, needed: int) -> Image:
+    """Return the `needed` bytes of an image.
 
     Raises
     ------
     ImageError
         It doesn't have them: a frame that is not what it says.
     """
-    pieces = picture if isinstance(picture, tuple) else (picture,)
-    size = size_in_bytes(picture)
+    pieces = image if isinstance(image, tuple) else (image,)
+    size = size_in_bytes(image)
     if size < needed or any(piece.dtype != np.uint8 for piece in pieces):
         kinds = ", ".join(sorted({str(piece.dtype) for piece in pieces}))
         raise ImageError(
-            f"a picture of {size} bytes ({kinds}): its description needs {needed} bytes of uint8"
+            f"an image of {size} bytes ({kinds}): its description needs {needed} bytes of uint8"
         )
-    if not isinstance(picture, tuple) and picture.ndim == 1 and picture.flags.c_contiguous:
-        return picture[:needed]
+    if not isinstance(image, tuple) and image.ndim == 1 and image.flags.c_contiguous:
+        return image[:needed]
     if size > needed:
         shapes = " and ".join(str(piece.shape) for piece in pieces)
         raise ImageError(
-            f"a picture of shape {shapes}: its description needs exactly {needed} bytes"
+            f"an image of shape {shapes}: its description needs exactly {needed} bytes"
         )
-    return picture
+    return image
 
 
 def distinct(frames: Sequence[FrameT]) -> tuple[list[FrameT], tuple[int, ...]]:

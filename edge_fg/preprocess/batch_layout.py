@@ -88,16 +88,16 @@ class TableCache:
 
 
 class Layout:
-    """How a batch lies in its lane: descriptors first, then each picture, at aligned places.
+    """How a batch lies in its lane: descriptors first, then each image, at aligned places.
 
     Parameters
     ----------
     plan
         Of the batch.
     sizes
-        Bytes of each picture; none if they lie elsewhere on the device.
+        Bytes of each image; none if they lie elsewhere on the device.
     at
-        For each source, which of the pictures it is in.
+        For each source, which of the images it is in.
     """
 
     def __init__(self, plan: LaunchPlan, sizes: Sequence[int], at: Sequence[int]) -> None:

@@ -85,8 +85,8 @@ class CpuPreprocessor:
         kernel = Image.Resampling[resize.filter.upper()]
         # Channels are independent, so the BGR frame may pass for RGB. Two calls fix the order of
         # the passes, which Pillow 13 began to choose by size.
-        picture = Image.fromarray(np.ascontiguousarray(frame))
-        across = picture.resize((width, picture.height), kernel)
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        across = image.resize((width, image.height), kernel)
         return np.asarray(across.resize((width, height), kernel))
 
     def _normalise(self, pixels: NDArray[np.uint8], out: NDArray[np.generic]) -> None:

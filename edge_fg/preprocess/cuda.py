@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_fg.cuda import Device, Function, Module, Stream
 from edge_fg.errors import CudaError, UsageError
 from edge_fg.preprocess.batch_input import (
-    Picture,
+    Image,
     bytes_of,
     cut_out,
     distinct,
@@ -49,9 +49,9 @@ class CudaPreprocessor:
     spec
         What to do.
     max_batch
-        Most pictures of one call.
+        Most images of one call.
     transfer
-        ``mapped``: the kernels read the pictures in page-locked memory of the host; right where
+        ``mapped``: the kernels read the images in page-locked memory of the host; right where
         CPU and GPU share their memory, since a copy would only double the traffic. ``staged``:
         they are copied first; right for a card, whose kernels would otherwise fetch each
         neighbouring pixel through the bus. ``auto`` goes by whether the device is integrated;
@@ -136,28 +136,28 @@ class CudaPreprocessor:
         CudaError
             The GPU refused, or this is closed.
         """
-        samples, at, pictures = cut_out(frames, regions)
+        samples, at, images = cut_out(frames, regions)
         layout = self._layouts.get((samples, at))
         if layout is None:
             plan = self._plan([source_of(sample) for sample in samples])
-            sizes = [size_in_bytes(picture) for picture in pictures]
+            sizes = [size_in_bytes(image) for image in images]
             layout = self._layouts.add((samples, at), Layout(plan, sizes, at))
-        self._run(layout, pictures, None, output_pointer, stream)
+        self._run(layout, images, None, output_pointer, stream)
 
     def raw(
         self,
         sources: Sequence[Source],
-        pictures: Sequence[NDArray[np.uint8]],
+        images: Sequence[NDArray[np.uint8]],
         output_pointer: int,
         stream: Stream,
     ) -> None:
-        """Queue the tensor for pictures of any format, as a call does for BGR.
+        """Queue the tensor for images of any format, as a call does for BGR.
 
         Parameters
         ----------
         sources
-            What each picture is, its region included.
-        pictures
+            What each image is, its region included.
+        images
             The bytes of each source's frame: uint8, one axis, contiguous, at least the source's
             ``nbytes``. The same array may stand several times and is copied once.
         output_pointer, stream
@@ -166,11 +166,11 @@ class CudaPreprocessor:
         Raises
         ------
         ImageError
-            A picture is not as long as its source says.
+            An image is not as long as its source says.
         """
-        if len(pictures) != len(sources):
-            raise UsageError(f"{len(pictures)} pictures for {len(sources)} sources")
-        unique, at = distinct(pictures)
+        if len(images) != len(sources):
+            raise UsageError(f"{len(images)} images for {len(sources)} sources")
+        unique, at = distinct(images)
         layout = self._layout_of(sources, at)
         checked = [bytes_of(*pair) for pair in zip(unique, layout.sizes, strict=True)]
         self._run(layout, checked, None, output_pointer, stream)
@@ -211,18 +211,18 @@ class CudaPreprocessor:
         Parameters
         ----------
         sources
-            What each picture will be.
+            What each image will be.
         output_pointer
             As for a call.
         stream
             Used now, to bring the tables over.
         at
-            For each source, which of the pictures it is in; None: each is in its own.
+            For each source, which of the images it is in; None: each is in its own.
         """
         self._check_open()
         places = tuple(range(len(sources)) if at is None else at)
         if len(places) != len(sources) or set(places) != set(range(len(set(places)))):
-            raise UsageError(f"at {places} must number the picture of each source, from 0")
+            raise UsageError(f"at {places} must number the image of each source, from 0")
         layout = self._layout_of(sources, places)
         with self.device.use():
             lane = Lane(self.device, self.transfer, self._functions)
@@ -261,7 +261,7 @@ class CudaPreprocessor:
     def _run(
         self,
         layout: Layout,
-        pictures: Sequence[Picture],
+        images: Sequence[Image],
         pointers: Sequence[int] | None,
         output_pointer: int,
         stream: Stream,
@@ -274,7 +274,7 @@ class CudaPreprocessor:
                 raise _closed()
             with self.device.use(), _Returned(lane, stream):
                 lane.arrange(layout)
-                lane.fill(pictures)
+                lane.fill(images)
                 if pointers is not None:
                     lane.point(layout, pointers)
                 lane.queue(tables, output_pointer, stream)
@@ -283,7 +283,7 @@ class CudaPreprocessor:
             tables.let_go()
 
     def _layout_of(self, sources: Sequence[Source], at: tuple[int, ...]) -> Layout:
-        """Return how pictures of these sources lie in a lane; without `at`, they don't."""
+        """Return how images of these sources lie in a lane; without `at`, they don't."""
         key = (tuple(sources), at)
         layout = self._layouts.get(key)
         if layout is None:
@@ -295,7 +295,7 @@ class CudaPreprocessor:
 
     def _plan(self, sources: Sequence[Source]) -> LaunchPlan:
         if not 1 <= len(sources) <= self.max_batch:
-            raise UsageError(f"a batch of {len(sources)} pictures: 1 to {self.max_batch} will do")
+            raise UsageError(f"a batch of {len(sources)} images: 1 to {self.max_batch} will do")
         return self._planner.plan(sources)
 
     def _check_open(self) -> None:
@@ -328,7 +328,7 @@ class _Returned:
 
 
 def transfer_for(device: Device) -> Transfer:
-    """Return how pictures get to `device` best: in place where it shares the host's memory."""
+    """Return how images get to `device` best: in place where it shares the host's memory."""
     return "mapped" if device.integrated else "staged"
 
 

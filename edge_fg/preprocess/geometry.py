@@ -101,7 +101,7 @@ def _letterbox(spec: PreprocessSpec, frame_height: int, frame_width: int) -> Geo
 
 
 def _visible(offset: int, length: int, crop: int, cropped: int) -> tuple[int, int, int]:
-    """Return (start in the picture, offset in the crop, length) of what a crop leaves visible."""
+    """Return (start in the image, offset in the crop, length) of what a crop leaves visible."""
     begin = max(offset, crop)
     end = min(offset + length, crop + cropped)
     return begin - offset if end > begin else 0, begin - crop, max(0, end - begin)

@@ -67,7 +67,7 @@ SAMPLE: Final = np.dtype(
         ("yuv", np.int32, (6,)),
     ]
 )
-"""One picture's descriptor: ``struct Sample`` of ``kernels/sample.h``."""
+"""One image's descriptor: ``struct Sample`` of ``kernels/sample.h``."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ _YUV: Final = (PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420)
 
 @dataclass(frozen=True)
 class Source:
-    """Where one picture lies: a frame, or a region of it.
+    """Where one image lies: a frame, or a region of it.
 
     Parameters
     ----------

@@ -21,11 +21,11 @@ from edge_fg.cuda import (
 )
 from edge_fg.cuda.module import PreparedLaunch
 from edge_fg.errors import UsageError
-from edge_fg.preprocess.batch_input import Picture, bytes_of
+from edge_fg.preprocess.batch_input import Image, bytes_of
 from edge_fg.preprocess.batch_layout import Layout, Tables
 
 Transfer = Literal["mapped", "staged"]
-"""How a picture gets to the GPU: read in place through page-locked memory, or copied over."""
+"""How an image gets to the GPU: read in place through page-locked memory, or copied over."""
 
 _POINTERS: Final = ("descriptors", "tables", "scratch", "output")
 _STEP: Final = 1 << 16
@@ -35,7 +35,7 @@ _STEP: Final = 1 << 16
 class Lane:
     """Staging, input and scratch memory for one batch at a time; grows and never shrinks.
 
-    Descriptors and pictures lie behind one another in one page-locked block, so that one copy
+    Descriptors and images lie behind one another in one page-locked block, so that one copy
     brings them all. For one thread at a time, with the device in use.
 
     Parameters
@@ -59,7 +59,7 @@ class Lane:
         self._scratch: DeviceBuffer | None = None
         self._layout: Layout | None = None
         self.places: list[NDArray[np.uint8]] = []
-        """Page-locked memory of each picture of the layout."""
+        """Page-locked memory of each image of the layout."""
         self._sent = np.empty(0, np.uint8)
         self._launches: list[PreparedLaunch] = []
         # Shared by the prepared launches, which read them anew each time.
@@ -103,17 +103,17 @@ class Lane:
         self._layout = layout
 
     def point(self, layout: Layout, pointers: Sequence[int]) -> None:
-        """Write the descriptors of pictures at these device addresses."""
+        """Write the descriptors of images at these device addresses."""
         layout.plan.descriptors(pointers, self._host.array[: layout.plan.descriptor_bytes])
 
-    def fill(self, pictures: Sequence[Picture]) -> None:
-        """Copy the pictures, of any shape and strides, to their places without gaps."""
-        for place, picture in zip(self.places, pictures, strict=True):
-            if not isinstance(picture, tuple):
-                np.copyto(place.reshape(picture.shape), picture)
+    def fill(self, images: Sequence[Image]) -> None:
+        """Copy the images, of any shape and strides, to their places without gaps."""
+        for place, image in zip(self.places, images, strict=True):
+            if not isinstance(image, tuple):
+                np.copyto(place.reshape(image.shape), image)
                 continue
             start = 0
-            for piece in picture:
+            for piece in image:
                 np.copyto(place[start : start + piece.nbytes].reshape(piece.shape), piece)
                 start += piece.nbytes
 
@@ -180,30 +180,30 @@ class Batch:
         self._output = output_pointer
         self._closed = False
 
-    def fill(self, pictures: Sequence[Picture]) -> None:
-        """Take over the pictures.
+    def fill(self, images: Sequence[Image]) -> None:
+        """Take over the images.
 
         Parameters
         ----------
-        pictures
+        images
             For each what its source says: all its bytes, uint8 of any shape and strides, in one
             array or in several whose bytes follow one another.
 
         Raises
         ------
         ImageError
-            A picture is not as long as its source says.
+            An image is not as long as its source says.
         UsageError
-            There are more or fewer pictures than in the batch.
+            There are more or fewer images than in the batch.
         """
         sizes = self._layout.sizes
-        if len(pictures) != len(sizes):
-            raise UsageError(f"{len(pictures)} pictures for a batch of {len(sizes)}")
-        self._lane.fill([bytes_of(*pair) for pair in zip(pictures, sizes, strict=True)])
+        if len(images) != len(sizes):
+            raise UsageError(f"{len(images)} images for a batch of {len(sizes)}")
+        self._lane.fill([bytes_of(*pair) for pair in zip(images, sizes, strict=True)])
 
     @property
     def places(self) -> tuple[NDArray[np.uint8], ...]:
-        """Page-locked memory of each picture, uint8 with one axis, until `close`.
+        """Page-locked memory of each image, uint8 with one axis, until `close`.
 
         A camera or decoder that writes into it saves the copy that `fill` makes: of a full-HD
         frame, most of what a batch costs the host.

@@ -1,4 +1,4 @@
-"""Whether pictures get to the GPU faster in place or copied, measured on the machine at hand."""
+"""Whether images get to the GPU faster in place or copied, measured on the machine at hand."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where results go: files, tables, videos, pictures, windows, browsers and programs."""
+"""Where results go: files, tables, videos, images, windows, browsers and programs."""
 
 from edge_fg.sinks.base import BaseSink, CallbackSink
-from edge_fg.sinks.image_folder import PicturesSink
+from edge_fg.sinks.image_folder import ImagesSink
 from edge_fg.sinks.preview import PreviewSink
 from edge_fg.sinks.result_annotator import ResultAnnotator, SharedAnnotator
 from edge_fg.sinks.text import CsvSink, JsonLinesSink
@@ -14,7 +14,7 @@ __all__ = [
     "CallbackSink",
     "CsvSink",
     "JsonLinesSink",
-    "PicturesSink",
+    "ImagesSink",
     "PreviewSink",
     "ResultAnnotator",
     "SharedAnnotator",

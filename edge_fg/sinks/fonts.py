@@ -94,7 +94,7 @@ class Fonts:
         font
             As `fitted` or `of` gave it.
         fill
-            Four values 0..255, in the order of the picture it is meant for.
+            Four values 0..255, in the order of the image it is meant for.
         """
         key = (text, id(font), fill)
         if key in self._written:

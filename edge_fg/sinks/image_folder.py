@@ -1,4 +1,4 @@
-"""Annotated pictures in a folder."""
+"""Annotated images in a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RESERVE_BYTES = 64 << 20
 _LONGEST_STEM = 50  # of up to four bytes each; file systems take 255
 
 
-class PicturesSink(BaseSink):
+class ImagesSink(BaseSink):
     """Saves each answered frame as an annotated JPEG, whole or not at all.
 
     A frame of a camera is called by its time (``20261121T090102.345Z-000017.jpg``), one of a file
@@ -48,7 +48,7 @@ class PicturesSink(BaseSink):
     UsageError
         `quality` makes no sense.
     OutputError
-        From `open`: the folder can't be made. From the calls: a picture can't be written.
+        From `open`: the folder can't be made. From the calls: an image can't be written.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PicturesSink(BaseSink):
         if not 1 <= quality <= 95:
             raise UsageError(f"quality must be between 1 and 95, not {quality}")
         self._folder = Path(folder)
-        super().__init__(f"pictures to {self._folder.name}", lossless)
+        super().__init__(f"images to {self._folder.name}", lossless)
         self._quality = quality
         self._annotate = annotate or ResultAnnotator()
         self._space = SpaceGuard(self._folder, reserve_bytes)
@@ -98,7 +98,7 @@ class PicturesSink(BaseSink):
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """Return a picture as a JPEG file.
+    """Return an image as a JPEG file.
 
     Parameters
     ----------

@@ -111,7 +111,7 @@ class ResultAnnotator:
 
 
 class SharedAnnotator:
-    """Draws each result once for several sinks; whoever gets the picture must not change it.
+    """Draws each result once for several sinks; whoever gets the image must not change it.
 
     Parameters
     ----------

@@ -18,9 +18,9 @@ from edge_fg.sinks.result_annotator import ResultAnnotator
 from edge_fg.sinks.video_file import VideoSaver, check_video_path
 from edge_fg.sources import Source
 
-_PICTURES_PER_SECOND = 1.0
+_IMAGES_PER_SECOND = 1.0
 _LIVE_FPS, _FASTEST_LIVE_FPS = 15.0, 30.0
-# A camera that is gone for longer leaves a cut in the video, not a still picture.
+# A camera that is gone for longer leaves a cut in the video, not a still image.
 _LONGEST_STILL_SECONDS = 2.0
 _RESERVE_BYTES = 64 << 20
 _FRAMES_A_CHECK = 16
@@ -38,7 +38,7 @@ class VideoSink(BaseSink):
     path
         The file. With several sources each gets one: ``out-0.mp4``, ``out-1.mp4``.
     fps
-        Frames per second; None takes the source's, or 1 for pictures.
+        Frames per second; None takes the source's, or 1 for images.
     annotate
         Draws the answer; None takes a `ResultAnnotator`.
     reserve_bytes
@@ -147,5 +147,5 @@ class _Recording:
 
 def _rate(source: Source) -> float:
     if not source.live:
-        return source.fps or _PICTURES_PER_SECOND
+        return source.fps or _IMAGES_PER_SECOND
     return min(source.fps, _FASTEST_LIVE_FPS) if source.fps else _LIVE_FPS

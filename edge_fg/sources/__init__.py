@@ -1,4 +1,4 @@
-"""Frames from pictures, videos, cameras, network streams and programs."""
+"""Frames from images, videos, cameras, network streams and programs."""
 
 from edge_fg.sources.base import Source
 from edge_fg.sources.frame import Frame

@@ -32,16 +32,16 @@ class Source(Protocol):
     live
         Whether frames come at their own pace and are lost when nobody reads them.
     skipped
-        Pictures of a directory or glob that could not be read, so far.
+        Images of a directory or glob that could not be read, so far.
     state
-        ``connecting``, ``live``, ``stalled`` (connected, but no new picture comes), ``lost``
+        ``connecting``, ``live``, ``stalled`` (connected, but no new image comes), ``lost``
         (not connected, it will be tried again) or ``ended``. What has no connection is ``live``
         until it has ``ended``.
     counters
         A copy of what was counted so far: ``frames`` handed on; ``reconnects`` that succeeded;
-        ``stalls``; ``frozen`` frames that were withheld because the picture stood still;
-        ``black`` frames (they are handed on); ``size_changes`` of the picture; ``corrupted``
-        packets or pictures that could not be decoded; ``dropped`` frames that nobody took, or that
+        ``stalls``; ``frozen`` frames that were withheld because the image stood still;
+        ``black`` frames (they are handed on); ``size_changes`` of the image; ``corrupted``
+        packets or images that could not be decoded; ``dropped`` frames that nobody took, or that
         were left undecoded because nobody would have (see `LiveSource.wanted_at`).
     """
 

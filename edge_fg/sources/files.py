@@ -1,4 +1,4 @@
-"""Pictures as sources: one, a list, a directory or a glob; and frames that a program has."""
+"""Images as sources: one, a list, a directory or a glob; and frames that a program has."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _logger = logging.getLogger("edge_fg")
 _DIGITS = re.compile(r"(\d+)")
 
 
-class PictureSource(BaseSource):
-    """Pictures in the order given.
+class ImageSource(BaseSource):
+    """Images in the order given.
 
-    A picture that was named alone must be readable. Of several, those that aren't are logged as
+    An image that was named alone must be readable. Of several, those that aren't are logged as
     a warning, kept in `skipped` and passed over, so that one bad file of a memory card doesn't
     cost the rest.
 
@@ -36,9 +36,9 @@ class PictureSource(BaseSource):
     name
         What the user called the source.
     paths
-        The pictures, at least one.
+        The images, at least one.
     tolerant
-        Whether to pass over pictures that can't be read.
+        Whether to pass over images that can't be read.
     flip
         How to turn or mirror them.
     """
@@ -61,7 +61,7 @@ class PictureSource(BaseSource):
                     raise
                 self.skipped.append(error)
                 self._board.add("corrupted")
-                _logger.warning("picture skipped: %s", error)
+                _logger.warning("image skipped: %s", error)
                 continue
             image = flipped(image, self._flip)
             return Frame(image, number=self._delivered, source=os.fspath(path))
@@ -110,23 +110,23 @@ class IterableSource(BaseSource):
             close()
 
 
-def open_pictures(description: SourceDescription, flip: Flip = "none") -> PictureSource:
+def open_images(description: SourceDescription, flip: Flip = "none") -> ImageSource:
     """Open a source of kind image, images, directory or glob.
 
     Raises
     ------
     SourceError
-        The directory can't be read or holds no picture, or no picture matches the glob.
+        The directory can't be read or holds no image, or no image matches the glob.
     """
     name = description.name
     if description.kind == "image":
-        return PictureSource(name, [Path(str(description.target))], tolerant=False, flip=flip)
+        return ImageSource(name, [Path(str(description.target))], tolerant=False, flip=flip)
     if description.kind == "images":
         tolerant = len(description.paths) > 1
-        return PictureSource(name, description.paths, tolerant=tolerant, flip=flip)
+        return ImageSource(name, description.paths, tolerant=tolerant, flip=flip)
     if description.kind == "directory":
-        return PictureSource(name, _pictures_of_directory(Path(name)), tolerant=True, flip=flip)
-    return PictureSource(name, _pictures_of_glob(name), tolerant=True, flip=flip)
+        return ImageSource(name, _images_of_directory(Path(name)), tolerant=True, flip=flip)
+    return ImageSource(name, _images_of_glob(name), tolerant=True, flip=flip)
 
 
 def natural_order(path: Path) -> tuple[list[str | int], str]:
@@ -136,36 +136,36 @@ def natural_order(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
 
 
-def _pictures_of_directory(folder: Path) -> list[Path]:
+def _images_of_directory(folder: Path) -> list[Path]:
     try:
         entries = list(folder.iterdir())
     except OSError as error:
         raise SourceError(f"can't list {folder}: {error.strerror or error}") from error
-    pictures = _only_pictures(entries)
-    if pictures:
-        return pictures
+    images = _only_images(entries)
+    if images:
+        return images
     if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries):
-        raise SourceError(f"{folder} holds videos but no pictures: give a video by its name")
+        raise SourceError(f"{folder} holds videos but no images: give a video by its name")
     if any(entry.is_dir() for entry in entries):
         raise SourceError(
-            f"{folder} holds directories but no pictures: give one of them, "
+            f"{folder} holds directories but no images: give one of them, "
             f"or the glob '{folder}/**/*.jpg' for all"
         )
-    raise SourceError(f"{folder} holds no pictures")
+    raise SourceError(f"{folder} holds no images")
 
 
-def _pictures_of_glob(pattern: str) -> list[Path]:
+def _images_of_glob(pattern: str) -> list[Path]:
     # Path.glob can't take an absolute pattern.
     matches = [Path(match) for match in glob.iglob(pattern, recursive=True)]  # noqa: PTH207
-    pictures = _only_pictures(matches)
-    if pictures:
-        return pictures
+    images = _only_images(matches)
+    if images:
+        return images
     if matches:
-        raise SourceError(f"no picture is among the {len(matches)} matches of {pattern}")
+        raise SourceError(f"no image is among the {len(matches)} matches of {pattern}")
     raise SourceError(f"nothing matches {pattern}")
 
 
-def _only_pictures(paths: Iterable[Path]) -> list[Path]:
+def _only_images(paths: Iterable[Path]) -> list[Path]:
     # Names that begin with a dot are the leavings of file managers ("._IMG_1.JPG").
     found = {
         path

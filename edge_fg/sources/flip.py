@@ -1,4 +1,4 @@
-"""Turning and mirroring pictures."""
+"""Turning and mirroring images."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Frame:
     number
         Counts the frames that the source gave, from 0.
     source
-        Path of the picture or video file; for anything else its URI without credentials.
+        Path of the image or video file; for anything else its URI without credentials.
     time
         When the frame was captured, with a time zone, for cameras and streams; None for files.
     position

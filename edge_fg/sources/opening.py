@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_fg.errors import SourceError, UsageError
 from edge_fg.sources.base import Source
-from edge_fg.sources.files import IterableSource, open_pictures
+from edge_fg.sources.files import IterableSource, open_images
 from edge_fg.sources.live.rtsp import has_pyav
 from edge_fg.sources.live.source import LiveSource
 from edge_fg.sources.live.v4l2_csi import check_possible
@@ -22,7 +22,7 @@ from edge_fg.sources.stdin import PipeSource
 from edge_fg.sources.uri import SourceDescription, parse_source
 from edge_fg.sources.video import VideoSource
 
-_PICTURES = ("image", "images", "directory", "glob")
+_IMAGES = ("image", "images", "directory", "glob")
 _CAMERAS = ("camera", "csi")
 _LIVE = (*_CAMERAS, "stream")
 
@@ -129,8 +129,8 @@ def open_sources(
 def _open(described: SourceDescription, options: CaptureOptions) -> Source:
     kind = described.kind
     _check_fit(described, described.name, options)
-    if kind in _PICTURES:
-        return open_pictures(described, options.flip)
+    if kind in _IMAGES:
+        return open_images(described, options.flip)
     if kind == "pipe":
         return PipeSource(described.name, options=options)
     if kind == "scheme":
@@ -145,7 +145,7 @@ def _open(described: SourceDescription, options: CaptureOptions) -> Source:
     # Here, for HTTP and TLS take long to import and most programs never need them.
     from edge_fg.sources.live.openers import opener_of
 
-    # A CSI camera's pictures are turned in its own memory.
+    # A CSI camera's images are turned in its own memory.
     turning = replace(options, flip="none") if kind == "csi" else options
     live = LiveSource(described.name, opener_of(described, options), turning)
     if live.turned_out_finite:

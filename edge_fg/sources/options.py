@@ -21,7 +21,7 @@ Flip = Literal[
     "upper-right-diagonal",
     "upper-left-diagonal",
 ]
-"""How to turn or mirror pictures, in the words of NVIDIA's ``nvvidconv`` and jetson-utils.
+"""How to turn or mirror images, in the words of NVIDIA's ``nvvidconv`` and jetson-utils.
 
 ``counterclockwise`` and ``clockwise`` turn by 90 degrees; ``upper-right-diagonal`` and
 ``upper-left-diagonal`` mirror at the diagonal through that corner.
@@ -66,10 +66,10 @@ class CaptureOptions:
     seed
         Makes the random part of the waits repeatable; None doesn't.
     frozen_after
-        Seconds of one and the same picture, bit by bit, after which a live source counts as
-        frozen and is connected anew; None to accept still pictures.
+        Seconds of one and the same image, bit by bit, after which a live source counts as
+        frozen and is connected anew; None to accept still images.
     black_after
-        Seconds of black pictures after which this is logged; None not to look.
+        Seconds of black images after which this is logged; None not to look.
     buffer
         Frames of a live source that may wait for their reader, 1..64; the oldest is dropped.
 

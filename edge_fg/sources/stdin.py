@@ -109,7 +109,7 @@ class PipeSource(BaseSource):
         self._decode = decoder()
         self._splitter: JpegSplitter | None = None
         self._counted = 0
-        self._pictures: deque[bytes] = deque()
+        self._images: deque[bytes] = deque()
         self._buffer = bytearray()
         self._headed = False
         self._known = False
@@ -133,7 +133,7 @@ class PipeSource(BaseSource):
             if data:
                 self._take(data)
             elif self._splitter is not None and (last := self._splitter.finish()):
-                self._pictures.extend(last)
+                self._images.extend(last)
             else:
                 self._check_end()
                 return None
@@ -142,7 +142,7 @@ class PipeSource(BaseSource):
     def _take(self, data: bytes) -> None:
         """Put bytes where they belong, once it is known what they are."""
         if self._splitter is not None:
-            self._pictures.extend(self._splitter.feed(data))
+            self._images.extend(self._splitter.feed(data))
             return
         self._buffer += data
         if not self._known and len(self._buffer) >= len(MAGIC):
@@ -150,7 +150,7 @@ class PipeSource(BaseSource):
             self._headed = self._buffer.startswith(MAGIC)
             if not self._headed:
                 self._splitter = JpegSplitter()
-                self._pictures.extend(self._splitter.feed(bytes(self._buffer)))
+                self._images.extend(self._splitter.feed(bytes(self._buffer)))
                 self._buffer.clear()
 
     def _decoded(self) -> NDArray[np.uint8] | None:
@@ -158,9 +158,9 @@ class PipeSource(BaseSource):
         if self._splitter is not None and self._splitter.corrupted > self._counted:
             self._corrupted(self._splitter.corrupted - self._counted)
             self._counted = self._splitter.corrupted
-        while self._pictures:
+        while self._images:
             try:
-                return self._decode(self._pictures.popleft())
+                return self._decode(self._images.popleft())
             except ImageError:
                 self._corrupted(1)
         return None
@@ -175,9 +175,9 @@ class PipeSource(BaseSource):
             if layout is None:
                 # Decoders pass over much of what is wrong with a JPEG; the splitter doesn't.
                 splitter = JpegSplitter()
-                pictures = splitter.feed(payload) + splitter.finish()
+                images = splitter.feed(payload) + splitter.finish()
                 try:
-                    return self._decode(pictures[0] if pictures else b"")
+                    return self._decode(images[0] if images else b"")
                 except ImageError:
                     self._corrupted(1)
                     continue

@@ -30,11 +30,11 @@ _STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _DEVICE = re.compile(r"/dev/video[0-9]{1,3}")
 _KNOWN = (
-    "a picture, a directory, a quoted glob, a video file, a camera (0, /dev/video0, v4l2://), "
+    "an image, a directory, a quoted glob, a video file, a camera (0, /dev/video0, v4l2://), "
     "csi://0, rtsp://, http:// or - for standard input"
 )
 
-# Parameters of camera addresses that say which picture is wanted; the others may be secrets.
+# Parameters of camera addresses that say which image is wanted; the others may be secrets.
 _HARMLESS_PARAMETERS = frozenset(
     {"action", "camera", "ch", "channel", "codec", "fps", "height", "profile", "quality"}
     | {"resolution", "size", "stream", "streamtype", "subtype", "unicast", "videocodec", "width"}
@@ -56,7 +56,7 @@ class SourceDescription:
         What the opener needs: a path, a pattern, an address, or the number of a camera. May
         contain credentials, so it is left out of the representation.
     paths
-        The pictures of kind ``images``; empty for the other kinds.
+        The images of kind ``images``; empty for the other kinds.
     options
         Keywords for `CaptureOptions` that stood behind the name.
     """
@@ -80,9 +80,9 @@ def parse_source(source: str | int | Path | Sequence[str | Path]) -> SourceDescr
     ----------
     source
         A camera's number (``0``), ``/dev/video0``, ``v4l2:///dev/video0``, ``csi://0``,
-        ``rtsp://...``, ``http://...``, ``file://...``, a picture, a video file, a directory of
-        pictures, a glob, ``-`` for standard input, a scheme that an installed package brings
-        (``fieldguide://``), or a sequence of pictures. A `Path` always names a file or directory.
+        ``rtsp://...``, ``http://...``, ``file://...``, an image, a video file, a directory of
+        images, a glob, ``-`` for standard input, a scheme that an installed package brings
+        (``fieldguide://``), or a sequence of images. A `Path` always names a file or directory.
 
         Options may stand behind a string: ``/dev/video0?width=1280&height=720&fps=30``,
         ``csi://0?flip=rotate-180``, ``clip.mp4?flip=horizontal`` (unless there is a file of just
@@ -105,7 +105,7 @@ def parse_source(source: str | int | Path | Sequence[str | Path]) -> SourceDescr
     if isinstance(source, str):
         return _parse_text(source.strip())
     if isinstance(source, Sequence) and all(isinstance(item, (str, Path)) for item in source):
-        return _parse_pictures([Path(item) for item in source])
+        return _parse_images([Path(item) for item in source])
     raise SourceError(f"{type(source).__name__} is not a source: give {_KNOWN}")
 
 
@@ -263,13 +263,13 @@ def _parse_path(text: str) -> SourceDescription:
     if suffix in VIDEO_SUFFIXES:
         return SourceDescription("video", text, text)
     raise SourceError(
-        f"{text} is neither a picture nor a video by its name: "
+        f"{text} is neither an image nor a video by its name: "
         f"the suffix {suffix or '(none)'} is not known"
     )
 
 
-def _parse_pictures(paths: list[Path]) -> SourceDescription:
+def _parse_images(paths: list[Path]) -> SourceDescription:
     if not paths:
-        raise SourceError("the list of pictures is empty")
+        raise SourceError("the list of images is empty")
     name = os.fspath(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     return SourceDescription("images", name, name, tuple(paths))

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from edge_fg.errors import UsageError
 from edge_fg.tracking.thumbnail import opencv
 
-Picture = NDArray[np.float32]
+Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _FITTED_PIXELS = 700
-# Grey levels that the sensor's noise may reach in a small, blurred picture.
+# Grey levels that the sensor's noise may reach in a small, blurred image.
 _DARKEST = 5.0
 _GAINS = (0.1, 10.0)
 # Fraction of the frame's longer side by which a shaken camera may have moved.
@@ -63,9 +63,9 @@ class BackgroundSettings:
 
 
 class Background:
-    """Model of the empty scene: one picture, how much each pixel deviates, and the light.
+    """Model of the empty scene: one image, how much each pixel deviates, and the light.
 
-    The picture is kept in the light of its first frames, and each frame's light is fitted to it
+    The image is kept in the light of its first frames, and each frame's light is fitted to it
     as a gain and an offset of each channel: an exposure step changes two numbers and no pixel of
     the model. Where something is, the model is not touched at all, so a bird that perches for a
     minute neither fades nor leaves a hole. A thing that has not moved at all for `absorb_s`
@@ -81,7 +81,7 @@ class Background:
     def __init__(self, settings: BackgroundSettings) -> None:
         self._settings = settings
         self._cv2 = opencv("see where something moves")
-        self._scene: Picture | None = None
+        self._scene: Image | None = None
         self._light = _Light(np.ones(1, np.float32), np.zeros(1, np.float32))
         self._age = 0.0
         self._frames = 0
@@ -97,41 +97,41 @@ class Background:
         """By how many small pixels the last frame was moved against the scene."""
         return self._shift
 
-    def compare(self, picture: Picture) -> tuple[Picture, Mask]:
-        """Compare a picture with the scene.
+    def compare(self, image: Image) -> tuple[Image, Mask]:
+        """Compare an image with the scene.
 
         Parameters
         ----------
-        picture
+        image
             (height, width, channels) float32, 0..255.
 
         Returns
         -------
         aligned, mask
-            The picture, moved back by the camera's shake and in the scene's light; and
+            The image, moved back by the camera's shake and in the scene's light; and
             (height, width) of whether something else than the scene is seen.
         """
-        if self._scene is None or self._scene.shape != picture.shape:
-            self._start(picture)
-        self._light = self._fit_light(picture)
+        if self._scene is None or self._scene.shape != image.shape:
+            self._start(image)
+        self._light = self._fit_light(image)
         self._shift = (0.0, 0.0)
-        aligned = self._light.undo(picture)
-        mask = self._differs(picture)
+        aligned = self._light.undo(image)
+        mask = self._differs(image)
         if self._is_everywhere(mask):
-            aligned, mask = self._unshake(picture, aligned, mask)
+            aligned, mask = self._unshake(image, aligned, mask)
         self._mask = mask
         return aligned, mask
 
-    def expected(self) -> Picture:
-        """Return the scene in the light of the last picture, 0..255."""
+    def expected(self) -> Image:
+        """Return the scene in the light of the last image, 0..255."""
         assert self._scene is not None
         return self._light.apply(self._scene)
 
-    def relit(self, aligned: Picture) -> Picture:
-        """Return a part of what `compare` returned in the light of the last picture, 0..255."""
+    def relit(self, aligned: Image) -> Image:
+        """Return a part of what `compare` returned in the light of the last image, 0..255."""
         return self._light.apply(aligned)
 
-    def learn(self, aligned: Picture, occupied: Mask, dt: float) -> None:
+    def learn(self, aligned: Image, occupied: Mask, dt: float) -> None:
         """Follow the scene where nothing is.
 
         Parameters
@@ -162,36 +162,36 @@ class Background:
         """Return for how many seconds nine tenths of a part have not changed."""
         return float(np.quantile(self._still[mask], 0.1)) if mask.any() else 0.0
 
-    def absorb(self, aligned: Picture, mask: Mask) -> None:
+    def absorb(self, aligned: Image, mask: Mask) -> None:
         """Take what is seen in a part for scenery from now on."""
         assert self._scene is not None
         self._scene[mask] = aligned[mask]
         self._still[mask] = 0.0
 
-    def restart(self, picture: Picture) -> None:
+    def restart(self, image: Image) -> None:
         """Learn the scene anew."""
-        self._start(picture)
+        self._start(image)
 
-    def _start(self, picture: Picture) -> None:
-        channels = picture.shape[2]
-        self._scene = picture.copy()
+    def _start(self, image: Image) -> None:
+        channels = image.shape[2]
+        self._scene = image.copy()
         self._light = _Light(np.ones(channels, np.float32), np.zeros(channels, np.float32))
-        self._deviation = np.full(picture.shape[:2], 1.0, dtype=np.float32)
-        self._last = picture.copy()
-        self._still = np.zeros(picture.shape[:2], dtype=np.float32)
-        self._mask = np.zeros(picture.shape[:2], dtype=np.bool_)
+        self._deviation = np.full(image.shape[:2], 1.0, dtype=np.float32)
+        self._last = image.copy()
+        self._still = np.zeros(image.shape[:2], dtype=np.float32)
+        self._mask = np.zeros(image.shape[:2], dtype=np.bool_)
         self._age = 0.0
         self._frames = 0
 
-    def _follow_still(self, aligned: Picture, dt: float) -> None:
+    def _follow_still(self, aligned: Image, dt: float) -> None:
         moved = largest(np.abs(aligned - self._last)) * self._light.scale
         changed = moved > self._limit
         np.copyto(self._last, aligned, where=changed[..., np.newaxis])
         self._still += np.float32(dt)
         self._still[changed] = 0.0
 
-    def _differs(self, picture: Picture) -> Mask:
-        """Return where a picture is outside what the scene shows within a pixel around.
+    def _differs(self, image: Image) -> Mask:
+        """Return where an image is outside what the scene shows within a pixel around.
 
         The pixel around forgives what is left of shake, and leaves that move a little.
         """
@@ -199,11 +199,11 @@ class Background:
         around = np.ones((3, 3), dtype=np.uint8)
         low = self._cv2.erode(expected, around).reshape(expected.shape)
         high = self._cv2.dilate(expected, around).reshape(expected.shape)
-        off = largest(np.maximum(picture - high, low - picture))
+        off = largest(np.maximum(image - high, low - image))
         limit = np.clip(
             self._settings.contrast * grey(expected), _DARKEST, self._settings.threshold
         )
-        self._limit: Picture = np.maximum(limit, self._settings.noise * self._deviation)
+        self._limit: Image = np.maximum(limit, self._settings.noise * self._deviation)
         mask: Mask = off > self._limit
         return mask
 
@@ -214,8 +214,8 @@ class Background:
         )
         return float((cells > 0.0).mean()) > _SPREAD
 
-    def _unshake(self, picture: Picture, aligned: Picture, mask: Mask) -> tuple[Picture, Mask]:
-        """Undo a shift of the whole picture, if that explains most of what differs."""
+    def _unshake(self, image: Image, aligned: Image, mask: Mask) -> tuple[Image, Mask]:
+        """Undo a shift of the whole image, if that explains most of what differs."""
         assert self._scene is not None
         height, width = mask.shape
         if min(height, width) < 16:
@@ -228,8 +228,8 @@ class Background:
         matrix = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]], dtype=np.float32)
         flags = self._cv2.INTER_LINEAR | self._cv2.WARP_INVERSE_MAP
         moved = self._cv2.warpAffine(
-            picture, matrix, (width, height), flags=flags, borderMode=self._cv2.BORDER_REPLICATE
-        ).reshape(picture.shape)
+            image, matrix, (width, height), flags=flags, borderMode=self._cv2.BORDER_REPLICATE
+        ).reshape(image.shape)
         after = self._differs(moved)
         # A large visitor drags the estimate along: a shift counts only if the rest then fits.
         if after.mean() > 0.6 * mask.mean():
@@ -237,15 +237,15 @@ class Background:
         self._shift = (float(dx), float(dy))
         return self._light.undo(moved), after
 
-    def _fit_light(self, picture: Picture) -> _Light:
-        """Fit each channel's gain and offset to the part of the picture that shows the scene."""
+    def _fit_light(self, image: Image) -> _Light:
+        """Fit each channel's gain and offset to the part of the image that shows the scene."""
         assert self._scene is not None
-        step = max(1, int(np.sqrt(picture.shape[0] * picture.shape[1] / _FITTED_PIXELS)))
+        step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / _FITTED_PIXELS)))
         free = ~self._mask[::step, ::step]
         if free.mean() < 0.2:
             free = np.ones_like(free)
         scene = np.ascontiguousarray(self._scene[::step, ::step][free].T)
-        seen = np.ascontiguousarray(picture[::step, ::step][free].T)
+        seen = np.ascontiguousarray(image[::step, ::step][free].T)
         return _fit(scene, seen, self._light)
 
 
@@ -261,22 +261,22 @@ class _Light:
         """Grey levels now that are worth one of the scene's."""
         return float(self.gain.max())
 
-    def apply(self, scene: Picture) -> Picture:
-        seen: Picture = scene * self.gain + self.offset
+    def apply(self, scene: Image) -> Image:
+        seen: Image = scene * self.gain + self.offset
         np.clip(seen, 0.0, 255.0, out=seen)
         return seen
 
-    def column(self, scene: Picture) -> Picture:
+    def column(self, scene: Image) -> Image:
         """Return what pixels of the scene, (channels, pixels), look like now."""
-        seen: Picture = scene * self.gain[:, np.newaxis] + self.offset[:, np.newaxis]
+        seen: Image = scene * self.gain[:, np.newaxis] + self.offset[:, np.newaxis]
         return seen
 
-    def undo(self, seen: Picture) -> Picture:
-        scene: Picture = (seen - self.offset) / self.gain
+    def undo(self, seen: Image) -> Image:
+        scene: Image = (seen - self.offset) / self.gain
         return scene
 
 
-def _fit(scene: Picture, seen: Picture, previous: _Light) -> _Light:
+def _fit(scene: Image, seen: Image, previous: _Light) -> _Light:
     """Fit seen = gain * scene + offset by least trimmed squares, from the better of two starts.
 
     Concentration steps after Rousseeuw and Van Driessen, "Computing LTS regression for large data
@@ -295,14 +295,14 @@ def _fit(scene: Picture, seen: Picture, previous: _Light) -> _Light:
     return _better(scene, seen, previous, fit)
 
 
-def _better(scene: Picture, seen: Picture, one: _Light, other: _Light) -> _Light:
+def _better(scene: Image, seen: Image, one: _Light, other: _Light) -> _Light:
     """Return, channel by channel, which of two leaves the smaller median off."""
     off = [np.median(np.abs(seen - light.column(scene)), axis=1) for light in (one, other)]
     first = off[0] <= off[1]
     return _Light(np.where(first, one.gain, other.gain), np.where(first, one.offset, other.offset))
 
 
-def _least_squares(scene: Picture, seen: Picture, weight: Picture) -> _Light:
+def _least_squares(scene: Image, seen: Image, weight: Image) -> _Light:
     total = weight.sum(axis=1)
     mean_scene = (weight * scene).sum(axis=1) / total
     mean_seen = (weight * seen).sum(axis=1) / total
@@ -314,18 +314,18 @@ def _least_squares(scene: Picture, seen: Picture, weight: Picture) -> _Light:
     return _Light(gain, mean_seen - gain * mean_scene)
 
 
-def largest(picture: Picture) -> Picture:
+def largest(image: Image) -> Image:
     """Return each pixel's largest channel; numpy's own reduction is slow on so short an axis."""
-    found: Picture = picture[..., 0]
-    for channel in range(1, picture.shape[2]):
-        found = np.maximum(found, picture[..., channel])
+    found: Image = image[..., 0]
+    for channel in range(1, image.shape[2]):
+        found = np.maximum(found, image[..., channel])
     return found
 
 
-def grey(picture: Picture) -> Picture:
+def grey(image: Image) -> Image:
     """Return the mean of each pixel's channels."""
-    total: Picture = picture[..., 0].copy()
-    for channel in range(1, picture.shape[2]):
-        total += picture[..., channel]
-    total /= picture.shape[2]
+    total: Image = image[..., 0].copy()
+    for channel in range(1, image.shape[2]):
+        total += image[..., channel]
+    total /= image.shape[2]
     return total

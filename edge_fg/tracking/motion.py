@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_fg.errors import UsageError
 from edge_fg.result import Region
 from edge_fg.sources import Frame
-from edge_fg.tracking.background import Background, BackgroundSettings, Mask, Picture, grey
+from edge_fg.tracking.background import Background, BackgroundSettings, Image, Mask, grey
 from edge_fg.tracking.thumbnail import glance, opencv
 
 Box = tuple[float, float, float, float]
@@ -32,7 +32,7 @@ class MotionSettings:
     Parameters
     ----------
     width
-        Longer side, in pixels, of the picture that is looked at.
+        Longer side, in pixels, of the image that is looked at.
     smallest, largest
         Share of the frame's area, 0..1, that a thing's box covers.
     joined
@@ -81,24 +81,24 @@ class MotionFinder:
         self._background = Background(self.settings.background)
         self._time: float | None = None
         self._scale = 1.0
-        self._aligned: Picture | None = None
+        self._aligned: Image | None = None
 
     def __call__(self, frame: Frame) -> list[Region]:
         """Return boxes (x, y, width, height), in pixels, of the things on a frame.
 
         While the scene is being learnt, and when all of it changed, there are none.
         """
-        picture = glance(frame, self.settings.width)
-        self._scale = frame.size_wh[0] / picture.shape[1]
+        image = glance(frame, self.settings.width)
+        self._scale = frame.size_wh[0] / image.shape[1]
         dt = self._step(frame)
-        aligned, differs = self._background.compare(picture)
+        aligned, differs = self._background.compare(image)
         self._aligned = aligned
         if not self._background.settled:
             self._background.learn(aligned, differs, dt)
             return []
         things, occupied = self._things(differs, aligned)
         if occupied.mean() > self.settings.background.global_share:
-            self._background.restart(picture)
+            self._background.restart(image)
             return []
         self._background.learn(aligned, occupied, dt)
         return [self._region(box, frame.size_wh) for box in self._join(things)]
@@ -120,7 +120,7 @@ class MotionFinder:
             return 0.0
         return min(max(time - before, 0.0), _LONGEST_STEP_S)
 
-    def _things(self, differs: Mask, aligned: Picture) -> tuple[list[Box], Mask]:
+    def _things(self, differs: Mask, aligned: Image) -> tuple[list[Box], Mask]:
         """Return boxes of what is held for things, in small pixels, and where they are."""
         size = max(differs.shape)
         opened = self._morph(differs.astype(np.uint8), self._cv2.MORPH_OPEN, 3 if size > 64 else 1)
@@ -147,7 +147,7 @@ class MotionFinder:
         changed: NDArray[np.uint8] = self._cv2.morphologyEx(mask, kind, shape)
         return changed
 
-    def _is_scenery(self, blob: _Blob, aligned: Picture) -> bool:
+    def _is_scenery(self, blob: _Blob, aligned: Image) -> bool:
         """Whether a blob is light, a hole that something left, or has not moved for long."""
         mask = np.zeros(aligned.shape[:2], dtype=np.bool_)
         mask[blob.window] = blob.mask
@@ -176,12 +176,12 @@ class MotionFinder:
         wide: Any = self._cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), dtype=np.uint8))
         return wide.astype(np.bool_)  # type: ignore[no-any-return]
 
-    def _is_ghost(self, scene: Picture, seen: Picture, outline: Mask) -> bool:
+    def _is_ghost(self, scene: Image, seen: Image, outline: Mask) -> bool:
         """Whether the outline of what differs is an edge in the scene and none in the frame."""
         before = float(_steepness(scene)[outline].mean())
         return before > _GHOST_EDGE * float(_steepness(seen)[outline].mean()) + 1.0
 
-    def _is_light(self, scene: Picture, seen: Picture, inside: Mask, outline: Mask) -> bool:
+    def _is_light(self, scene: Image, seen: Image, inside: Mask, outline: Mask) -> bool:
         """Whether what differs is the same place in other light: a cloud, a lamp, a shadow.
 
         The scene's own texture shows through light, and its border is soft (after Rosin and
@@ -293,10 +293,10 @@ def _grown(window: tuple[slice, slice], shape: tuple[int, int]) -> tuple[slice, 
     )
 
 
-def _steepness(picture: Picture) -> Picture:
+def _steepness(image: Image) -> Image:
     """Return the length of the gradient at each pixel, in grey levels a pixel."""
-    if min(picture.shape) < 2:
-        return np.zeros_like(picture)
-    down, across = np.gradient(picture)
-    steepness: Picture = np.hypot(down, across)
+    if min(image.shape) < 2:
+        return np.zeros_like(image)
+    down, across = np.gradient(image)
+    steepness: Image = np.hypot(down, across)
     return steepness

@@ -1,4 +1,4 @@
-"""A small picture of a frame, taken without converting all of it."""
+"""A small image of a frame, taken without converting all of it."""
 
 from __future__ import annotations
 

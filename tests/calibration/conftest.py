@@ -1,4 +1,4 @@
-"""Tiny hand-made networks and pictures for the calibration tests."""
+"""Tiny hand-made networks and images for the calibration tests."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def residual_net(make_model: MakeModel) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     """Twenty smooth coloured network inputs, 20 x 3 x 12 x 12 float32 around -1..1."""
     random = np.random.default_rng(3)
     coarse = random.uniform(-1, 1, (20, 3, 4, 4)).astype(np.float32)

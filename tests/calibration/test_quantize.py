@@ -1,4 +1,4 @@
-"""Statistics from one pass, and the whole way from pictures to an INT8 graph."""
+"""Statistics from one pass, and the whole way from images to an INT8 graph."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ TENSORS = ["input", "a", "pw", "flat"]
 ASK = {"input_name": "input", "output_name": "probs", "kind": "probabilities"}
 
 
-def test_statistics_do_not_depend_on_batches_or_order(residual_net, pictures) -> None:
-    whole = collect_histograms(residual_net, [pictures], TENSORS, input_name="input")
-    mixed = pictures[::-1]
+def test_statistics_do_not_depend_on_batches_or_order(residual_net, images) -> None:
+    whole = collect_histograms(residual_net, [images], TENSORS, input_name="input")
+    mixed = images[::-1]
     parts = [mixed[:1], mixed[1:8], mixed[8:]]
     again = collect_histograms(residual_net, parts, TENSORS, input_name="input")
     assert {k: v.to_dict() for k, v in again.items()} == {k: v.to_dict() for k, v in whole.items()}
 
 
-def test_statistics_are_those_of_the_tensors(residual_net, pictures) -> None:
-    found = collect_histograms(residual_net, [pictures], ["input", "stem"], input_name="input")
+def test_statistics_are_those_of_the_tensors(residual_net, images) -> None:
+    found = collect_histograms(residual_net, [images], ["input", "stem"], input_name="input")
     by_hand = Histogram()
-    by_hand.add(pictures)
+    by_hand.add(images)
     assert found["input"].to_dict() == by_hand.to_dict()
     weight, bias = (
         numpy_helper.to_array(next(t for t in residual_net.graph.initializer if t.name == name))
         for name in ("stem.w", "stem.b")
     )
-    padded = np.pad(pictures, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     stem = np.einsum("nchwij,ocij->nohw", windows, weight) + bias[:, None, None]
     assert found["stem"].count == stem.size
@@ -51,11 +51,11 @@ def test_statistics_are_those_of_the_tensors(residual_net, pictures) -> None:
     assert found["stem"].maximum == pytest.approx(stem.max(), rel=1e-5)
 
 
-def test_progress_counts_the_pictures(residual_net, pictures) -> None:
+def test_progress_counts_the_images(residual_net, images) -> None:
     told = []
     collect_histograms(
         residual_net,
-        [pictures[:6], pictures[6:]],
+        [images[:6], images[6:]],
         ["a"],
         input_name="input",
         total=20,
@@ -65,7 +65,7 @@ def test_progress_counts_the_pictures(residual_net, pictures) -> None:
     assert told[-1] == ("calibrate", 20, 20)
 
 
-def test_pictures_of_one_flat_colour_are_refused(residual_net) -> None:
+def test_images_of_one_flat_colour_are_refused(residual_net) -> None:
     colours = np.random.default_rng(0).uniform(-1, 1, (8, 3, 1, 1)).astype(np.float32)
     flat = np.ascontiguousarray(np.broadcast_to(colours, (8, 3, 12, 12)))
     with pytest.raises(CalibrationError, match="one flat colour"):
@@ -75,7 +75,7 @@ def test_pictures_of_one_flat_colour_are_refused(residual_net) -> None:
         quantize_int8(residual_net, lambda: [black], **ASK)
 
 
-def test_a_tensor_that_turns_nan_is_named(make_model, pictures) -> None:
+def test_a_tensor_that_turns_nan_is_named(make_model, images) -> None:
     model = make_model(
         [("Log", "input", "logs"), ("Relu", "logs", "y")],
         {},
@@ -83,31 +83,31 @@ def test_a_tensor_that_turns_nan_is_named(make_model, pictures) -> None:
         outputs={"y": ["N", 3, 12, 12]},
     )
     with pytest.raises(CalibrationError, match="tensor 'logs': values are NaN"):
-        collect_histograms(model, [pictures], ["logs"], input_name="input")
+        collect_histograms(model, [images], ["logs"], input_name="input")
 
 
-def test_nothing_to_calibrate_on_or_observe_is_refused(residual_net, pictures) -> None:
-    with pytest.raises(CalibrationError, match="no calibration pictures"):
+def test_nothing_to_calibrate_on_or_observe_is_refused(residual_net, images) -> None:
+    with pytest.raises(CalibrationError, match="no calibration images"):
         collect_histograms(residual_net, [], ["a"], input_name="input")
     with pytest.raises(UsageError, match="no tensor called 'nope'"):
-        collect_histograms(residual_net, [pictures], ["nope"], input_name="input")
+        collect_histograms(residual_net, [images], ["nope"], input_name="input")
     with pytest.raises(ModelError, match="failed on a batch"):
-        collect_histograms(residual_net, [pictures[:, :2]], ["a"], input_name="input")
-    with pytest.raises(CalibrationError, match="no pictures to run"):
+        collect_histograms(residual_net, [images[:, :2]], ["a"], input_name="input")
+    with pytest.raises(CalibrationError, match="no images to run"):
         predict(residual_net, [], "input", "probs")
     with pytest.raises(ModelError, match="refuses the model"):
-        predict(b"not a model", [pictures], "input", "probs")
+        predict(b"not a model", [images], "input", "probs")
 
 
-def test_the_best_method_is_kept_and_all_are_told(residual_net, pictures) -> None:
-    batches = [pictures[:10], pictures[10:]]
+def test_the_best_method_is_kept_and_all_are_told(residual_net, images) -> None:
+    batches = [images[:10], images[10:]]
     found = quantize_int8(residual_net, lambda: batches, repair=False, **ASK)
     validate_qdq(found.model)
     assert set(found.candidates) >= {"minmax", "percentile", "mse", "entropy"}
     assert found.repairs == ()
     least = min(one["mean_kl"] for one in found.candidates.values())
     assert found.candidates[found.method]["mean_kl"] == least
-    assert found.trial_pictures == 20
+    assert found.trial_images == 20
     assert set(found.ranges) == set(found.placement.activations)
     for tensor, one in found.ranges.items():
         assert found.methods[tensor] == found.method
@@ -116,8 +116,8 @@ def test_the_best_method_is_kept_and_all_are_told(residual_net, pictures) -> Non
         assert 0 <= one["clipped_share"] <= 1
     scale = next(t for t in found.model.graph.initializer if t.name == "input_scale")
     assert numpy_helper.to_array(scale) == np.float32(found.ranges["input"]["amax"] / 127)
-    reference = predict(residual_net, [pictures], "input", "probs")
-    output = predict(found.model, [pictures], "input", "probs")
+    reference = predict(residual_net, [images], "input", "probs")
+    output = predict(found.model, [images], "input", "probs")
     judged = compare(reference, output, kind="probabilities", indices=[None] * 20)
     assert judged.mean_kl == pytest.approx(least, rel=1e-6)
     stem, dw, pw, head = 16 * 144 * 27, 16 * 144 * 9, 16 * 144 * 16, 320
@@ -125,15 +125,15 @@ def test_the_best_method_is_kept_and_all_are_told(residual_net, pictures) -> Non
     assert found.int8_macs == pytest.approx(share)
 
 
-def test_the_result_does_not_depend_on_batch_size(residual_net, pictures) -> None:
-    one = quantize_int8(residual_net, lambda: [pictures], **ASK)
-    two = quantize_int8(residual_net, lambda: [pictures[n : n + 3] for n in range(0, 20, 3)], **ASK)
+def test_the_result_does_not_depend_on_batch_size(residual_net, images) -> None:
+    one = quantize_int8(residual_net, lambda: [images], **ASK)
+    two = quantize_int8(residual_net, lambda: [images[n : n + 3] for n in range(0, 20, 3)], **ASK)
     assert one.ranges == two.ranges
     assert one.method == two.method
     assert one.model.SerializeToString() == two.model.SerializeToString()
 
 
-def test_a_model_without_anything_to_quantise_is_refused(make_model, pictures) -> None:
+def test_a_model_without_anything_to_quantise_is_refused(make_model, images) -> None:
     model = make_model(
         [("Conv", "input w", "y")],
         {"w": np.ones((5, 3, 3, 3), np.float32)},
@@ -141,10 +141,10 @@ def test_a_model_without_anything_to_quantise_is_refused(make_model, pictures) -
         outputs={"y": ["N", 5, 10, 10]},
     )
     with pytest.raises(UnsupportedNodeError, match="Conv 'y': small convolution"):
-        quantize_int8(model, lambda: [pictures], input_name="input", output_name="y", kind="logits")
+        quantize_int8(model, lambda: [images], input_name="input", output_name="y", kind="logits")
 
 
-def test_pictures_and_figures_need_no_onnx(repository: Path) -> None:
+def test_images_and_figures_need_no_onnx(repository: Path) -> None:
     code = (
         "import sys; sys.modules['onnx'] = None\n"
         "import edge_fg_calibration as c\n"

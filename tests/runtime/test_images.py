@@ -1,4 +1,4 @@
-"""Pictures of every odd kind, against Pillow and torchvision's way with it."""
+"""Images of every odd kind, against Pillow and torchvision's way with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORIENTATION = 0x0112
 
 @pytest.fixture
 def colours() -> Image.Image:
-    """A small picture in which every pixel differs."""
+    """A small image in which every pixel differs."""
     values = np.random.default_rng(7).integers(0, 256, (12, 17, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
@@ -87,9 +87,7 @@ def test_an_orientation_that_does_not_exist_changes_nothing(
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_a_damaged_exif_block_does_not_cost_the_picture(
-    tmp_path: Path, colours: Image.Image
-) -> None:
+def test_a_damaged_exif_block_does_not_cost_the_image(tmp_path: Path, colours: Image.Image) -> None:
     colours.save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     np.testing.assert_array_equal(rgb_of(tmp_path / "a.png"), np.asarray(colours))
 
@@ -176,7 +174,7 @@ def test_the_content_decides_and_not_the_suffix(tmp_path: Path, colours: Image.I
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".bmp", ".tif", ".webp"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_truncated_picture_is_an_error_with_its_path(
+def test_a_truncated_image_is_an_error_with_its_path(
     tmp_path: Path, suffix: str, share: float
 ) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -193,12 +191,12 @@ def test_a_truncated_picture_is_an_error_with_its_path(
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"this is a text\n" * 50, "is not a picture"),
+        (b"this is a text\n" * 50, "is not an image"),
         (b"\xff\xd8\xff\xe0", "cut"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not an image"),
     ],
 )
-def test_what_is_not_a_picture(tmp_path: Path, content: bytes, message: str) -> None:
+def test_what_is_not_a_image(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "cut.jpg"
     path.write_bytes(content)
     with pytest.raises(ImageError, match=message) as caught:
@@ -207,7 +205,7 @@ def test_what_is_not_a_picture(tmp_path: Path, content: bytes, message: str) -> 
 
 
 def test_missing_directory_device_and_pipe(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"there is no picture .*none\.png"):
+    with pytest.raises(ImageError, match=r"there is no image .*none\.png"):
         read_image(tmp_path / "none.png")
     with pytest.raises(ImageError, match="is a directory"):
         read_image(tmp_path)
@@ -304,7 +302,7 @@ def test_flipped_bytes_give_a_frame_or_an_image_error(
         assert as_frame(frame) is frame
 
 
-def test_camera_trap_pictures(data_dir: Path) -> None:
+def test_camera_trap_images(data_dir: Path) -> None:
     folder = data_dir / "images" / "cameratrap"
     upright = read_image(folder / "african_elephants.jpg")
     turned = read_image(folder / "african_elephants_with_exif_orientation.jpg")
@@ -333,7 +331,7 @@ def test_as_frame_returns_a_frame_as_it_is_and_copies_only_strided_ones() -> Non
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((4, 5), np.uint8), r"shape \(4, 5\) of uint8: a grey picture, .*GRAY2BGR"),
+        (np.zeros((4, 5), np.uint8), r"shape \(4, 5\) of uint8: a grey image, .*GRAY2BGR"),
         (np.zeros((4, 5, 1), np.uint8), "grey"),
         (np.zeros((4, 5, 4), np.uint8), r"\[:, :, :3\]"),
         (np.zeros((4, 5, 3), np.float32), r"of float32: scale it to 0\.\.255"),

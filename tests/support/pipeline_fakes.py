@@ -18,8 +18,8 @@ def image(value: int) -> np.ndarray:
     return np.full((2, 2, 3), value % 256, np.uint8)
 
 
-def first_value(picture: np.ndarray) -> int:
-    return int(picture[0, 0, 0])
+def first_value(image: np.ndarray) -> int:
+    return int(image[0, 0, 0])
 
 
 def wait_until(true: Callable[[], object], timeout: float = TIMEOUT) -> None:
@@ -80,17 +80,17 @@ class Batching:
         self.sizes: list[int] = []
         self.regions: list[object] = []
 
-    def __call__(self, picture: np.ndarray, region: object = None) -> int:
-        return self.batch([picture], [region])[0]
+    def __call__(self, image: np.ndarray, region: object = None) -> int:
+        return self.batch([image], [region])[0]
 
     def batch(
-        self, pictures: Sequence[np.ndarray], regions: Sequence[object] | None = None
+        self, images: Sequence[np.ndarray], regions: Sequence[object] | None = None
     ) -> list[int]:
-        self.sizes.append(len(pictures))
-        self.regions.extend(regions or [None] * len(pictures))
-        if (seconds := self.cost(len(pictures))) > 0:
+        self.sizes.append(len(images))
+        self.regions.extend(regions or [None] * len(images))
+        if (seconds := self.cost(len(images))) > 0:
             time.sleep(seconds)
-        return [first_value(picture) for picture in pictures]
+        return [first_value(image) for image in images]
 
 
 class Collecting:

@@ -1,4 +1,4 @@
-"""Fixtures for the tools: a model file, pictures, and the command line."""
+"""Fixtures for the tools: a model file, images, and the command line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Workshop:
     folder: Path
     model: Path
     labels: Path
-    pictures: Path
+    images: Path
     preprocess: Path
 
     def arguments(self, *extra: str, **changed: str | Path) -> list[str]:
@@ -46,7 +46,7 @@ class Workshop:
         given: dict[str, str | Path] = {
             "model": self.model,
             "labels": self.labels,
-            "calibration": self.pictures,
+            "calibration": self.images,
             "preprocess": self.preprocess,
             "output": self.folder / "b.edgefg",
             **changed,
@@ -59,24 +59,24 @@ class Workshop:
 
 @pytest.fixture
 def workshop(tmp_path: Path, tiny_model: bytes) -> Workshop:
-    """The tiny model with 40 pictures, of which none of the labels is known."""
+    """The tiny model with 40 images, of which none of the labels is known."""
     shop = Workshop(
         tmp_path,
         tmp_path / "m.onnx",
         tmp_path / "labels.txt",
-        tmp_path / "pictures",
+        tmp_path / "images",
         tmp_path / "p.toml",
     )
     shop.model.write_bytes(tiny_model)
     shop.labels.write_text(LABELS + "background\n")
     shop.preprocess.write_text(PREPROCESS)
-    shop.pictures.mkdir()
+    shop.images.mkdir()
     rng = np.random.default_rng(0)
     for i in range(40):
         # Smooth colour fields: noise alone would average to the same grey everywhere.
         small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
         Image.fromarray(small).resize((50, 40), Image.Resampling.BICUBIC).save(
-            shop.pictures / f"{i:02}.png"
+            shop.images / f"{i:02}.png"
         )
     return shop
 

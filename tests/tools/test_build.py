@@ -124,7 +124,7 @@ def change_labels(workshop, text: str) -> dict[str, Path]:
     return {"labels": path}
 
 
-def change_pictures(workshop, count: int, pixel: tuple[int, int, int] | None) -> dict[str, Path]:
+def change_images(workshop, count: int, pixel: tuple[int, int, int] | None) -> dict[str, Path]:
     folder = workshop.folder / "other"
     folder.mkdir()
     for i in range(count):
@@ -157,16 +157,16 @@ WRONG = {
     "no model": (lambda w: {"model": w.folder / "none.onnx"}, 1, "none.onnx"),
     "too few labels": (lambda w: change_labels(w, "a\nb\n"), 1, "2 labels but the model has 4"),
     "no labels": (lambda w: {"labels": w.folder / "none.txt"}, 1, "none.txt"),
-    "no pictures": (lambda w: change_pictures(w, 0, None), 1, "other"),
-    "three pictures": (lambda w: change_pictures(w, 3, None), 1, "at least 8"),
-    "all black": (lambda w: change_pictures(w, 20, (0, 0, 0)), 1, "one flat colour"),
+    "no images": (lambda w: change_images(w, 0, None), 1, "other"),
+    "three images": (lambda w: change_images(w, 3, None), 1, "at least 8"),
+    "all black": (lambda w: change_images(w, 20, (0, 0, 0)), 1, "one flat colour"),
     "missing folder": (lambda w: {"calibration": w.folder / "none"}, 1, "none"),
     "unknown preset": (lambda w: {"preprocess": "imagenet"}, 2, "torchvision"),
     "wrong size": (lambda w: {"preprocess": _other_size(w)}, 2, "the model takes"),
     "unknown precision": (lambda w: {"precision": "int4"}, 2, "fp32, fp16, int8"),
     "wrong budget": (lambda w: {"budget": "agrement=0.9"}, 2, "agreement"),
     "no folder for the output": (lambda w: {"output": w.folder / "none" / "b"}, 1, "no folder"),
-    "output is something else": (lambda w: {"output": w.pictures}, 1, "not a bundle"),
+    "output is something else": (lambda w: {"output": w.images}, 1, "not a bundle"),
 }
 
 
@@ -194,10 +194,10 @@ def test_no_preprocessing_is_not_guessed(workshop, edge_fg_command):
     assert "torchvision" in done.complaint
 
 
-def test_broken_pictures_are_left_out_and_told(workshop, edge_fg_command):
-    broken = workshop.pictures / "00.png"
+def test_broken_images_are_left_out_and_told(workshop, edge_fg_command):
+    broken = workshop.images / "00.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    (workshop.pictures / "empty.jpg").write_bytes(b"")
+    (workshop.images / "empty.jpg").write_bytes(b"")
     done = edge_fg_command(*workshop.arguments("--precision", "int8"))
     assert done.code == 0
     assert "00.png" in done.err
@@ -298,7 +298,7 @@ def test_a_budget_that_int8_misses_leaves_the_fragile_layer_in_float(
         assert 0 < variant["int8_macs"] < 1
     assert ["c2", "Conv", "left in float: the budget"] in report["placement_skipped"]
     search = report["search"]
-    assert (search["met"], search["stopped"], search["trial_pictures"]) == (True, False, 20)
+    assert (search["met"], search["stopped"], search["trial_images"]) == (True, False, 20)
     assert [one["nodes"] for one in search["layers"] if one["kept_float"]] == [["c2"]]
     assert sum(one["taken"] for one in search["tried"]) == 1
     assert search["tried"][0]["kept"] == 0
@@ -315,7 +315,7 @@ def test_a_budget_that_int8_misses_leaves_the_fragile_layer_in_float(
     assert "left in float: the budget" in page
 
 
-def test_the_search_never_looks_at_pictures_of_the_proof(
+def test_the_search_never_looks_at_images_of_the_proof(
     fragile_workshop, edge_fg_command, monkeypatch
 ):
     from edge_fg_tools.building import budgeting

@@ -1,4 +1,4 @@
-"""What a build calibrates on, what it keeps, and the models and pictures it must survive."""
+"""What a build calibrates on, what it keeps, and the models and images it must survive."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_second_build_reuses_the_statistics_and_says_so(
     assert "no calibration statistics reused" in first.err
     assert cached(cache_home)
     second = edge_fg_command("-v", *workshop.arguments("--precision", "int8"))
-    assert "statistics of 20 pictures reused" in second.err
+    assert "statistics of 20 images reused" in second.err
     assert "calibrate (kept statistics): 20 of 20" in second.err
     workshop.preprocess.write_text(workshop.preprocess.read_text().replace("64, 64", "60, 60"))
     third = edge_fg_command("-v", *workshop.arguments("--precision", "int8"))
@@ -73,11 +73,11 @@ def test_a_hostile_cache_entry_is_not_believed(workshop, edge_fg_command, cache_
 
 def test_near_duplicates_are_left_out_and_told(workshop, edge_fg_command) -> None:
     for number in range(12):
-        picture = Image.open(workshop.pictures / f"{number:02}.png")
-        picture.resize((75, 60)).save(workshop.pictures / f"copy{number:02}.jpg", quality=95)
+        image = Image.open(workshop.images / f"{number:02}.png")
+        image.resize((75, 60)).save(workshop.images / f"copy{number:02}.jpg", quality=95)
     done = edge_fg_command(*workshop.arguments("--precision", "int8"))
     assert done.code == 0, done.err
-    assert "left out 12 pictures that show the same as another" in done.err
+    assert "left out 12 images that show the same as another" in done.err
     skipped = dict(report_of(workshop)["calibration"]["skipped"])
     assert len(skipped) == 12
     assert all(reason.startswith("shows the same as") for reason in skipped.values())
@@ -160,7 +160,7 @@ def test_the_report_tells_the_repairs_that_the_build_tried(workshop, edge_fg_com
     rng = np.random.default_rng(1)
     for number in range(110):
         small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-        path = workshop.pictures / f"more-{number:02}.png"
+        path = workshop.images / f"more-{number:02}.png"
         Image.fromarray(small).resize((50, 40), Image.Resampling.BICUBIC).save(path)
     arguments = workshop.arguments("--precision", "int8", "--calibration-images", "80")
     assert edge_fg_command(*arguments).code == 0
@@ -235,14 +235,14 @@ def test_dead_channels_and_constant_tensors_build_and_are_told(workshop, edge_fg
     done = edge_fg_command(*arguments)
     assert done.code == 0, done.err
     said = " ".join(report_of(workshop)["model"]["warnings"])
-    assert "is zero on every calibration picture" in said
+    assert "is zero on every calibration image" in said
     assert "dead output channels" in said
     ranges = json.loads((workshop.folder / "b.edgefg" / "calibration.json").read_text())["ranges"]
     assert all(one["amax"] > 0 for one in ranges.values())
 
 
-def test_wrong_labels_or_pictures_are_warned_of(workshop, edge_fg_command, tiny_model) -> None:
-    """Every picture is said to be of a class that the model doesn't give it."""
+def test_wrong_labels_or_images_are_warned_of(workshop, edge_fg_command, tiny_model) -> None:
+    """Every image is said to be of a class that the model doesn't give it."""
     onnxruntime = pytest.importorskip("onnxruntime")
     wide = onnx.load_from_string(tiny_model)
     random = np.random.default_rng(0)
@@ -264,7 +264,7 @@ def test_wrong_labels_or_pictures_are_warned_of(workshop, edge_fg_command, tiny_
     assert "another domain" in (workshop.folder / "b.edgefg" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("moment", ["choose pictures", "calibrate", "prove"])
+@pytest.mark.parametrize("moment", ["choose images", "calibrate", "prove"])
 def test_interrupted_at_any_moment(workshop, cache_home, tmp_path, moment) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

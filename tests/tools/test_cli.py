@@ -18,8 +18,8 @@ pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for name in ("b.png", "a.jpg", "c.webp"):
@@ -31,8 +31,8 @@ def lines(out: str) -> list[dict]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_jsonl_keeps_its_contract(tiny_bundle, pictures, edge_fg_command):
-    done = edge_fg_command("run", tiny_bundle, pictures, "--format", "jsonl", "--top-k", "2")
+def test_jsonl_keeps_its_contract(tiny_bundle, images, edge_fg_command):
+    done = edge_fg_command("run", tiny_bundle, images, "--format", "jsonl", "--top-k", "2")
     assert done.code == 0
     assert done.err == ""
     found = lines(done.out)
@@ -47,28 +47,28 @@ def test_jsonl_keeps_its_contract(tiny_bundle, pictures, edge_fg_command):
         assert set(line["latency_ms"]) == {"preprocess", "inference", "total"}
 
 
-def test_the_command_line_answers_as_the_library(tiny_bundle, pictures, edge_fg_command):
+def test_the_command_line_answers_as_the_library(tiny_bundle, images, edge_fg_command):
     from edge_fg.images import read_image
 
-    found = lines(edge_fg_command("run", tiny_bundle, pictures / "b.png", "--format", "jsonl").out)
-    prediction = edge_fg.load(tiny_bundle)(read_image(pictures / "b.png"))
+    found = lines(edge_fg_command("run", tiny_bundle, images / "b.png", "--format", "jsonl").out)
+    prediction = edge_fg.load(tiny_bundle)(read_image(images / "b.png"))
     assert found[0]["top"][0]["label"] == prediction.label
     assert found[0]["top"][0]["confidence"] == pytest.approx(prediction.confidence)
 
 
-def test_a_broken_picture_does_not_stop_a_folder(tiny_bundle, pictures, edge_fg_command):
-    (pictures / "aa.jpg").write_bytes((pictures / "a.jpg").read_bytes()[:300])
-    done = edge_fg_command("run", tiny_bundle, pictures, "--format", "jsonl")
+def test_a_broken_image_does_not_stop_a_folder(tiny_bundle, images, edge_fg_command):
+    (images / "aa.jpg").write_bytes((images / "a.jpg").read_bytes()[:300])
+    done = edge_fg_command("run", tiny_bundle, images, "--format", "jsonl")
     assert done.code == 0
     assert len(lines(done.out)) == 3
     assert "aa.jpg" in done.err
-    alone = edge_fg_command("run", tiny_bundle, pictures / "aa.jpg")
+    alone = edge_fg_command("run", tiny_bundle, images / "aa.jpg")
     assert alone.code == 1
     assert "aa.jpg" in alone.complaint
 
 
-def test_text_and_max_frames(tiny_bundle, pictures, edge_fg_command):
-    done = edge_fg_command("run", tiny_bundle, pictures, "--max-frames", "2")
+def test_text_and_max_frames(tiny_bundle, images, edge_fg_command):
+    done = edge_fg_command("run", tiny_bundle, images, "--max-frames", "2")
     assert len(done.out.splitlines()) == 2
     assert "%" in done.out
 
@@ -110,13 +110,13 @@ def test_a_video_that_ends_in_the_middle_keeps_what_was_seen(
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["run", "{none}", "{pictures}"], 1),
+        (["run", "{none}", "{images}"], 1),
         (["run", "{bundle}", "{none}"], 1),
-        (["run", "{bundle}", "{pictures}", "--precision", "int8"], 1),
-        (["run", "{bundle}", "{pictures}", "--backend", "tensorrt"], 1),
-        (["run", "{bundle}", "{pictures}", "--precision", "int4"], 2),
-        (["run", "{bundle}", "{pictures}", "--top-k", "0"], 2),
-        (["run", "{bundle}", "{pictures}", "--save", "{none}/x.mp4"], 1),
+        (["run", "{bundle}", "{images}", "--precision", "int8"], 1),
+        (["run", "{bundle}", "{images}", "--backend", "tensorrt"], 1),
+        (["run", "{bundle}", "{images}", "--precision", "int4"], 2),
+        (["run", "{bundle}", "{images}", "--top-k", "0"], 2),
+        (["run", "{bundle}", "{images}", "--save", "{none}/x.mp4"], 1),
         (["run", "{bundle}"], 2),
         (["fly"], 2),
         ([], 2),
@@ -126,29 +126,27 @@ def test_a_video_that_ends_in_the_middle_keeps_what_was_seen(
         (["evaluate", "{bundle}", "{none}"], 1),
     ],
 )
-def test_exit_codes(arguments, code, tiny_bundle, pictures, tmp_path, edge_fg_command):
-    names = {"none": tmp_path / "none", "bundle": tiny_bundle, "pictures": pictures}
+def test_exit_codes(arguments, code, tiny_bundle, images, tmp_path, edge_fg_command):
+    names = {"none": tmp_path / "none", "bundle": tiny_bundle, "images": images}
     done = edge_fg_command(*[word.format(**names) for word in arguments])
     assert done.code == code, done.err
     assert done.out == ""
     assert done.complaint
 
 
-def test_damaged_bundles_are_refused(tiny_bundle, pictures, edge_fg_command):
+def test_damaged_bundles_are_refused(tiny_bundle, images, edge_fg_command):
     model = tiny_bundle / "model.fp32.onnx"
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
-    done = edge_fg_command("run", tiny_bundle, pictures)
+    done = edge_fg_command("run", tiny_bundle, images)
     assert (done.code, done.out) == (1, "")
     assert "model.fp32.onnx" in done.complaint
 
 
-def test_evaluate_keeps_its_contract(tiny_bundle, pictures, tmp_path, edge_fg_command):
+def test_evaluate_keeps_its_contract(tiny_bundle, images, tmp_path, edge_fg_command):
     table = tmp_path / "set.csv"
-    table.write_text(
-        "file,label\npictures/a.jpg,Great Tit\npictures/b.png,\npictures/c.webp,Wren\n"
-    )
+    table.write_text("file,label\nimages/a.jpg,Great Tit\nimages/b.png,\nimages/c.webp,Wren\n")
     done = edge_fg_command("evaluate", tiny_bundle, table, "--against", "fp32", "--format", "json")
     assert done.code == 0, done.err
     document = json.loads(done.out)
@@ -185,27 +183,27 @@ def test_doctor_says_what_is_used_and_why(edge_fg_command):
     assert "backends" in edge_fg_command("doctor").out
 
 
-def test_a_real_process_writes_only_json_on_stdout(tiny_bundle, pictures, edge_fg_process):
-    done = edge_fg_process("run", tiny_bundle, pictures, "--format", "jsonl")
+def test_a_real_process_writes_only_json_on_stdout(tiny_bundle, images, edge_fg_process):
+    done = edge_fg_process("run", tiny_bundle, images, "--format", "jsonl")
     assert done.code == 0
     assert len(lines(done.out)) == 3
 
 
-def test_a_closed_pipe_ends_quietly(tiny_bundle, pictures):
+def test_a_closed_pipe_ends_quietly(tiny_bundle, images):
     reader = "import sys; sys.stdin.readline()"
     command = (
-        f"set -o pipefail; {sys.executable} -m edge_fg_tools run {tiny_bundle} '{pictures}/*' "
+        f"set -o pipefail; {sys.executable} -m edge_fg_tools run {tiny_bundle} '{images}/*' "
         f"--format jsonl | {sys.executable} -c '{reader}'"
     )
     for i in range(30):  # more than a pipe's buffer holds would be slow; more lines than one
-        (pictures / f"x{i}.png").symlink_to(pictures / "b.png")
+        (images / f"x{i}.png").symlink_to(images / "b.png")
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.returncode in (0, 1)
 
 
-def test_a_full_device_is_told_in_one_line(tiny_bundle, pictures):
-    command = [sys.executable, "-m", "edge_fg_tools", "run", str(tiny_bundle), str(pictures)]
+def test_a_full_device_is_told_in_one_line(tiny_bundle, images):
+    command = [sys.executable, "-m", "edge_fg_tools", "run", str(tiny_bundle), str(images)]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1
@@ -222,24 +220,24 @@ def test_a_video_is_not_saved_over_its_source(tiny_bundle, tmp_path, edge_fg_com
     assert clip.read_bytes() == before
 
 
-def test_a_folder_of_broken_pictures_only_fails(tiny_bundle, tmp_path, edge_fg_command):
+def test_a_folder_of_broken_images_only_fails(tiny_bundle, tmp_path, edge_fg_command):
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.jpg").write_bytes(b"not a picture")
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"not an image")
     done = edge_fg_command("run", tiny_bundle, tmp_path / "broken")
     assert (done.code, done.out) == (1, "")
-    assert "none of its 1 pictures" in done.complaint
+    assert "none of its 1 images" in done.complaint
 
 
-def test_names_that_no_terminal_should_get(tiny_bundle, pictures, edge_fg_process):
-    hostile = pictures / "z\x1b[2J\n.png"
-    hostile.write_bytes((pictures / "b.png").read_bytes())
-    strange = os.fsencode(str(pictures)) + b"/\xff.png"
-    Path(os.fsdecode(strange)).write_bytes((pictures / "b.png").read_bytes())
-    text = edge_fg_process("run", tiny_bundle, pictures)
+def test_names_that_no_terminal_should_get(tiny_bundle, images, edge_fg_process):
+    hostile = images / "z\x1b[2J\n.png"
+    hostile.write_bytes((images / "b.png").read_bytes())
+    strange = os.fsencode(str(images)) + b"/\xff.png"
+    Path(os.fsdecode(strange)).write_bytes((images / "b.png").read_bytes())
+    text = edge_fg_process("run", tiny_bundle, images)
     assert text.code == 0, text.err
     assert "\x1b" not in text.out
     assert len(text.out.splitlines()) == 5
-    found = lines(edge_fg_process("run", tiny_bundle, pictures, "--format", "jsonl").out)
+    found = lines(edge_fg_process("run", tiny_bundle, images, "--format", "jsonl").out)
     assert str(hostile) in {line["source"] for line in found}
 
 

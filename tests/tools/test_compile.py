@@ -166,7 +166,7 @@ def test_builds_in_two_threads_keep_their_errors_apart() -> None:
 
 
 @needs_rtx
-def test_a_dynamic_picture_size_is_refused_with_advice() -> None:
+def test_a_dynamic_image_size_is_refused_with_advice() -> None:
     model = onnx.load_from_string(classifier())
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
     with pytest.raises(CompileError, match=r"'image'.*only the batch may be dynamic"):

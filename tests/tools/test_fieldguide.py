@@ -89,15 +89,15 @@ def test_wrong_arguments_are_named(index, seed, size, said):
 def test_siblings_in_the_same_pose_differ_only_in_small_parts():
     for genus in GENERA:
         kin = [species for species in SPECIES if species.genus is genus]
-        pictures = []
+        images = []
         for species in kin:
             individual = Individual(species, genus.plumage, species.marks, texture_seed=4)
             pose = Pose(tilt=genus.shape.posture)
-            pictures.append(paint_bird(individual, pose, 120.0))
-        covered = np.asarray(pictures[0].mask) > 128
-        first = np.asarray(pictures[0].image, dtype=int)
-        for species, picture in zip(kin[1:], pictures[1:], strict=True):
-            change = np.abs(np.asarray(picture.image, dtype=int) - first).max(axis=2)
+            images.append(paint_bird(individual, pose, 120.0))
+        covered = np.asarray(images[0].mask) > 128
+        first = np.asarray(images[0].image, dtype=int)
+        for species, image in zip(kin[1:], images[1:], strict=True):
+            change = np.abs(np.asarray(image.image, dtype=int) - first).max(axis=2)
             share = (change > 24)[covered].mean()
             assert 0.001 < share < 0.2, (species.common_name, share)
 
@@ -160,7 +160,7 @@ def test_clip_truth_says_what_frames_show(clip):
             assert 0 <= y < y + h <= 360
             assert bird.label == LABELS[bird.index]
             inside[y : y + h, x : x + w] = True
-            # A bird entering the picture shows little of its outline in its box.
+            # A bird entering the image shows little of its outline in its box.
             assert different[y : y + h, x : x + w].mean() > (0.2 if w > 90 else 0.02)
         assert different[~inside].mean() < 0.002
 

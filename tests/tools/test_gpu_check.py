@@ -78,8 +78,8 @@ def scenario(machine, *arguments: object):
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     random = np.random.default_rng(5)
     for number in range(11):
@@ -130,7 +130,7 @@ def test_the_table_and_the_json_under_the_software_driver(machine, tmp_path: Pat
     figures = {figure.name: figure.value for figure in found["kernels"].figures}
     assert figures["tensors compared"] == 3 * (12 + 6)
     assert figures["tensors that differ"] == figures["largest difference"] == 0
-    assert all(figures[f"pictures {kind}"] for kind in ("bgr", "nv12", "yuyv", "i420"))
+    assert all(figures[f"images {kind}"] for kind in ("bgr", "nv12", "yuyv", "i420"))
     assert found["copies"].verdict == "not measured"
     assert "the driver is a stand-in" in found["copies"].summary
     assert result.stdout == render(report) + "\n"
@@ -275,13 +275,13 @@ def test_no_engine_is_not_measured(tmp_path: Path):
 
 
 def test_engines_are_compared_with_onnx_runtime(
-    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+    machine, tiny_bundle: Path, images: Path, tmp_path: Path
 ):
     names = ("bundle", "fidelity")
-    found = scenario(machine, "engine_checks", tiny_bundle, pictures, tmp_path / "work", *names)
+    found = scenario(machine, "engine_checks", tiny_bundle, images, tmp_path / "work", *names)
     assert {name: found[name]["verdict"] for name in names} == dict.fromkeys(names, "passed")
     figures = {figure["name"]: figure["value"] for figure in found["fidelity"]["figures"]}
-    assert figures["pictures"] == 11
+    assert figures["images"] == 11
     assert figures["tensorrt fp32 agreement, same graph"] == 100
     assert figures["tensorrt fp32 largest difference, same graph"] < 1e-5
     assert found["left"] == NOTHING
@@ -289,9 +289,9 @@ def test_engines_are_compared_with_onnx_runtime(
 
 
 def test_an_engine_that_runs_and_is_opened_again_and_again_takes_no_more_memory(
-    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+    machine, tiny_bundle: Path, images: Path, tmp_path: Path
 ):
-    found = scenario(machine, "folding", tiny_bundle, pictures, tmp_path / "work", "leaks-engine")
+    found = scenario(machine, "folding", tiny_bundle, images, tmp_path / "work", "leaks-engine")
     assert found["leaks-engine"]["verdict"] == "passed", found
     grown = {figure["name"]: figure["value"] for figure in found["leaks-engine"]["figures"]}
     assert grown["2 openings: GPU memory grew by"] == 0
@@ -300,29 +300,29 @@ def test_an_engine_that_runs_and_is_opened_again_and_again_takes_no_more_memory(
 
 
 def test_a_refusal_is_noted_and_is_no_failure(
-    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+    machine, tiny_bundle: Path, images: Path, tmp_path: Path
 ):
-    found = scenario(machine, "refused", tiny_bundle, pictures, tmp_path / "work")["fidelity"]
+    found = scenario(machine, "refused", tiny_bundle, images, tmp_path / "work")["fidelity"]
     assert found["verdict"] == "not measured"
     assert "refused: tensorrt fp32" in found["summary"]
     assert found["facts"]["tensorrt fp32 refused"]
 
 
 def test_an_engine_that_answers_otherwise_fails(
-    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+    machine, tiny_bundle: Path, images: Path, tmp_path: Path
 ):
     work = tmp_path / "work"
-    found = scenario(machine, "folding", tiny_bundle, pictures, work, "fidelity")["fidelity"]
+    found = scenario(machine, "folding", tiny_bundle, images, work, "fidelity")["fidelity"]
     assert found["verdict"] == "failed"
     assert "tensorrt fp32 agrees on" in found["summary"]
 
 
 @pytest.mark.slow
 def test_times_are_taken_but_not_judged_on_a_stand_in(
-    machine, tiny_bundle: Path, pictures: Path, tmp_path: Path
+    machine, tiny_bundle: Path, images: Path, tmp_path: Path
 ):
     names = ("copies", "preprocessing", "latency")
-    found = scenario(machine, "folding", tiny_bundle, pictures, tmp_path / "work", *names)
+    found = scenario(machine, "folding", tiny_bundle, images, tmp_path / "work", *names)
     for name in names:
         assert found[name]["verdict"] == "not measured"
         assert found[name]["summary"] == "a stand-in"

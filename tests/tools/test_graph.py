@@ -76,7 +76,7 @@ def run(model: onnx.ModelProto, images: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
-def pictures(count: int, *shape: int) -> NDArray[Any]:
+def random_images(count: int, *shape: int) -> NDArray[Any]:
     shape = shape or (3, 8, 8)
     return np.random.default_rng(2).standard_normal((count, *shape), dtype=np.float32)
 
@@ -194,7 +194,7 @@ def test_external_weights_are_brought_in(tmp_path: Path) -> None:
     saved(tmp_path, b"skip" + content, "model.data")
     model = load_model(external(tmp_path, "model.data", len(content)))
     assert model.graph.initializer[0].raw_data == content
-    assert np.array_equal(run(model, pictures(2)), run(net(HEAD), pictures(2)))
+    assert np.array_equal(run(model, random_images(2)), run(net(HEAD), random_images(2)))
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../secret", "a/../../secret", "link"])
@@ -238,7 +238,7 @@ def test_a_place_outside_that_is_not_used_is_dropped(tmp_path: Path) -> None:
     model.graph.initializer[0].external_data.add(key="location", value="../secret")
     loaded = load_model(saved(tmp_path, model.SerializeToString()))
     assert not loaded.graph.initializer[0].external_data
-    assert np.array_equal(run(loaded, pictures(2)), run(net(HEAD), pictures(2)))
+    assert np.array_equal(run(loaded, random_images(2)), run(net(HEAD), random_images(2)))
 
 
 def test_external_weights_that_are_missing_or_short_are_named(tmp_path: Path) -> None:
@@ -288,7 +288,10 @@ def test_a_plain_classifier_is_described() -> None:
     assert prepared.warnings == ()
     assert prepared.model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
     np.testing.assert_allclose(
-        run(prepared.model, pictures(3)), run(net(HEAD), pictures(3)), rtol=1e-5, atol=1e-5
+        run(prepared.model, random_images(3)),
+        run(net(HEAD), random_images(3)),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -307,7 +310,7 @@ def test_batch_normalisation_is_folded() -> None:
     assert "BatchNormalization" not in ops(prepared.model)
     assert prepared.warnings == ()
     np.testing.assert_allclose(
-        run(prepared.model, pictures(3)), run(model, pictures(3)), rtol=1e-4, atol=1e-4
+        run(prepared.model, random_images(3)), run(model, random_images(3)), rtol=1e-4, atol=1e-4
     )
 
 
@@ -331,7 +334,7 @@ def test_an_old_opset_is_raised() -> None:
     assert [entry.version for entry in prepared.model.opset_import if not entry.domain] == [17]
     assert prepared.model.ir_version == 8
     np.testing.assert_allclose(
-        run(prepared.model, pictures(2)), run(model, pictures(2)), rtol=1e-5, atol=1e-5
+        run(prepared.model, random_images(2)), run(model, random_images(2)), rtol=1e-5, atol=1e-5
     )
 
 
@@ -354,13 +357,13 @@ def test_a_fixed_batch_is_freed(fixed: int, width: int) -> None:
     prepared = prepare(model)
     assert prepared.batch is None
     assert prepared.warnings == ()
-    expected = run(model, pictures(fixed))
+    expected = run(model, random_images(fixed))
     np.testing.assert_allclose(
-        run(prepared.model, pictures(4))[:fixed], expected, rtol=1e-5, atol=1e-5
+        run(prepared.model, random_images(4))[:fixed], expected, rtol=1e-5, atol=1e-5
     )
 
 
-def test_a_class_token_is_repeated_for_each_picture() -> None:
+def test_a_class_token_is_repeated_for_each_image() -> None:
     generator = np.random.default_rng(4)
     body = (
         "c = Conv<strides=[4,4]>(image, patch) f = Reshape(c, tokens) "
@@ -377,8 +380,10 @@ def test_a_class_token_is_repeated_for_each_picture() -> None:
     )
     prepared = prepare(model)
     assert prepared.batch is None
-    expected = np.concatenate([run(model, image[None]) for image in pictures(3)])
-    np.testing.assert_allclose(run(prepared.model, pictures(3)), expected, rtol=1e-4, atol=1e-5)
+    expected = np.concatenate([run(model, image[None]) for image in random_images(3)])
+    np.testing.assert_allclose(
+        run(prepared.model, random_images(3)), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_batch_that_can_not_be_freed_stays_and_names_the_node() -> None:
@@ -395,10 +400,10 @@ def test_a_batch_that_can_not_be_freed_stays_and_names_the_node() -> None:
     prepared = prepare(model)
     assert prepared.batch == 1
     assert any("stays fixed at 1" in text for text in prepared.warnings)
-    assert run(prepared.model, pictures(1)).shape == (1, 5)
+    assert run(prepared.model, random_images(1)).shape == (1, 5)
 
 
-def test_pictures_that_influence_each_other_keep_the_batch_fixed() -> None:
+def test_images_that_influence_each_other_keep_the_batch_fixed() -> None:
     body = (
         f"{FEATURES} flat = Flatten(p) m = ReduceMean<axes=[0]>(flat) "
         "features = Sub(flat, m) s = Add(features, flat) logits = Gemm(s, d)"
@@ -409,8 +414,8 @@ def test_pictures_that_influence_each_other_keep_the_batch_fixed() -> None:
 
 
 def test_nhwc_is_recognised() -> None:
-    body = f"t = Transpose<perm=[0,3,1,2]>(picture) {HEAD.replace('(image', '(t')}"
-    prepared = prepare(net(body, inputs="float[N,6,8,3] picture"))
+    body = f"t = Transpose<perm=[0,3,1,2]>(image) {HEAD.replace('(image', '(t')}"
+    prepared = prepare(net(body, inputs="float[N,6,8,3] image"))
     assert (prepared.layout, prepared.height, prepared.width) == ("nhwc", 6, 8)
 
 
@@ -420,8 +425,10 @@ def test_a_half_model_becomes_float() -> None:
     prepared = prepare(model)
     assert prepared.input_dtype == "float32"
     assert any("FP16" in text for text in prepared.warnings)
-    expected = run(model, pictures(2).astype(np.float16)).astype(np.float32)
-    np.testing.assert_allclose(run(prepared.model, pictures(2)), expected, rtol=0.03, atol=0.03)
+    expected = run(model, random_images(2).astype(np.float16)).astype(np.float32)
+    np.testing.assert_allclose(
+        run(prepared.model, random_images(2)), expected, rtol=0.03, atol=0.03
+    )
 
 
 def test_a_spatial_output_is_flattened() -> None:
@@ -433,10 +440,10 @@ def test_a_spatial_output_is_flattened() -> None:
     prepared = prepare(model)
     assert prepared.classes == 5
     assert prepared.output_name == "logits"
-    assert run(prepared.model, pictures(3)).shape == (3, 5)
+    assert run(prepared.model, random_images(3)).shape == (3, 5)
 
 
-def test_open_picture_sizes_need_an_answer() -> None:
+def test_open_image_sizes_need_an_answer() -> None:
     model = net(HEAD, "float[N,3,H,W] image")
     with pytest.raises(ModelError, match="leaves height and width open"):
         prepare(model)
@@ -492,7 +499,7 @@ def test_local_functions_are_inlined() -> None:
     assert not prepared.model.functions
     assert {node.domain for node in prepared.model.graph.node} == {""}
     np.testing.assert_allclose(
-        run(prepared.model, pictures(2)), run(model, pictures(2)), rtol=1e-5, atol=1e-5
+        run(prepared.model, random_images(2)), run(model, random_images(2)), rtol=1e-5, atol=1e-5
     )
 
 
@@ -516,7 +523,10 @@ def test_a_cleaning_that_is_not_proven_is_dropped(
     prepared = prepare(net(HEAD))
     assert any("kept as it is" in text for text in prepared.warnings)
     np.testing.assert_allclose(
-        run(prepared.model, pictures(2)), run(net(HEAD), pictures(2)), rtol=1e-6, atol=1e-6
+        run(prepared.model, random_images(2)),
+        run(net(HEAD), random_images(2)),
+        rtol=1e-6,
+        atol=1e-6,
     )
 
 
@@ -615,7 +625,7 @@ def test_real_models_are_prepared(data_dir: Path, name: str, classes: int) -> No
     original = load_model(data_dir / "models" / f"inat_{name}_mnv2.onnx")
     prepared = prepare(original)
     assert (prepared.classes, prepared.kind, prepared.warnings) == (classes, "probabilities", ())
-    images = pictures(2, 3, 224, 224)
+    images = random_images(2, 3, 224, 224)
     np.testing.assert_allclose(
         run(prepared.model, images), run(original, images), rtol=1e-3, atol=1e-6
     )

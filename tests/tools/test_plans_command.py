@@ -44,11 +44,11 @@ def field_guide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edge_fg_tools.fieldguide import labels_path, model_path, preprocess_path, write_image_set
 
     folder = tmp_path_factory.mktemp("field-guide")
-    write_image_set(folder / "pictures", 2, seed=3)
+    write_image_set(folder / "images", 2, seed=3)
     arguments = ["build", model_path(), "--labels", labels_path()]
-    arguments += ["--calibration", folder / "pictures", "--preprocess", preprocess_path()]
+    arguments += ["--calibration", folder / "images", "--preprocess", preprocess_path()]
     arguments += ["--precision", ",".join(PRECISIONS), "--output", folder / "guide.edgefg"]
-    # Few pictures are enough here: what is proven is that each graph can be built.
+    # Few images are enough here: what is proven is that each graph can be built.
     arguments += ["--budget", "agreement=0.1"]
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")

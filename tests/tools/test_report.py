@@ -85,12 +85,12 @@ class Page(HTMLParser):
         )
 
 
-def picture(shade: int = 90) -> bytes:
+def encoded(shade: int = 90) -> bytes:
     return thumbnail(np.full((30, 40, 3), shade, np.uint8), size=16)
 
 
 def changed(name: str = "wren.jpg", truth: str | None = "Wren", **values: object) -> ChangedAnswer:
-    item = ChangedAnswer(name, picture(), truth, Answer("Wren", 0.62), Answer("Robin", 0.41), False)
+    item = ChangedAnswer(name, encoded(), truth, Answer("Wren", 0.62), Answer("Robin", 0.41), False)
     return dataclasses.replace(item, **values)
 
 
@@ -163,7 +163,7 @@ def report(*variants: VariantReport, **values: object) -> Report:
 def searched(**values: object) -> SearchFacts:
     facts = SearchFacts(
         reason="2 layers left in float keep the budget",
-        trial_pictures=256,
+        trial_images=256,
         met=True,
         assured=True,
         stopped=False,
@@ -224,8 +224,8 @@ def svgs(html: str) -> list[ET.Element]:
 
 def test_a_reader_learns_at_a_glance_how_many_answers_stayed() -> None:
     page = Page(report_html(report()))
-    assert "INT8 answers as FP32 on 963 of 1,000 pictures" in page.text
-    assert "It names 513 of 600 known pictures right; FP32 names 516." in page.text
+    assert "INT8 answers as FP32 on 963 of 1,000 images" in page.text
+    assert "It names 513 of 600 known images right; FP32 names 516." in page.text
     assert "94.9 % to 97.3 %" in page.text
     assert "Built on 20 November 2026, 23:40 UTC with edge_fg 0.1.0" in page.text
     assert "Compiled for tensorrt-rtx 1.7 in 12.3 s: a plan of 4.1 MB." in page.text
@@ -256,10 +256,10 @@ def test_links_inside_the_page_lead_somewhere() -> None:
     assert {"variant-1", "variant-2", "expert"} <= links
 
 
-def test_pictures_in_the_page_are_those_given() -> None:
+def test_images_in_the_page_are_those_given() -> None:
     page = Page(report_html(report()))
     sources = [attributes["src"] or "" for tag, attributes in page.elements if tag == "img"]
-    assert [base64.b64decode(source.partition(",")[2]) for source in sources] == [picture()] * 2
+    assert [base64.b64decode(source.partition(",")[2]) for source in sources] == [encoded()] * 2
 
 
 def test_hostile_names_stay_text(tmp_path) -> None:
@@ -296,7 +296,7 @@ def test_every_chart_of_a_page_is_well_formed() -> None:
             assert svg.findtext("title")
 
 
-def test_json_has_stable_keys_and_no_pictures() -> None:
+def test_json_has_stable_keys_and_no_images() -> None:
     whole = report()
     plain = report_json(whole)
     assert list(plain) == [
@@ -352,8 +352,8 @@ def test_counts_on_the_page_are_those_of_the_report() -> None:
     page = Page(report_html(whole))
     assert page.count("article", "answer-card") == MAX_CHANGED
     assert page.count("article", "verdict") == 2
-    assert "The 24 gravest of 37 pictures" in page.text
-    assert "Pictures skipped (1)" in page.text
+    assert "The 24 gravest of 37 images" in page.text
+    assert "Images skipped (1)" in page.text
     assert "Ranges of 2 tensors" in page.text
     assert "Nodes left in floating point (1)" in page.text
 
@@ -362,7 +362,7 @@ def test_a_card_tells_who_is_right_and_marks_siblings() -> None:
     whole = report(int8(changed=(changed(),), changed_total=1))
     page = Page(report_html(whole))
     assert "FP32 · ✓ right 62 % Wren INT8 · ✗ wrong 41 % Robin Truth: Wren wren.jpg" in page.text
-    assert "The only picture" in page.text
+    assert "The only image" in page.text
     assert page.count("span", "sibling") == 0
     unknown = report(int8(changed=(changed(truth=None, siblings=True),), changed_total=1))
     page = Page(report_html(unknown))
@@ -383,10 +383,10 @@ def test_nothing_changed_and_no_labels_is_said_plainly() -> None:
     )
     whole = report(quiet, proof=ProofFacts(1000, 0, "garden"))
     page = Page(report_html(whole))
-    assert "INT8 answers as FP32 on 1,000 of 1,000 pictures" in page.text
+    assert "INT8 answers as FP32 on 1,000 of 1,000 images" in page.text
     assert "Changed answers None." in page.text
-    assert "No right answer was known for any picture" in page.text
-    assert "known pictures right" not in page.text
+    assert "No right answer was known for any image" in page.text
+    assert "known images right" not in page.text
     assert page.count("article", "answer-card") == 0
     assert judge(quiet).level == "fine"
 
@@ -398,7 +398,7 @@ def test_without_int8_there_is_no_calibration_to_show() -> None:
     assert "FP32 is the yardstick" in page.text
     assert "No variant needed calibration." in page.text
     assert "Ranges of" not in page.text
-    assert "It names 516 of 600 known pictures right." in page.text
+    assert "It names 516 of 600 known images right." in page.text
     assert report_json(whole)["calibration"] is None
     assert judge(fp32).level == "reference"
 
@@ -411,14 +411,14 @@ def test_an_empty_bundle_and_an_uncompared_variant_make_a_page() -> None:
     text = Page(report_html(whole)).text
     assert "INT8 was not compared with FP32" in text
     assert "Changed answers Nothing was compared." in text
-    assert any("No pictures were kept back" in sentence for sentence in concerns(whole))
+    assert any("No images were kept back" in sentence for sentence in concerns(whole))
 
 
 @pytest.mark.parametrize(
     ("values", "level", "mark"),
     [
         ({"fidelity": fidelity(1000, 995)}, "fine", "Answers as FP32"),
-        ({"fidelity": fidelity(50, 50)}, "look", "Too few pictures to be sure"),
+        ({"fidelity": fidelity(50, 50)}, "look", "Too few images to be sure"),
         ({"fidelity": fidelity(1000, 963)}, "look", "Close to FP32"),
         ({"fidelity": fidelity(1000, 900)}, "worry", "Differs from FP32"),
         ({"fidelity": fidelity(1000, 995, top1=0.84)}, "look", "Slightly less accurate"),
@@ -448,22 +448,22 @@ def test_what_to_worry_about_is_told_honestly() -> None:
     told = [sentence.replace("\u00a0", " ") for sentence in concerns(whole)]
     assert told == [
         "INT8 misses its budget: agreement with FP32 should be at least 0.99 and is 0.963.",
-        "INT8 changes the answer for Willow Tit most: it agrees with FP32 on 20 % of 5 pictures.",
-        "INT8 newly mistakes a class for a sibling (of the same genus) on 2 pictures.",
+        "INT8 changes the answer for Willow Tit most: it agrees with FP32 on 20 % of 5 images.",
+        "INT8 newly mistakes a class for a sibling (of the same genus) on 2 images.",
         "Only 31 % of INT8's arithmetic runs in INT8: expect less speed than INT8 promises.",
         (
-            "The test had only 40 pictures: its shares are uncertain by about 12 percentage "
-            "points. More pictures make it sharper."
+            "The test had only 40 images: its shares are uncertain by about 12 percentage "
+            "points. More images make it sharper."
         ),
         (
-            "No right answer was known for any picture of the test: this report tells where "
+            "No right answer was known for any image of the test: this report tells where "
             "answers differ from FP32, not which of them is right."
         ),
         (
-            "Only 12 pictures served for calibration: ranges found on few pictures may miss what "
+            "Only 12 images served for calibration: ranges found on few images may miss what "
             "the camera will see."
         ),
-        "2 pictures could not be used and were skipped.",
+        "2 images could not be used and were skipped.",
         "The model: outputs are softmaxed.",
     ]
     text = Page(report_html(whole)).text
@@ -494,7 +494,7 @@ def test_a_class_that_loses_much_is_a_worry() -> None:
 def test_a_class_without_a_label_goes_by_its_index() -> None:
     rows = [{"index": 17, "images": 5, "agreement": 0.2}]
     text = Page(report_html(report(int8(fidelity=fidelity(worst_classes=rows))))).text
-    assert "class 17 20 % of 5 pictures" in text
+    assert "class 17 20 % of 5 images" in text
 
 
 def test_the_fidelity_that_calibration_measures_fits_the_report() -> None:
@@ -508,9 +508,9 @@ def test_the_fidelity_that_calibration_measures_fits_the_report() -> None:
     )
     variant = int8(fidelity=measured.to_dict())
     page = Page(report_html(report(variant)))
-    assert "INT8 answers as FP32 on 39 of 40 pictures" in page.text
-    assert "It names 39 of 40 known pictures right; FP32 names 40." in page.text
-    assert "a 90 % of 10 pictures" in page.text
+    assert "INT8 answers as FP32 on 39 of 40 images" in page.text
+    assert "It names 39 of 40 known images right; FP32 names 40." in page.text
+    assert "a 90 % of 10 images" in page.text
     plain = json.loads(json.dumps(report_json(report(variant)), allow_nan=False))
     assert plain["variants"][0]["fidelity"]["agreement"] == 0.975
 
@@ -590,7 +590,7 @@ def test_a_full_scatter_keeps_every_changed_answer() -> None:
     points = [(0.5, 0.5, True)] * 10_000 + [(0.5, 0.4, False)] * 50
     svg = ET.fromstring(charts.confidence_scatter(points))
     assert [len(group) for group in svg.findall("g")] == [charts.MAX_POINTS - 50, 50]
-    note = "Drawn are 3,000 of 10,050 pictures"
+    note = "Drawn are 3,000 of 10,050 images"
     assert note in Page(report_html(report(int8(scatter=tuple(points))))).text
     assert "Drawn are" not in Page(report_html(report())).text
 
@@ -786,7 +786,7 @@ def test_that_no_repair_was_tried_is_said_with_the_reason() -> None:
     whole = report(repairs=())
     few = dataclasses.replace(whole.calibration, images=40)
     text = Page(report_html(dataclasses.replace(whole, calibration=few))).text
-    assert "of 40 calibration pictures none can be spared" in text
+    assert "of 40 calibration images none can be spared" in text
     text = Page(report_html(whole)).text
     assert "No repair of INT8 was tried: none applies to this model." in text
     assert tables(report_html(whole), "repairs") == []

@@ -22,7 +22,7 @@ cv2 = pytest.importorskip("cv2")
 WIDTH, HEIGHT, GAP = 6, 4, 5
 
 
-def picture(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+def noise(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """Smooth colours, BGR: chroma that is shared by pixels stays near."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([40 + 20 * x, 60 + 25 * y, 200 - 15 * x], axis=2).astype(np.uint8)
@@ -54,7 +54,7 @@ def flat(pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("gap", [0, GAP])
 def test_colours_come_as_they_are(gap) -> None:
-    image = picture()
+    image = noise()
     alpha = np.full((HEIGHT, WIDTH, 1), 99, np.uint8)
     for encoding, pixels in (
         ("bgr8", image),
@@ -69,7 +69,7 @@ def test_colours_come_as_they_are(gap) -> None:
 
 @pytest.mark.parametrize("gap", [0, GAP])
 def test_greys_of_8_and_16_bits(gap) -> None:
-    grey = picture()[:, :, 0]
+    grey = noise()[:, :, 0]
     wanted = np.repeat(grey[:, :, None], 3, axis=2)
     np.testing.assert_array_equal(bgr(frame_of(message("mono8", grey, gap=gap))), wanted)
     deep = grey.astype(np.uint16) * 256 + 77
@@ -82,7 +82,7 @@ def test_greys_of_8_and_16_bits(gap) -> None:
 @pytest.mark.parametrize("encoding", ["yuv422_yuy2", "yuyv", "uyvy", "yuv422", "nv12"])
 @pytest.mark.parametrize("gap", [0, 6])
 def test_luma_and_chroma_mean_what_opencv_says(encoding, gap) -> None:
-    image = picture(64, 48)
+    image = noise(64, 48)
     ycc = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
     luma, chroma = ycc[:48], ycc[48:].reshape(2, 24, 32)
     if encoding == "nv12":
@@ -108,7 +108,7 @@ def test_the_standard_can_be_said() -> None:
 
 
 def test_bytes_are_not_copied_and_come_in_any_container() -> None:
-    grey = picture()[:, :, 0]
+    grey = noise()[:, :, 0]
     data = array.array("B", grey.tobytes())
     frame = frame_of(message("mono8", grey, data=data))
     assert np.shares_memory(frame.data, np.frombuffer(data, np.uint8))
@@ -128,7 +128,7 @@ def test_bytes_are_not_copied_and_come_in_any_container() -> None:
 )
 def test_other_encodings_are_refused_with_a_way_out(encoding, words) -> None:
     with pytest.raises(ImageError, match=words):
-        frame_of(message(encoding, flat(picture())))
+        frame_of(message(encoding, flat(noise())))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def answerer():
 
 def test_answers_go_out_under_their_own_header(answerer) -> None:
     for header in ("first", "second"):
-        answerer.made.take(message("bgr8", flat(picture()), header=header))
+        answerer.made.take(message("bgr8", flat(noise()), header=header))
     answerer.classifier.futures[0].set_exception(SupersededError("a newer frame came"))
     answerer.classifier.futures[1].set_result(Prediction())
     assert answerer.published == [("second", [("bird 0", 1.0), ("bird 1", 0.5)])]
@@ -222,7 +222,7 @@ def test_answers_go_out_under_their_own_header(answerer) -> None:
 
 
 def test_the_same_failure_is_said_once_until_it_works_again(answerer) -> None:
-    bayer, good = message("bayer_rggb8", flat(picture())), message("bgr8", flat(picture()))
+    bayer, good = message("bayer_rggb8", flat(noise())), message("bgr8", flat(noise()))
     for _ in range(3):
         answerer.made.take(bayer)
     assert len(answerer.said) == 1
@@ -249,9 +249,9 @@ def test_a_real_classifier_answers(tiny_bundle) -> None:
 
     with edge_fg.load(tiny_bundle) as classifier:
         answerer = ImageAnswerer(classifier, publish, complain=pytest.fail, top_k=3)
-        answerer.take(message("rgb8", flat(picture()[:, :, ::-1])))
+        answerer.take(message("rgb8", flat(noise()[:, :, ::-1])))
         assert done.wait(30)
-        wanted = classifier(picture())
+        wanted = classifier(noise())
     assert published == [("h", [(a.label, a.confidence) for a in wanted.top(3)])]
 
 

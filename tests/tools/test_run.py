@@ -35,8 +35,8 @@ def lines(text: str) -> list[dict]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(12):
@@ -89,9 +89,9 @@ class Feed:
 # ---------------------------------------------------------------- sources and policies
 
 
-def test_several_sources_are_answered(tiny_bundle, pictures, tmp_path, edge_fg_command) -> None:
+def test_several_sources_are_answered(tiny_bundle, images, tmp_path, edge_fg_command) -> None:
     done = edge_fg_command(
-        "run", tiny_bundle, pictures / "00.png", pictures, pictures / "01.png", "--format", "jsonl",
+        "run", tiny_bundle, images / "00.png", images, images / "01.png", "--format", "jsonl",
         "--save", tmp_path / "out.mp4",
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
@@ -102,9 +102,9 @@ def test_several_sources_are_answered(tiny_bundle, pictures, tmp_path, edge_fg_c
     assert saved == {"out-0.mp4": 1, "out-1.mp4": 12, "out-2.mp4": 1}
 
 
-def test_one_broken_source_of_several(tiny_bundle, pictures, edge_fg_command) -> None:
-    (pictures / "02.png").write_bytes(b"broken")
-    done = edge_fg_command("run", tiny_bundle, pictures / "02.png", pictures, "--format", "jsonl")
+def test_one_broken_source_of_several(tiny_bundle, images, edge_fg_command) -> None:
+    (images / "02.png").write_bytes(b"broken")
+    done = edge_fg_command("run", tiny_bundle, images / "02.png", images, "--format", "jsonl")
     assert done.code == 1
     assert "02.png" in done.complaint
     assert len(lines(done.out)) == 11
@@ -131,8 +131,8 @@ def test_a_rate_thins_a_video_by_its_own_clock(guide, edge_fg_command) -> None:
         ["--max-power", "nan"],
     ],
 )
-def test_wrong_usage(tiny_bundle, pictures, edge_fg_command, wrong) -> None:
-    done = edge_fg_command("run", tiny_bundle, pictures, *wrong)
+def test_wrong_usage(tiny_bundle, images, edge_fg_command, wrong) -> None:
+    done = edge_fg_command("run", tiny_bundle, images, *wrong)
     assert (done.code, done.out) == (2, "")
     assert done.complaint
 
@@ -177,12 +177,12 @@ def test_visits_as_text_and_in_the_summary(guide, edge_fg_command) -> None:
 
 
 def test_files_hold_what_is_printed_and_are_added_to(
-    tiny_bundle, pictures, tmp_path, edge_fg_command
+    tiny_bundle, images, tmp_path, edge_fg_command
 ) -> None:
     table, file, frames = tmp_path / "a.csv", tmp_path / "a.jsonl", tmp_path / "frames"
     words = ["--csv", table, "--jsonl", file, "--format", "jsonl", "--save-frames", frames]
-    first = edge_fg_command("run", tiny_bundle, pictures, *words)
-    second = edge_fg_command("run", tiny_bundle, pictures, *words, "--top-k", "1")
+    first = edge_fg_command("run", tiny_bundle, images, *words)
+    second = edge_fg_command("run", tiny_bundle, images, *words, "--top-k", "1")
     assert (first.code, second.code) == (0, 0)
     assert file.read_text() == first.out + second.out
     assert len(lines(second.out)[0]["top"]) == 1
@@ -195,10 +195,10 @@ def test_files_hold_what_is_printed_and_are_added_to(
 
 
 def test_a_sink_that_fails_is_told_at_the_end(
-    tiny_bundle, pictures, tmp_path, edge_fg_command
+    tiny_bundle, images, tmp_path, edge_fg_command
 ) -> None:
     done = edge_fg_command(
-        "run", tiny_bundle, pictures, "--jsonl", "/dev/full", "--csv", tmp_path / "a.csv",
+        "run", tiny_bundle, images, "--jsonl", "/dev/full", "--csv", tmp_path / "a.csv",
         "--format", "jsonl",
     )  # fmt: skip
     assert done.code == 1
@@ -210,7 +210,7 @@ def test_a_sink_that_fails_is_told_at_the_end(
 
 
 def test_outputs_that_can_not_be_are_refused_before_the_first_answer(
-    tiny_bundle, pictures, tmp_path, edge_fg_command
+    tiny_bundle, images, tmp_path, edge_fg_command
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine\n")
     for words in (
@@ -221,13 +221,13 @@ def test_outputs_that_can_not_be_are_refused_before_the_first_answer(
         ["--save-frames", tmp_path / "notes.txt" / "x"],
         ["--preview", "192.0.2.1:0"],
     ):
-        done = edge_fg_command("run", tiny_bundle, pictures, *words)
+        done = edge_fg_command("run", tiny_bundle, images, *words)
         assert (done.code, done.out) == (1, ""), words
     assert (tmp_path / "notes.txt").read_text() == "mine\n"
 
 
-def test_a_closed_standard_output_ends_the_run(tiny_bundle, pictures) -> None:
-    words = " ".join(map(shlex.quote, [*COMMAND, str(tiny_bundle), str(pictures)]))
+def test_a_closed_standard_output_ends_the_run(tiny_bundle, images) -> None:
+    words = " ".join(map(shlex.quote, [*COMMAND, str(tiny_bundle), str(images)]))
     done = subprocess.run(
         ["sh", "-c", f"{words} >&-"], stderr=subprocess.PIPE, text=True, timeout=60, check=False
     )
@@ -237,14 +237,14 @@ def test_a_closed_standard_output_ends_the_run(tiny_bundle, pictures) -> None:
 
 
 def test_no_video_of_several_replaces_a_source(
-    tiny_bundle, pictures, tmp_path, edge_fg_command
+    tiny_bundle, images, tmp_path, edge_fg_command
 ) -> None:
     clip = tmp_path / "out-1.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     writer.write(np.zeros((48, 64, 3), np.uint8))
     writer.release()
     before = clip.read_bytes()
-    done = edge_fg_command("run", tiny_bundle, clip, pictures, "--save", tmp_path / "out.avi")
+    done = edge_fg_command("run", tiny_bundle, clip, images, "--save", tmp_path / "out.avi")
     assert done.code == 1
     assert "would replace a source" in done.complaint
     assert clip.read_bytes() == before
@@ -274,9 +274,9 @@ def test_a_camera_is_watched_until_ctrl_c(tiny_bundle, tmp_path) -> None:
         ports[found[1]] = int(found[2])
     for _ in range(5):
         assert json.loads(feed.line())["top"]
-    status, picture = ask(ports["preview"], "/snapshot.jpg")
+    status, image = ask(ports["preview"], "/snapshot.jpg")
     assert status == 200
-    assert Image.open(io.BytesIO(picture)).size == (64, 48)
+    assert Image.open(io.BytesIO(image)).size == (64, 48)
     assert ask(ports["preview"], "/healthz")[0] == 200
     stats = json.loads(ask(ports["preview"], "/stats.json")[1])
     assert stats["pipeline"]["answered"] >= 5
@@ -380,10 +380,10 @@ def test_status_lines_where_there_is_no_terminal(tiny_bundle) -> None:
     assert "\x1b" not in errors + out
 
 
-def test_a_display_that_is_not_there(tiny_bundle, pictures, edge_fg_command) -> None:
+def test_a_display_that_is_not_there(tiny_bundle, images, edge_fg_command) -> None:
     if "GUI:                           NONE" not in cv2.getBuildInformation():
         pytest.skip("this OpenCV has windows")
-    done = edge_fg_command("run", tiny_bundle, pictures, "--display")
+    done = edge_fg_command("run", tiny_bundle, images, "--display")
     assert (done.code, done.out) == (1, "")
     assert "edge-fg[display]" in done.complaint
 
@@ -417,11 +417,11 @@ class Window:
 
 
 def test_closing_the_window_ends_the_run_well(
-    tiny_bundle, pictures, tmp_path, edge_fg_command, monkeypatch
+    tiny_bundle, images, tmp_path, edge_fg_command, monkeypatch
 ) -> None:
     monkeypatch.setattr(run_session, "WindowSink", Window)
     words = ["--display", "--policy", "rate(5)", "--save", tmp_path / "a.avi"]
-    done = edge_fg_command("run", tiny_bundle, pictures, *words)
+    done = edge_fg_command("run", tiny_bundle, images, *words)
     assert done.code == 0
     assert Window.made.destroyed
     assert 0 < len(done.out.splitlines()) < 12
@@ -442,27 +442,27 @@ class Sensors:
 
 
 def test_a_hot_device_is_throttled_and_told(
-    tiny_bundle, pictures, edge_fg_command, monkeypatch
+    tiny_bundle, images, edge_fg_command, monkeypatch
 ) -> None:
     monkeypatch.setattr(run_session, "JetsonSensors", Sensors)
     words = ["--policy", "rate(5)", "--max-temperature", "85"]
-    done = edge_fg_command("run", tiny_bundle, pictures, *words)
+    done = edge_fg_command("run", tiny_bundle, images, *words)
     assert done.code == 0
     assert len(done.out.splitlines()) == 12
     assert "throttle: 91.2 °C is over 85 °C, lowered to" in done.err
 
 
 def test_a_budget_that_can_not_be_measured_is_refused(
-    tiny_bundle, pictures, edge_fg_command, monkeypatch
+    tiny_bundle, images, edge_fg_command, monkeypatch
 ) -> None:
     monkeypatch.setattr(run_session, "JetsonSensors", Sensors)
-    done = edge_fg_command("run", tiny_bundle, pictures, "--max-power", "15")
+    done = edge_fg_command("run", tiny_bundle, images, "--max-power", "15")
     assert (done.code, done.out) == (2, "")
     assert "power monitor" in done.complaint
 
 
 @pytest.mark.slow
-def test_real_clips_and_pictures_run_through(tiny_bundle, data_dir, tmp_path, edge_fg_command):
+def test_real_clips_and_images_run_through(tiny_bundle, data_dir, tmp_path, edge_fg_command):
     clips = sorted((data_dir / "videos").iterdir())
     scenes = data_dir / "images" / "scenes"
     done = edge_fg_command(

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     step.add_argument("--export", type=Path, metavar="DIR", help="write NAME.onnx for each")
     step.add_argument("--build", type=Path, metavar="DIR", help="prepare, convert and compile")
     parser.add_argument(
-        "--pictures",
+        "--images",
         type=Path,
         metavar="DIR",
         help="take the normalisation layers' statistics from JPEG files there, not from noise",
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.export:
         from architectures_export import export_all
 
-        return export_all(names, options.export, options.pictures)
+        return export_all(names, options.export, options.images)
     from architectures_build import build_all, table
 
     rows = []

@@ -99,7 +99,7 @@ def _batches(prepared: PreparedModel) -> Callable[[], Iterable[NDArray[Any]]]:
 
 
 def _images(prepared: PreparedModel, count: int, seed: int) -> NDArray[Any]:
-    """Return smooth noise, nearer to pictures than independent pixels are."""
+    """Return smooth noise, nearer to images than independent pixels are."""
     generator = np.random.default_rng(seed)
     coarse = generator.standard_normal((count, prepared.channels, 8, 8), dtype=np.float32)
     rows = np.arange(prepared.height) * 8 // prepared.height

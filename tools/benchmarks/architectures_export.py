@@ -10,7 +10,7 @@ from typing import Any
 
 _OPSET = 17
 _CLASSES = 100
-_PICTURES = 32
+_IMAGES = 32
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _STUBS = (
     "torchvision",
@@ -22,11 +22,11 @@ _STUBS = (
 )
 
 
-def export_all(names: tuple[str, ...], folder: Path, pictures: Path | None = None) -> int:
+def export_all(names: tuple[str, ...], folder: Path, images: Path | None = None) -> int:
     """Export each architecture to ``folder/NAME.onnx``; those already there are kept.
 
-    Normalisation layers get the statistics of noise, or of some `pictures` (a folder of JPEG
-    files): a network that shall be fed pictures answers sanely only with the latter.
+    Normalisation layers get the statistics of noise, or of some `images` (a folder of JPEG
+    files): a network that shall be fed images answers sanely only with the latter.
     """
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
@@ -36,7 +36,7 @@ def export_all(names: tuple[str, ...], folder: Path, pictures: Path | None = Non
             continue
         started = time.monotonic()
         try:
-            _export(name, target, pictures)
+            _export(name, target, images)
         except Exception as error:  # noqa: BLE001 (one architecture must not stop the others)
             failed += 1
             print(f"{name}: failed: {type(error).__name__}: {error}", file=sys.stderr)
@@ -45,7 +45,7 @@ def export_all(names: tuple[str, ...], folder: Path, pictures: Path | None = Non
     return 1 if failed else 0
 
 
-def _export(name: str, target: Path, pictures: Path | None) -> None:
+def _export(name: str, target: Path, images: Path | None) -> None:
     import torch
 
     timm = _timm_without_torchvision()
@@ -60,8 +60,8 @@ def _export(name: str, target: Path, pictures: Path | None) -> None:
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # noqa: SLF001
                 module.momentum = 1.0
         some = torch.randn(4, 3, height, width)
-        if pictures is not None:
-            some = torch.from_numpy(_read(pictures, height, width))
+        if images is not None:
+            some = torch.from_numpy(_read(images, height, width))
         model.train()(some)
         model.eval()
     temporary = target.with_suffix(".part")
@@ -79,15 +79,15 @@ def _export(name: str, target: Path, pictures: Path | None) -> None:
 
 
 def _read(folder: Path, height: int, width: int) -> Any:
-    """Return pictures, evenly spread over a folder, prepared as ImageNet's are."""
+    """Return images, evenly spread over a folder, prepared as ImageNet's are."""
     import numpy as np
     from PIL import Image, ImageOps
 
     files = sorted(folder.rglob("*.jpg"))
     tensors = []
-    for at in np.linspace(0, len(files) - 1, _PICTURES).round().astype(int):
-        with Image.open(files[at]) as picture:
-            fitted = ImageOps.fit(picture.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
+    for at in np.linspace(0, len(files) - 1, _IMAGES).round().astype(int):
+        with Image.open(files[at]) as image:
+            fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.BICUBIC)
         pixels = np.asarray(fitted, np.float32) / 255
         tensors.append((pixels - _MEAN) / _DEVIATION)
     return np.ascontiguousarray(np.stack(tensors).transpose(0, 3, 1, 2), np.float32)

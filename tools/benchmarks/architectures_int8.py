@@ -1,11 +1,11 @@
 """INT8 of each architecture of the coverage run: ours beside onnxruntime's and modelopt's.
 
-All methods get the same prepared float32 graph and the same calibration pictures; all graphs are
-executed as written (quantise, dequantise, float operators) on the same pictures that none of them
+All methods get the same prepared float32 graph and the same calibration images; all graphs are
+executed as written (quantise, dequantise, float operators) on the same images that none of them
 has seen. What is compared is the signal-to-noise ratio of the outputs::
 
     python tools/benchmarks/architectures.py --export exported
-    python tools/benchmarks/architectures_int8.py --models exported --pictures PICTURES \
+    python tools/benchmarks/architectures_int8.py --models exported --images IMAGES \
         --json int8.json [--modelopt-python PYTHON]
 
 needs edge-fg[build]. nvidia-modelopt may live in an environment of its own. What the JSON file
@@ -75,7 +75,7 @@ def _cell(row: Row | None) -> str:
 
 
 def _difference(rows: dict[str, Row]) -> str:
-    """Return how far ours is above the best peer, with the standard error over the pictures.
+    """Return how far ours is above the best peer, with the standard error over the images.
 
     Ours is that with repairs, where it was measured.
     """
@@ -84,7 +84,7 @@ def _difference(rows: dict[str, Row]) -> str:
     if "snr_db" not in ours or not peers:
         return ""
     best = max(peers, key=lambda row: float(row["snr_db"]))
-    pairs = zip(ours["by_picture"], best["by_picture"], strict=True)
+    pairs = zip(ours["by_image"], best["by_image"], strict=True)
     differences = [mine - other for mine, other in pairs]
     mean = sum(differences) / len(differences)
     spread = sum((one - mean) ** 2 for one in differences) / max(len(differences) - 1, 1)
@@ -99,12 +99,12 @@ def _is_missing(row: Row | None, retry: bool) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--models", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--pictures", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     parser.add_argument("--only", nargs="+", default=list(ARCHITECTURES), metavar="NAME")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--preprocess", default="timm", help="a preset's name or a TOML file")
-    # With fewer, ours can spare no pictures to judge repairs on, and tries none.
+    # With fewer, ours can spare no images to judge repairs on, and tries none.
     parser.add_argument("--calibration-images", type=int, default=64, metavar="N")
     parser.add_argument("--judge-images", type=int, default=32, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _opened(options: argparse.Namespace) -> Row:
     settings = {
-        "pictures": options.pictures.name,
+        "images": options.images.name,
         "preprocess": options.preprocess,
         "calibration_images": options.calibration_images,
         "judge_images": options.judge_images,
@@ -138,7 +138,7 @@ def _architecture(
     rows = document["architectures"][name]
     asked = {
         "model": str(options.models / f"{name}.onnx"),
-        "pictures": str(options.pictures),
+        "images": str(options.images),
         "preprocess": options.preprocess,
         "calibration_images": options.calibration_images,
         "judge_images": options.judge_images,

@@ -30,7 +30,7 @@ def with_onnxruntime(folder: Path, calibrator: str) -> Found:
     quantization.quantize_static(
         str(folder / "prepared.onnx"),
         str(folder / "int8.onnx"),
-        _reader(_pictures(folder), _input_name(folder)),
+        _reader(_images(folder), _input_name(folder)),
         quant_format=quantization.QuantFormat.QDQ,
         op_types_to_quantize=_MATRIX_OPERATORS,
         per_channel=True,
@@ -42,22 +42,22 @@ def with_onnxruntime(folder: Path, calibrator: str) -> Found:
             "WeightSymmetric": True,
             "QuantizeBias": False,
             "OpTypesToExcludeOutputQuantization": _MATRIX_OPERATORS,
-            # Else it keeps all activations of all pictures until the last one was seen.
+            # Else it keeps all activations of all images until the last one was seen.
             "CalibStridedMinMax": _AT_ONCE,
         },
     )
     return {"onnxruntime": metadata.version("onnxruntime")}
 
 
-def _reader(pictures: NDArray[Any], input_name: str) -> Any:
+def _reader(images: NDArray[Any], input_name: str) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._next, self._end = 0, len(pictures)
+            self._next, self._end = 0, len(images)
 
         def __len__(self) -> int:
-            return len(pictures) // _AT_ONCE * _AT_ONCE
+            return len(images) // _AT_ONCE * _AT_ONCE
 
         def set_range(self, start_index: int, end_index: int) -> None:
             self._next, self._end = start_index, end_index
@@ -66,7 +66,7 @@ def _reader(pictures: NDArray[Any], input_name: str) -> Any:
             if self._next >= self._end:
                 return None
             self._next += 1
-            return {input_name: np.asarray(pictures[self._next - 1 : self._next])}
+            return {input_name: np.asarray(images[self._next - 1 : self._next])}
 
     return Reader()
 
@@ -74,14 +74,14 @@ def _reader(pictures: NDArray[Any], input_name: str) -> Any:
 def with_modelopt(folder: Path, calibrator: str) -> Found:
     """Quantise as nvidia-modelopt places INT8."""
     quantization = importlib.import_module("modelopt.onnx.quantization")
-    pictures = np.array(_pictures(folder))
+    images = np.array(_images(folder))
     # Calibrating one by one it takes a Gemm for a product with a vector and leaves it in float.
-    at_once = next(n for n in (4, 3, 2, 1) if len(pictures) % n == 0)
-    shape = "x".join(str(size) for size in (at_once, *pictures.shape[1:]))
+    at_once = next(n for n in (4, 3, 2, 1) if len(images) % n == 0)
+    shape = "x".join(str(size) for size in (at_once, *images.shape[1:]))
     quantization.quantize(
         str(folder / "prepared.onnx"),
         quantize_mode="int8",
-        calibration_data={_input_name(folder): pictures},
+        calibration_data={_input_name(folder): images},
         calibration_method=calibrator,
         calibration_shapes=f"{_input_name(folder)}:{shape}",
         calibration_eps=["cpu"],
@@ -99,7 +99,7 @@ def _first_version(*names: str) -> str:
     return next((installed[name] for name in names if name in installed), "unknown")
 
 
-def _pictures(folder: Path) -> NDArray[Any]:
+def _images(folder: Path) -> NDArray[Any]:
     found: NDArray[Any] = np.load(folder / "calibration.npy", mmap_mode="r")
     return found
 

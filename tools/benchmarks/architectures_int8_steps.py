@@ -20,7 +20,7 @@ from edge_fg.errors import EdgeFGError
 from edge_fg_calibration import quantize_int8, read_image_set
 from edge_fg_calibration.graph.session import open_session, run_session
 from edge_fg_calibration.int8.qat import int8_share
-from edge_fg_tools.building.image_feed import PictureFeed
+from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.building.options import fit_preprocess
 from edge_fg_tools.graph import load_model, prepare
 
@@ -31,20 +31,20 @@ Found = dict[str, Any]
 
 
 def prepare_all(folder: Path) -> Found:
-    """Write the prepared model, both sets of pictures as tensors, and the float32 outputs."""
+    """Write the prepared model, both sets of images as tensors, and the float32 outputs."""
     asked: Found = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     prepared = prepare(load_model(Path(asked["model"])))
     onnx.save(prepared.model, folder / "prepared.onnx")
-    feed = PictureFeed(fit_preprocess(asked["preprocess"], prepared), prepared.batch or _BATCH)
-    whole = read_image_set(Path(asked["pictures"]))
-    pictures = whole.items
-    order = np.random.default_rng(asked["seed"]).permutation(len(pictures))
+    feed = ImageFeed(fit_preprocess(asked["preprocess"], prepared), prepared.batch or _BATCH)
+    whole = read_image_set(Path(asked["images"]))
+    images = whole.items
+    order = np.random.default_rng(asked["seed"]).permutation(len(images))
     sides = {"calibration": asked["calibration_images"], "judge": asked["judge_images"]}
-    if sum(sides.values()) > len(pictures):
-        raise EdgeFGError(f"there are only {len(pictures)} pictures in {asked['pictures']}")
+    if sum(sides.values()) > len(images):
+        raise EdgeFGError(f"there are only {len(images)} images in {asked['images']}")
     begin = 0
     for side, count in sides.items():
-        some = tuple(pictures[at] for at in order[begin : begin + count])
+        some = tuple(images[at] for at in order[begin : begin + count])
         begin += count
         tensors = [batch for _, batch in feed.labelled(dataclasses.replace(whole, items=some))]
         np.save(folder / f"{side}.npy", np.concatenate(tensors))
@@ -57,11 +57,11 @@ def prepare_all(folder: Path) -> Found:
 def quantise(folder: Path, method: str) -> Found:
     """Quantise as `edge-fg build --target tensorrt-rtx` does."""
     names = _names(folder)
-    pictures = np.load(folder / "calibration.npy", mmap_mode="r")
+    images = np.load(folder / "calibration.npy", mmap_mode="r")
 
     def batches() -> Iterable[NDArray[Any]]:
-        for at in range(0, len(pictures), _BATCH):
-            yield np.asarray(pictures[at : at + _BATCH])
+        for at in range(0, len(images), _BATCH):
+            yield np.asarray(images[at : at + _BATCH])
 
     started = time.monotonic()
     found = quantize_int8(
@@ -72,7 +72,7 @@ def quantise(folder: Path, method: str) -> Found:
         kind=names["kind"],
         target="tensorrt-rtx",
         repair="no repairs" not in method,
-        total=len(pictures),
+        total=len(images),
     )
     seconds = time.monotonic() - started
     onnx.save(found.model, folder / "int8.onnx")
@@ -89,17 +89,17 @@ def judge(folder: Path) -> Found:
     """Return the signal-to-noise ratio (dB) of the INT8 outputs, and the share of INT8.
 
     10 log10 of the power of the float32 outputs over that of the difference, summed over all
-    pictures. Both sides have each picture's mean over the classes subtracted first: a constant
+    images. Both sides have each image's mean over the classes subtracted first: a constant
     added to all logits changes no answer.
     """
     reference = _centred(np.load(folder / "reference.npy"))
     found = _centred(_outputs(folder, folder / "int8.onnx"))
     signal = np.square(reference).sum(axis=1)
     noise = np.square(reference - found).sum(axis=1)
-    by_picture = _decibels(signal, noise)
+    by_image = _decibels(signal, noise)
     return {
         "snr_db": round(float(_decibels(signal.sum(), noise.sum())), 2),
-        "by_picture": [round(float(one), 2) for one in by_picture],
+        "by_image": [round(float(one), 2) for one in by_image],
         "int8_macs": int8_share(onnx.load(folder / "int8.onnx")),
     }
 
@@ -125,9 +125,9 @@ def _outputs(folder: Path, graph: Path) -> NDArray[np.float32]:
 
 
 def _judged(folder: Path) -> Iterator[NDArray[Any]]:
-    pictures = np.load(folder / "judge.npy", mmap_mode="r")
-    for at in range(0, len(pictures), _BATCH):
-        yield np.asarray(pictures[at : at + _BATCH])
+    images = np.load(folder / "judge.npy", mmap_mode="r")
+    for at in range(0, len(images), _BATCH):
+        yield np.asarray(images[at : at + _BATCH])
 
 
 def _names(folder: Path) -> Found:

@@ -27,8 +27,8 @@ from edge_fg_tools.fieldguide.drawing.painter import draw_individual, paint_bird
 from edge_fg_tools.fieldguide.species import SPECIES
 
 FPS = 15
-Picture = NDArray[np.float32]
-Moment = tuple[Picture, Region | None]
+Image = NDArray[np.float32]
+Moment = tuple[Image, Region | None]
 
 
 class Stage:
@@ -59,7 +59,7 @@ class Stage:
         return image, (x, y, covered[2] - covered[0], covered[3] - covered[1])
 
 
-def _bgr(image: object) -> Picture:
+def _bgr(image: object) -> Image:
     return np.asarray(image, np.float32)[..., :3][..., ::-1].copy()
 
 
@@ -132,13 +132,13 @@ def there_at_start(stage: Stage) -> Iterator[Moment]:
         yield (stage.perched(2.0 * math.sin(k / 2))[0] if k < 60 else stage.empty), None
 
 
-def _moved(picture: Picture, dx: float, dy: float) -> Picture:
+def _moved(image: Image, dx: float, dy: float) -> Image:
     by = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]], np.float32)
-    return cv2.warpAffine(picture, by, CLIP_WH, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, by, CLIP_WH, borderMode=cv2.BORDER_REPLICATE)
 
 
 class Mog2:
-    """OpenCV's subtractor with its own settings, on the same small picture, and blobs of it."""
+    """OpenCV's subtractor with its own settings, on the same small image, and blobs of it."""
 
     def __init__(self) -> None:
         self._model = cv2.createBackgroundSubtractorMOG2(detectShadows=True)
@@ -177,8 +177,8 @@ def main() -> None:
         for make in (MotionFinder, Mog2):
             stage, finder = Stage(), make()
             found = there = false = frames = 0
-            for number, (picture, box) in enumerate(scene(stage)):
-                noisy = picture + stage.rng.normal(0.0, 2.5, picture.shape)
+            for number, (image, box) in enumerate(scene(stage)):
+                noisy = image + stage.rng.normal(0.0, 2.5, image.shape)
                 pixels = np.clip(noisy, 0.0, 255.0).astype(np.uint8)
                 regions = finder(Frame(pixels, number, "bench", position=number / FPS))
                 hits = [box is not None and iou(region, box) > 0.3 for region in regions]

@@ -77,8 +77,8 @@ def _other_way(
     source: Source, frame: NDArray[np.uint8], reference: CpuPreprocessor
 ) -> Callable[[], Any]:
     if source.format is PixelFormat.BGR:
-        picture = source.to_bgr(frame)
-        return lambda: reference([picture])
+        image = source.to_bgr(frame)
+        return lambda: reference([image])
     import cv2
 
     cv2.setNumThreads(1)

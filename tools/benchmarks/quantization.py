@@ -1,11 +1,11 @@
-"""Our INT8 beside onnxruntime's and nvidia-modelopt's, on one model and one set of pictures.
+"""Our INT8 beside onnxruntime's and nvidia-modelopt's, on one model and one set of images.
 
 Each method calibrates in a process of its own, so its seconds and its peak memory are its own.
-All get the same prepared float32 model and the same calibration pictures; all graphs are judged
-by the same code on the same pictures, which none of them was calibrated on::
+All get the same prepared float32 model and the same calibration images; all graphs are judged
+by the same code on the same images, which none of them was calibrated on::
 
     python tools/benchmarks/quantization.py --model M.onnx --labels L.txt \
-        --preprocess P.toml --pictures PICTURES --json figures.json
+        --preprocess P.toml --images IMAGES --json figures.json
 
 needs edge-fg[build]. nvidia-modelopt is measured where it is installed.
 """
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=Path, required=True, metavar="FILE")
     parser.add_argument("--preprocess", required=True, metavar="TOML", help="or a preset's name")
     parser.add_argument(
-        "--pictures", type=Path, required=True, metavar="PATH", help="a directory or a CSV file"
+        "--images", type=Path, required=True, metavar="PATH", help="a directory or a CSV file"
     )
     parser.add_argument("--calibration-images", type=int, default=100, metavar="N")
     parser.add_argument(
@@ -100,12 +100,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _split(options: argparse.Namespace, folder: Path) -> Row:
-    """Prepare the model and choose the pictures, once for all methods."""
+    """Prepare the model and choose the images, once for all methods."""
     asked = {
         "model": str(options.model),
         "labels": str(options.labels),
         "preprocess": options.preprocess,
-        "pictures": str(options.pictures),
+        "images": str(options.images),
         "calibration_images": options.calibration_images,
         "proof_images": options.proof_images,
         "seed": options.seed,
@@ -151,7 +151,7 @@ def _heading(document: Row) -> str:
     float32 = "no labels" if accuracy is None else f"float32 top-1 {100 * accuracy:.1f} %"
     low, high = min(document["load"]), max(document["load"])
     return (
-        f"\n{document['model']}: {document['calibration']} pictures calibrated on, "
+        f"\n{document['model']}: {document['calibration']} images calibrated on, "
         f"{reference.get('images', 0)} judged on ({reference.get('labelled', 0)} labelled; "
         f"{float32}); load average {low:.1f} to {high:.1f} on {document['cores']} cores\n"
     )

@@ -105,16 +105,16 @@ def _onnxruntime(task: Task, *, calibrator: str, inputs_only: bool) -> dict[str,
 
 
 def _reader(task: Task) -> Any:
-    """Return onnxruntime's reader of calibration data: picture by picture, read when wanted."""
+    """Return onnxruntime's reader of calibration data: image by image, read when wanted."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._pictures = _one_by_one(task)
+            self._images = _one_by_one(task)
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
-            picture = next(self._pictures, None)
-            return None if picture is None else {task.model.input_name: picture}
+            image = next(self._images, None)
+            return None if image is None else {task.model.input_name: image}
 
     return Reader()
 
@@ -127,15 +127,15 @@ def _one_by_one(task: Task) -> Iterator[NDArray[Any]]:
 
 def _modelopt(task: Task, *, calibrator: str) -> dict[str, Any]:
     quantization = importlib.import_module("modelopt.onnx.quantization")
-    pictures = np.concatenate(list(_one_by_one(task)))
+    images = np.concatenate(list(_one_by_one(task)))
     # Calibrating one by one it takes a Gemm for a product with a vector and leaves it in float.
-    at_once = task.model.batch or next(n for n in (4, 3, 2, 1) if len(pictures) % n == 0)
-    shape = "x".join(str(size) for size in (at_once, *pictures.shape[1:]))
+    at_once = task.model.batch or next(n for n in (4, 3, 2, 1) if len(images) % n == 0)
+    shape = "x".join(str(size) for size in (at_once, *images.shape[1:]))
     with _quiet():
         quantization.quantize(
             str(task.path),
             quantize_mode="int8",
-            calibration_data={task.model.input_name: pictures},
+            calibration_data={task.model.input_name: images},
             calibration_method=calibrator,
             calibration_shapes=f"{task.model.input_name}:{shape}",
             calibration_eps=["cpu"],

@@ -22,7 +22,7 @@ from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set
 from edge_fg_calibration import sample as sampled
 from edge_fg_calibration.graph.session import open_session, run_session
 from edge_fg_calibration.int8.qat import int8_share
-from edge_fg_tools.building.image_feed import PictureFeed, first_answers
+from edge_fg_tools.building.image_feed import ImageFeed, first_answers
 from edge_fg_tools.building.options import fit_preprocess
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
 
@@ -42,29 +42,29 @@ class Task:
     path
         The same as a file.
     feed
-        Reads and prepares pictures; it keeps no statistics from one method to the next.
+        Reads and prepares images; it keeps no statistics from one method to the next.
     calibration
-        Pictures to calibrate on.
+        Images to calibrate on.
     output
         Where the INT8 graph goes.
     """
 
     model: PreparedModel
     path: Path
-    feed: PictureFeed
+    feed: ImageFeed
     calibration: ImageSet
     output: Path
 
 
 def split(folder: Path, asked: Found) -> Found:
-    """Write both sides of the pictures, chosen as a build chooses them, and the prepared model."""
+    """Write both sides of the images, chosen as a build chooses them, and the prepared model."""
     prepared = _prepared(asked)
     onnx.save(prepared.model, folder / "prepared.onnx")
     labels = read_labels(Path(asked["labels"]), classes=prepared.classes)
-    pictures, _ = resolve_labels(read_image_set(Path(asked["pictures"])), labels.names)
+    images, _ = resolve_labels(read_image_set(Path(asked["images"])), labels.names)
     feed = _feed(asked, prepared)
     found = sampled(
-        pictures,
+        images,
         asked["calibration_images"],
         seed=asked["seed"],
         scout=lambda side: first_answers(prepared, feed, side, lambda *_: None),
@@ -108,7 +108,7 @@ def calibrate(folder: Path, asked: Found, method: str) -> Found:
 
 
 def judge(folder: Path, asked: Found, *methods: str) -> Found:
-    """Compare each method's graph with float32 on pictures that none was calibrated on.
+    """Compare each method's graph with float32 on images that none was calibrated on.
 
     All graphs are executed as written, rounding around float operators.
     """
@@ -131,14 +131,14 @@ def judge(folder: Path, asked: Found, *methods: str) -> Found:
 def _run_all(
     prepared: PreparedModel,
     graphs: dict[str, onnx.ModelProto],
-    pictures: ImageSet,
-    feed: PictureFeed,
+    images: ImageSet,
+    feed: ImageFeed,
 ) -> tuple[dict[str, NDArray[np.float32]], list[LabelledImage]]:
     """Return the outputs of all graphs, and of float32 as the graph of no name."""
     sessions = {name: open_session(one) for name, one in {"": prepared.model, **graphs}.items()}
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in sessions}
     items: list[LabelledImage] = []
-    for some, tensor in feed.labelled(pictures):
+    for some, tensor in feed.labelled(images):
         for name, session in sessions.items():
             answer = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
             rows[name].append(np.asarray(answer[0], np.float32).reshape(len(some), -1))
@@ -150,8 +150,8 @@ def _prepared(asked: Found) -> PreparedModel:
     return prepare(load_model(Path(asked["model"])))
 
 
-def _feed(asked: Found, prepared: PreparedModel) -> PictureFeed:
-    return PictureFeed(fit_preprocess(asked["preprocess"], prepared), prepared.batch or _BATCH)
+def _feed(asked: Found, prepared: PreparedModel) -> ImageFeed:
+    return ImageFeed(fit_preprocess(asked["preprocess"], prepared), prepared.batch or _BATCH)
 
 
 def _graph(folder: Path, method: str) -> Path:
@@ -169,7 +169,7 @@ def _side(folder: Path, name: str) -> ImageSet:
 
 
 def _spread(items: tuple[LabelledImage, ...], most: int | None) -> tuple[LabelledImage, ...]:
-    """Return at most so many pictures, evenly spread."""
+    """Return at most so many images, evenly spread."""
     if most is None or len(items) <= most:
         return items
     places = np.linspace(0, len(items) - 1, most).round().astype(int)

@@ -32,7 +32,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from streaming_camera import SIZE_WH, pictures
+from streaming_camera import SIZE_WH, numbered_images
 
 import edge_fg
 from edge_fg.pipeline import Pipeline
@@ -82,14 +82,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _build(chosen: argparse.Namespace, folder: Path) -> Path:
-    images = folder / "images"
-    images.mkdir()
-    for number, picture in enumerate(pictures(16)):
-        cv2.imwrite(str(images / f"{number}.png"), picture)
+    photographs = folder / "photographs"
+    photographs.mkdir()
+    for number, image in enumerate(numbered_images(16)):
+        cv2.imwrite(str(photographs / f"{number}.png"), image)
     output = folder / "model.edgefg"
     command = [sys.executable, "-m", "edge_fg_tools", "build", str(chosen.model)]
     command += ["--labels", str(chosen.labels), "--preprocess", str(chosen.preprocess)]
-    command += ["--calibration", str(images), "--precision", "fp32", "--output", str(output)]
+    command += ["--calibration", str(photographs), "--precision", "fp32", "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
@@ -97,10 +97,10 @@ def _build(chosen: argparse.Namespace, folder: Path) -> Path:
 
 
 def _work_seconds(classifier: edge_fg.Classifier) -> float:
-    picture, took = pictures(1)[0], []
+    image, took = numbered_images(1)[0], []
     for _ in range(40):
         began = time.perf_counter()
-        classifier(picture)
+        classifier(image)
         took.append(time.perf_counter() - began)
     return statistics.median(took[5:])
 
@@ -150,7 +150,7 @@ def _compare_live(chosen: argparse.Namespace, bundle: Path, work: float) -> None
 def _compare_file(chosen: argparse.Namespace, bundle: Path, folder: Path) -> None:
     video, frames = folder / "video.avi", 300
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 30.0, SIZE_WH)
-    shown = pictures(10)
+    shown = numbered_images(10)
     for number in range(frames):
         writer.write(shown[number % len(shown)])
     writer.release()
@@ -173,7 +173,7 @@ def _middle(rounds: list[dict[str, Any]], key: str) -> str:
 
 
 class Decoding(BaseSource):
-    """Decodes the same pictures again and again."""
+    """Decodes the same images again and again."""
 
     def __init__(self, jpegs: list[Any], count: int) -> None:
         super().__init__("jpegs")
@@ -210,7 +210,7 @@ def _overhead(bundle: Path, blocks: int) -> None:
     import onnxruntime
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    jpegs = [cv2.imencode(".jpg", picture)[1] for picture in pictures(4)]
+    jpegs = [cv2.imencode(".jpg", image)[1] for image in numbered_images(4)]
     opened = edge_fg.Bundle(bundle)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

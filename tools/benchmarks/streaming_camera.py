@@ -20,8 +20,8 @@ BUFFERS = 4
 SIZE_WH = (640, 480)
 
 
-def pictures(count: int) -> list[NDArray[np.uint8]]:
-    """Return smooth random pictures, so that decoding costs what that of a photograph does."""
+def numbered_images(count: int) -> list[NDArray[np.uint8]]:
+    """Return smooth random images, so that decoding costs what that of a photograph does."""
     rng = np.random.default_rng(0)
     width, height = SIZE_WH
     noise = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
@@ -44,7 +44,7 @@ class Camera:
     fps = 100.0
 
     def __init__(self, *_: Any) -> None:
-        self._jpegs = [cv2.imencode(".jpg", image)[1] for image in pictures(4)]
+        self._jpegs = [cv2.imencode(".jpg", image)[1] for image in numbered_images(4)]
         self._began = time.monotonic()
         self._arrived = 0
         self._waiting: deque[int] = deque()

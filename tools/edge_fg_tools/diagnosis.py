@@ -20,7 +20,7 @@ from edge_fg.preprocess import presets
 # Import name, name on PyPI, what it is for.
 _PACKAGES = (
     ("numpy", "numpy", "arrays"),
-    ("PIL", "Pillow", "pictures and exact resizing"),
+    ("PIL", "Pillow", "images and exact resizing"),
     ("msgspec", "msgspec", "bundles"),
     ("cv2", "opencv-python", "cameras and video"),
     ("onnxruntime", "onnxruntime", "inference on the CPU, calibration"),

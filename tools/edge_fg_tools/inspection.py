@@ -85,7 +85,7 @@ def _variants(manifest: Manifest) -> list[str]:
         line = f"{name:<10}{manifest.files[variant.file].bytes / 1e6:7.1f} MB"
         if variant.fidelity is not None:
             fidelity = variant.fidelity
-            line += f", agreement {fidelity.agreement:.2%} on {fidelity.images} pictures"
+            line += f", agreement {fidelity.agreement:.2%} on {fidelity.images} images"
             line += f", mean KL {fidelity.mean_kl:.5f}"
         if variant.int8_macs is not None:
             line += f", {variant.int8_macs:.1%} of MACs in INT8"
@@ -95,7 +95,7 @@ def _variants(manifest: Manifest) -> list[str]:
 
 def _calibration(manifest: Manifest) -> str:
     found = manifest.calibration
-    return f"{found.method} on {found.images} pictures" if found else "none (no INT8 variant)"
+    return f"{found.method} on {found.images} images" if found else "none (no INT8 variant)"
 
 
 def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -
         "model": f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(path)}",
         "input": f"{prepared.input_name} {prepared.batch or 'N'} x {size} {prepared.layout}",
         "output": f"{prepared.output_name}: {prepared.classes} classes, {prepared.kind}",
-        "work": f"{macs / 1e6:.1f} million multiply-accumulates for one picture",
+        "work": f"{macs / 1e6:.1f} million multiply-accumulates for one image",
         "operators": ", ".join(f"{op} {n}" for op, n in ops.most_common(_COMMONEST_OPS)),
         "warnings": list(prepared.warnings) or ["none"],
     }

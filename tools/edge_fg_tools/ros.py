@@ -90,7 +90,7 @@ def frame_of(
         pixels = _rows(message, data, 4 * width).reshape(height, width, 4)
         return np.ascontiguousarray(pixels[:, :, _WITH_ALPHA[message.encoding]])
     if message.encoding in _GREY16:
-        # Of a 16-bit grey the upper eight bits are kept, as in pictures.
+        # Of a 16-bit grey the upper eight bits are kept, as in images.
         pairs = _rows(message, data, 2 * width).reshape(height, width, 2)
         upper = np.ascontiguousarray(pairs[:, :, 0 if message.is_bigendian else 1])
         return RawFrame(upper.reshape(-1), Source(PixelFormat.GRAY, height, width))

@@ -1,7 +1,7 @@
 """One model shared by a program of many threads: multithreaded_host.py BUNDLE SOURCE [SOURCE ...].
 
 Three users of one classifier at the same time: a pipeline that follows the sources, workers that
-answer pictures from a queue (an upload service, say), and the main thread.
+answer images from a queue (an upload service, say), and the main thread.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def work(
     uploads: queue.Queue[np.ndarray | None],
     answers: queue.Queue[str],
 ) -> None:
-    """Answer pictures until None comes."""
-    while (picture := uploads.get()) is not None:
-        answers.put(classifier(picture).label)
+    """Answer images until None comes."""
+    while (image := uploads.get()) is not None:
+        answers.put(classifier(image).label)
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     stats = pipeline.stats()
     print(f"{stats.answered} frames of {len(sources)} sources, {len(set(seen))} classes")
     print(f"{answers.qsize()} uploads by {WORKERS} workers")
-    print(f"a grey picture is {grey.label}")
+    print(f"a grey image is {grey.label}")
 
 
 if __name__ == "__main__":

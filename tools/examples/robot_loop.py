@@ -40,7 +40,7 @@ class NewestFrame:
         except edge_fg.EdgeFGError as error:
             self.error = error
         finally:
-            self.ended = True  # a robot must not go on by its last picture
+            self.ended = True  # a robot must not go on by its last image
 
 
 def steer(prediction: edge_fg.Prediction | None) -> str:

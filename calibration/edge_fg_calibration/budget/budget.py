@@ -17,13 +17,13 @@ class Budget:
     Parameters
     ----------
     agreement
-        Least share (0..1) of pictures with the same top-1 class as float32.
+        Least share (0..1) of images with the same top-1 class as float32.
     agreement_labelled
-        The same among pictures whose class is known.
+        The same among images whose class is known.
     mean_kl
         Largest mean divergence from float32, nats.
     top1_drop
-        Largest loss of top-1 accuracy (0..1) on labelled pictures.
+        Largest loss of top-1 accuracy (0..1) on labelled images.
     class_drop
         Largest loss of top-1 accuracy (0..1) of any one class.
     """
@@ -78,7 +78,7 @@ class Budget:
     def failures(self, fidelity: Fidelity) -> list[str]:
         """Return one sentence for each limit that is not met; empty when all are.
 
-        A limit that can't be judged, for want of labelled pictures, counts as not met.
+        A limit that can't be judged, for want of labelled images, counts as not met.
         """
         return [check.failure for check in self.checks(fidelity) if not check.met]
 
@@ -117,7 +117,7 @@ class _Measure:
     unknown: str = ""
 
 
-_NO_LABELS = "no picture has a label that the model knows"
+_NO_LABELS = "no image has a label that the model knows"
 
 
 def _check(key: str, value: float) -> None:
@@ -137,7 +137,7 @@ def _drop(fidelity: Fidelity) -> float | None:
 _MEASURES = {
     "agreement": _Measure("agreement with FP32", True, lambda f: f.agreement),
     "agreement_labelled": _Measure(
-        "agreement on labelled pictures", True, lambda f: f.agreement_labelled, _NO_LABELS
+        "agreement on labelled images", True, lambda f: f.agreement_labelled, _NO_LABELS
     ),
     "mean_kl": _Measure("mean KL divergence", False, lambda f: f.mean_kl),
     "top1_drop": _Measure("loss of top-1 accuracy", False, _drop, _NO_LABELS),
@@ -145,6 +145,6 @@ _MEASURES = {
         "loss of the worst class",
         False,
         lambda f: f.worst_class_drop,
-        f"no class has {MINIMUM_CLASS_IMAGES} labelled pictures",
+        f"no class has {MINIMUM_CLASS_IMAGES} labelled images",
     ),
 }

@@ -20,15 +20,15 @@ class Tried:
     int8_macs
         Share (0..1) of the network's multiply-accumulates in INT8.
     agreement, mean_kl
-        On the trial pictures. Where `pictures` is not all of them the candidate was dropped
+        On the trial images. Where `images` is not all of them the candidate was dropped
         early, and these are the most and the least that they could still have become.
-    pictures
-        Pictures that it was judged on.
+    images
+        Images that it was judged on.
     holds
-        Whether it keeps the budget, judged on the trial pictures: agreement as it is to be
+        Whether it keeps the budget, judged on the trial images: agreement as it is to be
         expected on others, all else as measured.
     margin
-        By how many standard errors it is to be expected to keep it on other pictures (see
+        By how many standard errors it is to be expected to keep it on other images (see
         `Assurance.margin`); minus infinity where it was dropped.
     assured
         Whether it keeps it with all of the margin asked for.
@@ -38,14 +38,14 @@ class Tried:
     int8_macs: float
     agreement: float
     mean_kl: float
-    pictures: int
+    images: int
     holds: bool
     margin: float
     assured: bool
 
     @property
     def likely(self) -> bool:
-        """Whether it is more likely than not to keep the budget on other pictures."""
+        """Whether it is more likely than not to keep the budget on other images."""
         return self.holds and self.margin >= 0
 
 
@@ -76,8 +76,8 @@ def best_of(known: Sequence[Judged], assurance: Assurance) -> Judged | None:
     return max(known, key=lambda one: len(one.kept), default=None)
 
 
-def describe(best: Judged | None, pictures: int, assurance: Assurance, *, stopped: bool) -> str:
-    """Say in one sentence what a search found on so many trial pictures."""
+def describe(best: Judged | None, images: int, assurance: Assurance, *, stopped: bool) -> str:
+    """Say in one sentence what a search found on so many trial images."""
     early = "the search was stopped: " if stopped else ""
     if best is None:
         return f"{early}nothing is known yet"
@@ -91,12 +91,12 @@ def describe(best: Judged | None, pictures: int, assurance: Assurance, *, stoppe
         margin = (
             "with a margin"
             if tried.assured
-            else f"but not with all of the margin that would make other pictures sure "
+            else f"but not with all of the margin that would make other images sure "
             f"({max(tried.margin, 0):.1f} of {assurance.z:.1f} standard errors)"
         )
-        return f"{early}with {layers} the budget holds on {pictures} trial pictures, {margin}"
+        return f"{early}with {layers} the budget holds on {images} trial images, {margin}"
     if best.expected is None:
         seen = f"agreement at most {tried.agreement:.4f}, mean KL at least {tried.mean_kl:.5f}"
     else:
         seen = f"expected agreement {best.expected:.4f}, mean KL {tried.mean_kl:.5f}"
-    return f"{early}even with {layers} the budget is missed on {pictures} trial pictures: {seen}"
+    return f"{early}even with {layers} the budget is missed on {images} trial images: {seen}"

@@ -1,4 +1,4 @@
-"""How sure a budget that holds on a few trial pictures is to hold on others."""
+"""How sure a budget that holds on a few trial images is to hold on others."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _ONE_SIDED_90 = 1.2816
 
 @dataclass(frozen=True)
 class Assurance:
-    """How sure a budget that holds on trial pictures is to hold on the pictures of the proof.
+    """How sure a budget that holds on trial images is to hold on the images of the proof.
 
     Agreement is taken as expected over the whole distribution of errors (`expected_agreement`).
     Its standard error is that of the estimate together with the binomial one of counting
-    `proof_pictures`; that of mean divergence is that of the two means. The other limits have no
-    margin: they rest on too few pictures.
+    `proof_images`; that of mean divergence is that of the two means. The other limits have no
+    margin: they rest on too few images.
 
     Parameters
     ----------
-    proof_pictures
-        Pictures that the result will be proven on.
+    proof_images
+        Images that the result will be proven on.
     z
         Standard errors by which a budget is to be kept; the default holds in 9 of 10 cases if
         errors are normal.
@@ -39,7 +39,7 @@ class Assurance:
         Share (0..1) of multiply-accumulates below which INT8 work is not given up for the margin.
     """
 
-    proof_pictures: int
+    proof_images: int
     z: float = _ONE_SIDED_90
     least_int8: float = DEFAULT_LEAST_INT8
 
@@ -51,7 +51,7 @@ class Assurance:
         budget
             What must be kept.
         trial
-            The trial pictures.
+            The trial images.
         output
             The candidate's outputs for all of them, N x classes.
 
@@ -59,7 +59,7 @@ class Assurance:
         -------
         The least of the margins of the limits that have one; infinite where none has.
         """
-        count = max(self.proof_pictures, 1)
+        count = max(self.proof_images, 1)
         margins = [math.inf]
         if budget.agreement is not None:
             share, error = expected_agreement(trial, output)
@@ -80,11 +80,11 @@ def _in_errors(distance: float, error: float) -> float:
 
 
 def expected_agreement(trial: Trial, output: NDArray[Any]) -> tuple[float, float]:
-    """Estimate the agreement on other pictures, and the estimate's standard error, both 0..1.
+    """Estimate the agreement on other images, and the estimate's standard error, both 0..1.
 
     An answer changes where the error that INT8 adds to the first answer's lead exceeds the lead.
-    Counting that on few pictures is coarse: of 100, each is one per cent. So every picture's lead
-    is paired with every picture's error, which is a two-sample U-statistic: its mean is the same
+    Counting that on few images is coarse: of 100, each is one per cent. So every image's lead
+    is paired with every image's error, which is a two-sample U-statistic: its mean is the same
     if lead and error are independent, its variance much smaller.
 
     References

@@ -1,4 +1,4 @@
-"""How near a variant's outputs are to the float32 model's, over all pictures and per class."""
+"""How near a variant's outputs are to the float32 model's, over all images and per class."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ OutputKind: TypeAlias = Literal["logits", "probabilities"]
 PROBABILITY_FLOOR = 1e-12
 """Added to each stored probability before the logarithm, both distributions renormalised.
 
-A float32 softmax underflows to 0, whose logarithm would make one picture decide the mean.
+A float32 softmax underflows to 0, whose logarithm would make one image decide the mean.
 Logits need no floor.
 """
 
 MINIMUM_CLASS_IMAGES = 5
-"""Pictures of a class below which nothing is said about it: one picture would be everything."""
+"""Images of a class below which nothing is said about it: one image would be everything."""
 
 _WORST_CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """A candidate against the reference, on the same pictures.
+    """A candidate against the reference, on the same images.
 
     Parameters
     ----------
     images
-        Pictures compared.
+        Images compared.
     agreement
         Share (0..1) whose most likely class is the same.
     mean_kl, max_kl
         Kullback-Leibler divergence KL(reference || candidate) in nats.
     labelled
-        Pictures whose true class is known.
+        Images whose true class is known.
     agreement_labelled
         `agreement` among those; None where there are none.
     top1_reference, top1, top5_reference, top5
-        Accuracy (0..1) on the labelled pictures; None where there are none.
+        Accuracy (0..1) on the labelled images; None where there are none.
     worst_classes
         Classes, as the reference names them, with the least agreement:
         ``{"index", "label" (if known), "images", "agreement"}``, worst first.
     worst_class_drop
         Largest loss of top-1 accuracy of one true class with at least
-        `MINIMUM_CLASS_IMAGES` pictures; None where no class has as many.
+        `MINIMUM_CLASS_IMAGES` images; None where no class has as many.
     """
 
     images: int
@@ -72,7 +72,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One picture's comparison.
+    """One image's comparison.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def compare(
     indices: Sequence[int | None],
     labels: Sequence[str] | None = None,
 ) -> Fidelity:
-    """Compare two outputs of the same pictures.
+    """Compare two outputs of the same images.
 
     Parameters
     ----------
@@ -111,14 +111,14 @@ def compare(
     kind
         Whether they are logits or probabilities.
     indices
-        True class of each picture, None where unknown.
+        True class of each image, None where unknown.
     labels
         Class names for `Fidelity.worst_classes`.
 
     Raises
     ------
     UsageError
-        There are no pictures, shapes or lengths differ, a value is NaN or infinite, or an index
+        There are no images, shapes or lengths differ, a value is NaN or infinite, or an index
         is not a class.
     """
     _check(reference, candidate, indices)
@@ -151,7 +151,7 @@ def image_records(
     kind: OutputKind,
     indices: Sequence[int | None],
 ) -> list[ImageRecord]:
-    """Return the comparison picture by picture; parameters and errors as for `compare`."""
+    """Return the comparison image by image; parameters and errors as for `compare`."""
     _check(reference, candidate, indices)
     kl = _divergences(reference, candidate, kind)
     p = np.exp(_log_probabilities(reference, kind))
@@ -177,17 +177,17 @@ def _check(
 ) -> None:
     if reference.ndim != 2 or reference.shape != candidate.shape or not reference.size:
         raise UsageError(
-            f"outputs of the same pictures are needed, N x classes: got {reference.shape} and "
+            f"outputs of the same images are needed, N x classes: got {reference.shape} and "
             f"{candidate.shape}"
         )
     if len(indices) != len(reference):
-        raise UsageError(f"{len(indices)} true classes for {len(reference)} pictures")
+        raise UsageError(f"{len(indices)} true classes for {len(reference)} images")
     for name, output in (("reference", reference), ("candidate", candidate)):
         bad = np.flatnonzero(~np.isfinite(output).all(axis=1))
         if bad.size:
             raise UsageError(
-                f"the {name}'s output is NaN or infinite for {bad.size} of {len(output)} pictures, "
-                f"first for picture {bad[0]}"
+                f"the {name}'s output is NaN or infinite for {bad.size} of {len(output)} images, "
+                f"first for image {bad[0]}"
             )
     wrong = [one for one in indices if one is not None and not 0 <= one < reference.shape[1]]
     if wrong:

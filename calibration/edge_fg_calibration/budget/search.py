@@ -2,12 +2,12 @@
 
 Layers are ordered by the divergence that they win for each multiply-accumulate they give up
 (see `edge_fg_calibration.budget.sensitivity`). A bisection finds how many of the first must stay
-float, then those that can be spared are put back. Candidates are judged on trial pictures, hardest
+float, then those that can be spared are put back. Candidates are judged on trial images, hardest
 first, and dropped as soon as they have missed the divergence allowed whatever the others say.
 
-Trial pictures are few, and what holds on them may not hold on others: the answers of the hardest
+Trial images are few, and what holds on them may not hold on others: the answers of the hardest
 change by chance with any change of the graph. So agreement is not counted but estimated from all
-pictures' leads and errors (see `expected_agreement`), and a candidate is taken
+images' leads and errors (see `expected_agreement`), and a candidate is taken
 first if it keeps the budget *with a margin* (see `Assurance`), which may cost INT8 work down to a
 given share; where that does not reach, a candidate must be more likely than not to keep it.
 """
@@ -29,7 +29,7 @@ from edge_fg_calibration.budget.candidates import Judged, Tried, best_of, descri
 from edge_fg_calibration.budget.confidence_margin import Assurance, expected_agreement
 from edge_fg_calibration.budget.fidelity import Fidelity, compare
 from edge_fg_calibration.budget.sensitivity import (
-    SENSITIVITY_PICTURES,
+    SENSITIVITY_IMAGES,
     Evaluator,
     Int8Maker,
     Sensitivity,
@@ -59,19 +59,19 @@ class SearchResult:
     int8_macs
         Share (0..1) of the network's multiply-accumulates that stay in INT8.
     fidelity
-        On the trial pictures; None where the search was stopped before it was known.
+        On the trial images; None where the search was stopped before it was known.
     expected_agreement
-        Agreement (0..1) to expect on other pictures, see `expected_agreement`; None likewise.
+        Agreement (0..1) to expect on other images, see `expected_agreement`; None likewise.
     tried
         Every candidate, in the order of trying.
     taken
         Position of this one in `tried`; None where the search was stopped before the first.
-    trial_pictures
-        Pictures that candidates were tried on.
+    trial_images
+        Images that candidates were tried on.
     total_macs
-        Multiply-accumulates of the whole network for one picture.
+        Multiply-accumulates of the whole network for one image.
     met
-        Whether the budget is to be expected to hold, judged on the trial pictures.
+        Whether the budget is to be expected to hold, judged on the trial images.
     assured
         Whether it holds with the margin.
     reason
@@ -80,8 +80,8 @@ class SearchResult:
         What each group of layers costs; None where that was not needed or not finished.
     stopped
         Whether the search was ended early.
-    pictures_run, pictures_cached
-        Pictures that candidates were run on, and those whose answers were known already.
+    images_run, images_cached
+        Images that candidates were run on, and those whose answers were known already.
     """
 
     kept_float: frozenset[str]
@@ -90,15 +90,15 @@ class SearchResult:
     expected_agreement: float | None
     tried: tuple[Tried, ...]
     taken: int | None
-    trial_pictures: int
+    trial_images: int
     total_macs: int
     met: bool
     assured: bool
     reason: str
     sensitivity: Sensitivity | None
     stopped: bool
-    pictures_run: int
-    pictures_cached: int
+    images_run: int
+    images_cached: int
 
 
 @dataclass
@@ -156,7 +156,7 @@ class _Search:
         fidelity = compare(trial.reference, output, kind=trial.kind, indices=trial.indices)
         expected = expected_agreement(trial, output)[0]
         judged = replace(fidelity, agreement=expected)
-        # What these pictures can't judge, for want of labels, only the proof can.
+        # What these images can't judge, for want of labels, only the proof can.
         checks = [one for one in self.budget.checks(judged) if one.measured is not None]
         holds = all(one.met for one in checks)
         margin = self.assurance.margin(self.budget, trial, output)
@@ -165,7 +165,7 @@ class _Search:
             int8_macs=self.share(kept),
             agreement=fidelity.agreement,
             mean_kl=fidelity.mean_kl,
-            pictures=len(trial),
+            images=len(trial),
             holds=holds,
             margin=margin,
             assured=holds and margin >= self.assurance.z,
@@ -181,7 +181,7 @@ def search_budget(
     budget: Budget,
     assurance: Assurance,
     *,
-    sensitivity_pictures: int = SENSITIVITY_PICTURES,
+    sensitivity_images: int = SENSITIVITY_IMAGES,
     finished: Finisher = as_it_is,
     progress: ProgressCallback = no_progress,
     should_stop: ShouldStop = never,
@@ -201,13 +201,13 @@ def search_budget(
     costs_macs
         Multiply-accumulates of *all* the network's nodes that have any, by key.
     trial
-        Pictures that candidates are tried on; the proof's must not be among them.
+        Images that candidates are tried on; the proof's must not be among them.
     budget
-        What must be kept. A limit that the trial pictures can't judge is left to the proof.
+        What must be kept. A limit that the trial images can't judge is left to the proof.
     assurance
         How much surer than that the result should be.
-    sensitivity_pictures
-        About how many trial pictures each layer is measured on.
+    sensitivity_images
+        About how many trial images each layer is measured on.
     finished
         Makes of a candidate what must keep the budget. What each layer costs in INT8 is measured
         without it.
@@ -240,7 +240,7 @@ def search_budget(
                 groups,
                 costs_macs,
                 search.evaluator,
-                pictures=sensitivity_pictures,
+                images=sensitivity_images,
                 progress=progress,
             )
             _walk(search, search.sensitivity)
@@ -305,7 +305,7 @@ def _nodes(sensitivity: Sensitivity, groups: Sequence[int]) -> frozenset[str]:
 
 
 def _result(search: _Search, *, stopped: bool) -> SearchResult:
-    pictures = len(search.evaluator.trial)
+    images = len(search.evaluator.trial)
     best = best_of(list(search.judged.values()), search.assurance)
     kept = best.kept if best else frozenset[str]()
     return SearchResult(
@@ -315,13 +315,13 @@ def _result(search: _Search, *, stopped: bool) -> SearchResult:
         expected_agreement=best.expected if best else None,
         tried=tuple(one.tried for one in search.judged.values()),
         taken=list(search.judged).index(kept) if best else None,
-        trial_pictures=pictures,
+        trial_images=images,
         total_macs=sum(search.costs.values()),
         met=best is not None and best.tried.holds,
         assured=best is not None and best.tried.assured,
-        reason=describe(best, pictures, search.assurance, stopped=stopped),
+        reason=describe(best, images, search.assurance, stopped=stopped),
         sensitivity=search.sensitivity,
         stopped=stopped,
-        pictures_run=search.evaluator.pictures_run,
-        pictures_cached=search.evaluator.pictures_cached,
+        images_run=search.evaluator.images_run,
+        images_cached=search.evaluator.images_cached,
     )

@@ -1,4 +1,4 @@
-"""What each INT8 layer costs at the output, measured on trial pictures and never twice.
+"""What each INT8 layer costs at the output, measured on trial images and never twice.
 
 Each layer (or group of layers that change precision together) runs in INT8 alone, all others in
 float, and the error that it makes in the output is kept, not just its size. Such errors are small
@@ -24,8 +24,8 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.fidelity import PROBABILITY_FLOOR, OutputKind, compare
 from edge_fg_calibration.graph.session import DEFAULT_THREADS, open_session, run_session
 
-SENSITIVITY_PICTURES = 32
-"""Trial pictures that a layer is measured on: divergence is smooth, so few are enough to rank."""
+SENSITIVITY_IMAGES = 32
+"""Trial images that a layer is measured on: divergence is smooth, so few are enough to rank."""
 
 Int8Maker: TypeAlias = Callable[[frozenset[str]], onnx.ModelProto]
 """Makes the INT8 graph in which the nodes with these keys are left in float."""
@@ -41,7 +41,7 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Trial:
-    """Pictures on which candidates are tried, with the float32 model's outputs for them.
+    """Images on which candidates are tried, with the float32 model's outputs for them.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ class Trial:
     reference
         Outputs of the float32 model, N x classes, in the order of `batches`.
     indices
-        True class of each picture, None where unknown.
+        True class of each image, None where unknown.
     input_name, output_name
-        Names of the model's picture input and class output.
+        Names of the model's image input and class output.
     kind
         Whether the output is logits or probabilities.
     """
@@ -69,7 +69,7 @@ class Trial:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """Which pictures each batch holds."""
+        """Which images each batch holds."""
         ends = np.cumsum([len(batch) for batch in self.batches]).tolist()
         return tuple(
             slice(end - len(batch), end) for end, batch in zip(ends, self.batches, strict=True)
@@ -86,9 +86,9 @@ def make_trial(
     kind: OutputKind,
     progress: ProgressCallback = no_progress,
 ) -> Trial:
-    """Run the float32 model on trial pictures and put the hardest first.
+    """Run the float32 model on trial images and put the hardest first.
 
-    A picture is hard where the model's first two answers are near each other: it is there that
+    An image is hard where the model's first two answers are near each other: it is there that
     answers change, so a candidate that changes too many is found out early.
 
     Parameters
@@ -98,18 +98,18 @@ def make_trial(
     batches
         Network inputs, each n x 3 x H x W; all but the last of one size.
     indices
-        True class of each picture, None where unknown.
+        True class of each image, None where unknown.
     input_name, output_name
-        Names of the picture input and the class output.
+        Names of the image input and the class output.
     kind
         Whether the output is logits or probabilities.
     progress
-        Told the pictures done, stage ``trial pictures``.
+        Told the images done, stage ``trial images``.
 
     Raises
     ------
     CalibrationError
-        There are no pictures.
+        There are no images.
     ModelError
         ONNX Runtime refuses the model or fails on a batch.
     """
@@ -121,16 +121,16 @@ def make_trial(
         inputs.append(batch)
         rows.append(np.asarray(output, np.float32).reshape(len(batch), -1))
         done += len(batch)
-        progress("trial pictures", done, max(done, len(indices)))
+        progress("trial images", done, max(done, len(indices)))
     if not inputs:
-        raise CalibrationError("there are no trial pictures to hold the budget against")
+        raise CalibrationError("there are no trial images to hold the budget against")
     reference = np.concatenate(rows)
     order = np.argsort(answer_gaps(reference, reference, kind), kind="stable")
-    pictures = [picture for batch in inputs for picture in batch]
+    images = [image for batch in inputs for image in batch]
     size = len(inputs[0])
     starts = range(0, len(order), size)
     return Trial(
-        batches=tuple(np.stack([pictures[n] for n in order[at : at + size]]) for at in starts),
+        batches=tuple(np.stack([images[n] for n in order[at : at + size]]) for at in starts),
         reference=reference[order],
         indices=tuple(indices[one] for one in order),
         input_name=input_name,
@@ -159,7 +159,7 @@ def answer_gaps(
 
 @dataclass
 class Evaluator:
-    """Runs candidate graphs on the trial pictures, and none twice on the same ones.
+    """Runs candidate graphs on the trial images, and none twice on the same ones.
 
     Outputs are kept by the SHA-256 of the serialised graph, so that two ways to the same graph
     cost one evaluation.
@@ -167,7 +167,7 @@ class Evaluator:
     Parameters
     ----------
     trial
-        The pictures.
+        The images.
     should_stop
         Asked before each batch.
     threads
@@ -175,17 +175,17 @@ class Evaluator:
 
     Attributes
     ----------
-    pictures_run
-        Pictures that a graph was really run on.
-    pictures_cached
-        Pictures whose answer was known already.
+    images_run
+        Images that a graph was really run on.
+    images_cached
+        Images whose answer was known already.
     """
 
     trial: Trial
     should_stop: ShouldStop = never
     threads: int = DEFAULT_THREADS
-    pictures_run: int = 0
-    pictures_cached: int = 0
+    images_run: int = 0
+    images_cached: int = 0
     _known: defaultdict[str, dict[int, NDArray[np.float32]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
@@ -216,7 +216,7 @@ class Evaluator:
         for number in which:
             batch = trial.batches[number]
             if number in known:
-                self.pictures_cached += len(batch)
+                self.images_cached += len(batch)
             else:
                 if self.should_stop():
                     raise KeyboardInterrupt
@@ -225,7 +225,7 @@ class Evaluator:
                 (output,) = run_session(session, [trial.output_name], feed)
                 # A copy: the array that ONNX Runtime returns keeps its session's memory alive.
                 known[number] = np.array(output, np.float32).reshape(len(batch), -1)
-                self.pictures_run += len(batch)
+                self.images_run += len(batch)
             yield slices[number], known[number]
 
 
@@ -238,7 +238,7 @@ class LayerCost:
     nodes
         Keys of the group's nodes.
     macs
-        Their multiply-accumulates for one picture.
+        Their multiply-accumulates for one image.
     mean_kl
         Mean divergence (nats) from float32 at the output.
     """
@@ -298,7 +298,7 @@ def measure_sensitivity(
     costs_macs: Mapping[str, int],
     evaluator: Evaluator,
     *,
-    pictures: int = SENSITIVITY_PICTURES,
+    images: int = SENSITIVITY_IMAGES,
     progress: ProgressCallback = no_progress,
 ) -> Sensitivity:
     """Measure what each group of INT8 layers costs.
@@ -312,8 +312,8 @@ def measure_sensitivity(
     costs_macs
         Multiply-accumulates of each node.
     evaluator
-        Runs the candidates; its trial pictures are sampled evenly from the hardest to the easiest.
-    pictures
+        Runs the candidates; its trial images are sampled evenly from the hardest to the easiest.
+    images
         About how many of them are used.
     progress
         Told the groups done, stage ``sensitivity``.
@@ -324,7 +324,7 @@ def measure_sensitivity(
         The evaluator was told to stop.
     """
     trial = evaluator.trial
-    which = spread(trial, pictures)
+    which = spread(trial, images)
     seen = np.concatenate([np.arange(len(trial))[trial.slices[one]] for one in which])
     reference = trial.reference[seen]
     everything = frozenset().union(*groups)
@@ -340,16 +340,16 @@ def measure_sensitivity(
 
 
 def _interaction(errors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return half the mean covariance of errors, groups x pictures x classes, shrunk.
+    """Return half the mean covariance of errors, groups x images x classes, shrunk.
 
     An order by divergence won would go for the covariances that came out large by chance on few
-    pictures. So each pair's is shrunk towards 0 by the share of it that its standard error
+    images. So each pair's is shrunk towards 0 by the share of it that its standard error
     explains (the positive-part estimator of W. James and C. Stein, 1961).
     """
-    pictures = errors.shape[1]
-    by_picture = np.einsum("inc,jnc->ijn", errors, errors).astype(np.float64) / 2
-    mean = by_picture.mean(axis=2)
-    noise = by_picture.var(axis=2) / max(pictures - 1, 1)
+    images = errors.shape[1]
+    by_image = np.einsum("inc,jnc->ijn", errors, errors).astype(np.float64) / 2
+    mean = by_image.mean(axis=2)
+    noise = by_image.var(axis=2) / max(images - 1, 1)
     signal = np.maximum(mean**2, np.finfo(np.float64).tiny)
     shrunk = mean * np.maximum(0.0, 1.0 - noise / signal)
     np.fill_diagonal(shrunk, np.diag(mean))
@@ -377,8 +377,8 @@ def log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> ND
     return values
 
 
-def spread(trial: Trial, pictures: int) -> tuple[int, ...]:
-    """Return places of batches with about so many pictures in all, from hardest to easiest."""
+def spread(trial: Trial, images: int) -> tuple[int, ...]:
+    """Return places of batches with about so many images in all, from hardest to easiest."""
     count = len(trial.batches)
-    wanted = min(count, max(1, round(pictures / len(trial.batches[0]))))
+    wanted = min(count, max(1, round(images / len(trial.batches[0]))))
     return tuple((2 * step + 1) * count // (2 * wanted) for step in range(wanted))

@@ -12,13 +12,13 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.fidelity import OutputKind, image_records
 from edge_fg_calibration.budget.sensitivity import Evaluator, Trial, log_probabilities, spread
 
-ALONE_PICTURES = 32
-"""Trial pictures on which one tensor or group is tried alone: its divergence varies less."""
+ALONE_IMAGES = 32
+"""Trial images on which one tensor or group is tried alone: its divergence varies less."""
 
 LEAST_TEMPERATURE = 4.0
 """By which log-odds are divided, at least, before outputs are compared.
 
-On a clear picture two or three classes have all the probability, so its divergence hangs on how
+On a clear image two or three classes have all the probability, so its divergence hangs on how
 the errors of these few came out. Softened, all classes have a say: measured on a bird classifier
 with 965 classes, the same change stands out twice as clearly from chance, with the same relative
 size. The temperature is that of distillation: G. Hinton, O. Vinyals, J. Dean, "Distilling the
@@ -41,7 +41,7 @@ class Repair:
     kept
         Whether the result has it.
     mean_kl_without, mean_kl
-        Mean divergence (nats) from float32 on the trial pictures, without and with it.
+        Mean divergence (nats) from float32 on the trial images, without and with it.
     agreement_without, agreement
         Share (0..1) of them with the same answer.
     reason
@@ -59,12 +59,12 @@ class Repair:
 
 @dataclass(frozen=True)
 class Score:
-    """How near a graph is to float32 on the trial pictures.
+    """How near a graph is to float32 on the trial images.
 
     Parameters
     ----------
     kl
-        Divergence (nats) of each picture.
+        Divergence (nats) of each image.
     softened
         The same with both sides at the temperature of `Bench`: what candidates are compared by.
     agreement
@@ -89,7 +89,7 @@ class Score:
         """Say whether the mean softened divergence is lower, and by more than chance.
 
         Chance is one standard error of the paired difference of logarithms: divergences have a
-        long tail, and of their plain differences a few pictures would be everything.
+        long tail, and of their plain differences a few images would be everything.
         """
         if self.loss >= other.loss:
             return False
@@ -105,7 +105,7 @@ class Bench:
     Parameters
     ----------
     trial
-        Pictures that no statistic was taken from.
+        Images that no statistic was taken from.
     progress
         Told each evaluation, stage ``try repairs``.
     expected
@@ -128,19 +128,19 @@ class Bench:
         self._evaluator = Evaluator(self.trial)
         self.temperature = _temperature(self.trial)
 
-    def score(self, model: onnx.ModelProto, pictures: int | None = None) -> Score:
-        """Run a graph on the trial pictures; one that was run before costs nothing.
+    def score(self, model: onnx.ModelProto, images: int | None = None) -> Score:
+        """Run a graph on the trial images; one that was run before costs nothing.
 
         Parameters
         ----------
         model
             The graph.
-        pictures
-            About how many pictures are enough, evenly from the hardest to the easiest; all of
+        images
+            About how many images are enough, evenly from the hardest to the easiest; all of
             them by default.
         """
         trial = self.trial
-        which = range(len(trial.batches)) if pictures is None else spread(trial, pictures)
+        which = range(len(trial.batches)) if images is None else spread(trial, images)
         found = list(self._evaluator.outputs(model, which))
         seen = np.concatenate([np.arange(len(trial))[part] for part, _ in found])
         reference = trial.reference[seen]

@@ -1,7 +1,7 @@
 """Bias correction: what quantisation adds to the mean of each output channel is taken off again.
 
 Rounded weights shift the mean output of a channel by ``(W_q - W) E[x]``, with the mean over
-calibration pictures of the window x that the node reads; taking it from the float bias costs
+calibration images of the window x that the node reads; taking it from the float bias costs
 nothing at run time. Each node is corrected for
 its own error only, so no error is taken off twice. After M. Nagel et al., "Data-Free Quantization
 Through Weight Equalization and Bias Correction" (ICCV 2019), section 4.2, with observed means.

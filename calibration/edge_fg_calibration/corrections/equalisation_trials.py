@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg_calibration.corrections.bench import ALONE_PICTURES, Bench, Repair, Score
+from edge_fg_calibration.corrections.bench import ALONE_IMAGES, Bench, Repair, Score
 from edge_fg_calibration.corrections.equalisation import (
     Setting,
     channel_factors,
@@ -54,7 +54,7 @@ class EqualiseGroups:
     recipe
         The INT8 graph so far, not equalised.
     few
-        Calibration pictures on which an evened tensor's new range is estimated.
+        Calibration images on which an evened tensor's new range is estimated.
     ranges
         Extremes of each channel; see `observe_channels`.
     bench
@@ -132,12 +132,12 @@ class EqualiseGroups:
 
     def _alone(self, recipe: Recipe, group: ChannelGroup) -> Score:
         others = recipe.placement.nodes - self._nodes(group)
-        return self.bench.score(recipe.make(others), ALONE_PICTURES)
+        return self.bench.score(recipe.make(others), ALONE_IMAGES)
 
     def evened(self, groups: Sequence[ChannelGroup]) -> Recipe:
         """Return the recipe with some of the groups that gain evened out.
 
-        Ranges of the evened tensors are estimates from the few pictures.
+        Ranges of the evened tensors are estimates from the few images.
         """
         return self._changed({group: self.factors[group] for group in groups})
 
@@ -183,5 +183,5 @@ def _noted(
         mean_kl=score.mean_kl,
         agreement_without=before.agreement,
         agreement=score.agreement,
-        reason=f"{why} ({len(score.kl)} trial pictures)",
+        reason=f"{why} ({len(score.kl)} trial images)",
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from edge_fg_calibration.corrections.bench import ALONE_PICTURES, Bench, Score
+from edge_fg_calibration.corrections.bench import ALONE_IMAGES, Bench, Score
 from edge_fg_calibration.corrections.recipe import Recipe
 from edge_fg_calibration.int8.ranges import LEVELS, METHODS, mse, percentile
 from edge_fg_calibration.statistics.histogram import Histogram
@@ -42,7 +42,7 @@ class Choice:
     recipe
         The recipe with these ranges.
     score
-        How near it is to float32 on the trial pictures.
+        How near it is to float32 on the trial images.
     method
         The method that serves best as a whole.
     methods
@@ -141,7 +141,7 @@ def costs_alone(recipe: Recipe, bench: Bench) -> dict[str, Score]:
 def cost_alone(recipe: Recipe, tensor: str, bench: Bench) -> Score:
     """Return what one quantised activation costs when it, with its readers, alone is INT8."""
     readers = {one.node for one in recipe.placement.weights if one.activation == tensor}
-    return bench.score(recipe.make(recipe.placement.nodes - readers), ALONE_PICTURES)
+    return bench.score(recipe.make(recipe.placement.nodes - readers), ALONE_IMAGES)
 
 
 def with_changes(choice: Choice, changes: Sequence[Change], bench: Bench) -> Choice:

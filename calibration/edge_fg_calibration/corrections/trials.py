@@ -2,7 +2,7 @@
 
 No repair helps every model: evening out channels wins most on some networks and loses on others.
 So each candidate quantises the network, and its outputs are compared with float32 on trial
-pictures that no statistic was taken from. It is kept if the mean softened divergence falls, and by
+images that no statistic was taken from. It is kept if the mean softened divergence falls, and by
 more than chance explains (see `edge_fg_calibration.corrections.bench.Score`); else it is left out,
 and the result says so with the figures.
 """
@@ -48,7 +48,7 @@ from edge_fg_calibration.statistics.histogram import Histogram
 
 _LOGGER = logging.getLogger("edge_fg")
 _LEAST_SHARE_FOR_A_PAD = 0.1
-_PICTURES_FOR_A_RANGE = 24
+_IMAGES_FOR_A_RANGE = 24
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Observations:
     Parameters
     ----------
     few
-        Some calibration pictures, none of them a trial picture; single-picture batches.
+        Some calibration images, none of them a trial image; single-image batches.
     everything
-        Histograms of the quantised tensors of a model over all pictures that are counted.
+        Histograms of the quantised tensors of a model over all images that are counted.
     ranges
         Extremes of channels; see `observe_channels`.
     """
@@ -141,7 +141,7 @@ class Repairing:
     def _equalise(self) -> None:
         if not self.observed.ranges:
             return
-        few = self.observed.few[:: -(-len(self.observed.few) // _PICTURES_FOR_A_RANGE)]
+        few = self.observed.few[:: -(-len(self.observed.few) // _IMAGES_FOR_A_RANGE)]
         asked = EqualiseGroups(self.choice.recipe, few, self.observed.ranges, self.bench)
         groups = asked.run()
         self.repairs.extend(asked.repairs)
@@ -215,7 +215,7 @@ class Repairing:
         verdict = "more than chance" if kept else "not more than chance"
         reason = (
             f"softened divergence {'-' if won >= 0 else '+'}{abs(won):.0f} % on {len(score.kl)} "
-            f"trial pictures, {verdict}"
+            f"trial images, {verdict}"
         )
         self.repairs.append(noted(name, before, score, kept, reason))
         if kept:

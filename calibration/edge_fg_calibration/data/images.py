@@ -1,4 +1,4 @@
-"""Sets of pictures: reading them, splitting them by content, feeding them in batches."""
+"""Sets of images: reading them, splitting them by content, feeding them in batches."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from edge_fg.errors import DatasetError, ImageError, UsageError
 from edge_fg.files import sha256_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-"""Endings (lower case) by which a file in a directory counts as a picture."""
+"""Endings (lower case) by which a file in a directory counts as an image."""
 
 MINIMUM_FOR_SPLIT = 8
-"""Distinct pictures below which nothing can be calibrated *and* proven."""
+"""Distinct images below which nothing can be calibrated *and* proven."""
 
 Preprocess: TypeAlias = Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]]
 """Frames (H x W x 3 uint8 BGR) to one network input (N x 3 x H x W float32)."""
@@ -31,7 +31,7 @@ _NAMED_IN_ERRORS = 5
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One picture of a set.
+    """One image of a set.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class LabelledImage:
     index
         Its class as an index into the model's output, None where unknown.
     group
-        Pictures that belong together, such as the frames of one stretch of a video: `sample`
+        Images that belong together, such as the frames of one stretch of a video: `sample`
         never puts them on different sides.
     """
 
@@ -54,12 +54,12 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Pictures in a fixed order.
+    """Images in a fixed order.
 
     Parameters
     ----------
     items
-        The pictures.
+        The images.
     root
         The directory, or the CSV file, that they were read from.
     name
@@ -75,9 +75,9 @@ class ImageSet:
 
 
 def read_image_set(path: Path, *, minimum: int = 1) -> ImageSet:
-    """Read a directory of pictures or a CSV that lists them.
+    """Read a directory of images or a CSV that lists them.
 
-    In a directory, the first-level sub-directories are class names and pictures at the top have
+    In a directory, the first-level sub-directories are class names and images at the top have
     no label; the order is sorted by path. A CSV has the column ``file`` (relative to the CSV) and,
     where known, ``label`` or ``index``; an empty cell means unknown; the order is the file's.
 
@@ -86,21 +86,21 @@ def read_image_set(path: Path, *, minimum: int = 1) -> ImageSet:
     path
         Directory or CSV file.
     minimum
-        Fewest pictures that are of use to the caller.
+        Fewest images that are of use to the caller.
 
     Raises
     ------
     DatasetError
-        Nothing there, too few pictures, a listed file is missing, or the CSV is malformed.
+        Nothing there, too few images, a listed file is missing, or the CSV is malformed.
     """
     if path.is_dir():
         items = _read_directory(path)
     elif path.is_file():
         items = _read_csv(path)
     else:
-        raise DatasetError(f"{path}: no such directory or CSV file of pictures")
+        raise DatasetError(f"{path}: no such directory or CSV file of images")
     if len(items) < max(minimum, 1):
-        found = f"{len(items)} pictures" if items else "no pictures"
+        found = f"{len(items)} images" if items else "no images"
         raise DatasetError(
             f"{path}: {found} found, at least {max(minimum, 1)} needed "
             f"(a directory of {', '.join(sorted(IMAGE_SUFFIXES))} files, or a CSV with a "
@@ -110,15 +110,15 @@ def read_image_set(path: Path, *, minimum: int = 1) -> ImageSet:
 
 
 def resolve_labels(image_set: ImageSet, labels: Sequence[str]) -> tuple[ImageSet, tuple[str, ...]]:
-    """Fill in each picture's index from the name of its class, whatever its case.
+    """Fill in each image's index from the name of its class, whatever its case.
 
-    A picture that has an index keeps it. A name that the model doesn't know leaves the index
-    None, as a picture of an unknown class: it counts for agreement, not for accuracy.
+    An image that has an index keeps it. A name that the model doesn't know leaves the index
+    None, as an image of an unknown class: it counts for agreement, not for accuracy.
 
     Parameters
     ----------
     image_set
-        The pictures.
+        The images.
     labels
         The model's class names in output order.
 
@@ -153,19 +153,19 @@ def resolve_labels(image_set: ImageSet, labels: Sequence[str]) -> tuple[ImageSet
 
 
 def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[ImageSet, ImageSet]:
-    """Split into pictures to calibrate on and pictures to prove on, disjoint by content.
+    """Split into images to calibrate on and images to prove on, disjoint by content.
 
     Of files with the same bytes only the first counts. Classes give in proportion to their
-    size (systematic sampling within each class, pictures without a class being one more), so the
+    size (systematic sampling within each class, images without a class being one more), so the
     held-out part keeps the mixture of the whole. The choice depends on the contents and the
     seed, not on names or order.
 
     Parameters
     ----------
     image_set
-        The pictures.
+        The images.
     calibration_images
-        Pictures wanted for calibration; at most half of a small set is taken.
+        Images wanted for calibration; at most half of a small set is taken.
     seed
         Another seed gives another split.
 
@@ -176,7 +176,7 @@ def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[
     Raises
     ------
     DatasetError
-        There are fewer than eight distinct pictures.
+        There are fewer than eight distinct images.
     UsageError
         `calibration_images` is not positive.
     """
@@ -187,7 +187,7 @@ def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[
         distinct.setdefault(content_hash(item.path), item)
     if len(distinct) < MINIMUM_FOR_SPLIT:
         raise DatasetError(
-            f"{image_set.name}: {len(distinct)} distinct pictures; at least {MINIMUM_FOR_SPLIT} "
+            f"{image_set.name}: {len(distinct)} distinct images; at least {MINIMUM_FOR_SPLIT} "
             f"are needed, half to calibrate and half to prove the result (a few hundred give "
             f"good ranges)"
         )
@@ -206,7 +206,7 @@ def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[
 
 
 def digest(image_set: ImageSet, *, ordered: bool = False) -> str:
-    """Return one SHA-256 for the contents of all pictures, whatever their names.
+    """Return one SHA-256 for the contents of all images, whatever their names.
 
     Their order doesn't matter either, unless it is to (`ordered`).
 
@@ -229,25 +229,25 @@ def batches(
     *,
     read: Callable[[Path], NDArray[np.uint8]] | None = None,
 ) -> Iterator[tuple[list[LabelledImage], NDArray[Any]]]:
-    """Yield preprocessed batches; a picture that can't be read goes to `on_error` instead.
+    """Yield preprocessed batches; an image that can't be read goes to `on_error` instead.
 
     Parameters
     ----------
     image_set
-        The pictures.
+        The images.
     preprocess
         Turns frames into one network input, N x 3 x H x W float32.
     batch_size
-        Most pictures in one batch.
+        Most images in one batch.
     on_error
-        Called with each picture that was left out and why; it may raise to stop.
+        Called with each image that was left out and why; it may raise to stop.
     read
-        Reads one picture as H x W x 3 uint8 BGR; `edge_fg.images.read_image` by default.
+        Reads one image as H x W x 3 uint8 BGR; `edge_fg.images.read_image` by default.
 
     Raises
     ------
     DatasetError
-        Not one picture of the set could be read.
+        Not one image of the set could be read.
     """
     if batch_size < 1:
         raise UsageError(f"batch size must be at least 1, not {batch_size}")
@@ -273,7 +273,7 @@ def batches(
     if pending:
         yield pending, preprocess(frames)
     if not good:
-        raise DatasetError(f"{image_set.name}: none of its {len(image_set)} pictures can be read")
+        raise DatasetError(f"{image_set.name}: none of its {len(image_set)} images can be read")
 
 
 def stratified(strata: Mapping[str, object], seed: int) -> list[str]:
@@ -301,7 +301,7 @@ def stratified(strata: Mapping[str, object], seed: int) -> list[str]:
 
 
 def content_hash(path: Path) -> str:
-    """Return the SHA-256 of a picture file.
+    """Return the SHA-256 of an image file.
 
     Raises
     ------
@@ -336,11 +336,11 @@ def _read_csv(path: Path) -> list[LabelledImage]:
             if "file" not in columns:
                 raise DatasetError(
                     f"{path}: no column `file` (found: {', '.join(columns)[:200] or 'nothing'}); "
-                    f"a CSV of pictures needs `file` and may have `label` or `index`"
+                    f"a CSV of images needs `file` and may have `label` or `index`"
                 )
             items = [_csv_row(path, reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: not a CSV file of pictures ({error})") from error
+        raise DatasetError(f"{path}: not a CSV file of images ({error})") from error
     except OSError as error:
         raise DatasetError(f"{path}: can't be read ({error.strerror or error})") from error
     missing = [item.path for item in items if not item.path.is_file()]

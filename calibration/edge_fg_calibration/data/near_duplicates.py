@@ -1,6 +1,6 @@
-"""Finding pictures that can't be read and pictures that show the same.
+"""Finding images that can't be read and images that show the same.
 
-Two pictures show the same if their difference hashes (N. Krawetz, "Kind of Like That", 2013: the
+Two images show the same if their difference hashes (N. Krawetz, "Kind of Like That", 2013: the
 signs of 8 x 8 differences between neighbours of a tiny grey copy) differ in few bits *and* a tiny
 grey copy of one correlates with the other's; the hash alone mistakes plain backgrounds for each
 other. Among 1,570 photographs of 525 bird species two pairs are within these limits, both
@@ -35,12 +35,12 @@ _THREADS = 2
 
 @dataclass(frozen=True)
 class Look:
-    """What is remembered of one picture.
+    """What is remembered of one image.
 
     Parameters
     ----------
     item
-        The picture.
+        The image.
     content
         SHA-256 of its file.
     signs
@@ -56,7 +56,7 @@ class Look:
 
 
 def examine(image_set: ImageSet) -> tuple[list[Look], dict[Path, str]]:
-    """Decode every picture once, in the order of the set.
+    """Decode every image once, in the order of the set.
 
     Returns
     -------
@@ -75,10 +75,10 @@ def examine(image_set: ImageSet) -> tuple[list[Look], dict[Path, str]]:
 
 
 def near_duplicates(looks: Sequence[Look]) -> dict[Path, Path]:
-    """Return the pictures to leave out, each with the one that is kept in its stead.
+    """Return the images to leave out, each with the one that is kept in its stead.
 
-    No two of the others are near-duplicates. Pictures with a class are kept rather than those
-    without; beyond that the contents decide, not names or order. Pictures of one flat colour
+    No two of the others are near-duplicates. Images with a class are kept rather than those
+    without; beyond that the contents decide, not names or order. Images of one flat colour
     are compared by their bytes only.
     """
     ordered = sorted(looks, key=_preference)

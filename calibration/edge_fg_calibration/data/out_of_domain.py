@@ -1,11 +1,11 @@
-"""Signs that pictures are not what a classifier was made for.
+"""Signs that images are not what a classifier was made for.
 
 A calibration set from another domain gives ranges for activations that never occur in use, and
 its held-out part, being of the same kind, proves a fidelity that means nothing. What the float
-model says to the pictures betrays it: it is unsure of nearly all (mean largest probability, the
+model says to the images betrays it: it is unsure of nearly all (mean largest probability, the
 baseline of D. Hendrycks and K. Gimpel, "A Baseline for Detecting Misclassified and
 Out-of-Distribution Examples in Neural Networks", 2017), calls nearly all the same, or names
-hardly any picture of a known class right.
+hardly any image of a known class right.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-FEWEST_PICTURES = 20
-"""Pictures below which nothing is concluded."""
+FEWEST_IMAGES = 20
+"""Images below which nothing is concluded."""
 
 LOW_CONFIDENCE = 0.4
 """Mean confidence below which the model is unsure of nearly all."""
 
 ONE_ANSWER = 0.6
-"""Share of pictures of unknown class given one answer above which the set is one-sided."""
+"""Share of images of unknown class given one answer above which the set is one-sided."""
 
 LOW_ACCURACY = 0.2
-"""Share of pictures of known class named right below which something is wrong."""
+"""Share of images of known class named right below which something is wrong."""
 
 _FEW_CLASSES = 10
 """With fewer classes a common one is no sign."""
@@ -35,41 +35,41 @@ def domain_warnings(
     truths: Sequence[int | None],
     labels: Sequence[str],
 ) -> tuple[str, ...]:
-    """Return what makes the pictures doubtful as calibration and proof; nothing, mostly.
+    """Return what makes the images doubtful as calibration and proof; nothing, mostly.
 
     Parameters
     ----------
     answers
-        The float model's answer to each picture, an index.
+        The float model's answer to each image, an index.
     confidences
         The probability (0..1) that it gives to that answer.
     truths
-        The class of each picture, None where unknown.
+        The class of each image, None where unknown.
     labels
         The model's class names.
     """
-    if len(answers) < FEWEST_PICTURES:
+    if len(answers) < FEWEST_IMAGES:
         return ()
     found = []
     known = [
         (answer, truth) for answer, truth in zip(answers, truths, strict=True) if truth is not None
     ]
     chance = 1 / max(len(labels), 1)
-    if len(known) >= FEWEST_PICTURES:
+    if len(known) >= FEWEST_IMAGES:
         right = sum(answer == truth for answer, truth in known) / len(known)
         if right < max(LOW_ACCURACY, 2 * chance) and chance < LOW_ACCURACY:
             found.append(
-                f"the float model names only {right:.0%} of the {len(known)} pictures of known "
-                f"class right: labels, preprocessing or pictures may not be this model's"
+                f"the float model names only {right:.0%} of the {len(known)} images of known "
+                f"class right: labels, preprocessing or images may not be this model's"
             )
     if len(labels) < _FEW_CLASSES:
         return tuple(found)
     mean = sum(confidences) / len(confidences)
     if mean < LOW_CONFIDENCE:
         found.append(
-            f"the float model is unsure of most pictures (mean confidence {mean:.2f}): they may be "
+            f"the float model is unsure of most images (mean confidence {mean:.2f}): they may be "
             f"from another domain than it was trained on; ranges and proof hold for such "
-            f"pictures only"
+            f"images only"
         )
     answer, count = (
         Counter(
@@ -79,9 +79,9 @@ def domain_warnings(
         else (0, 0)
     )
     unknown = len(answers) - len(known)
-    if unknown >= FEWEST_PICTURES and count > ONE_ANSWER * unknown:
+    if unknown >= FEWEST_IMAGES and count > ONE_ANSWER * unknown:
         found.append(
-            f"the float model calls {count} of {unknown} pictures of unknown class "
+            f"the float model calls {count} of {unknown} images of unknown class "
             f"{labels[answer]!r}: they may be from another domain, or show too little of what it "
             f"knows"
         )

@@ -1,6 +1,6 @@
-"""Choosing the pictures to calibrate on, and those that prove the result.
+"""Choosing the images to calibrate on, and those that prove the result.
 
-The two sides are parted by chance alone, class by class. Only then are the pictures to calibrate
+The two sides are parted by chance alone, class by class. Only then are the images to calibrate
 on chosen, among those of their side: picking hard examples from the whole would leave the proof
 with the easier ones, and flatter it.
 """
@@ -24,14 +24,14 @@ from edge_fg_calibration.data.images import (
 from edge_fg_calibration.data.near_duplicates import examine, near_duplicates
 
 HARD_SHARE = 0.25
-"""Share of the calibration pictures that is taken from the hardest of their side."""
+"""Share of the calibration images that is taken from the hardest of their side."""
 
-_CANDIDATES = 2  # looked at for each picture wanted
+_CANDIDATES = 2  # looked at for each image wanted
 
 
 @dataclass(frozen=True)
 class FirstAnswer:
-    """What the float model says to one picture.
+    """What the float model says to one image.
 
     Parameters
     ----------
@@ -46,27 +46,27 @@ class FirstAnswer:
 
 
 Scout: TypeAlias = Callable[[ImageSet], Mapping[Path, FirstAnswer]]
-"""Asks the float model; pictures that it couldn't read are missing from the result."""
+"""Asks the float model; images that it couldn't read are missing from the result."""
 
 Strata: TypeAlias = Literal["class", "answer", "chance"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Both sides of a set of pictures, and what was left out.
+    """Both sides of a set of images, and what was left out.
 
     Parameters
     ----------
     calibration
-        Pictures to calibrate on.
+        Images to calibrate on.
     held_out
-        Pictures for the proof; none is, or resembles, one of the other side.
+        Images for the proof; none is, or resembles, one of the other side.
     corrupt
         Reason for each file that can't be read.
     duplicates
         For each file left out as the same as another, or nearly, that other one.
     passed_over
-        Pictures of the calibration side that were not chosen. They prove nothing either: without
+        Images of the calibration side that were not chosen. They prove nothing either: without
         the hard ones they are too easy.
     hard
         How many of `calibration` were chosen for their small margin.
@@ -92,10 +92,10 @@ def sample(
     scout: Scout | None = None,
     hard_share: float = HARD_SHARE,
 ) -> Sample:
-    """Choose calibration pictures for the purpose, and hold out the others for the proof.
+    """Choose calibration images for the purpose, and hold out the others for the proof.
 
     Files that can't be decoded and near-duplicates are left out. At most half of the others
-    become the calibration side, whole groups together. Of that side, where it has more pictures
+    become the calibration side, whole groups together. Of that side, where it has more images
     than wanted, the model is asked (at most twice as many as wanted) and the choice is: the given
     share of those with the smallest margin, and the rest in proportion to the classes, or to the
     model's answers where no class is known. The choice depends on the contents and the seed,
@@ -104,9 +104,9 @@ def sample(
     Parameters
     ----------
     image_set
-        The pictures.
+        The images.
     calibration_images
-        Pictures wanted for calibration; at most half of a small set is taken.
+        Images wanted for calibration; at most half of a small set is taken.
     seed
         Another seed gives another choice.
     scout
@@ -118,7 +118,7 @@ def sample(
     Raises
     ------
     DatasetError
-        Fewer than eight pictures are left.
+        Fewer than eight images are left.
     UsageError
         `calibration_images` is not positive or `hard_share` not within 0..1.
     """
@@ -147,20 +147,20 @@ def sample(
 
 
 def _parted(
-    pictures: ImageSet, contents: Mapping[Path, str], wanted: int, seed: int
+    images: ImageSet, contents: Mapping[Path, str], wanted: int, seed: int
 ) -> tuple[ImageSet, ImageSet]:
     """Part by chance: class by class, or whole groups where there are any."""
-    if all(item.group is None for item in pictures.items):
-        return split(pictures, wanted, seed)
+    if all(item.group is None for item in images.items):
+        return split(images, wanted, seed)
     members: dict[str, list[str]] = {}
-    for item in pictures.items:
+    for item in images.items:
         members.setdefault(_group_of(item), []).append(contents[item.path])
     if len(members) < 2:
         raise DatasetError(
-            f"{pictures.name}: all pictures are from one moment; a longer video is needed, one "
+            f"{images.name}: all images are from one moment; a longer video is needed, one "
             f"part to calibrate on and one to prove the result"
         )
-    target = min(wanted, len(pictures) // 2)
+    target = min(wanted, len(images) // 2)
     taken: set[str] = set()
     count = 0
     # Drawn by what a group shows: its name holds a path, which is no part of the choice.
@@ -171,16 +171,16 @@ def _parted(
             count += size
     if not taken:
         taken.add(min(members, key=lambda one: (len(members[one]), min(members[one]))))
-    first = tuple(item for item in pictures.items if _group_of(item) in taken)
-    second = tuple(item for item in pictures.items if _group_of(item) not in taken)
+    first = tuple(item for item in images.items if _group_of(item) in taken)
+    second = tuple(item for item in images.items if _group_of(item) not in taken)
     return (
-        replace(pictures, items=first, name=f"{pictures.name} (calibration)"),
-        replace(pictures, items=second, name=f"{pictures.name} (held out)"),
+        replace(images, items=first, name=f"{images.name} (calibration)"),
+        replace(images, items=second, name=f"{images.name} (held out)"),
     )
 
 
 def _group_of(item: LabelledImage) -> str:
-    return f"picture {item.path}" if item.group is None else f"group {item.group}"
+    return f"image {item.path}" if item.group is None else f"group {item.group}"
 
 
 def _drawn(key: str, seed: int) -> str:
@@ -195,7 +195,7 @@ def _chosen(
     scout: Scout | None,
     hard_share: float,
 ) -> tuple[tuple[LabelledImage, ...], int, Strata]:
-    """Choose among the calibration side; return the pictures, how many are hard, and by what."""
+    """Choose among the calibration side; return the images, how many are hard, and by what."""
     if len(side) <= wanted:
         return side.items, 0, "chance"
     answers = scout(side) if scout is not None else {}
@@ -236,20 +236,20 @@ def _too_few(
         causes.append(f"{len(duplicates)} show the same as another")
     why = f" ({'; '.join(causes)})" if causes else ""
     return (
-        f"{image_set.name}: {left} distinct pictures{why}; "
+        f"{image_set.name}: {left} distinct images{why}; "
         f"at least {MINIMUM_FOR_SPLIT} are needed, half to calibrate and half to prove the result "
         f"(a few hundred give good ranges)"
     )
 
 
 def summary(found: Sample) -> str:
-    """Return in one line how the pictures were chosen."""
+    """Return in one line how the images were chosen."""
     how = {
         "class": "class by class",
         "answer": "by the model's own answers",
         "chance": "by chance",
     }[found.strata]
-    parts = [f"{len(found.calibration)} pictures to calibrate on, chosen {how}"]
+    parts = [f"{len(found.calibration)} images to calibrate on, chosen {how}"]
     if found.hard:
         parts.append(f"{found.hard} of them because the model hesitates")
     parts.append(f"{len(found.held_out)} held out for the proof")

@@ -1,7 +1,7 @@
-"""Splitting calibration pictures into those that are counted and those that serve as a trial.
+"""Splitting calibration images into those that are counted and those that serve as a trial.
 
-What is chosen on the pictures that it was fitted to always looks good, so some pictures are kept
-out of all statistics: whether a repair pays is asked on them. The pictures of the proof are none
+What is chosen on the images that it was fitted to always looks good, so some images are kept
+out of all statistics: whether a repair pays is asked on them. The images of the proof are none
 of either.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg_calibration.statistics.cache import KnownPictures, digest_of
+from edge_fg_calibration.statistics.cache import KnownImages, digest_of
 
-MOST_TRIAL_PICTURES = 128
-"""Trial pictures beyond which more would only cost time."""
+MOST_TRIAL_IMAGES = 128
+"""Trial images beyond which more would only cost time."""
 
 _FEWEST = 64
 _USUAL_STRIDE = 5
@@ -27,56 +27,56 @@ Batches = Callable[[], Iterable[NDArray[Any]]]
 
 
 def trial_stride(total: int) -> int:
-    """Return n where every n-th picture is a trial picture; 1 where all serve both purposes.
+    """Return n where every n-th image is a trial image; 1 where all serve both purposes.
 
-    A fifth are, a third of small sets; of fewer than 64 pictures none can be spared.
+    A fifth are, a third of small sets; of fewer than 64 images none can be spared.
     """
     if total < _FEWEST:
         return 1
-    return max(-(-total // MOST_TRIAL_PICTURES), min(_USUAL_STRIDE, total // 32))
+    return max(-(-total // MOST_TRIAL_IMAGES), min(_USUAL_STRIDE, total // 32))
 
 
-def trial_pictures(batches: Batches, stride: int) -> list[NDArray[Any]]:
-    """Return every `stride`-th picture, at most `MOST_TRIAL_PICTURES`, in batches like theirs."""
+def trial_images(batches: Batches, stride: int) -> list[NDArray[Any]]:
+    """Return every `stride`-th image, at most `MOST_TRIAL_IMAGES`, in batches like theirs."""
     chosen: list[NDArray[Any]] = []
     size = number = 0
     for batch in batches():
         size = size or min(len(batch), _BATCH)
         for place in range(len(batch)):
-            if number % stride == stride - 1 and len(chosen) < MOST_TRIAL_PICTURES:
+            if number % stride == stride - 1 and len(chosen) < MOST_TRIAL_IMAGES:
                 chosen.append(batch[place : place + 1].copy())
             number += 1
-        if len(chosen) == MOST_TRIAL_PICTURES:
+        if len(chosen) == MOST_TRIAL_IMAGES:
             break
     return [np.concatenate(chosen[at : at + size]) for at in range(0, len(chosen), size or 1)]
 
 
-def counted_pictures(batches: Batches, stride: int) -> Iterable[NDArray[Any]]:
-    """Return the pictures that `trial_pictures` leaves, or all of them where the stride is 1.
+def counted_images(batches: Batches, stride: int) -> Iterable[NDArray[Any]]:
+    """Return the images that `trial_images` leaves, or all of them where the stride is 1.
 
-    Statistics of `KnownPictures` can still be kept: what is left out is part of their key.
+    Statistics of `KnownImages` can still be kept: what is left out is part of their key.
     """
-    pictures = batches()
+    images = batches()
     if stride == 1:
-        return pictures
-    if not isinstance(pictures, KnownPictures):
-        return _without(pictures, stride)
-    start, at = pictures.start, pictures.at
+        return images
+    if not isinstance(images, KnownImages):
+        return _without(images, stride)
+    start, at = images.start, images.at
     return replace(
-        pictures,
+        images,
         start=lambda: _without(start(), stride),
-        images=digest_of(pictures.images, stride),
-        order=digest_of(pictures.order, stride),
+        images=digest_of(images.images, stride),
+        order=digest_of(images.order, stride),
         at=None if at is None else lambda place: at(place + place // (stride - 1)),
     )
 
 
-def some_pictures(pictures: Iterable[NDArray[Any]], count: int, total: int) -> list[NDArray[Any]]:
-    """Return about `count` pictures evenly spread over `total`."""
+def some_images(images: Iterable[NDArray[Any]], count: int, total: int) -> list[NDArray[Any]]:
+    """Return about `count` images evenly spread over `total`."""
     step = max(1, total // count)
     chosen: list[NDArray[Any]] = []
     number = 0
-    for batch in pictures:
+    for batch in images:
         for place in range(len(batch)):
             if number % step == 0 and len(chosen) < count:
                 chosen.append(batch[place : place + 1].copy())
@@ -84,8 +84,8 @@ def some_pictures(pictures: Iterable[NDArray[Any]], count: int, total: int) -> l
     return chosen
 
 
-def count_pictures(batches: Batches) -> int:
-    """Return how many pictures there are, reading them all."""
+def count_images(batches: Batches) -> int:
+    """Return how many images there are, reading them all."""
     return sum(len(batch) for batch in batches())
 
 

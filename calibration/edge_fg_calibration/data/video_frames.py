@@ -1,4 +1,4 @@
-"""Frames of a video or a camera as a set of pictures."""
+"""Frames of a video or a camera as a set of images."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Graph:
 
     @cached_property
     def constants(self) -> frozenset[str]:
-        """Tensors that are the same for every picture: stored, or computed from stored ones."""
+        """Tensors that are the same for every image: stored, or computed from stored ones."""
         fixed = set(self.initializers)
         for node in self.nodes:
             names = [name for name in node.input if name]
@@ -163,7 +163,7 @@ class Graph:
         return stored is not None and stored.data_type == onnx.TensorProto.FLOAT
 
     def macs(self, node: onnx.NodeProto) -> int:
-        """Return the multiply-accumulates of one picture in a Conv, ConvTranspose, Gemm or MatMul.
+        """Return the multiply-accumulates of one image in a Conv, ConvTranspose, Gemm or MatMul.
 
         0 for other nodes and where the shapes can't be inferred.
         """

@@ -12,7 +12,7 @@ _GLOBAL_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "
 def squeeze_nodes(graph: Graph) -> frozenset[str]:
     """Return the keys of weighted nodes that compute a gate from pooled features.
 
-    A gate is the operand of a Mul that depends on the picture through global pooling only, the
+    A gate is the operand of a Mul that depends on the image through global pooling only, the
     other operand being a feature map that doesn't. A classifier's head is pooled too, but no
     feature map is multiplied by it.
     """

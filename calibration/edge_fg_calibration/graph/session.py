@@ -124,7 +124,7 @@ def predict(
     stage: str = "predict",
     total: int = 0,
 ) -> NDArray[np.float32]:
-    """Return the model's outputs for all pictures.
+    """Return the model's outputs for all images.
 
     Parameters
     ----------
@@ -133,13 +133,13 @@ def predict(
     batches
         Network inputs, each n x 3 x H x W.
     input_name, output_name
-        Names of the model's picture input and class output.
+        Names of the model's image input and class output.
     progress
-        Told the pictures done, as `stage`.
+        Told the images done, as `stage`.
     threads
         Threads inside an operator.
     stage, total
-        Name of the stage and number of pictures, for `progress`.
+        Name of the stage and number of images, for `progress`.
 
     Returns
     -------
@@ -161,5 +161,5 @@ def predict(
         done += len(batch)
         progress(stage, done, max(total, done))
     if not outputs:
-        raise CalibrationError("there are no pictures to run the model on")
+        raise CalibrationError("there are no images to run the model on")
     return np.concatenate(outputs)

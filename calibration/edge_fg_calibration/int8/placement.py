@@ -251,7 +251,7 @@ def without_fixed_weight(context: _Context, node: onnx.NodeProto) -> str | None:
 
 
 def transposed_input(_: _Context, node: onnx.NodeProto) -> str | None:
-    """Leave a Gemm that transposes its activation: it mixes pictures."""
+    """Leave a Gemm that transposes its activation: it mixes images."""
     return "transposes its activation" if attribute(node, "transA", 0) else None
 
 
@@ -272,7 +272,7 @@ def depthwise_convolution(context: _Context, node: onnx.NodeProto) -> str | None
 def small_convolution(context: _Context, node: onnx.NodeProto) -> str | None:
     """Below 16 channels INT8 pays only where the layout is a multiple of 8 and the kernel square.
 
-    The stem, which reads the picture, counts as wide enough on its input side.
+    The stem, which reads the image, counts as wide enough on its input side.
     """
     if node.op_type not in {"Conv", "ConvTranspose"}:
         return None

@@ -34,10 +34,10 @@ def _still_tensors(histograms: Mapping[str, Histogram]) -> list[str]:
     found = []
     for name, one in histograms.items():
         if one.count and one.amax == 0:
-            found.append(f"tensor {name!r} is zero on every calibration picture")
+            found.append(f"tensor {name!r} is zero on every calibration image")
         elif one.count and one.minimum == one.maximum:
             found.append(
-                f"tensor {name!r} is constant, {one.maximum:.4g} on every calibration picture"
+                f"tensor {name!r} is constant, {one.maximum:.4g} on every calibration image"
             )
     return found
 

@@ -1,6 +1,6 @@
 """Calibration statistics kept between builds, and reused only for exactly what they came from.
 
-An entry names the graph, the preprocessing, the pictures, the tensors and the software that it
+An entry names the graph, the preprocessing, the images, the tensors and the software that it
 depends on, each by digest; one difference and it is counted anew, and the log says which. File
 names only help to find the nearest entry: what counts stands inside, and is checked.
 """
@@ -27,15 +27,15 @@ _DIGITS = 12
 _WORDS = {
     "graph": "the graph",
     "preprocessing": "the preprocessing",
-    "images": "the pictures",
+    "images": "the images",
     "tensors": "the observed tensors",
     "software": "the software's versions",
 }
 
 
 @dataclass(frozen=True)
-class KnownPictures:
-    """Network inputs that know which pictures they are, so that statistics can be reused.
+class KnownImages:
+    """Network inputs that know which images they are, so that statistics can be reused.
 
     Iterating gives the batches from the start, each time.
 
@@ -44,9 +44,9 @@ class KnownPictures:
     start
         Gives the batches, n x 3 x H x W each, always in the same order.
     images
-        Digest of the pictures' contents, whatever their order.
+        Digest of the images' contents, whatever their order.
     order
-        Digest of the pictures' contents in their order.
+        Digest of the images' contents in their order.
     preprocessing
         Digest of how they are prepared.
     name
@@ -54,7 +54,7 @@ class KnownPictures:
     cache
         Where statistics of them are kept; None keeps none.
     at
-        Gives a name for the picture of that number, for messages.
+        Gives a name for the image of that number, for messages.
     """
 
     start: Callable[[], Iterator[NDArray[Any]]]
@@ -69,7 +69,7 @@ class KnownPictures:
         return self.start()
 
     def key(self, *, graph: str, tensors: str, software: str) -> StatisticsKey:
-        """Return the key of statistics counted on these pictures."""
+        """Return the key of statistics counted on these images."""
         return StatisticsKey(graph, self.preprocessing, self.images, tensors, software)
 
 
@@ -107,7 +107,7 @@ class StatisticsCache:
         self._write(self._folder / _file_name(key), key, statistics)
 
     def unfinished(self, key: StatisticsKey, order: str) -> Statistics | None:
-        """Return what an interrupted pass had counted of `key`, pictures being in this order."""
+        """Return what an interrupted pass had counted of `key`, images being in this order."""
         try:
             return Statistics.load(self._unfinished_path(key, order), _partial(key, order))
         except CalibrationError:
@@ -146,7 +146,7 @@ class StatisticsCache:
             if best is None or len(different) < len(best):
                 best = different
         if best is None or len(best) == len(wanted):
-            return "none were kept of this model or these pictures"
+            return "none were kept of this model or these images"
         return f"{' and '.join(best)} changed"
 
     def _listed(self, *endings: str) -> list[Path]:
@@ -167,7 +167,7 @@ def digest_of(*parts: object) -> str:
 
 
 def _partial(key: StatisticsKey, order: str) -> StatisticsKey:
-    """Return a key of its own for part of the pictures: here their order matters."""
+    """Return a key of its own for part of the images: here their order matters."""
     return replace(key, images=digest_of("unfinished", order))
 
 

@@ -22,7 +22,7 @@ USUAL_DEVIATIONS = 4.0
 """Standard deviations around the mean that hold all but a few values of a channel."""
 
 _POSITIONS = 1 << 15
-_PICTURES_AT_ONCE = 4
+_IMAGES_AT_ONCE = 4
 
 
 def observed_tensors(
@@ -32,7 +32,7 @@ def observed_tensors(
     input_name: str,
     threads: int = DEFAULT_THREADS,
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield the values of `tensors`, and of the input, for four pictures at a time.
+    """Yield the values of `tensors`, and of the input, for four images at a time.
 
     The graph runs unoptimised, so the tensors are those that it describes.
 
@@ -49,8 +49,8 @@ def observed_tensors(
     )
     session = open_session(observed, threads=threads, optimise=False, arena=False)
     for batch in batches:
-        for start in range(0, len(batch), _PICTURES_AT_ONCE):
-            feed = {input_name: batch[start : start + _PICTURES_AT_ONCE]}
+        for start in range(0, len(batch), _IMAGES_AT_ONCE):
+            feed = {input_name: batch[start : start + _IMAGES_AT_ONCE]}
             values = run_session(session, names, feed) if names else []
             yield {**feed, **dict(zip(names, values, strict=True))}
 
@@ -113,7 +113,7 @@ def collect_channel_ranges(
     total: int = 0,
     threads: int = DEFAULT_THREADS,
 ) -> dict[str, ChannelRange]:
-    """Return extremes and moments of each channel of `tensors` over all pictures.
+    """Return extremes and moments of each channel of `tensors` over all images.
 
     Tensors have their channels on axis 1. Progress is told as stage ``observe channels``; errors
     are those of `collect_histograms`.

@@ -1,4 +1,4 @@
-"""One pass over the calibration pictures: a histogram of each tensor, in fixed memory."""
+"""One pass over the calibration images: a histogram of each tensor, in fixed memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.graph.prepare import copied, replace_initializers, replace_nodes
 from edge_fg_calibration.graph.session import DEFAULT_THREADS, open_session, run_session
-from edge_fg_calibration.statistics.cache import KnownPictures, digest_of
+from edge_fg_calibration.statistics.cache import KnownImages, digest_of
 from edge_fg_calibration.statistics.histogram import DEFAULT_BINS, Histogram
 from edge_fg_calibration.statistics.tensor_statistics import Statistics, StatisticsKey
 
@@ -73,11 +73,11 @@ def collect_statistics(
 ) -> Statistics:
     """Run the model once over all batches and count what `tensors` hold.
 
-    Memory doesn't grow with the number of pictures. Each picture runs by itself, so the result
+    Memory doesn't grow with the number of images. Each image runs by itself, so the result
     is the same to the last bit however they were batched or ordered. The graph is cut down to
     what the tensors need and runs unoptimised, so the tensors are those that it describes.
 
-    Statistics of `KnownPictures` are taken from their cache where nothing changed; an interrupted
+    Statistics of `KnownImages` are taken from their cache where nothing changed; an interrupted
     pass goes on where it stopped.
 
     Parameters
@@ -89,14 +89,14 @@ def collect_statistics(
     tensors
         Names of float tensors: the input, or outputs of nodes.
     input_name
-        Name of the model's picture input.
+        Name of the model's image input.
     channel_axes
         Tensors, all of them among `tensors`, whose channels' maxima are wanted too, and the
         axis that tells the channels apart.
     progress
-        Told the pictures done, stage ``calibrate``.
+        Told the images done, stage ``calibrate``.
     total
-        Number of pictures, for `progress`; 0 where unknown.
+        Number of images, for `progress`; 0 where unknown.
     bins
         Bins of each histogram.
     threads
@@ -105,8 +105,8 @@ def collect_statistics(
     Raises
     ------
     CalibrationError
-        There are no pictures, every picture is one flat colour, or a tensor holds NaN or
-        infinite values; the tensor and the picture are named.
+        There are no images, every image is one flat colour, or a tensor holds NaN or
+        infinite values; the tensor and the image are named.
     UsageError
         A tensor is not in the model.
     ModelError
@@ -119,22 +119,22 @@ def collect_statistics(
         raise UsageError(f"channels of {unobserved[0]!r} are wanted, but not the tensor itself")
     observer = _Observer(model, names, input_name, threads)
     fresh = Statistics.of(names, bins=bins, channel_axes=axes)
-    if isinstance(batches, KnownPictures) and batches.cache is not None:
+    if isinstance(batches, KnownImages) and batches.cache is not None:
         found = _through_cache(observer, batches, fresh, progress, total)
     else:
         found = observer.count(batches, fresh, progress, total)
-    if not found.pictures:
-        raise CalibrationError("there are no calibration pictures")
+    if not found.images:
+        raise CalibrationError("there are no calibration images")
     if not found.textured:
         raise CalibrationError(
-            "all calibration pictures are one flat colour: ranges from them mean nothing, use "
+            "all calibration images are one flat colour: ranges from them mean nothing, use "
             "real photographs"
         )
     return found
 
 
 class _Observer:
-    """Runs a model picture by picture and counts some of its tensors."""
+    """Runs a model image by image and counts some of its tensors."""
 
     def __init__(
         self, model: onnx.ModelProto, names: list[str], input_name: str, threads: int
@@ -154,20 +154,20 @@ class _Observer:
         total: int,
         save: Callable[[Statistics], None] | None = None,
     ) -> Statistics:
-        """Count all pictures that `into` doesn't hold yet; one is counted while the next runs."""
+        """Count all images that `into` doesn't hold yet; one is counted while the next runs."""
         run = self._runner()
-        name_of = batches.at if isinstance(batches, KnownPictures) else None
+        name_of = batches.at if isinstance(batches, KnownImages) else None
         pending: Future[None] | None = None
         saved = time.monotonic()
         with ThreadPoolExecutor(max_workers=1) as worker:
             try:
-                for number, picture in _after(batches, into.pictures, self._at_once):
-                    arrays = run(picture)
+                for number, image in _after(batches, into.images, self._at_once):
+                    arrays = run(image)
                     if pending is not None:
                         pending.result()
                     where = name_of(number) if name_of else f"number {number + 1}"
-                    pending = worker.submit(_count, into, arrays, picture, where)
-                    done = number + len(picture)
+                    pending = worker.submit(_count, into, arrays, image, where)
+                    done = number + len(image)
                     progress("calibrate", done, max(total, done))
                     if save is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                         pending.result()
@@ -186,7 +186,7 @@ class _Observer:
 
     def _runner(self) -> Callable[[NDArray[Any]], dict[str, NDArray[Any]]]:
         if not self._made:
-            return lambda picture: dict.fromkeys(self._names, picture)
+            return lambda image: dict.fromkeys(self._names, image)
         session = open_session(
             self.graph,
             threads=self._threads,
@@ -194,53 +194,53 @@ class _Observer:
             purpose="collect calibration statistics",
         )
 
-        def run(picture: NDArray[Any]) -> dict[str, NDArray[Any]]:
-            values = run_session(session, self._made, {self._input: picture})
+        def run(image: NDArray[Any]) -> dict[str, NDArray[Any]]:
+            values = run_session(session, self._made, {self._input: image})
             found = dict(zip(self._made, values, strict=True))
-            return {name: found.get(name, picture) for name in self._names}
+            return {name: found.get(name, image) for name in self._names}
 
         return run
 
 
 def _through_cache(
     observer: _Observer,
-    pictures: KnownPictures,
+    images: KnownImages,
     fresh: Statistics,
     progress: ProgressCallback,
     total: int,
 ) -> Statistics:
-    cache = pictures.cache
+    cache = images.cache
     assert cache is not None
-    key = _key(observer, pictures, fresh)
+    key = _key(observer, images, fresh)
     found = cache.find(key)
     if found is not None:
         _LOGGER.info(
-            "%s: statistics of %d pictures reused, graph, preprocessing and pictures are unchanged",
-            pictures.name,
-            found.pictures,
+            "%s: statistics of %d images reused, graph, preprocessing and images are unchanged",
+            images.name,
+            found.images,
         )
-        progress("calibrate (kept statistics)", found.pictures, found.pictures)
+        progress("calibrate (kept statistics)", found.images, found.images)
         return found
-    begun = cache.unfinished(key, pictures.order)
+    begun = cache.unfinished(key, images.order)
     if begun is not None:
-        _LOGGER.info("%s: going on after %d pictures", pictures.name, begun.pictures)
+        _LOGGER.info("%s: going on after %d images", images.name, begun.images)
 
     def save(statistics: Statistics) -> None:
-        cache.keep_unfinished(key, pictures.order, statistics)
+        cache.keep_unfinished(key, images.order, statistics)
 
-    found = observer.count(pictures, begun or fresh, progress, total, save)
-    if found.pictures:
+    found = observer.count(images, begun or fresh, progress, total, save)
+    if found.images:
         cache.keep(key, found)
-    cache.forget_unfinished(key, pictures.order)
+    cache.forget_unfinished(key, images.order)
     return found
 
 
-def _key(observer: _Observer, pictures: KnownPictures, fresh: Statistics) -> StatisticsKey:
+def _key(observer: _Observer, images: KnownImages, fresh: Statistics) -> StatisticsKey:
     import onnxruntime
     import PIL
 
     wanted = [(name, one.bins) for name, one in fresh.histograms.items()]
-    return pictures.key(
+    return images.key(
         graph=hashlib.sha256(observer.graph).hexdigest(),
         tensors=digest_of(sorted(wanted), fresh.channel_axes),
         software=digest_of(
@@ -250,25 +250,25 @@ def _key(observer: _Observer, pictures: KnownPictures, fresh: Statistics) -> Sta
 
 
 def _count(
-    into: Statistics, arrays: Mapping[str, NDArray[Any]], picture: NDArray[Any], where: str
+    into: Statistics, arrays: Mapping[str, NDArray[Any]], image: NDArray[Any], where: str
 ) -> None:
-    """Count the tensors of one picture; after an error `into` is of no more use."""
+    """Count the tensors of one image; after an error `into` is of no more use."""
     for name, array in arrays.items():
         try:
             into.add(name, array)
         except CalibrationError as error:
             raise CalibrationError(
-                f"tensor {name!r}: {error} on calibration picture {where}; check the model in "
+                f"tensor {name!r}: {error} on calibration image {where}; check the model in "
                 f"float32 and its preprocessing"
             ) from error
-    into.textured = into.textured or _has_texture(picture)
-    into.pictures += len(picture)
+    into.textured = into.textured or _has_texture(image)
+    into.images += len(image)
 
 
 def _after(
     batches: Iterable[NDArray[Any]], skip: int, at_once: int
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield the pictures one by one, or as many as the model insists on, with their number."""
+    """Yield the images one by one, or as many as the model insists on, with their number."""
     number = 0
     for batch in batches:
         for start in range(0, len(batch), at_once):
@@ -279,7 +279,7 @@ def _after(
 
 
 def _has_texture(batch: NDArray[Any]) -> bool:
-    """Say whether any channel of any picture holds more than one value."""
+    """Say whether any channel of any image holds more than one value."""
     flat = batch.reshape(*batch.shape[:2], -1)
     return bool(np.any(flat.max(axis=2) != flat.min(axis=2)))
 

@@ -1,7 +1,7 @@
-"""What one pass over the calibration pictures found, which several workers' passes add up to.
+"""What one pass over the calibration images found, which several workers' passes add up to.
 
 Everything in it (counts, extremes, channel maxima) is a sum of whole numbers or a maximum, so
-merging is exact: the parts give bit for bit what one pass over all pictures gives, in any order.
+merging is exact: the parts give bit for bit what one pass over all images gives, in any order.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class StatisticsKey:
     graph
         SHA-256 of the serialised model.
     preprocessing
-        SHA-256 of how pictures become network inputs.
+        SHA-256 of how images become network inputs.
     images
-        SHA-256 of the contents of the pictures.
+        SHA-256 of the contents of the images.
     tensors
         SHA-256 of which tensors were observed, how finely, and along which channels.
     software
-        Versions of what decodes, prepares and runs the pictures.
+        Versions of what decodes, prepares and runs the images.
     """
 
     graph: str
@@ -72,8 +72,8 @@ class Statistics:
         Tensors whose channels are told apart, and along which axis.
     channel_maxima
         Largest magnitude in each channel of those tensors, shape (channels,), float32.
-    pictures
-        Pictures counted.
+    images
+        Images counted.
     textured
         Whether one of them was not of one flat colour.
     """
@@ -81,7 +81,7 @@ class Statistics:
     histograms: dict[str, Histogram]
     channel_axes: dict[str, int] = field(default_factory=dict)
     channel_maxima: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    pictures: int = 0
+    images: int = 0
     textured: bool = False
 
     @classmethod
@@ -111,7 +111,7 @@ class Statistics:
             self._raise_maxima(tensor, highest.astype(np.float32))
 
     def merge(self, other: Statistics) -> None:
-        """Add what another worker counted on other pictures.
+        """Add what another worker counted on other images.
 
         Raises
         ------
@@ -126,13 +126,13 @@ class Statistics:
             self.histograms[name].merge(histogram)
         for name, maxima in other.channel_maxima.items():
             self._raise_maxima(name, maxima)
-        self.pictures += other.pictures
+        self.images += other.images
         self.textured = self.textured or other.textured
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description; see `from_dict`."""
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "textured": self.textured,
             "histograms": {name: one.to_dict() for name, one in self.histograms.items()},
             "channel_axes": self.channel_axes,
@@ -156,14 +156,14 @@ class Statistics:
                     str(name): np.asarray(one, dtype=np.float32)
                     for name, one in data["channel_maxima"].items()
                 },
-                int(data["pictures"]),
+                int(data["images"]),
                 bool(data["textured"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(f"malformed statistics ({error!r})") from error
         maxima = found.channel_maxima
-        if found.pictures < 0 or not maxima.keys() <= found.channel_axes.keys():
-            raise CalibrationError("malformed statistics (pictures or channels)")
+        if found.images < 0 or not maxima.keys() <= found.channel_axes.keys():
+            raise CalibrationError("malformed statistics (images or channels)")
         for name, values in maxima.items():
             histogram = found.histograms.get(name)
             finite = values.ndim == 1 and values.size > 0 and bool(np.isfinite(values).all())

@@ -279,7 +279,7 @@ def _configure(job: _Job, builder: PlanBuilder, network: Network, config: Builde
         if any(size < 0 for size in shape[1:]):
             raise CompileError(
                 f"input {tensor.name!r} has shape {shape}: only the batch may be dynamic; "
-                "build the bundle with a fixed picture size"
+                "build the bundle with a fixed image size"
             )
         if shape and shape[0] < 0:
             dynamic = True

@@ -27,7 +27,7 @@ MAX_PREPARED: Final = 4
 _REMEMBERED: Final = 32
 
 Sizes = tuple[Sample, ...]
-"""Size and layout of each picture of a batch."""
+"""Size and layout of each image of a batch."""
 
 
 class _Prepared(NamedTuple):
@@ -79,7 +79,7 @@ class Intake:
             parts = [part_of(*pair) for pair in zip(frames, regions, strict=True)]
             ready = self._ready(tuple(sample for sample, _ in parts))
             if ready is not None:
-                ready.batch.fill([picture for _, picture in parts])
+                ready.batch.fill([image for _, image in parts])
                 ready.graph.launch(self._stream)
                 return
         self._preprocess(frames, regions, self._output, self._stream)

@@ -1,4 +1,4 @@
-"""A live picture for browsers, on this machine unless asked otherwise."""
+"""A live image for browsers, on this machine unless asked otherwise."""
 
 from edge_fg.sinks.preview.sink import PreviewSink
 

@@ -14,7 +14,7 @@ from edge_fg.sinks.image_folder import encode_jpeg
 
 @dataclass
 class _Newest:
-    """The newest result of a source, and its picture once a viewer wanted it."""
+    """The newest result of a source, and its image once a viewer wanted it."""
 
     serial: int = 0
     result: Result[Any] | None = None
@@ -24,9 +24,9 @@ class _Newest:
 
 
 class Hub:
-    """Holds the newest result of each source; pictures are only made when somebody looks.
+    """Holds the newest result of each source; images are only made when somebody looks.
 
-    However many look, each picture is drawn and encoded once.
+    However many look, each image is drawn and encoded once.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Hub:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let go of everybody who waits; the last pictures stay."""
+        """Let go of everybody who waits; the last images stay."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -85,12 +85,12 @@ class Hub:
             self._changed.wait_for(lambda: self._closed or newest.serial > after, timeout)
             return newest.serial
 
-    def picture(self, source: int) -> bytes | None:
-        """Return the newest picture as JPEG; None where there is none yet."""
+    def image(self, source: int) -> bytes | None:
+        """Return the newest image as JPEG; None where there is none yet."""
         newest = self._newest.get(source)
         if newest is None:
             return None
-        # A viewer who comes while another's picture is being made waits for that one.
+        # A viewer who comes while another's image is being made waits for that one.
         with newest.drawing:
             with self._changed:
                 serial, result = newest.serial, newest.result

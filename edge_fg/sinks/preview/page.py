@@ -1,4 +1,4 @@
-"""The page that shows the pictures."""
+"""The page that shows the images."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def index_page(names: tuple[str, ...]) -> str:
     """Return the page that shows these sources."""
     figures = "\n".join(
         f'<figure><img src="stream.mjpg?source={i}" data-stream="stream.mjpg?source={i}" '
-        f'alt="live picture of {html.escape(name)}">\n'
+        f'alt="live image of {html.escape(name)}">\n'
         f'<figcaption>{html.escape(name)}<br><span class="state" id="state{i}">waiting</span>'
-        f' <a href="snapshot.jpg?source={i}">picture</a></figcaption></figure>'
+        f' <a href="snapshot.jpg?source={i}">image</a></figcaption></figure>'
         for i, name in enumerate(names)
     )
     return f"""<!doctype html>

@@ -24,7 +24,7 @@ _BOUNDARY = "edge-fg-frame"
 _MOST_CONNECTIONS = 32
 _IDLE_SECONDS = 1.0
 _STALE_SECONDS = 10.0
-# Small, so that a slow viewer's pictures wait in our hands, where newer ones replace them.
+# Small, so that a slow viewer's images wait in our hands, where newer ones replace them.
 _SEND_BUFFER_BYTES = 1 << 17
 _POLICY = (
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
@@ -35,27 +35,27 @@ _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
-    # Other sites may neither show our pictures nor read them.
+    # Other sites may neither show our images nor read them.
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Content-Security-Policy", _POLICY),
 )
 
 
 class PreviewServer(BoundedServer):
-    """Serves the pictures of a hub.
+    """Serves the images of a hub.
 
     Parameters
     ----------
     address
         Host and port; port 0 takes a free one.
     hub
-        Where the pictures come from.
+        Where the images come from.
     hosts
         Names that it may be called by.
     max_viewers
         Streams at a time.
     max_fps
-        Pictures a second for one viewer.
+        Images a second for one viewer.
     stats
         What ``/stats.json`` tells of the pipeline; None for nothing.
 
@@ -170,11 +170,11 @@ class _Handler(BoundedHandler):
 
     def _snapshot(self) -> None:
         source = self._source()
-        picture = None if source is None else self.server.hub.picture(source)
-        if picture is None:
-            self._text(HTTPStatus.NOT_FOUND, "there is no such picture yet\n")
+        image = None if source is None else self.server.hub.image(source)
+        if image is None:
+            self._text(HTTPStatus.NOT_FOUND, "there is no such image yet\n")
         else:
-            self._send(HTTPStatus.OK, "image/jpeg", picture)
+            self._send(HTTPStatus.OK, "image/jpeg", image)
 
     def _stream(self) -> None:
         source = self._source()
@@ -187,28 +187,28 @@ class _Handler(BoundedHandler):
                 return
             self._start(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={_BOUNDARY}", None)
             if self.command != "HEAD":
-                self._send_pictures(source)
+                self._send_images(source)
 
-    def _send_pictures(self, source: int) -> None:
-        """Send pictures until the viewer or the pipeline goes."""
+    def _send_images(self, source: int) -> None:
+        """Send images until the viewer or the pipeline goes."""
         hub = self.server.hub
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         seen = 0
-        # Whoever is gone, or takes no picture for long, has his thread ended by an error.
+        # Whoever is gone, or takes no image for long, has his thread ended by an error.
         while not hub.closed:
             started = time.monotonic()
             newest = hub.wait(source, seen, _IDLE_SECONDS)
             if newest == seen and not self._still_there():
                 return
-            if newest != seen and (picture := hub.picture(source)) is not None:
+            if newest != seen and (image := hub.image(source)) is not None:
                 seen = newest
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
-                head += f"Content-Length: {len(picture)}\r\n\r\n"
-                self.wfile.write(head.encode() + picture + b"\r\n")
+                head += f"Content-Length: {len(image)}\r\n\r\n"
+                self.wfile.write(head.encode() + image + b"\r\n")
             time.sleep(max(0.0, self.server.pause - (time.monotonic() - started)))
 
     def _still_there(self) -> bool:
-        """Return whether the viewer has not hung up: without pictures nothing else would tell."""
+        """Return whether the viewer has not hung up: without images nothing else would tell."""
         self.connection.setblocking(False)
         try:
             return bool(self.connection.recv(1))

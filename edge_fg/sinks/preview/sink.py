@@ -23,10 +23,10 @@ class PreviewSink(BaseSink):
     """Shows annotated frames to browsers.
 
     ``/`` is a page with all sources, ``/stream.mjpg?source=0`` Motion JPEG, ``/snapshot.jpg`` the
-    newest picture, ``/stats.json`` what the pipeline is doing, ``/healthz`` 200 while frames come
+    newest image, ``/stats.json`` what the pipeline is doing, ``/healthz`` 200 while frames come
     and 503 otherwise. Nobody is asked for a password: see `allow_remote`.
 
-    A slow viewer gets fewer pictures; nobody else notices. While nobody looks, nothing is drawn.
+    A slow viewer gets fewer images; nobody else notices. While nobody looks, nothing is drawn.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class PreviewSink(BaseSink):
     quality
         Of the JPEGs, 1..95.
     max_fps
-        Pictures a second for one viewer.
+        Images a second for one viewer.
     max_viewers
         Streams at a time.
     annotate

@@ -21,7 +21,7 @@ def wall_clock() -> datetime:
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """A picture as it came from a connection.
+    """An image as it came from a connection.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ class Shot:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Something came that is no picture.
+    """Something came that is no image.
 
     Parameters
     ----------
     reason
         What was wrong with it.
     count
-        How many pictures or packets were lost by it.
+        How many images or packets were lost by it.
     """
 
     reason: str
@@ -56,12 +56,12 @@ class Corrupted:
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """A picture that came and is not decoded yet, so that it may be left so.
+    """An image that came and is not decoded yet, so that it may be left so.
 
     Parameters
     ----------
     decode
-        Gives the picture, or what was wrong with it; called once at most, by the thread that
+        Gives the image, or what was wrong with it; called once at most, by the thread that
         reads, before it reads on. It raises what `Connection.read` raises.
     """
 
@@ -99,9 +99,9 @@ class Connection(Protocol):
         """
 
     def read(self) -> Shot | Coded | Corrupted | None:
-        """Return the next picture, or what came in its place; None at the end of the stream.
+        """Return the next image, or what came in its place; None at the end of the stream.
 
-        What the pictures after it don't need may be left to the caller as `Coded`.
+        What the images after it don't need may be left to the caller as `Coded`.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""When the next picture comes, so that the one before may be left undecoded."""
+"""When the next image comes, so that the one before may be left undecoded."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections import deque
 from statistics import median
 from typing import Final
 
-# So many pictures in a row must have come regularly: half a second at 30 a second.
+# So many images in a row must have come regularly: half a second at 30 a second.
 _WINDOW: Final = 15
-# Of cameras with hundreds of pictures a second it is the waking of threads that varies.
+# Of cameras with hundreds of images a second it is the waking of threads that varies.
 _WAKING_S: Final = 0.02
 _MARGIN: Final = 1.25
 
 
 class Rhythm:
-    """How regularly the pictures of one connection come; for the thread that reads it.
+    """How regularly the images of one connection come; for the thread that reads it.
 
-    The usual interval is the median of the latest. A picture that comes after twice that time
+    The usual interval is the median of the latest. An image that comes after twice that time
     breaks the rhythm, and everything is learnt anew: after a stall, and when a camera turns to
-    fewer pictures for the night. So does one that is damaged, for the next may be, too.
+    fewer images for the night. So does one that is damaged, for the next may be, too.
 
     What is promised is not the usual interval but the longest of the window and a quarter more:
-    a picture that was left out can't be had any more when the one after it comes late.
+    an image that was left out can't be had any more when the one after it comes late.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Rhythm:
         self._last: float | None = None
 
     def came(self, moment: float) -> None:
-        """Note that a picture came at `moment`, in seconds of the monotonic clock."""
+        """Note that an image came at `moment`, in seconds of the monotonic clock."""
         last, self._last = self._last, moment
         if last is None:
             return
@@ -41,16 +41,16 @@ class Rhythm:
             self._intervals.append(interval)
 
     def decoded(self, seconds: float) -> None:
-        """Note how long a picture took to decode."""
+        """Note how long an image took to decode."""
         self._decoding.append(seconds)
 
     def forget(self) -> None:
-        """Note that pictures don't come as they should."""
+        """Note that images don't come as they should."""
         self._intervals.clear()
         self._last = None
 
     def needless(self, wanted: float) -> bool:
-        """Return whether the next picture will be here, decoded, by the moment `wanted`.
+        """Return whether the next image will be here, decoded, by the moment `wanted`.
 
         Then the one that came last need not be decoded by whoever wants one at that moment.
         """

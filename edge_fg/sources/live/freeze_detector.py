@@ -14,7 +14,7 @@ from edge_fg.preprocess.raw_frame import RawFrame
 _SAMPLED_ROWS = 32
 # Black is 0, or 16 in the limited range; a sensor's noise adds a little.
 _BLACK_LEVEL = 20
-# A camera that writes the time into its black picture is black all the same.
+# A camera that writes the time into its black image is black all the same.
 _BRIGHT_SHARE = 0.01
 
 
@@ -25,9 +25,9 @@ class Look:
     Parameters
     ----------
     still_s
-        Seconds for which the picture has been one and the same, bit by bit.
+        Seconds for which the image has been one and the same, bit by bit.
     black_s
-        Seconds for which pictures have been black; None for a picture that isn't.
+        Seconds for which images have been black; None for an image that isn't.
     resized
         Whether its size differs from that of the frame before.
     """
@@ -37,11 +37,11 @@ class Look:
     resized: bool
 
 
-class PictureWatch:
-    """Follows the pictures of one camera, across reconnections.
+class ImageWatch:
+    """Follows the images of one camera, across reconnections.
 
     A few rows of each frame are compared with those of the frame before, which costs some tens of
-    microseconds; only where they are equal is the whole frame digested. So a picture is called
+    microseconds; only where they are equal is the whole frame digested. So an image is called
     still only when all of its bytes are the same. Copies are kept, not the frames: whoever takes
     a frame may draw on it.
     """

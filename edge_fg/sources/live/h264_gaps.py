@@ -1,8 +1,8 @@
-"""Missing pictures in H.264, found by the numbers that pictures carry.
+"""Missing images in H.264, found by the numbers that images carry.
 
-Where a picture is missing, FFmpeg fills the gap with a copy and marks nothing, and what is built
-upon the copy is smeared. But each picture states its ``frame_num``, which must follow that of the
-reference picture before it.
+Where an image is missing, FFmpeg fills the gap with a copy and marks nothing, and what is built
+upon the copy is smeared. But each image states its ``frame_num``, which must follow that of the
+reference image before it.
 
 References
 ----------
@@ -34,14 +34,14 @@ class _Sequence:
 
 
 class GapFinder:
-    """Follows the pictures of one stream, and tells where some are missing.
+    """Follows the images of one stream, and tells where some are missing.
 
     What can't be read is passed over: whether a packet is damaged is the decoder's to say.
     """
 
     def __init__(self) -> None:
         self._sequence: _Sequence | None = None
-        self._before: int | None = None  # frame_num of the last reference picture
+        self._before: int | None = None  # frame_num of the last reference image
 
     def missing_before(self, data: bytes) -> bool:
         """Take the next packet in, in the order of decoding.
@@ -54,7 +54,7 @@ class GapFinder:
         Returns
         -------
         bool
-            Whether pictures are missing before one of this packet. False also for streams that
+            Whether images are missing before one of this packet. False also for streams that
             leave numbers out on purpose, and until their parameters are known.
         """
         missing = False
@@ -80,7 +80,7 @@ class GapFinder:
             bits.take(2)
         number = bits.take(sequence.frame_num_bits)
         if first_block != 0:
-            return False  # another slice of the same picture
+            return False  # another slice of the same image
         before, modulus = self._before, 1 << sequence.frame_num_bits
         if is_reference:
             self._before = number

@@ -2,7 +2,7 @@
 
 FFmpeg reads it too, but skips what it can't make sense of in silence, knows no digest by SHA-256,
 needs OpenCV, and can't be interrupted. Here time-outs, redirections, the size of everything and
-each damaged picture are in our hands, and a read ends at once when the source is closed.
+each damaged image are in our hands, and a read ends at once when the source is closed.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class MjpegConnection:
         self._response = response
 
     def read(self) -> Coded | Corrupted | None:
-        """Return the next picture; see `Connection`."""
+        """Return the next image; see `Connection`."""
         response = self._response
         assert response is not None
         while True:
@@ -130,13 +130,11 @@ class MjpegConnection:
             if self._ready:
                 return self._ready.popleft()
             data = self._receive(response)
-            pictures = self._splitter.feed(data) if data else self._splitter.finish()
-            if not data and not pictures:
+            images = self._splitter.feed(data) if data else self._splitter.finish()
+            if not data and not images:
                 return None
             now, wall = time.monotonic(), wall_clock()
-            self._ready.extend(
-                Coded(partial(self._decoded, picture, now, wall)) for picture in pictures
-            )
+            self._ready.extend(Coded(partial(self._decoded, image, now, wall)) for image in images)
 
     def interrupt(self) -> None:
         """Make an `open` or `read` that another thread is in return soon."""

@@ -62,7 +62,7 @@ class HttpConnection:
             first.close()
             if first.content_type.startswith("image/"):
                 raise SourceError(
-                    f"{self._description.name} gives single pictures ({first.content_type}): "
+                    f"{self._description.name} gives single images ({first.content_type}): "
                     "ask the camera for its MJPEG stream"
                 )
             with self._lock:
@@ -72,7 +72,7 @@ class HttpConnection:
             self._inner.open()
 
     def read(self) -> Shot | Coded | Corrupted | None:
-        """Return the next picture; see `Connection`."""
+        """Return the next image; see `Connection`."""
         return self._inner.read()
 
     def interrupt(self) -> None:
@@ -95,7 +95,7 @@ def opener_of(description: SourceDescription, options: CaptureOptions) -> Opener
         return lambda: AvConnection(description, options)
     if description.kind == "stream":
         _logger.info(
-            "%s is read through OpenCV, which can't tell damaged pictures from sound ones: "
+            "%s is read through OpenCV, which can't tell damaged images from sound ones: "
             "install edge-fg[rtsp] for that",
             description.name,
         )

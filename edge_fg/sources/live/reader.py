@@ -22,8 +22,8 @@ class Desk(Protocol):
     Attributes
     ----------
     wanted
-        Moment of the monotonic clock before which nobody will take a picture. Read without a
-        lock: one that is a picture old does no harm.
+        Moment of the monotonic clock before which nobody will take an image. Read without a
+        lock: one that is an image old does no harm.
     """
 
     wanted: float
@@ -38,13 +38,13 @@ class Desk(Protocol):
         """Note that a connection stands."""
 
     def arrived(self, worker: Worker, shot: Shot) -> str | None:
-        """Take a picture; a reason to give the connection up, or None to go on."""
+        """Take an image; a reason to give the connection up, or None to go on."""
 
     def skipped(self, worker: Worker) -> None:
-        """Note that a picture came which was left undecoded."""
+        """Note that an image came which was left undecoded."""
 
     def corrupted(self, worker: Worker, what: Corrupted) -> str | None:
-        """Note that something came that is no picture; a reason to give up, or None."""
+        """Note that something came that is no image; a reason to give up, or None."""
 
     def lost(self, worker: Worker, error: SourceError) -> float | None:
         """Note that there is no connection; seconds to wait for the next try, None to end."""
@@ -91,7 +91,7 @@ class Worker:
     def progress(self) -> tuple[Phase, float]:
         """What it is doing, and since when in seconds of the monotonic clock.
 
-        While it reads, the time is that of the last picture, also of one left undecoded.
+        While it reads, the time is that of the last image, also of one left undecoded.
         """
         with self._lock:
             return self._phase, self._since
@@ -174,27 +174,27 @@ class Worker:
                 break
             if got is None:
                 return SourceError("the stream ended")
-            picture = self._decoded(got, rhythm) if isinstance(got, Coded) else got
-            if picture is None:
+            image = self._decoded(got, rhythm) if isinstance(got, Coded) else got
+            if image is None:
                 self._enter("reading")
                 self._desk.skipped(self)
                 continue
-            if isinstance(picture, Corrupted):
+            if isinstance(image, Corrupted):
                 rhythm.forget()
-                reason = self._desk.corrupted(self, picture)
+                reason = self._desk.corrupted(self, image)
             else:
                 self._enter("reading")
-                reason = self._desk.arrived(self, picture)
+                reason = self._desk.arrived(self, image)
             if reason is not None:
                 return SourceError(reason)
         return SourceError("it was closed")
 
     def _decoded(self, coded: Coded, rhythm: Rhythm) -> Shot | Corrupted | None:
-        """Decode a picture, unless the next one will be here before anybody wants one."""
+        """Decode an image, unless the next one will be here before anybody wants one."""
         began = time.monotonic()
         rhythm.came(began)
         if rhythm.needless(self._desk.wanted):
             return None
-        picture = coded.decode()
+        image = coded.decode()
         rhythm.decoded(time.monotonic() - began)
-        return picture
+        return image

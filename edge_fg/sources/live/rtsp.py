@@ -1,8 +1,8 @@
-"""RTSP by PyAV, which tells what OpenCV hides: which pictures FFmpeg had to invent.
+"""RTSP by PyAV, which tells what OpenCV hides: which images FFmpeg had to invent.
 
 FFmpeg conceals what is damaged or missing in a stream by copying from its surroundings, and
-OpenCV hands such pictures on like any other. PyAV gives FFmpeg's own marks, so they are left out
-here: the damaged picture, and all after it that are built upon it, up to the next key frame.
+OpenCV hands such images on like any other. PyAV gives FFmpeg's own marks, so they are left out
+here: the damaged image, and all after it that are built upon it, up to the next key frame.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edge_fg.sources.options import CaptureOptions
 from edge_fg.sources.uri import SourceDescription
 
 # Over UDP, packets are lost as a matter of course. Measuring the frame rate first would take most
-# of a second, in which pictures grow old.
+# of a second, in which images grow old.
 _OPTIONS: Final = {"rtsp_transport": "tcp", "fpsprobesize": "0"}
 
 
@@ -40,7 +40,7 @@ class AvConnection:
     Bytes that were changed so that they still decode can't be told from others: H.264 has no
     checksum. What FFmpeg doesn't notice is therefore not left out.
 
-    A camera that drops whole pictures between two key frames leaves FFmpeg to build upon the wrong
+    A camera that drops whole images between two key frames leaves FFmpeg to build upon the wrong
     ones, which it doesn't mark; for H.264 that is found by `GapFinder`, for other codecs not.
 
     Parameters
@@ -83,7 +83,7 @@ class AvConnection:
             raise SourceError(f"can't open {self._name}: {self._in_words(error)}") from None
         except IndexError as error:
             raise SourceError(f"can't open {self._name}: it has no video") from error
-        # With several threads for a picture, FFmpeg marks no damage; with several pictures at a
+        # With several threads for an image, FFmpeg marks no damage; with several images at a
         # time, they come late.
         stream.codec_context.thread_count = 1
         self.fps = float(stream.average_rate) if stream.average_rate else None
@@ -95,7 +95,7 @@ class AvConnection:
             self._gaps.missing_before(stream.codec_context.extradata or b"")
 
     def read(self) -> Shot | Corrupted | None:
-        """Return the next picture; see `Connection`."""
+        """Return the next image; see `Connection`."""
         while not self._frames:
             try:
                 packet = next(self._packets, None)
@@ -113,9 +113,9 @@ class AvConnection:
                 return self._leave_out("a packet is damaged")
         frame = self._frames.popleft()
         if frame.is_corrupt:
-            return self._leave_out("a picture is damaged")
+            return self._leave_out("an image is damaged")
         if self._damaged and not frame.key_frame:
-            return Corrupted("a picture is built upon a damaged one")
+            return Corrupted("an image is built upon a damaged one")
         self._damaged = False
         return Shot(np.ascontiguousarray(frame.to_ndarray(format="bgr24")))
 

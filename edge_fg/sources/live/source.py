@@ -61,11 +61,11 @@ class LiveSource(BaseSource):
     def wanted_at(self, moment: float, /) -> None:
         """Hear that the next frame will be taken at `moment` of `time.monotonic`, not before.
 
-        Of the pictures that come until then only the last is of use. Those before it may be
+        Of the images that come until then only the last is of use. Those before it may be
         left undecoded, where that saves work (MJPEG over HTTP, cameras and streams through
-        OpenCV) and where pictures come so regularly that another is sure to be here in time;
+        OpenCV) and where images come so regularly that another is sure to be here in time;
         they are counted as dropped. Each call replaces the one before. The wish ends with its
-        moment, and after a second at the latest; without one, all pictures are decoded.
+        moment, and after a second at the latest; without one, all images are decoded.
 
         May be called from any thread; returns at once.
         """

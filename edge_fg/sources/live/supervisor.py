@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edge_fg.errors import SourceError
 from edge_fg.sources.live.backoff import Backoff
 from edge_fg.sources.live.connection import Connection, Corrupted, Opener, Shot
-from edge_fg.sources.live.freeze_detector import Look, PictureWatch
+from edge_fg.sources.live.freeze_detector import ImageWatch, Look
 from edge_fg.sources.live.reader import Worker
 from edge_fg.sources.options import CaptureOptions
 from edge_fg.sources.state import StateBoard
@@ -26,23 +26,23 @@ _MAX_HUNG = 2
 _PROVEN_S = 5.0
 _STALL_S = 2.0
 _GRACE_S = 1.0
-# Nobody may have a source rest for longer: it must notice a picture that stands still.
+# Nobody may have a source rest for longer: it must notice an image that stands still.
 _MAX_REST_S = 1.0
 
 
 @dataclass
 class Arrival:
-    """A picture on its way to the reader, and how many were lost before it."""
+    """An image on its way to the reader, and how many were lost before it."""
 
     shot: Shot
     dropped: int
 
 
 class Feed:
-    """Hands pictures of a live source from the thread that reads to the one that wants them.
+    """Hands images of a live source from the thread that reads to the one that wants them.
 
-    It keeps the newest pictures (`CaptureOptions.buffer`), watches over the reading thread while
-    somebody waits for a picture, leaves a thread that hangs to itself and starts another.
+    It keeps the newest images (`CaptureOptions.buffer`), watches over the reading thread while
+    somebody waits for an image, leaves a thread that hangs to itself and starts another.
 
     Parameters
     ----------
@@ -66,14 +66,14 @@ class Feed:
         self._changed = threading.Condition()
         self._waiting: deque[Arrival] = deque()
         self._backoff = Backoff(*options.backoff, options.seed)
-        self._watch = PictureWatch()
+        self._watch = ImageWatch()
         self._hung: list[Worker] = []
         self._worker: Worker | None = None
         self._stopped = False
         self._error: BaseException | None = None
         self._first_error: SourceError | None = None
         self._connected = False
-        self._losing = True  # until the first picture there is a connection to be won
+        self._losing = True  # until the first image there is a connection to be won
         self._was_live = False
         self._failures = 0
         self._opened_at = 0.0
@@ -114,12 +114,12 @@ class Feed:
         raise error
 
     def take(self) -> Arrival | None:
-        """Return the oldest picture that waits, waiting for one; None once it was stopped.
+        """Return the oldest image that waits, waiting for one; None once it was stopped.
 
         Raises
         ------
         EdgeFGError
-            There will be no more pictures.
+            There will be no more images.
         """
         while True:
             with self._changed:
@@ -135,7 +135,7 @@ class Feed:
             self._look_after()
 
     def wanted_at(self, moment: float) -> None:
-        """Hear that nobody takes a picture before `moment`; see `LiveSource.wanted_at`."""
+        """Hear that nobody takes an image before `moment`; see `LiveSource.wanted_at`."""
         # One attribute, set at a stroke: the thread that reads needs no lock.
         self.wanted = min(moment, time.monotonic() + _MAX_REST_S)
 
@@ -165,7 +165,7 @@ class Feed:
             self._board.change("connecting", "opening it")
 
     def opened(self, worker: Worker, connection: Connection) -> None:
-        """Note that a connection stands; it is live with its first picture."""
+        """Note that a connection stands; it is live with its first image."""
         with self._changed:
             if worker is not self._worker:
                 return
@@ -176,7 +176,7 @@ class Feed:
             self._changed.notify_all()
 
     def arrived(self, worker: Worker, shot: Shot) -> str | None:
-        """Take a picture; a reason to give the connection up, or None to go on."""
+        """Take an image; a reason to give the connection up, or None to go on."""
         if not self._is_current(worker):
             return None
         look = self._watch.look(shot.pixels, shot.captured)
@@ -202,13 +202,13 @@ class Feed:
             self._changed.notify_all()
         if back:
             self._board.add("reconnects")
-        self._board.change("live", "pictures come")
+        self._board.change("live", "images come")
         return None
 
     def skipped(self, worker: Worker) -> None:
-        """Count a picture that came and was left undecoded.
+        """Count an image that came and was left undecoded.
 
-        It proves nothing about the state: that is for pictures that can be looked at.
+        It proves nothing about the state: that is for images that can be looked at.
         """
         with self._changed:
             if worker is not self._worker or self._stopped:
@@ -217,16 +217,16 @@ class Feed:
         self._board.add("dropped")
 
     def corrupted(self, worker: Worker, what: Corrupted) -> str | None:
-        """Count what is no picture; a reason to give up when nothing else comes."""
+        """Count what is no image; a reason to give up when nothing else comes."""
         if not self._is_current(worker):
             return None
         self._board.add("corrupted", what.count)
-        _logger.debug("%s: a picture is left out, %s", self._name, what.reason)
+        _logger.debug("%s: an image is left out, %s", self._name, what.reason)
         with self._changed:
             self._missed += what.count
         silent = time.monotonic() - worker.progress[1]
         late = silent > self._options.timeout
-        return f"nothing but damaged pictures for {silent:.1f} s" if late else None
+        return f"nothing but damaged images for {silent:.1f} s" if late else None
 
     def lost(self, worker: Worker, error: SourceError) -> float | None:
         """Decide after a loss: seconds to wait for the next try, or None to end."""
@@ -277,17 +277,17 @@ class Feed:
         limit = self._options.frozen_after
         assert limit is not None
         self._board.add("frozen")
-        if self._board.change("stalled", f"the same picture for {look.still_s:.1f} s"):
+        if self._board.change("stalled", f"the same image for {look.still_s:.1f} s"):
             self._board.add("stalls")
         # A camera that froze is often mended by a new connection, which gets as long as the first.
         stuck = shot.captured - self._opened_at > limit
-        return f"its picture has stood still for {look.still_s:.1f} s" if stuck else None
+        return f"its image has stood still for {look.still_s:.1f} s" if stuck else None
 
     def _tell_of(self, look: Look, shot: Shot) -> None:
         if look.resized:
             self._board.add("size_changes")
-            picture = shot.pixels
-            size = picture.shape[1::-1] if hasattr(picture, "shape") else picture.size_wh
+            image = shot.pixels
+            size = image.shape[1::-1] if hasattr(image, "shape") else image.size_wh
             _logger.info("%s gives %d x %d pixels now", self._name, *size)
         limit = self._options.black_after
         if limit is None:
@@ -302,7 +302,7 @@ class Feed:
             )
         elif look.black_s is None and self._black_said:
             self._black_said = False
-            _logger.info("%s shows pictures again", self._name)
+            _logger.info("%s shows images again", self._name)
 
     # ------------------------------------------------------------ watching over the thread
 
@@ -329,7 +329,7 @@ class Feed:
         phase, since = worker.progress
         silent = time.monotonic() - since
         if phase == "reading" and silent > min(_STALL_S, self._options.timeout / 2):
-            reason = f"no picture for {silent:.1f} s"
+            reason = f"no image for {silent:.1f} s"
             if self._board.change("stalled", reason, only_from="live"):
                 self._board.add("stalls")
         if phase == "waiting" or not self._overdue():

@@ -80,7 +80,7 @@ class OpenCVConnection:
         self._learn()
 
     def read(self) -> Coded | Corrupted | None:
-        """Return the next picture; see `Connection`.
+        """Return the next image; see `Connection`.
 
         Left undecoded: FFmpeg has decoded it by now, but not turned into BGR; of other cameras
         nothing was done to it.

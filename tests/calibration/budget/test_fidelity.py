@@ -77,7 +77,7 @@ def test_the_worst_classes_and_the_worst_drop() -> None:
     candidate = reference.copy()
     candidate[:3] = one_hot[3] * 5  # half of class 0
     candidate[6] = one_hot[3] * 5  # one of class 1
-    candidate[12:] = one_hot[3] * 5  # all of class 2, but it has two pictures only
+    candidate[12:] = one_hot[3] * 5  # all of class 2, but it has two images only
     found = compare(reference, candidate, kind="logits", indices=truth, labels=["a", "b", "c", "d"])
     assert found.worst_classes == (
         {"index": 0, "label": "a", "images": 6, "agreement": 0.5},
@@ -114,7 +114,7 @@ def test_divergence_is_finite_and_not_negative_and_zero_for_itself(rows) -> None
     assert compare(one, one, kind="logits", indices=[None]).mean_kl == 0.0
 
 
-def test_records_say_the_same_picture_by_picture(outputs) -> None:
+def test_records_say_the_same_image_by_image(outputs) -> None:
     reference, candidate, indices = outputs
     records = image_records(reference, candidate, kind="logits", indices=indices)
     whole = compare(reference, candidate, kind="logits", indices=indices)
@@ -134,7 +134,7 @@ def test_outputs_that_cannot_be_compared_are_refused(outputs) -> None:
     for one, two, truth, message in (
         (reference, candidate[:, :5], indices, "N x classes"),
         (reference, candidate, indices[:-1], "59 true classes for 60"),
-        (reference, spoilt, indices, "candidate's output is NaN .* first for picture 3"),
+        (reference, spoilt, indices, "candidate's output is NaN .* first for image 3"),
         (reference, candidate, [9] * 60, "index 9 is not one of 9"),
         (reference[:0], candidate[:0], [], "N x classes"),
     ):

@@ -25,16 +25,16 @@ from edge_fg_calibration.graph.onnx_graph import Graph, node_key
 from edge_fg_calibration.graph.session import predict
 from edge_fg_calibration.statistics.collection import collect_histograms
 
-CERTAIN = Assurance(proof_pictures=10**9, z=0.0, least_int8=0.0)
-"""No margin: the trial pictures alone decide."""
+CERTAIN = Assurance(proof_images=10**9, z=0.0, least_int8=0.0)
+"""No margin: the trial images alone decide."""
 
 
 class Bench:
-    """A network, its INT8 maker and its trial pictures."""
+    """A network, its INT8 maker and its trial images."""
 
-    def __init__(self, model, pictures, output="logits", kind="logits", batch=4) -> None:
+    def __init__(self, model, images, output="logits", kind="logits", batch=4) -> None:
         self.model, self.made = model, 0
-        self.batches = [pictures[at : at + batch] for at in range(0, len(pictures), batch)]
+        self.batches = [images[at : at + batch] for at in range(0, len(images), batch)]
         self.placement = place(model, depthwise=True)
         seen = collect_histograms(
             model, self.batches, self.placement.activations, input_name="input"
@@ -45,7 +45,7 @@ class Bench:
         self.trial = make_trial(
             model,
             self.batches,
-            indices=[None] * len(pictures),
+            indices=[None] * len(images),
             input_name="input",
             output_name=output,
             kind=kind,
@@ -68,7 +68,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def fragile(make_model, pictures) -> Bench:
+def fragile(make_model, images) -> Bench:
     """Four layers, of which `c` reads a tensor whose first channel dwarfs all others."""
     random = np.random.default_rng(11)
 
@@ -96,7 +96,7 @@ def fragile(make_model, pictures) -> Bench:
         inputs={"input": ["N", 3, 12, 12]},
         outputs={"logits": ["N", 20]},
     )
-    return Bench(model, pictures)
+    return Bench(model, images)
 
 
 @pytest.fixture(scope="module")
@@ -161,20 +161,20 @@ def test_a_budget_that_holds_needs_one_evaluation(fragile) -> None:
     assert (found.met, found.assured, found.stopped) == (True, True, False)
     assert len(found.tried) == 1
     assert found.sensitivity is None
-    assert found.pictures_run == len(fragile.trial)
+    assert found.images_run == len(fragile.trial)
     assert found.int8_macs == pytest.approx(1.0)
 
 
 def test_an_impossible_budget_is_not_met_and_says_why(fragile) -> None:
     found = fragile.search(Budget(mean_kl=0.0))
     assert not found.met
-    assert "the budget is missed on 20 trial pictures" in found.reason
+    assert "the budget is missed on 20 trial images" in found.reason
     # A graph without any INT8 would keep it, but would be none.
     assert 0 < found.int8_macs < 1
     assert len(found.kept_float) == 3
 
 
-def test_a_network_of_one_layer_has_nothing_to_leave(make_model, pictures) -> None:
+def test_a_network_of_one_layer_has_nothing_to_leave(make_model, images) -> None:
     random = np.random.default_rng(0)
     model = make_model(
         [("Flatten", "input", "flat"), ("Gemm", "flat w", "logits", {"transB": 1})],
@@ -182,13 +182,13 @@ def test_a_network_of_one_layer_has_nothing_to_leave(make_model, pictures) -> No
         inputs={"input": ["N", 3, 12, 12]},
         outputs={"logits": ["N", 20]},
     )
-    found = Bench(model, pictures).search(Budget(mean_kl=0.0))
+    found = Bench(model, images).search(Budget(mean_kl=0.0))
     assert (found.met, found.kept_float, len(found.tried)) == (False, frozenset(), 1)
 
 
 def test_a_hopeless_candidate_is_dropped_early(fragile) -> None:
     found = fragile.search(Budget(mean_kl=1e-12))
-    assert all(0 < one.pictures < len(fragile.trial) for one in found.tried)
+    assert all(0 < one.images < len(fragile.trial) for one in found.tried)
     assert all(one.mean_kl > 1e-12 for one in found.tried)
 
 
@@ -196,13 +196,13 @@ def test_nothing_is_run_twice(fragile) -> None:
     evaluator = Evaluator(fragile.trial)
     model = fragile.make(frozenset())
     one = [output for _, output in evaluator.outputs(model, [0, 1])]
-    assert (evaluator.pictures_run, evaluator.pictures_cached) == (8, 0)
+    assert (evaluator.images_run, evaluator.images_cached) == (8, 0)
     # Another object of the same content is the same graph; only batch 2 is new.
     two = [output for _, output in evaluator.outputs(fragile.make(frozenset()), [0, 1, 2])]
-    assert (evaluator.pictures_run, evaluator.pictures_cached) == (12, 8)
+    assert (evaluator.images_run, evaluator.images_cached) == (12, 8)
     np.testing.assert_array_equal(np.concatenate(one), np.concatenate(two[:2]))
     list(evaluator.outputs(fragile.make(frozenset({"c"})), [0]))
-    assert evaluator.pictures_run == 16
+    assert evaluator.images_run == 16
 
 
 def test_a_search_runs_each_graph_at_most_once(fragile, budget) -> None:
@@ -210,7 +210,7 @@ def test_a_search_runs_each_graph_at_most_once(fragile, budget) -> None:
     found = fragile.search(budget)
     distinct = len(found.tried) + len(fragile.placement.groups)
     assert fragile.made == distinct
-    assert found.pictures_run + found.pictures_cached <= distinct * len(fragile.trial)
+    assert found.images_run + found.images_cached <= distinct * len(fragile.trial)
 
 
 @pytest.mark.parametrize("after", range(1, 45, 4))
@@ -252,8 +252,8 @@ def test_progress_never_goes_back_and_ends(fragile, budget) -> None:
         assert steps[-1][0] == steps[-1][1]
 
 
-def test_a_margin_leaves_more_in_float_as_far_as_it_may_cost(residual_net, pictures) -> None:
-    bench = Bench(residual_net, pictures, output="probs", kind="probabilities")
+def test_a_margin_leaves_more_in_float_as_far_as_it_may_cost(residual_net, images) -> None:
+    bench = Bench(residual_net, images, output="probs", kind="probabilities")
     limit = Budget(mean_kl=1.01 * bench.fidelity([]).mean_kl)
     bare = bench.search(limit)
     assert bare.kept_float == frozenset()
@@ -267,13 +267,13 @@ def test_a_margin_leaves_more_in_float_as_far_as_it_may_cost(residual_net, pictu
     assert "margin" in stingy.reason
 
 
-def test_a_limit_that_trial_pictures_cannot_judge_is_left_to_the_proof(fragile, budget) -> None:
+def test_a_limit_that_trial_images_cannot_judge_is_left_to_the_proof(fragile, budget) -> None:
     found = fragile.search(dataclasses.replace(budget, top1_drop=0.0, class_drop=0.0))
     assert found.met
     assert found.kept_float == {"c"}
 
 
-def test_the_hardest_pictures_come_first(fragile) -> None:
+def test_the_hardest_images_come_first(fragile) -> None:
     trial = fragile.trial
     gaps = answer_gaps(trial.reference, trial.reference, trial.kind)
     assert (np.diff(gaps) >= 0).all()
@@ -282,8 +282,8 @@ def test_the_hardest_pictures_come_first(fragile) -> None:
     )
 
 
-def test_a_trial_without_pictures_is_refused(fragile) -> None:
-    with pytest.raises(CalibrationError, match="no trial pictures"):
+def test_a_trial_without_images_is_refused(fragile) -> None:
+    with pytest.raises(CalibrationError, match="no trial images"):
         make_trial(
             fragile.model,
             [],
@@ -330,7 +330,7 @@ def test_expected_agreement_is_nearer_the_truth_than_counting() -> None:
     assert np.std(expected) < 0.8 * np.std([one.agreement for one in counted])
 
 
-def test_agreement_is_held_against_what_other_pictures_are_to_expect(fragile) -> None:
+def test_agreement_is_held_against_what_other_images_are_to_expect(fragile) -> None:
     output = predict(fragile.make(frozenset()), fragile.trial.batches, "input", "logits")
     expected, _ = expected_agreement(fragile.trial, output)
     for limit in (expected - 1e-6, expected + 1e-6):

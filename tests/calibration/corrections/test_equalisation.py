@@ -63,13 +63,13 @@ def inverted_residual(request, make_model) -> onnx.ModelProto:
 QUANTISED = ["stem", "a1r", "a2r", "asum", "b1r", "b2r", "bsum", "flat"]
 
 
-def _run(model: onnx.ModelProto, pictures: np.ndarray) -> np.ndarray:
-    return predict(model, [pictures], "input", "logits")
+def _run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    return predict(model, [images], "input", "logits")
 
 
-def _ranges(model, pictures):
+def _ranges(model, images):
     names = [*QUANTISED, "a1", "a2", "b1", "b2", "last"]
-    return collect_channel_ranges(model, [pictures], names, input_name="input")
+    return collect_channel_ranges(model, [images], names, input_name="input")
 
 
 def test_a_residual_chain_is_one_group_with_all_that_make_and_read_it(inverted_residual) -> None:
@@ -83,9 +83,9 @@ def test_a_residual_chain_is_one_group_with_all_that_make_and_read_it(inverted_r
 
 
 @pytest.mark.parametrize("setting", [Setting(0.5), Setting(1.0), Setting(1.0, extremes=False)])
-def test_equalising_keeps_the_function(inverted_residual, pictures, setting) -> None:
+def test_equalising_keeps_the_function(inverted_residual, images, setting) -> None:
     graph = Graph(inverted_residual)
-    ranges = _ranges(inverted_residual, pictures)
+    ranges = _ranges(inverted_residual, images)
     factors = {}
     for group in find_channel_groups(graph):
         factor = channel_factors(group, ranges, QUANTISED, setting)
@@ -93,17 +93,17 @@ def test_equalising_keeps_the_function(inverted_residual, pictures, setting) -> 
             factors[group] = factor
     assert len(factors) == 6
     assert any(factor.max() > 1.5 for factor in factors.values())
-    found = _run(rescaled(inverted_residual, factors), pictures)
-    np.testing.assert_allclose(found, _run(inverted_residual, pictures), rtol=2e-4, atol=2e-5)
+    found = _run(rescaled(inverted_residual, factors), images)
+    np.testing.assert_allclose(found, _run(inverted_residual, images), rtol=2e-4, atol=2e-5)
 
 
-def test_equalised_channels_use_the_same_range(inverted_residual, pictures) -> None:
+def test_equalised_channels_use_the_same_range(inverted_residual, images) -> None:
     graph = Graph(inverted_residual)
-    before = _ranges(inverted_residual, pictures)
+    before = _ranges(inverted_residual, images)
     group = next(one for one in find_channel_groups(graph) if "asum" in one.tensors)
     factor = channel_factors(group, before, ["asum"], Setting(1.0))
     assert factor is not None
-    after = _ranges(rescaled(inverted_residual, {group: factor}), pictures)["asum"].magnitude
+    after = _ranges(rescaled(inverted_residual, {group: factor}), images)["asum"].magnitude
     np.testing.assert_allclose(after, before["asum"].magnitude.max(), rtol=1e-4)
 
 
@@ -125,9 +125,9 @@ def test_behind_a_clip_saturated_channels_stay_and_others_keep_below(make_model)
         inputs={"input": ["N", 1, 4, 4]},
         outputs={"y": ["N", 4, 4, 4]},
     )
-    pictures = np.linspace(0, 2, 16, dtype=np.float32).reshape(1, 1, 4, 4)
+    images = np.linspace(0, 2, 16, dtype=np.float32).reshape(1, 1, 4, 4)
     graph = Graph(model)
-    ranges = collect_channel_ranges(model, [pictures], ["a", "r"], input_name="input")
+    ranges = collect_channel_ranges(model, [images], ["a", "r"], input_name="input")
     (group,) = [one for one in find_channel_groups(graph) if "r" in one.tensors]
     assert group.ceilings == (("a", 6.0),)
     factor = channel_factors(group, ranges, ["r"], Setting(1.0, headroom=1.5))
@@ -159,7 +159,7 @@ def test_a_gate_or_a_concatenation_blocks_a_group(make_model) -> None:
     assert find_channel_groups(Graph(model)) == ()
 
 
-def test_centring_keeps_the_function(inverted_residual, pictures) -> None:
+def test_centring_keeps_the_function(inverted_residual, images) -> None:
     graph = Graph(inverted_residual)
     places = find_centre_places(graph, QUANTISED)
     # The depthwise convolutions add padding, so what they read can't be moved.
@@ -170,24 +170,24 @@ def test_centring_keeps_the_function(inverted_residual, pictures) -> None:
     moved = centred(inverted_residual, shifts)
     onnx.checker.check_model(moved, full_check=True)
     np.testing.assert_allclose(
-        _run(moved, pictures), _run(inverted_residual, pictures), rtol=2e-4, atol=2e-5
+        _run(moved, images), _run(inverted_residual, images), rtol=2e-4, atol=2e-5
     )
     names = [one.tensor for one in places]
-    before = collect_channel_ranges(inverted_residual, [pictures], names, input_name="input")
-    after = collect_channel_ranges(moved, [pictures], names, input_name="input")
+    before = collect_channel_ranges(inverted_residual, [images], names, input_name="input")
+    after = collect_channel_ranges(moved, [images], names, input_name="input")
     for place, shift in shifts.items():
         expected = before[place.tensor].high - shift
         np.testing.assert_allclose(after[place.tensor].high, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_centring_behind_padding_pads_before_it_is_rounded(inverted_residual, pictures) -> None:
+def test_centring_behind_padding_pads_before_it_is_rounded(inverted_residual, images) -> None:
     places = find_padded_places(Graph(inverted_residual), QUANTISED)
     assert {one.tensor: one.pads for one in places} == {"a1r": (1, 1, 1, 1), "b1r": (1, 1, 1, 1)}
     shifts = {one: np.array([0.7 + place]) for place, one in enumerate(places)}
     moved = centred(inverted_residual, shifts)
     onnx.checker.check_model(moved, full_check=True)
     np.testing.assert_allclose(
-        _run(moved, pictures), _run(inverted_residual, pictures), rtol=2e-4, atol=2e-5
+        _run(moved, images), _run(inverted_residual, images), rtol=2e-4, atol=2e-5
     )
     makers = {node.output[0]: node.op_type for node in moved.graph.node}
     # The tensor that is quantised is the padded one, or INT8 zeros would stand for -0.7.

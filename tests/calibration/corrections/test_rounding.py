@@ -75,13 +75,13 @@ def test_uncorrelated_inputs_are_rounded_to_the_nearest() -> None:
     assert np.array_equal(found, np.rint(weight / scale[:, None]))
 
 
-def test_windows_are_what_the_convolutions_read(residual_net, pictures) -> None:
-    found = collect_windows(residual_net, [pictures], ["stem", "dw", "logits"], input_name="input")
+def test_windows_are_what_the_convolutions_read(residual_net, images) -> None:
+    found = collect_windows(residual_net, [images], ["stem", "dw", "logits"], input_name="input")
     arrays = {one.name: numpy_helper.to_array(one) for one in residual_net.graph.initializer}
     (values,) = [
         {name: np.concatenate([one[name] for one in parts]) for name in ("stem", "dw", "logits")}
         for parts in [
-            list(observed_tensors(residual_net, [pictures], ["stem", "dw", "logits"], "input"))
+            list(observed_tensors(residual_net, [images], ["stem", "dw", "logits"], "input"))
         ]
     ]
     for key, weight, bias in (("stem", "stem.w", "stem.b"), ("dw", "dw.w", "dw.b")):
@@ -94,12 +94,10 @@ def test_windows_are_what_the_convolutions_read(residual_net, pictures) -> None:
     np.testing.assert_allclose(spread, values["logits"].var(axis=0), rtol=1e-2, atol=1e-6)
 
 
-def test_bias_correction_takes_off_the_mean_error_of_rounded_weights(
-    residual_net, pictures
-) -> None:
+def test_bias_correction_takes_off_the_mean_error_of_rounded_weights(residual_net, images) -> None:
     placement = place(residual_net, target="tensorrt")
     nodes = [one.node for one in placement.weights]
-    windows = collect_windows(residual_net, [pictures], nodes, input_name="input")
+    windows = collect_windows(residual_net, [images], nodes, input_name="input")
     coarse = {}
     for one in placement.weights:  # 15 levels only, so that there is an error to take off
         weight = next(t for t in residual_net.graph.initializer if t.name == one.initializer)
@@ -115,20 +113,20 @@ def test_bias_correction_takes_off_the_mean_error_of_rounded_weights(
     def mean_error(model) -> float:
         quantised = insert_qdq(model, placement, amax, coarse)
         wanted = np.concatenate(
-            [one["stem"] for one in observed_tensors(residual_net, [pictures], ["stem"], "input")]
+            [one["stem"] for one in observed_tensors(residual_net, [images], ["stem"], "input")]
         )
         found = np.concatenate(
-            [one["stem"] for one in observed_tensors(quantised, [pictures], ["stem"], "input")]
+            [one["stem"] for one in observed_tensors(quantised, [images], ["stem"], "input")]
         )
         return float(np.abs((found - wanted).mean(axis=(0, 2, 3))).max())
 
     assert mean_error(corrected) < 0.3 * mean_error(residual_net)
 
 
-def test_weights_keep_their_layout(residual_net, pictures) -> None:
+def test_weights_keep_their_layout(residual_net, images) -> None:
     placement = place(residual_net, target="tensorrt")
     nodes = [one.node for one in placement.weights]
-    windows = collect_windows(residual_net, [pictures], nodes, input_name="input")
+    windows = collect_windows(residual_net, [images], nodes, input_name="input")
     limits = dict.fromkeys(placement.activations, 4.0)
     arrays = {one.name: numpy_helper.to_array(one) for one in residual_net.graph.initializer}
     for in_turn in (False, True):

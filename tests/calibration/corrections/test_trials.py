@@ -1,4 +1,4 @@
-"""Repairs are kept where they pay on pictures that they were not fitted to, and only there."""
+"""Repairs are kept where they pay on images that they were not fitted to, and only there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from edge_fg_calibration import compare, predict, quantize_int8, validate_qdq
 from edge_fg_calibration.corrections.bench import Score
-from edge_fg_calibration.data.trial_split import counted_pictures, trial_pictures, trial_stride
+from edge_fg_calibration.data.trial_split import counted_images, trial_images, trial_stride
 
 ASK = {"input_name": "input", "output_name": "logits", "kind": "logits", "target": "tensorrt"}
 
@@ -126,7 +126,7 @@ def test_a_gain_within_chance_does_not_count() -> None:
     assert not before.beats(before)
 
 
-def test_a_gain_on_a_few_pictures_at_the_cost_of_most_does_not_count() -> None:
+def test_a_gain_on_a_few_images_at_the_cost_of_most_does_not_count() -> None:
     usual = np.full(60, 0.01)
     before = usual.copy()
     before[:3] = 1.0
@@ -136,16 +136,16 @@ def test_a_gain_on_a_few_pictures_at_the_cost_of_most_does_not_count() -> None:
     assert not found.beats(other)
 
 
-def test_too_few_pictures_judge_no_repair(make_model, many) -> None:
+def test_too_few_images_judge_no_repair(make_model, many) -> None:
     found = quantize_int8(_net(make_model, 2.0), lambda: [many[:63]], **ASK)
     assert found.repairs == ()
-    assert found.trial_pictures == 63
+    assert found.trial_images == 63
     assert set(found.methods.values()) == {found.method}
 
 
-def test_in_the_end_ranges_come_from_all_pictures(make_model, many) -> None:
+def test_in_the_end_ranges_come_from_all_images(make_model, many) -> None:
     loud = many[:96].copy()
-    loud[5] *= 3  # every third picture is a trial picture, this one among them
+    loud[5] *= 3  # every third image is a trial image, this one among them
     for repair in (False, True):
         found = quantize_int8(_net(make_model, 1.0), lambda: [loud], repair=repair, **ASK)
         seen = found.histograms["input"]
@@ -171,12 +171,12 @@ def test_layers_can_be_left_in_float_afterwards(make_model, many) -> None:
 
 
 @pytest.mark.parametrize("total", [8, 63, 64, 114, 512, 1000, 5000])
-def test_no_trial_picture_is_counted(total: int) -> None:
+def test_no_trial_image_is_counted(total: int) -> None:
     numbers = np.arange(total, dtype=np.float32).reshape(-1, 1)
     batches = [numbers[n : n + 7] for n in range(0, total, 7)]
     stride = trial_stride(total)
-    trial = np.concatenate(trial_pictures(lambda: batches, stride)).ravel()
-    counted = np.concatenate(list(counted_pictures(lambda: batches, stride))).ravel()
+    trial = np.concatenate(trial_images(lambda: batches, stride)).ravel()
+    counted = np.concatenate(list(counted_images(lambda: batches, stride))).ravel()
     if total < 64:
         assert set(trial) == set(counted) == set(range(total))
     else:

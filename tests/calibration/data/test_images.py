@@ -1,4 +1,4 @@
-"""Reading sets of pictures, splitting them, feeding them."""
+"""Reading sets of images, splitting them, feeding them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_fg_calibration import (
 )
 
 
-def picture(path: Path, value: int) -> Path:
+def image(path: Path, value: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(value).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -28,19 +28,19 @@ def picture(path: Path, value: int) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three classes of 10, 4 and 2 pictures and two without a class."""
+    """Three classes of 10, 4 and 2 images and two without a class."""
     number = 0
     for name, count in (("finch", 10), ("owl", 4), ("wren", 2)):
         for place in range(count):
-            picture(tmp_path / "set" / name / f"{place}.png", number)
+            image(tmp_path / "set" / name / f"{place}.png", number)
             number += 1
     for place in range(2):
-        picture(tmp_path / "set" / f"loose{place}.png", number + place)
-    (tmp_path / "set" / "notes.txt").write_text("not a picture")
+        image(tmp_path / "set" / f"loose{place}.png", number + place)
+    (tmp_path / "set" / "notes.txt").write_text("not an image")
     return tmp_path / "set"
 
 
-def test_a_directory_gives_sorted_pictures_with_their_folders_as_labels(folder: Path) -> None:
+def test_a_directory_gives_sorted_images_with_their_folders_as_labels(folder: Path) -> None:
     found = read_image_set(folder)
     assert len(found) == 18
     assert [one.path for one in found.items] == sorted(one.path for one in found.items)
@@ -64,7 +64,7 @@ def test_a_csv_keeps_its_order_and_empty_cells_mean_unknown(folder: Path) -> Non
     [
         ("", "no column `file`"),
         ("path\na.png\n", "no column `file`"),
-        ("file\n", "no pictures found"),
+        ("file\n", "no images found"),
         ("file\ngone.png\nalso.png\n", "2 of 2 files are missing: gone.png, also.png"),
         ("file,index\nloose0.png,seven\n", "'seven' is not a whole number"),
         ("file,index\nloose0.png,-1\n", "negative"),
@@ -89,7 +89,7 @@ def test_binary_nonsense_and_missing_paths_are_refused(folder: Path) -> None:
         read_image_set(folder / "set.csv")
     with pytest.raises(DatasetError, match="no such directory"):
         read_image_set(folder / "nowhere")
-    with pytest.raises(DatasetError, match="18 pictures found, at least 30 needed"):
+    with pytest.raises(DatasetError, match="18 images found, at least 30 needed"):
         read_image_set(folder, minimum=30)
 
 
@@ -129,7 +129,7 @@ def test_classes_give_in_proportion(folder: Path) -> None:
 def test_a_small_set_is_halved_and_a_tiny_one_refused(folder: Path) -> None:
     first, second = split(read_image_set(folder), 512)
     assert (len(first), len(second)) == (9, 9)
-    with pytest.raises(DatasetError, match="4 distinct pictures; at least 8"):
+    with pytest.raises(DatasetError, match="4 distinct images; at least 8"):
         split(read_image_set(folder / "owl"), 512)
     with pytest.raises(UsageError, match="at least 1"):
         split(read_image_set(folder), 0)
@@ -139,13 +139,13 @@ def test_the_digest_knows_contents_not_names(folder: Path) -> None:
     before = digest(read_image_set(folder))
     (folder / "owl" / "0.png").rename(folder / "owl" / "zzz.png")
     assert digest(read_image_set(folder)) == before
-    picture(folder / "owl" / "1.png", 999)
+    image(folder / "owl" / "1.png", 999)
     assert digest(read_image_set(folder)) != before
 
 
 def test_batches_leave_out_what_cannot_be_read_and_say_so(folder: Path) -> None:
     broken = folder / "owl" / "0.png"
-    broken.write_bytes(b"not a picture")
+    broken.write_bytes(b"not an image")
 
     def read(path: Path) -> np.ndarray:
         if path == broken:
@@ -171,12 +171,12 @@ def test_batches_leave_out_what_cannot_be_read_and_say_so(folder: Path) -> None:
     assert found[0][1][0, 0, 0, 0] == len(listed[0].path.name)
 
 
-def test_a_set_without_one_readable_picture_is_refused(folder: Path) -> None:
+def test_a_set_without_one_readable_image_is_refused(folder: Path) -> None:
     def read(path: Path) -> np.ndarray:
         raise ImageError("broken")
 
     skipped: list[Path] = []
-    with pytest.raises(DatasetError, match="none of its 18 pictures can be read"):
+    with pytest.raises(DatasetError, match="none of its 18 images can be read"):
         list(
             batches(read_image_set(folder), np.stack, 4, lambda p, _: skipped.append(p), read=read)
         )

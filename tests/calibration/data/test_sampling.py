@@ -1,4 +1,4 @@
-"""Which pictures are calibrated on, which prove the result, and which are left out."""
+"""Which images are calibrated on, which prove the result, and which are left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_fg_calibration.data.sampling import summary
 
 
 def photograph(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    """A smooth picture with large and small features, unlike that of any other seed."""
+    """A smooth image with large and small features, unlike that of any other seed."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     return coarse.resize(size, Image.Resampling.BICUBIC)
@@ -25,7 +25,7 @@ def photograph(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Sixty pictures without a class."""
+    """Sixty images without a class."""
     root = tmp_path / "set"
     root.mkdir()
     for seed in range(60):
@@ -33,16 +33,16 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def by_number(pictures: ImageSet) -> Mapping[Path, FirstAnswer]:
-    """A model that answers with a third of the picture's number and is surest of the last."""
+def by_number(images: ImageSet) -> Mapping[Path, FirstAnswer]:
+    """A model that answers with a third of the image's number and is surest of the last."""
     return {
         one.path: FirstAnswer(int(one.path.stem) // 20, int(one.path.stem) / 60)
-        for one in pictures.items
+        for one in images.items
     }
 
 
-def names(pictures: ImageSet) -> set[str]:
-    return {one.path.name for one in pictures.items}
+def names(images: ImageSet) -> set[str]:
+    return {one.path.name for one in images.items}
 
 
 def test_the_sides_are_disjoint_and_complete(folder: Path) -> None:
@@ -51,15 +51,15 @@ def test_the_sides_are_disjoint_and_complete(folder: Path) -> None:
     assert found.passed_over == 10
     assert len(found.held_out) == 40
     assert not names(found.calibration) & names(found.held_out)
-    assert "10 pictures to calibrate on, chosen by the model's own answers" in summary(found)
+    assert "10 images to calibrate on, chosen by the model's own answers" in summary(found)
 
 
 def test_the_choice_depends_on_seed_and_contents_not_on_names(folder: Path, tmp_path: Path) -> None:
-    def contents(pictures: ImageSet) -> set[bytes]:
-        return {one.path.read_bytes() for one in pictures.items}
+    def contents(images: ImageSet) -> set[bytes]:
+        return {one.path.read_bytes() for one in images.items}
 
-    def constant(pictures: ImageSet) -> Mapping[Path, FirstAnswer]:
-        return {one.path: FirstAnswer(0, 0.5) for one in pictures.items}
+    def constant(images: ImageSet) -> Mapping[Path, FirstAnswer]:
+        return {one.path: FirstAnswer(0, 0.5) for one in images.items}
 
     whole = read_image_set(folder)
     first = sample(whole, 10, seed=3, scout=constant)
@@ -138,7 +138,7 @@ def test_copies_of_the_same_bytes_count_once_and_the_labelled_one_stays(folder: 
     assert found.duplicates == {folder / "07.png": folder / "wren" / "copy.png"}
 
 
-def test_pictures_without_texture_are_not_called_the_same(tmp_path: Path) -> None:
+def test_images_without_texture_are_not_called_the_same(tmp_path: Path) -> None:
     for grey in range(10, 26):
         Image.new("RGB", (20, 20), (grey, grey, grey)).save(tmp_path / f"{grey}.png")
     looks, corrupt = examine(read_image_set(tmp_path))
@@ -158,8 +158,8 @@ def test_corrupt_files_are_left_out_by_name_and_reason(folder: Path) -> None:
 def test_too_few_says_what_became_of_the_others(tmp_path: Path) -> None:
     for number in range(10):
         photograph(0, (64 + number, 48)).save(tmp_path / f"{number}.png")
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(DatasetError, match="1 distinct pictures") as caught:
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="1 distinct images") as caught:
         sample(read_image_set(tmp_path), 4)
     assert "9 show the same" in str(caught.value)
     assert "bad.png" in str(caught.value)

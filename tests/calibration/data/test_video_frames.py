@@ -1,4 +1,4 @@
-"""Frames of videos and cameras as pictures to calibrate on."""
+"""Frames of videos and cameras as images to calibrate on."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Clip(BaseSource):
         return Frame(scene(number), number, self.name, time=moment)
 
 
-def numbers(pictures) -> list[int]:
-    return [int(one.path.stem.split("-")[1]) for one in pictures.items]
+def numbers(images) -> list[int]:
+    return [int(one.path.stem.split("-")[1]) for one in images.items]
 
 
 @pytest.mark.parametrize("counted", [True, False])

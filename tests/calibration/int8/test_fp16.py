@@ -27,7 +27,7 @@ def made_types(model: onnx.ModelProto) -> dict[str, int]:
     return {one.name: one.type.tensor_type.elem_type for one in values}
 
 
-def test_inside_is_half_and_the_interface_is_not(residual_net, pictures) -> None:
+def test_inside_is_half_and_the_interface_is_not(residual_net, images) -> None:
     model = to_fp16(residual_net)
     types = made_types(model)
     assert types["input"] == types["probs"] == TensorProto.FLOAT
@@ -38,8 +38,8 @@ def test_inside_is_half_and_the_interface_is_not(residual_net, pictures) -> None
     assert types[softmax.input[0]] == TensorProto.FLOAT
     stored = {one.name: one.data_type for one in model.graph.initializer}
     assert set(stored.values()) == {TensorProto.FLOAT16}
-    exact = predict(residual_net, [pictures], "input", "probs")
-    assert np.abs(predict(model, [pictures], "input", "probs") - exact).max() < 2e-3
+    exact = predict(residual_net, [images], "input", "probs")
+    assert np.abs(predict(model, [images], "input", "probs") - exact).max() < 2e-3
 
 
 def test_an_output_made_in_half_keeps_its_name_and_type(make_model) -> None:
@@ -165,7 +165,7 @@ def test_overflow_is_judged_at_half_the_largest_value() -> None:
     assert overflowing({"near": near, "far": far}) == {"far"}
 
 
-def test_int8_graphs_keep_float32_scales(residual_net, pictures) -> None:
+def test_int8_graphs_keep_float32_scales(residual_net, images) -> None:
     placement = place(residual_net)
     int8 = insert_qdq(residual_net, placement, dict.fromkeys(placement.activations, 4.0))
     half = to_fp16(int8)
@@ -178,8 +178,8 @@ def test_int8_graphs_keep_float32_scales(residual_net, pictures) -> None:
     scales = [one for one in half.graph.initializer if one.name.endswith("_scale")]
     assert scales
     assert {one.data_type for one in scales} == {TensorProto.FLOAT}
-    exact = predict(int8, [pictures], "input", "probs")
-    assert np.abs(predict(half, [pictures], "input", "probs") - exact).max() < 0.02
+    exact = predict(int8, [images], "input", "probs")
+    assert np.abs(predict(half, [images], "input", "probs") - exact).max() < 0.02
 
 
 def test_control_flow_keeps_what_it_captures(make_model) -> None:

@@ -64,7 +64,7 @@ def test_an_unknown_target_is_refused(residual_net) -> None:
         ((32, 3, 3, 3), 1, False, True),  # the stem
         ((12, 3, 3, 3), 1, False, False),  # neither 3 nor 12 is a multiple of 8
         ((8, 4, 3, 3), 1, True, False),  # both narrow
-        ((8, 4, 3, 3), 1, False, True),  # the same at the picture
+        ((8, 4, 3, 3), 1, False, True),  # the same at the image
         ((24, 8, 3, 3), 1, True, True),
         ((24, 8, 1, 3), 1, True, False),  # not square
         ((20, 12, 3, 3), 1, True, False),  # not aligned

@@ -1,4 +1,4 @@
-"""Models that came with a quantisation of their own, and pictures of another kind."""
+"""Models that came with a quantisation of their own, and images of another kind."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edge_fg_calibration.data.out_of_domain import domain_warnings
 from edge_fg_calibration.int8.qat import int8_share, is_quantised, without_rounding
 
 
-def run(model: onnx.ModelProto, pictures: np.ndarray) -> np.ndarray:
+def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return np.asarray(session.run(None, {"input": pictures})[0])
+    return np.asarray(session.run(None, {"input": images})[0])
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def quantised(residual_net: onnx.ModelProto) -> onnx.ModelProto:
     return insert_qdq(residual_net, placement, dict.fromkeys(placement.activations, 4.0))
 
 
-def test_the_float_form_has_no_rounding_but_the_ranges(residual_net, quantised, pictures) -> None:
+def test_the_float_form_has_no_rounding_but_the_ranges(residual_net, quantised, images) -> None:
     smooth = without_rounding(quantised)
     assert is_quantised(quantised)
     assert not is_quantised(residual_net)
@@ -34,12 +34,12 @@ def test_the_float_form_has_no_rounding_but_the_ranges(residual_net, quantised, 
     operators = [node.op_type for node in smooth.graph.node]
     assert "Clip" in operators
     onnx.checker.check_model(smooth, full_check=True)
-    expected = run(quantised, pictures)
-    np.testing.assert_allclose(run(smooth, pictures), expected, atol=0.05)
-    # Loud pictures are clipped by both, not by the float model that they came from.
-    loud = run(smooth, pictures * 20)
-    np.testing.assert_allclose(loud, run(quantised, pictures * 20), atol=0.05)
-    assert np.abs(loud - run(residual_net, pictures * 20)).max() > 0.05
+    expected = run(quantised, images)
+    np.testing.assert_allclose(run(smooth, images), expected, atol=0.05)
+    # Loud images are clipped by both, not by the float model that they came from.
+    loud = run(smooth, images * 20)
+    np.testing.assert_allclose(loud, run(quantised, images * 20), atol=0.05)
+    assert np.abs(loud - run(residual_net, images * 20)).max() > 0.05
 
 
 def test_without_rounding_is_exact_where_nothing_was_rounded(make_model) -> None:
@@ -62,8 +62,8 @@ def test_without_rounding_is_exact_where_nothing_was_rounded(make_model) -> None
     )
     validate_qdq(model)
     assert int8_share(model) == 1.0
-    picture = np.arange(16, dtype=np.float32).reshape(1, 4, 2, 2) * 0.5 - 3
-    np.testing.assert_array_equal(run(without_rounding(model), picture), run(model, picture))
+    image = np.arange(16, dtype=np.float32).reshape(1, 4, 2, 2) * 0.5 - 3
+    np.testing.assert_array_equal(run(without_rounding(model), image), run(model, image))
 
 
 def test_a_share_of_the_work_is_in_int8(residual_net, quantised) -> None:
@@ -85,7 +85,7 @@ def test_integers_used_directly_are_refused(make_model) -> None:
 LABELS = [f"bird {number}" for number in range(50)]
 
 
-def test_usual_pictures_raise_no_doubts() -> None:
+def test_usual_images_raise_no_doubts() -> None:
     answers = [number % 50 for number in range(100)]
     known = [one if one % 5 else (one + 1) % 50 for one in answers]
     assert domain_warnings(answers, [0.8] * 100, known, LABELS) == ()
@@ -97,13 +97,13 @@ def test_another_domain_is_told_by_what_the_model_says() -> None:
     answers = [number % 50 for number in range(100)]
     nothing: list[int | None] = [None] * 100
     (unsure,) = domain_warnings(answers, [0.2] * 100, nothing, LABELS)
-    assert "unsure of most pictures (mean confidence 0.20)" in unsure
+    assert "unsure of most images (mean confidence 0.20)" in unsure
     (one_sided,) = domain_warnings([7] * 80 + answers[:20], [0.9] * 100, nothing, LABELS)
     assert "81 of 100" in one_sided or "80 of 100" in one_sided
     assert "'bird 7'" in one_sided
     wrong = [(one + 1) % 50 for one in answers]
     (mistaken,) = domain_warnings(answers, [0.9] * 100, wrong, LABELS)
-    assert "only 0% of the 100 pictures of known class" in mistaken
+    assert "only 0% of the 100 images of known class" in mistaken
 
 
 def test_one_class_is_no_sign_where_that_is_its_label() -> None:

@@ -21,15 +21,15 @@ def stored(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("options", [{"target": "tensorrt"}, {"residual_adds": True}, {}])
-def test_the_graph_is_valid_runs_and_stays_near(residual_net, pictures, options) -> None:
+def test_the_graph_is_valid_runs_and_stays_near(residual_net, images, options) -> None:
     placement = place(residual_net, **options)
     model = insert_qdq(residual_net, placement, ranges_for(placement))
     onnx.checker.check_model(model, full_check=True)
     validate_qdq(model)
     assert [one.name for one in model.graph.input] == ["input"]
     assert [one.name for one in model.graph.output] == ["probs"]
-    exact = predict(residual_net, [pictures], "input", "probs")
-    found = predict(model, [pictures], "input", "probs")
+    exact = predict(residual_net, [images], "input", "probs")
+    found = predict(model, [images], "input", "probs")
     assert np.abs(found - exact).max() < 0.02
     assert np.abs(found - exact).max() > 0  # it did quantise
 

@@ -1,4 +1,4 @@
-"""One pass over the pictures: exact, resumable, and the same in any order and batch."""
+"""One pass over the images: exact, resumable, and the same in any order and batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_fg.errors import CalibrationError, UsageError
 from edge_fg_calibration import (
     Histogram,
-    KnownPictures,
+    KnownImages,
     Statistics,
     StatisticsCache,
     StatisticsKey,
@@ -29,10 +29,10 @@ KEY = StatisticsKey("g", "p", "i", "t", "s")
 TENSORS = ["input", "a", "dw", "c", "pool", "logits"]
 
 
-def collected(model: onnx.ModelProto, pictures: np.ndarray, size: int = 4) -> Statistics:
+def collected(model: onnx.ModelProto, images: np.ndarray, size: int = 4) -> Statistics:
     return collect_statistics(
         model,
-        [pictures[start : start + size] for start in range(0, len(pictures), size)],
+        [images[start : start + size] for start in range(0, len(images), size)],
         TENSORS,
         input_name="input",
         channel_axes={"a": 1, "logits": 1},
@@ -43,9 +43,9 @@ def collected(model: onnx.ModelProto, pictures: np.ndarray, size: int = 4) -> St
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.permutations(range(20)), st.integers(1, 20), st.floats(0.1, 40))
-def test_order_and_batches_change_nothing(residual_net, pictures, order, size, loud) -> None:
-    # One loud picture makes the histograms widen at another moment each time.
-    changed = pictures.copy()
+def test_order_and_batches_change_nothing(residual_net, images, order, size, loud) -> None:
+    # One loud image makes the histograms widen at another moment each time.
+    changed = images.copy()
     changed[5] *= np.float32(loud)
     whole = collected(residual_net, changed)
     mixed = collected(residual_net, changed[list(order)], size)
@@ -59,22 +59,22 @@ def test_order_and_batches_change_nothing(residual_net, pictures, order, size, l
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.integers(0, 2), min_size=20, max_size=20))
-def test_workers_merge_exactly(residual_net, pictures, workers) -> None:
-    parts = [pictures[[one == worker for one in workers]] for worker in range(3)]
+def test_workers_merge_exactly(residual_net, images, workers) -> None:
+    parts = [images[[one == worker for one in workers]] for worker in range(3)]
     merged = Statistics.of(TENSORS, channel_axes={"a": 1, "logits": 1})
     for part in parts:
         if len(part):
             merged.merge(collected(residual_net, part))
-    assert merged.to_dict() == collected(residual_net, pictures).to_dict()
+    assert merged.to_dict() == collected(residual_net, images).to_dict()
 
 
-def test_only_what_is_needed_runs_and_gives_the_same(residual_net, pictures) -> None:
-    alone = collect_histograms(residual_net, [pictures], ["a"], input_name="input")
-    among = collected(residual_net, pictures)
+def test_only_what_is_needed_runs_and_gives_the_same(residual_net, images) -> None:
+    alone = collect_histograms(residual_net, [images], ["a"], input_name="input")
+    among = collected(residual_net, images)
     assert alone["a"].to_dict() == among.histograms["a"].to_dict()
 
 
-def test_channel_maxima_are_those_of_numpy(residual_net, pictures) -> None:
+def test_channel_maxima_are_those_of_numpy(residual_net, images) -> None:
     import onnxruntime
 
     model = onnx.ModelProto()
@@ -83,23 +83,21 @@ def test_channel_maxima_are_those_of_numpy(residual_net, pictures) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    found = collected(residual_net, pictures).channel_maxima
-    per_picture = [session.run(["a", "logits"], {"input": one[None]}) for one in pictures]
+    found = collected(residual_net, images).channel_maxima
+    per_image = [session.run(["a", "logits"], {"input": one[None]}) for one in images]
     for place, name in enumerate(("a", "logits")):
-        values = np.concatenate([one[place] for one in per_picture])
+        values = np.concatenate([one[place] for one in per_image])
         axes = tuple(axis for axis in range(values.ndim) if axis != 1)
         np.testing.assert_array_equal(found[name], np.abs(values).max(axis=axes))
 
 
-def test_channels_of_an_unobserved_tensor_are_refused(residual_net, pictures) -> None:
+def test_channels_of_an_unobserved_tensor_are_refused(residual_net, images) -> None:
     with pytest.raises(UsageError, match="'b'"):
-        collect_statistics(
-            residual_net, [pictures], ["a"], input_name="input", channel_axes={"b": 1}
-        )
+        collect_statistics(residual_net, [images], ["a"], input_name="input", channel_axes={"b": 1})
 
 
-def test_saved_and_loaded_is_the_same(residual_net, pictures, tmp_path: Path) -> None:
-    found = collected(residual_net, pictures)
+def test_saved_and_loaded_is_the_same(residual_net, images, tmp_path: Path) -> None:
+    found = collected(residual_net, images)
     found.save(tmp_path / "s.json", KEY)
     assert Statistics.load(tmp_path / "s.json", KEY).to_dict() == found.to_dict()
     other = StatisticsKey("g", "p", "other", "t", "s")
@@ -130,11 +128,11 @@ def spoilt(document: dict, how: str) -> object:
     "how", ["a count", "many bins", "a version", "a list", "no key", "no histogram", "channels"]
 )
 @pytest.mark.parametrize("signed", [False, True])
-def test_what_is_spoilt_is_refused(residual_net, pictures, tmp_path: Path, how, signed) -> None:
+def test_what_is_spoilt_is_refused(residual_net, images, tmp_path: Path, how, signed) -> None:
     import hashlib
 
     path = tmp_path / "s.json"
-    collected(residual_net, pictures).save(path, KEY)
+    collected(residual_net, images).save(path, KEY)
     document = spoilt(json.loads(path.read_text()), how)
     if signed and isinstance(document, dict):
         text = json.dumps(document["statistics"], sort_keys=True)
@@ -152,9 +150,9 @@ def test_any_bytes_are_refused_politely(tmp_path_factory, data: bytes) -> None:
         Statistics.load(path, KEY)
 
 
-def test_links_and_files_open_to_all_are_refused(residual_net, pictures, tmp_path: Path) -> None:
+def test_links_and_files_open_to_all_are_refused(residual_net, images, tmp_path: Path) -> None:
     path = tmp_path / "s.json"
-    collected(residual_net, pictures).save(path, KEY)
+    collected(residual_net, images).save(path, KEY)
     (tmp_path / "link.json").symlink_to(path)
     with pytest.raises(CalibrationError):
         Statistics.load(tmp_path / "link.json", KEY)
@@ -167,18 +165,18 @@ def test_links_and_files_open_to_all_are_refused(residual_net, pictures, tmp_pat
 
 
 class Known:
-    """Twenty pictures behind a cache, that count how often they are read."""
+    """Twenty images behind a cache, that count how often they are read."""
 
-    def __init__(self, pictures: np.ndarray, folder: Path, images: str = "i") -> None:
+    def __init__(self, images: np.ndarray, folder: Path, content: str = "i") -> None:
         self.read = 0
-        self.stop_before = len(pictures)
-        self._pictures = pictures
-        self.known = KnownPictures(
-            self._start, images, "in order", "p", "twenty", StatisticsCache(folder)
+        self.stop_before = len(images)
+        self._images = images
+        self.known = KnownImages(
+            self._start, content, "in order", "p", "twenty", StatisticsCache(folder)
         )
 
     def _start(self):
-        for number, one in enumerate(self._pictures):
+        for number, one in enumerate(self._images):
             if number == self.stop_before:
                 raise KeyboardInterrupt
             self.read += 1
@@ -189,23 +187,23 @@ class Known:
 
 
 def test_a_second_pass_over_the_same_is_spared(
-    residual_net, pictures, tmp_path: Path, caplog
+    residual_net, images, tmp_path: Path, caplog
 ) -> None:
     caplog.set_level("INFO", logger="edge_fg")
-    first, second = Known(pictures, tmp_path), Known(pictures, tmp_path)
+    first, second = Known(images, tmp_path), Known(images, tmp_path)
     counted, kept = first.collect(residual_net), second.collect(residual_net)
     assert (first.read, second.read) == (20, 0)
     assert kept.to_dict() == counted.to_dict()
-    assert "statistics of 20 pictures reused" in caplog.text
+    assert "statistics of 20 images reused" in caplog.text
 
 
-@pytest.mark.parametrize("what", ["the pictures", "the graph", "the preprocessing", "tensors"])
+@pytest.mark.parametrize("what", ["the images", "the graph", "the preprocessing", "tensors"])
 def test_one_difference_and_it_is_counted_anew(
-    residual_net, pictures, tmp_path: Path, caplog, monkeypatch, what
+    residual_net, images, tmp_path: Path, caplog, monkeypatch, what
 ) -> None:
     caplog.set_level("INFO", logger="edge_fg")
-    Known(pictures, tmp_path).collect(residual_net)
-    again = Known(pictures, tmp_path, images="j" if what == "the pictures" else "i")
+    Known(images, tmp_path).collect(residual_net)
+    again = Known(images, tmp_path, content="j" if what == "the images" else "i")
     model, tensors = residual_net, TENSORS
     if what == "the graph":
         model = onnx.ModelProto()
@@ -215,9 +213,7 @@ def test_one_difference_and_it_is_counted_anew(
         weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
     known = again.known
     if what == "the preprocessing":
-        known = KnownPictures(
-            again._start, "i", "in order", "q", "twenty", StatisticsCache(tmp_path)
-        )
+        known = KnownImages(again._start, "i", "in order", "q", "twenty", StatisticsCache(tmp_path))
     if what == "tensors":
         tensors = [*TENSORS[1:], "pw"]
     collect_statistics(model, known, tensors, input_name="input")
@@ -226,38 +222,38 @@ def test_one_difference_and_it_is_counted_anew(
 
 
 def test_a_spoilt_entry_is_said_and_counted_anew(
-    residual_net, pictures, tmp_path: Path, caplog
+    residual_net, images, tmp_path: Path, caplog
 ) -> None:
-    Known(pictures, tmp_path).collect(residual_net)
+    Known(images, tmp_path).collect(residual_net)
     (entry,) = tmp_path.glob("*.json")
-    entry.write_text(entry.read_text().replace('"pictures": 20', '"pictures": 21'))
-    again = Known(pictures, tmp_path)
-    assert again.collect(residual_net).pictures == again.read == 20
+    entry.write_text(entry.read_text().replace('"images": 20', '"images": 21'))
+    again = Known(images, tmp_path)
+    assert again.collect(residual_net).images == again.read == 20
     assert "its digest is wrong" in caplog.text
 
 
 def test_an_interrupted_pass_goes_on_where_it_stopped(
-    residual_net, pictures, tmp_path: Path, caplog
+    residual_net, images, tmp_path: Path, caplog
 ) -> None:
     caplog.set_level("INFO", logger="edge_fg")
-    stopped = Known(pictures, tmp_path)
+    stopped = Known(images, tmp_path)
     stopped.stop_before = 13
     with pytest.raises(KeyboardInterrupt):
         stopped.collect(residual_net)
-    again = Known(pictures, tmp_path)
+    again = Known(images, tmp_path)
     found = again.collect(residual_net)
-    assert "going on after 13 pictures" in caplog.text
-    plain = collect_statistics(residual_net, [pictures], TENSORS, input_name="input")
+    assert "going on after 13 images" in caplog.text
+    plain = collect_statistics(residual_net, [images], TENSORS, input_name="input")
     assert found.to_dict() == plain.to_dict()
     assert [one.suffix for one in tmp_path.iterdir()] == [".json"]
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(
-    residual_net, pictures, tmp_path: Path, caplog
+    residual_net, images, tmp_path: Path, caplog
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    found = Known(pictures, tmp_path / "file" / "folder").collect(residual_net)
-    assert found.pictures == 20
+    found = Known(images, tmp_path / "file" / "folder").collect(residual_net)
+    assert found.images == 20
     assert "not kept" in caplog.text
 
 
@@ -272,7 +268,7 @@ def test_old_entries_make_room(tmp_path: Path) -> None:
     assert cache.find(StatisticsKey("0", "p", "i", "t", "s")) is None
 
 
-def test_a_nan_names_the_tensor_and_the_picture(make_model, pictures) -> None:
+def test_a_nan_names_the_tensor_and_the_image(make_model, images) -> None:
     model = make_model(
         [
             ("Conv", "input w", "c"),
@@ -283,12 +279,12 @@ def test_a_nan_names_the_tensor_and_the_picture(make_model, pictures) -> None:
         inputs={"input": ["N", 3, 12, 12]},
         outputs={"y": ["N", 4, 1, 1]},
     )
-    good = np.abs(pictures) + 1
+    good = np.abs(images) + 1
     good[7, :, 2, 2] = -1
     with pytest.raises(CalibrationError, match=r"'logarithm'.*NaN or infinite.*number 8") as caught:
         collect_histograms(model, [good], ["c", "logarithm"], input_name="input")
     assert "\n" not in str(caught.value)
-    known = KnownPictures(
+    known = KnownImages(
         lambda: iter([good]), "i", "in order", "p", "twenty", at=lambda number: f"owl{number}.png"
     )
     with pytest.raises(CalibrationError, match=r"'logarithm'.*owl7\.png"):
@@ -304,8 +300,8 @@ def test_a_constant_and_a_dead_tensor_have_ranges_and_are_remarked_on() -> None:
         assert choose(dead) == 1.0
     said = remarks(onnx.helper.make_model(_empty()), {"k": constant, "z": dead})
     assert said == (
-        "tensor 'k' is constant, -2.5 on every calibration picture",
-        "tensor 'z' is zero on every calibration picture",
+        "tensor 'k' is constant, -2.5 on every calibration image",
+        "tensor 'z' is zero on every calibration image",
     )
 
 

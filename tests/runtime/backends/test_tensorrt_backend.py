@@ -103,7 +103,7 @@ def test_a_size_that_comes_again_is_captured_once(standin, opened, bundle):
             found = backend.infer((FRAMES * 3)[:count]).tensors["logits"]
             np.testing.assert_allclose(found, wanted[count], atol=1e-5)
     # Each batch is captured the third time that it comes, the warm-up one of them, and so are
-    # its pictures; not where the same frame stands twice.
+    # its images; not where the same frame stands twice.
     assert standin.cuda.graphs_launched == (5 + 4) + (4 + 4)
     assert standin.trt.events.count("+context") == 1 + 2
 
@@ -167,12 +167,12 @@ def test_a_capture_that_fails_is_said_and_works_without(standin, opened, bundle,
 def test_frames_of_many_sizes_keep_few_of_them_prepared(standin, opened, bundle):
     backend = opened()
     sizes = [(8 + i, 9 + i) for i in range(7)]
-    pictures = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
-    wanted = [expected(bundle, [picture]) for picture in pictures]
+    images = [RANDOM.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    wanted = [expected(bundle, [image]) for image in images]
     for _ in range(2):
-        for picture, logits in zip(pictures, wanted, strict=True):
+        for image, logits in zip(images, wanted, strict=True):
             for _ in range(4):
-                found = backend.infer([picture]).tensors["logits"]
+                found = backend.infer([image]).tensors["logits"]
                 np.testing.assert_allclose(found, logits, atol=1e-5)
     kinds = [type(thing).__name__ for thing in standin.cuda.open.values()]
     assert kinds.count("Batch") == 4
@@ -524,9 +524,9 @@ def test_running_out_of_memory_is_told_from_other_failures(standin, opened, said
 
 
 def test_a_plan_of_another_graph_is_not_executed(standin, opened, bundle, monkeypatch):
-    wrong = TensorSpec("picture", ("N", 3, 16, 16), "float32")
+    wrong = TensorSpec("photograph", ("N", 3, 16, 16), "float32")
     monkeypatch.setattr(bundle, "manifest", msgspec.structs.replace(bundle.manifest, input=wrong))
-    with pytest.raises(BackendError, match=r"takes image .* says picture"):
+    with pytest.raises(BackendError, match=r"takes image .* says photograph"):
         opened()
     assert standin.cuda.open == {}
 

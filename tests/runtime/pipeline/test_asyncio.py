@@ -24,7 +24,7 @@ def no_thread_leaks() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-def slow(picture: np.ndarray) -> int:
+def slow(image: np.ndarray) -> int:
     time.sleep(0.02)
     return 0
 
@@ -150,7 +150,7 @@ def test_errors(fakes: ModuleType) -> None:
             seen.append(str(error))
         return seen
 
-    def broken(picture: np.ndarray) -> int:
+    def broken(image: np.ndarray) -> int:
         raise BackendError("broken")
 
     source = fakes.Numbers(3, error=SourceError("lost"))

@@ -56,7 +56,7 @@ def test_leaving_the_loop_releases_everything(fakes: ModuleType) -> None:
 
 
 def test_capture_recognition_and_output_overlap(fakes: ModuleType) -> None:
-    def slow(picture: np.ndarray) -> int:
+    def slow(image: np.ndarray) -> int:
         time.sleep(0.02)
         return 0
 
@@ -69,7 +69,7 @@ def test_capture_recognition_and_output_overlap(fakes: ModuleType) -> None:
 
 
 def test_of_a_live_source_answers_are_of_the_newest_frame(fakes: ModuleType) -> None:
-    def slow(picture: np.ndarray) -> int:
+    def slow(image: np.ndarray) -> int:
         time.sleep(0.03)
         return 0
 
@@ -154,10 +154,10 @@ def test_when_all_sources_have_failed_the_first_error_is_raised(fakes: ModuleTyp
 
 
 def test_an_error_of_the_model_ends_everything(fakes: ModuleType) -> None:
-    def broken(picture: np.ndarray) -> int:
-        if fakes.first_value(picture) == 3:
+    def broken(image: np.ndarray) -> int:
+        if fakes.first_value(image) == 3:
             raise DeviceLostError("the GPU fell off the bus")
-        return fakes.first_value(picture)
+        return fakes.first_value(image)
 
     sources, sink = (
         [fakes.Numbers(name="a"), fakes.Numbers(name="b", live=True)],
@@ -174,10 +174,10 @@ def test_an_error_of_the_model_ends_everything(fakes: ModuleType) -> None:
 
 def test_a_frame_that_the_model_cannot_take_ends_its_source_only(fakes: ModuleType) -> None:
     class Picky(fakes.Batching):
-        def batch(self, pictures, regions=None):
-            if any(picture[0, 0, 0] == 77 for picture in pictures):
+        def batch(self, images, regions=None):
+            if any(image[0, 0, 0] == 77 for image in images):
                 raise ImageError("too narrow")
-            return super().batch(pictures, regions)
+            return super().batch(images, regions)
 
     frames = [fakes.image(1), fakes.image(77), fakes.image(2)]
     stats = Pipeline([frames[0:1] * 3, fakes.Numbers(40)], Picky(), batch=8).run()
@@ -257,7 +257,7 @@ def test_working_beside_the_program(fakes: ModuleType) -> None:
 def test_draining_answers_what_waits(fakes: ModuleType) -> None:
     model, entered = threading.Semaphore(0), threading.Event()
 
-    def gated(picture: np.ndarray) -> int:
+    def gated(image: np.ndarray) -> int:
         entered.set()
         model.acquire(timeout=20)
         return 0
@@ -280,7 +280,7 @@ def test_draining_answers_what_waits(fakes: ModuleType) -> None:
 
 
 def test_draining_that_takes_too_long_is_a_stop(fakes: ModuleType) -> None:
-    def slow(picture: np.ndarray) -> int:
+    def slow(image: np.ndarray) -> int:
         time.sleep(0.05)
         return 0
 

@@ -151,7 +151,7 @@ def test_stages_are_told_apart(fakes: ModuleType) -> None:
     class Answer:
         latency = Latency()
 
-    def model(picture: np.ndarray) -> Answer:
+    def model(image: np.ndarray) -> Answer:
         time.sleep(0.02)
         return Answer()
 

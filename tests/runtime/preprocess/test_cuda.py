@@ -24,7 +24,7 @@ def gpu(software_cuda, tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_frames_give_the_same_bits_as_on_the_cpu(gpu, seed):
     seen = gpu.run("preprocessing.frames", seed)
-    assert seen["pictures"] > 600
+    assert seen["images"] > 600
     assert seen["left"] == {**NOTHING, "retains": 1}
     assert seen["end"] == NOTHING
 
@@ -32,14 +32,14 @@ def test_frames_give_the_same_bits_as_on_the_cpu(gpu, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10, 12))
 def test_many_more_frames_give_the_same_bits(gpu, seed):
-    assert gpu.run("preprocessing.frames", seed, 160, 4)["pictures"] > 2000
+    assert gpu.run("preprocessing.frames", seed, 160, 4)["images"] > 2000
 
 
 @pytest.mark.parametrize(("seed", "capability"), [(1, 72), (2, 87), (3, 110), (4, 120)])
 def test_raw_formats_on_several_architectures(gpu, seed, capability):
     # The driver reads names and parameters of the kernels from the image for the architecture.
     seen = gpu.run("preprocessing.raw", seed, 40, capability=capability)
-    assert seen["pictures"] > 100
+    assert seen["images"] > 100
     assert seen["end"] == NOTHING
 
 
@@ -73,7 +73,7 @@ def test_the_tables_of_many_geometries_are_bounded(gpu):
 def test_threads_share_a_preprocessor(gpu, transfer):
     seen = gpu.run("preprocessing.threads", transfer)
     assert seen["failures"] == []
-    assert seen["pictures"] > 300
+    assert seen["images"] > 300
     assert seen["end"] == NOTHING
 
 
@@ -90,7 +90,7 @@ def test_a_prepared_batch_is_captured_and_replayed(gpu, transfer):
     seen = gpu.run("preprocessing.captured", transfer)
     assert seen["allocated"] == 0
     few, short, signed = (error["message"] for error in seen["errors"])
-    assert "1 pictures for a batch of 2" in few
+    assert "1 images for a batch of 2" in few
     assert "10290 bytes" in short
     assert "int8" in signed
     assert seen["end"] == NOTHING
@@ -124,7 +124,7 @@ def test_a_device_lost_in_the_middle(gpu, where, code):
 
 
 @pytest.mark.parametrize(("integrated", "chosen"), [(1, "mapped"), (0, "staged")])
-def test_the_way_of_pictures_follows_the_device_and_can_be_measured(gpu, integrated, chosen):
+def test_the_way_of_images_follows_the_device_and_can_be_measured(gpu, integrated, chosen):
     seen = gpu.run("preprocessing.measured", integrated=integrated)
     assert seen["chosen"] == chosen
     assert all(0 < ms < 1000 for ms in seen["times"])
@@ -135,6 +135,6 @@ def test_the_way_of_pictures_follows_the_device_and_can_be_measured(gpu, integra
 
 @pytest.mark.real_data
 def test_real_photographs(gpu, data_dir: Path):
-    seen = gpu.run("preprocessing.real_pictures", data_dir)
-    assert seen["pictures"] == 48
+    seen = gpu.run("preprocessing.real_images", data_dir)
+    assert seen["images"] == 48
     assert seen["end"] == NOTHING

@@ -26,7 +26,7 @@ FILTERS = ["bilinear", "bicubic", "lanczos", "box"]
 MODES = ["squash", "shortest-side+center-crop", "letterbox"]
 FORMATS = list(PixelFormat)
 YUV = {PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420}
-# 4 filters x 3 modes x 6 formats x these = 3,024 pictures.
+# 4 filters x 3 modes x 6 formats x these = 3,024 images.
 LAUNCHES, BATCH = 7, 6
 
 
@@ -103,11 +103,11 @@ def random_frame(rng: np.random.Generator, source: Source) -> np.ndarray:
 
 
 def expected_tensor(spec: PreprocessSpec, sources: list[Source], frames: list[np.ndarray]):
-    pictures = [
+    images = [
         cut(source.to_bgr(frame), source.region)
         for source, frame in zip(sources, frames, strict=True)
     ]
-    return CpuPreprocessor(spec)(pictures)
+    return CpuPreprocessor(spec)(images)
 
 
 def check(cpu_form: CpuForm, spec: PreprocessSpec, sources: list[Source], frames) -> None:
@@ -245,16 +245,16 @@ def test_real_photographs_equal_pillow(cpu_form, data_dir: Path):
     photographs = sorted((data_dir).rglob("*.jpg"))[:12]
     if not photographs:
         pytest.skip("no photographs in the data folder")
-    pictures = []
+    images = []
     for path in photographs:
         with Image.open(path) as opened:
-            pictures.append(np.ascontiguousarray(np.asarray(opened.convert("RGB"))[..., ::-1]))
-    sources = [Source(PixelFormat.BGR, *picture.shape[:2]) for picture in pictures]
+            images.append(np.ascontiguousarray(np.asarray(opened.convert("RGB"))[..., ::-1]))
+    sources = [Source(PixelFormat.BGR, *image.shape[:2]) for image in images]
     for name in ("timm", "torchvision", "keras-tf"):
         spec = presets()[name]
         plan = LaunchPlanner(spec).plan(sources)
-        tensor = cpu_form.run(plan, [picture.ctypes.data for picture in pictures])
-        np.testing.assert_array_equal(tensor, CpuPreprocessor(spec)(pictures))
+        tensor = cpu_form.run(plan, [image.ctypes.data for image in images])
+        np.testing.assert_array_equal(tensor, CpuPreprocessor(spec)(images))
 
 
 SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

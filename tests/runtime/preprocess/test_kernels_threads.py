@@ -98,8 +98,8 @@ def test_no_two_threads_race_and_the_bits_are_the_references(compiler, tmp_path:
     result, target = run(program, tmp_path, plan, frames)
     assert result.returncode == 0, result.stderr[:3000]
     tensor = np.fromfile(target, plan.dtype).reshape(plan.shape)
-    pictures = [cut(s.to_bgr(frame), s.region) for s, frame in zip(wanted, frames, strict=True)]
-    np.testing.assert_array_equal(tensor, CpuPreprocessor(SPEC)(pictures))
+    images = [cut(s.to_bgr(frame), s.region) for s, frame in zip(wanted, frames, strict=True)]
+    np.testing.assert_array_equal(tensor, CpuPreprocessor(SPEC)(images))
 
 
 @pytest.mark.slow

@@ -26,10 +26,8 @@ def random_frame(height: int, width: int, seed: int) -> np.ndarray:
 
 def pillow_resize(rgb: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
     kernel = getattr(Image.Resampling, name.upper())
-    picture = Image.fromarray(rgb)
-    return np.asarray(
-        picture.resize((width, picture.height), kernel).resize((width, height), kernel)
-    )
+    image = Image.fromarray(rgb)
+    return np.asarray(image.resize((width, image.height), kernel).resize((width, height), kernel))
 
 
 def torchvision_center_crop(rgb: np.ndarray, height: int, width: int) -> np.ndarray:

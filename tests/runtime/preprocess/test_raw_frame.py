@@ -146,14 +146,14 @@ def gpu(software_cuda, tmp_path_factory: pytest.TempPathFactory):
 
 def test_the_gpu_takes_raw_and_bgr_frames_in_one_batch(gpu):
     seen = gpu.run("raw_frames.mixed", 1)
-    assert seen["pictures"] > 400
+    assert seen["images"] > 400
     assert seen["end"] == NOTHING
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20, 24))
 def test_many_more_raw_frames(gpu, seed: int):
-    assert gpu.run("raw_frames.mixed", seed, 150, 5)["pictures"] > 2500
+    assert gpu.run("raw_frames.mixed", seed, 150, 5)["images"] > 2500
 
 
 @pytest.mark.parametrize("transfer", ["mapped", "staged"])

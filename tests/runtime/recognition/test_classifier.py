@@ -28,9 +28,9 @@ def reference(tiny_model: bytes, frame: np.ndarray) -> np.ndarray:
     """The probabilities by Pillow, NumPy and ONNX Runtime, without our code."""
     from PIL import Image
 
-    picture = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
+    image = Image.fromarray(np.ascontiguousarray(frame[..., ::-1]))
     pixels = np.asarray(
-        picture.resize((16, picture.height), Image.Resampling.BILINEAR).resize(
+        image.resize((16, image.height), Image.Resampling.BILINEAR).resize(
             (16, 16), Image.Resampling.BILINEAR
         )
     )

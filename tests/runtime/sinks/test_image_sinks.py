@@ -1,4 +1,4 @@
-"""Videos, pictures, boxes and windows."""
+"""Videos, images, boxes and windows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from edge_fg.pipeline import Pipeline
 from edge_fg.sinks import (
     BaseSink,
     CallbackSink,
+    ImagesSink,
     JsonLinesSink,
-    PicturesSink,
     ResultAnnotator,
     SharedAnnotator,
     VideoSink,
@@ -275,9 +275,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_keeps_whole_pictures_only(small_disk, results) -> None:
+def test_a_disk_that_fills_up_keeps_whole_images_only(small_disk, results) -> None:
     """Without a reserve every byte is used; what does not fit leaves nothing behind."""
-    sink = PicturesSink(small_disk / "frames", annotate=plain, reserve_bytes=0)
+    sink = ImagesSink(small_disk / "frames", annotate=plain, reserve_bytes=0)
     sink.open([results.Camera("a")])
     noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
     errors = 0
@@ -296,17 +296,17 @@ def test_a_disk_that_fills_up_keeps_whole_pictures_only(small_disk, results) -> 
     assert "clip-000099.jpg" in names(small_disk / "frames")
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
-def test_pictures_are_named_after_their_file_or_time(tmp_path, results) -> None:
+def test_images_are_named_after_their_file_or_time(tmp_path, results) -> None:
     made = [
         results.result(3),
         results.result(4, path="a/b/../x y\n\x1b.jpg"),
         results.result(5, path="..", time=results.NOON),
         results.result(6, closing=True),
     ]
-    record(PicturesSink(tmp_path / "new" / "frames"), [results.Camera("a")], made)
+    record(ImagesSink(tmp_path / "new" / "frames"), [results.Camera("a")], made)
     assert names(tmp_path / "new" / "frames") == [
         "20260501T100000.250Z-000005.jpg",
         "clip-000003.jpg",
@@ -314,16 +314,16 @@ def test_pictures_are_named_after_their_file_or_time(tmp_path, results) -> None:
     ]
 
 
-def test_pictures_of_several_sources_have_their_number(tmp_path, results) -> None:
+def test_images_of_several_sources_have_their_number(tmp_path, results) -> None:
     sources = [results.Camera("a"), results.Camera("b")]
-    record(PicturesSink(tmp_path), sources, [results.result(0), results.result(0, source=1)])
+    record(ImagesSink(tmp_path), sources, [results.result(0), results.result(0, source=1)])
     assert names(tmp_path) == ["0-clip-000000.jpg", "1-clip-000000.jpg"]
 
 
-def test_a_picture_shows_the_answer_in_its_colours(tmp_path, results) -> None:
+def test_a_image_shows_the_answer_in_its_colours(tmp_path, results) -> None:
     image = results.grey(640, 480)
     image[:] = (200, 40, 10)  # blue
-    record(PicturesSink(tmp_path), [results.Camera("a")], [results.result(0, image)])
+    record(ImagesSink(tmp_path), [results.Camera("a")], [results.result(0, image)])
     saved = np.asarray(Image.open(tmp_path / "clip-000000.jpg"))
     assert np.abs(saved[:200].astype(int) - (10, 40, 200)).mean() < 4
     assert (np.abs(saved[300:].astype(int) - (10, 40, 200)) > 30).mean() > 0.1
@@ -332,9 +332,9 @@ def test_a_picture_shows_the_answer_in_its_colours(tmp_path, results) -> None:
 def test_a_folder_that_can_not_be_made(tmp_path, results) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="can't make the folder"):
-        PicturesSink(tmp_path / "file" / "frames").open([])
+        ImagesSink(tmp_path / "file" / "frames").open([])
     with pytest.raises(UsageError, match="quality"):
-        PicturesSink(tmp_path, quality=100)
+        ImagesSink(tmp_path, quality=100)
 
 
 # ---------------------------------------------------------------- the window

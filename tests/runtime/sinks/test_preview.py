@@ -48,7 +48,7 @@ def ask(sink, path="/", host=None, method="GET"):
 
 
 class Viewer:
-    """Reads a stream picture by picture."""
+    """Reads a stream image by image."""
 
     def __init__(self, sink, path="/stream.mjpg", buffer: int | None = None) -> None:
         self.socket = socket.socket()
@@ -61,7 +61,7 @@ class Viewer:
         self.status = int(self.file.readline().split()[1])
         self.headers = http.client.parse_headers(self.file)
 
-    def picture(self) -> np.ndarray:
+    def receive(self) -> np.ndarray:
         assert self.file.readline() == b"--edge-fg-frame\r\n"
         length = int(http.client.parse_headers(self.file)["Content-Length"])
         data = self.file.read(length)
@@ -73,8 +73,8 @@ class Viewer:
         self.socket.close()
 
 
-def value(picture: np.ndarray) -> int:
-    return round(float(picture.mean()))
+def value(image: np.ndarray) -> int:
+    return round(float(image.mean()))
 
 
 def wait_for(true) -> None:
@@ -108,7 +108,7 @@ def test_nothing_may_be_embedded_or_kept_elsewhere(preview) -> None:
     assert "Python" not in headers["Server"]
 
 
-def test_a_snapshot_is_the_newest_picture(preview, results) -> None:
+def test_a_snapshot_is_the_newest_image(preview, results) -> None:
     sink = preview("a", "b")
     assert ask(sink, "/snapshot.jpg")[0] == 404
     sink(results.result(0, results.grey(value=10)))
@@ -122,14 +122,14 @@ def test_a_snapshot_is_the_newest_picture(preview, results) -> None:
         assert ask(sink, f"/snapshot.jpg?source={wrong}")[0] == 404
 
 
-def test_a_stream_gives_each_new_picture(preview, results) -> None:
+def test_a_stream_gives_each_new_image(preview, results) -> None:
     sink = preview(max_fps=1000)
     viewer = Viewer(sink)
     assert viewer.status == 200
     assert "multipart/x-mixed-replace" in viewer.headers["Content-Type"]
     for number in range(5):
         sink(results.result(number, results.grey(value=40 * number)))
-        assert value(viewer.picture()) == 40 * number
+        assert value(viewer.receive()) == 40 * number
     viewer.close()
 
 
@@ -146,13 +146,13 @@ def test_several_viewers_share_one_drawing(preview, results) -> None:
     assert drawn == []  # nobody looks
     viewers = [Viewer(sink) for _ in range(4)]
     for viewer in viewers:
-        viewer.picture()
+        viewer.receive()
     assert drawn == [0]
     for viewer in viewers:
         viewer.close()
 
 
-def test_a_slow_viewer_gets_fewer_pictures_and_nobody_waits(preview, results) -> None:
+def test_a_slow_viewer_gets_fewer_images_and_nobody_waits(preview, results) -> None:
     sink = preview(max_fps=1000)
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     slow = Viewer(sink, buffer=1 << 16)
@@ -162,13 +162,13 @@ def test_a_slow_viewer_gets_fewer_pictures_and_nobody_waits(preview, results) ->
         started = time.monotonic()
         sink(results.result(number, np.roll(noise, number, axis=1)))
         slowest = max(slowest, time.monotonic() - started)
-        fast.picture()  # each one comes, although the other takes none
+        fast.receive()  # each one comes, although the other takes none
     assert slowest < 0.5
     taken = 0
     slow.socket.settimeout(1.0)
     try:
         while True:
-            slow.picture()
+            slow.receive()
             taken += 1
     except (TimeoutError, OSError):
         pass
@@ -177,7 +177,7 @@ def test_a_slow_viewer_gets_fewer_pictures_and_nobody_waits(preview, results) ->
         viewer.close()
 
 
-def test_pictures_come_no_faster_than_asked(preview, results) -> None:
+def test_images_come_no_faster_than_asked(preview, results) -> None:
     sink = preview(max_fps=20)
     viewer = Viewer(sink)
     stop = threading.Event()
@@ -191,10 +191,10 @@ def test_pictures_come_no_faster_than_asked(preview, results) -> None:
 
     thread = threading.Thread(target=feed)
     thread.start()
-    viewer.picture()
+    viewer.receive()
     started = time.monotonic()
     for _ in range(10):
-        viewer.picture()
+        viewer.receive()
     seconds = time.monotonic() - started
     stop.set()
     thread.join()
@@ -208,7 +208,7 @@ def test_more_viewers_than_allowed_are_sent_away_and_may_come_back(preview, resu
     assert [viewer.status for viewer in viewers] == [200, 200, 503]
     for viewer in viewers:
         viewer.close()
-    # A viewer who hangs up is noticed though no picture comes.
+    # A viewer who hangs up is noticed though no image comes.
     wait_for(lambda: json.loads(ask(sink, "/stats.json")[2])["viewers"] == 0)
     again = Viewer(sink)
     assert again.status == 200
@@ -338,7 +338,7 @@ def test_closing_ends_the_streams_and_frees_the_port(results) -> None:
     address = sink.address
     sink(results.result())
     viewer = Viewer(sink)
-    viewer.picture()
+    viewer.receive()
     sink.close()
     sink.close()
     assert viewer.file.read() == b""
@@ -365,7 +365,7 @@ def test_a_thousand_viewers_leave_nothing(preview, results) -> None:
     for number in range(1000):
         viewer = Viewer(sink)
         sink(results.result(number))
-        viewer.picture()
+        viewer.receive()
         viewer.close()
     wait_for(lambda: threading.active_count() <= before[1] + 1)
     assert descriptors() <= before[0] + 2

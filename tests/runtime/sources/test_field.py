@@ -1,7 +1,7 @@
 """Cameras on loopback that are killed, stalled, slowed, changed, and talk rubbish.
 
-Every picture shows its number and a check of it, and the servers keep the numbers they sent: a
-picture that was made up, mixed or repeated is found out.
+Every image shows its number and a check of it, and the servers keep the numbers they sent: a
+image that was made up, mixed or repeated is found out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import pytest
 from edge_fg.errors import SourceError
 from edge_fg.sources import Frame, StateChange, open_source, opening
 from edge_fg.sources.live import openers
-from support.servers import camera, pictures
+from support.servers import camera
+from support.servers import numbered_images as images
 
 pytest.importorskip("cv2")
 
@@ -41,9 +42,7 @@ def _serve(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     elif way == "opencv":
         for module in (openers, opening):
             monkeypatch.setattr(module, "has_pyav", lambda: False)
-    made = importlib.import_module(f"support.servers.{protocol}").make(
-        camera, pictures, **attributes
-    )
+    made = importlib.import_module(f"support.servers.{protocol}").make(camera, images, **attributes)
     yield made
     made.close()
 
@@ -67,13 +66,13 @@ def server_of_choice(
 
 @pytest.fixture(params=["mjpeg", "rtsp pyav", *SLOW_KINDS[:1]])
 def jpeg_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Those whose pictures stand alone: size and contents may change from one to the next."""
+    """Those whose images stand alone: size and contents may change from one to the next."""
     yield from _serve(request.param, monkeypatch)
 
 
 @pytest.fixture
 def mjpeg() -> Iterator[Any]:
-    made = importlib.import_module("support.servers.mjpeg").make(camera, pictures)
+    made = importlib.import_module("support.servers.mjpeg").make(camera, images)
     yield made
     made.close()
 
@@ -101,7 +100,7 @@ class Watcher:
         self.source.close()
         self._thread.join(10)
         assert not self._thread.is_alive()
-        assert not self.wrong, "a picture was made up"
+        assert not self.wrong, "an image was made up"
         assert self.error is None
         counted = self.source.counters["frames"]
         assert counted == len(self.numbers)
@@ -109,7 +108,7 @@ class Watcher:
     def _read(self) -> None:
         try:
             for frame in self.source:
-                number = pictures.shown(frame.image)
+                number = images.shown(frame.image)
                 if number is None or number not in self.server.sent:
                     self.wrong.append(frame)
                 self.numbers.append(number)
@@ -138,17 +137,17 @@ class Watcher:
         return self.until(lambda: len(self.numbers) >= wanted, seconds)
 
 
-def test_pictures_tell_their_number() -> None:
+def test_images_tell_their_number() -> None:
     import cv2
     import numpy as np
 
     for number in (0, 1, 77, 70_000, 2**24 - 1):
-        for size_wh in (pictures.SMALL, pictures.LARGE):
-            data = np.frombuffer(pictures.jpeg(pictures.picture(number, size_wh)), np.uint8)
+        for size_wh in (images.SMALL, images.LARGE):
+            data = np.frombuffer(images.jpeg(images.numbered(number, size_wh)), np.uint8)
             image = cv2.imdecode(data, 1)
-            assert pictures.shown(image) == number
+            assert images.shown(image) == number
             image[: image.shape[0] // 2] = 128
-            assert pictures.shown(image) is None
+            assert images.shown(image) is None
 
 
 def test_a_server_that_is_killed_and_comes_back(server: Any) -> None:
@@ -163,7 +162,7 @@ def test_a_server_that_is_killed_and_comes_back(server: Any) -> None:
             assert seen.source.state == "live"
             assert seen.source.counters["reconnects"] == round_
         assert seen.source.counters["corrupted"] == 0
-        assert seen.numbers == sorted(set(seen.numbers)), "a picture came twice"
+        assert seen.numbers == sorted(set(seen.numbers)), "an image came twice"
 
 
 def test_a_server_that_dies_in_the_middle_of_a_frame(server_of_choice: Any) -> None:
@@ -219,8 +218,8 @@ def test_a_size_that_changes_in_the_stream(jpeg_server: Any) -> None:
     server = jpeg_server
     with Watcher(server) as seen:
         seen.more(5)
-        assert seen.source.size_wh == pictures.SMALL
-        for changes, size_wh in ((1, pictures.LARGE), (2, pictures.SMALL)):
+        assert seen.source.size_wh == images.SMALL
+        for changes, size_wh in ((1, images.LARGE), (2, images.SMALL)):
             server.size_wh = size_wh
             seen.until(lambda: seen.source.size_wh == size_wh, ALLOWED)  # noqa: B023
             seen.more()
@@ -233,11 +232,11 @@ def test_a_size_that_changes_while_the_server_is_away(server_of_choice: Any) -> 
     with Watcher(server) as seen:
         seen.more(5)
         server.kill()
-        server.size_wh = pictures.LARGE
+        server.size_wh = images.LARGE
         seen.until(lambda: seen.source.state == "lost", 2.0)
         server.start()
         seen.more()
-        assert seen.source.size_wh == pictures.LARGE
+        assert seen.source.size_wh == images.LARGE
         assert seen.source.counters["size_changes"] == 1
 
 
@@ -285,12 +284,12 @@ def test_giving_up_says_what_was_the_matter(server_of_choice: Any) -> None:
     server = server_of_choice
     with open_source(server.url, timeout=TIMEOUT, reconnect=2, backoff=(0.05, 0.1)) as source:
         first = next(source)
-        assert pictures.shown(first.image) in server.sent
+        assert images.shown(first.image) in server.sent
         server.kill()
         rest: list[Frame] = []
         with pytest.raises(SourceError, match=r"gave no more frames after .* 2 more tries"):
             rest.extend(source)
-        assert all(pictures.shown(frame.image) in server.sent for frame in rest)
+        assert all(images.shown(frame.image) in server.sent for frame in rest)
         assert source.state == "ended"
 
 
@@ -372,7 +371,7 @@ def test_a_thousand_real_reconnections_leave_nothing_behind(
     # pytest keeps every record of the log.
     monkeypatch.setattr(logging.getLogger("edge_fg"), "disabled", True)
     made = importlib.import_module(f"support.servers.{kind.split()[0]}").make(
-        camera, pictures, interval=0.001, end_after=2
+        camera, images, interval=0.001, end_after=2
     )
     with open_source(made.url, timeout=5, backoff=(1e-6, 1e-6), frozen_after=None) as cameras:
         while cameras.counters["reconnects"] < 100:
@@ -381,7 +380,7 @@ def test_a_thousand_real_reconnections_leave_nothing_behind(
         files = len(list(Path("/proc/self/fd").iterdir()))
         threads, memory = threading.active_count(), resident()
         while cameras.counters["reconnects"] < 1100:
-            assert pictures.shown(next(cameras).image) in made.sent
+            assert images.shown(next(cameras).image) in made.sent
         gc.collect()
         assert len(list(Path("/proc/self/fd").iterdir())) <= files + 4
         assert threading.active_count() <= threads + 4

@@ -72,13 +72,13 @@ def mp4(make_video: MakeVideo) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A directory as a camera leaves it: three pictures, a broken one, and other things."""
+def images(tmp_path: Path) -> Path:
+    """A directory as a camera leaves it: three images, a broken one, and other things."""
     folder = tmp_path / "DCIM"
     folder.mkdir()
     for number in (1, 9, 10):
         Image.new("RGB", (6, 4), (number, 0, 0)).save(folder / f"IMG_{number}.JPG")
-    (folder / "IMG_2.jpg").write_bytes(b"not a picture")
+    (folder / "IMG_2.jpg").write_bytes(b"not an image")
     (folder / "._IMG_1.JPG").write_bytes(b"left by a file manager")
     (folder / "notes.txt").write_text("notes")
     (folder / "sub.jpg").mkdir()
@@ -125,11 +125,11 @@ def test_kinds(text: str | int, kind: str, target: str | int) -> None:
     assert (description.kind, description.target) == (kind, target)
 
 
-def test_kinds_of_files(pictures: Path, mp4: Path, tmp_path: Path) -> None:
+def test_kinds_of_files(images: Path, mp4: Path, tmp_path: Path) -> None:
     assert parse_source(str(mp4)).kind == parse_source(mp4).kind == "video"
-    assert parse_source(pictures).kind == "directory"
-    assert parse_source(pictures / "IMG_1.JPG").kind == "image"
-    assert parse_source([pictures / "IMG_1.JPG", str(pictures / "IMG_9.JPG")]).kind == "images"
+    assert parse_source(images).kind == "directory"
+    assert parse_source(images / "IMG_1.JPG").kind == "image"
+    assert parse_source([images / "IMG_1.JPG", str(images / "IMG_9.JPG")]).kind == "images"
     spaced = tmp_path / "a 100% b.mp4"
     spaced.touch()
     for uri in (f"file://{spaced}", spaced.as_uri(), f"file://localhost{spaced}"):
@@ -180,7 +180,7 @@ def test_what_names_nothing(source: object, message: str) -> None:
 
 def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("notes")
-    with pytest.raises(SourceError, match=r"neither a picture nor a video .*\.txt"):
+    with pytest.raises(SourceError, match=r"neither an image nor a video .*\.txt"):
         open_source(tmp_path / "notes.txt")
 
 
@@ -245,20 +245,20 @@ def test_redacting_twice_changes_nothing_more() -> None:
     assert redact(once) == once == "http://cam/x?user=***&channel=1"
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- images
 
 
-def test_a_picture(pictures: Path) -> None:
-    path = pictures / "IMG_10.JPG"
+def test_a_image(images: Path) -> None:
+    path = images / "IMG_10.JPG"
     (frame,) = read_all(str(path))
     assert (frame.number, frame.source, frame.time, frame.position) == (0, str(path), None, None)
     np.testing.assert_array_equal(frame.image, read_image(path))
 
 
 def test_a_directory_in_natural_order_passes_over_what_is_broken(
-    pictures: Path, caplog: pytest.LogCaptureFixture
+    images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "edge_fg"), open_source(pictures) as source:
+    with caplog.at_level(logging.WARNING, "edge_fg"), open_source(images) as source:
         frames = list(source)
     names = [Path(frame.source).name for frame in frames]
     assert names == ["IMG_1.JPG", "IMG_9.JPG", "IMG_10.JPG"]
@@ -273,40 +273,40 @@ def test_a_directory_in_natural_order_passes_over_what_is_broken(
     assert "IMG_2.jpg" in record.getMessage()
 
 
-def test_a_glob(pictures: Path) -> None:
-    frames = read_all(str(pictures / "IMG_1*.JPG"))
+def test_a_glob(images: Path) -> None:
+    frames = read_all(str(images / "IMG_1*.JPG"))
     assert [Path(frame.source).name for frame in frames] == ["IMG_1.JPG", "IMG_10.JPG"]
-    nested = read_all(str(pictures.parent / "**" / "*_9.JPG"))
+    nested = read_all(str(images.parent / "**" / "*_9.JPG"))
     assert [Path(frame.source).name for frame in nested] == ["IMG_9.JPG"]
 
 
-def test_a_list_of_pictures_keeps_its_order(pictures: Path) -> None:
-    paths = [pictures / "IMG_9.JPG", pictures / "IMG_2.jpg", pictures / "IMG_1.JPG"]
+def test_a_list_of_images_keeps_its_order(images: Path) -> None:
+    paths = [images / "IMG_9.JPG", images / "IMG_2.jpg", images / "IMG_1.JPG"]
     with open_source(paths) as source:
         assert [frame.source for frame in source] == [str(paths[0]), str(paths[2])]
         assert len(source.skipped) == 1
 
 
-def test_one_broken_picture_named_alone_is_an_error(pictures: Path) -> None:
-    with open_source(pictures / "IMG_2.jpg") as source, pytest.raises(ImageError, match="IMG_2"):
+def test_one_broken_image_named_alone_is_an_error(images: Path) -> None:
+    with open_source(images / "IMG_2.jpg") as source, pytest.raises(ImageError, match="IMG_2"):
         next(source)
     assert source.skipped == []
 
 
-def test_directories_and_globs_without_pictures(pictures: Path, tmp_path: Path) -> None:
+def test_directories_and_globs_without_images(images: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(SourceError, match=r"empty holds no pictures$"):
+    with pytest.raises(SourceError, match=r"empty holds no images$"):
         open_source(empty)
     (empty / "a.mp4").touch()
-    with pytest.raises(SourceError, match="holds videos but no pictures"):
+    with pytest.raises(SourceError, match="holds videos but no images"):
         open_source(empty)
     with pytest.raises(SourceError, match=r"holds directories .*\*\*"):
         open_source(tmp_path)
     with pytest.raises(SourceError, match="nothing matches"):
         open_source(str(tmp_path / "*.png"))
-    with pytest.raises(SourceError, match="no picture is among the 1 matches"):
-        open_source(str(pictures / "*.txt"))
+    with pytest.raises(SourceError, match="no image is among the 1 matches"):
+        open_source(str(images / "*.txt"))
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True))
@@ -324,7 +324,7 @@ def test_natural_order_sorts_any_names(names: list[str]) -> None:
     assert sorted(ordered, key=natural_order) == sorted(paths, key=natural_order)
 
 
-def test_camera_trap_pictures(data_dir: Path) -> None:
+def test_camera_trap_images(data_dir: Path) -> None:
     with open_source(data_dir / "images" / "cameratrap") as source:
         names = [Path(frame.source).name for frame in source]
     assert len(names) == 7
@@ -560,7 +560,7 @@ def test_an_unreachable_stream_fails_without_its_password() -> None:
 
 
 class MjpegHandler(SimpleHTTPRequestHandler):
-    """Serve files, and under /mjpeg ten pictures without an end mark, as cameras do."""
+    """Serve files, and under /mjpeg ten images without an end mark, as cameras do."""
 
     def do_GET(self) -> None:
         if not self.path.startswith("/mjpeg"):
@@ -637,8 +637,8 @@ def test_options_that_make_no_sense(options: dict[str, object]) -> None:
         open_source(0, **options)
 
 
-def test_size_and_rate_are_refused_where_they_can_not_be_chosen(mp4: Path, pictures: Path) -> None:
-    for source in (mp4, pictures, [np.zeros((2, 2, 3), np.uint8)], "rtsp://127.0.0.1:9/x"):
+def test_size_and_rate_are_refused_where_they_can_not_be_chosen(mp4: Path, images: Path) -> None:
+    for source in (mp4, images, [np.zeros((2, 2, 3), np.uint8)], "rtsp://127.0.0.1:9/x"):
         with pytest.raises(UsageError, match="can"):
             open_source(source, size_wh=(640, 480))
 

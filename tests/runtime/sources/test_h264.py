@@ -1,4 +1,4 @@
-"""Missing pictures of H.264, found in streams that x264 encoded."""
+"""Missing images of H.264, found in streams that x264 encoded."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_nothing_is_missing_in_a_whole_stream(streams: dict[str, list[bytes]], n
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_missing_reference_picture_is_noticed_at_once(
+def test_every_missing_reference_image_is_noticed_at_once(
     streams: dict[str, list[bytes]], name: str
 ) -> None:
     packets = streams[name]
@@ -79,7 +79,7 @@ def test_every_missing_reference_picture_is_noticed_at_once(
     assert tried >= 20
 
 
-def test_pictures_that_nothing_is_built_upon_may_be_missing(
+def test_images_that_nothing_is_built_upon_may_be_missing(
     streams: dict[str, list[bytes]],
 ) -> None:
     packets = streams["b-frames"]

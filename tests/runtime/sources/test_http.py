@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from edge_fg.errors import SourceError
 from edge_fg.sources import StateChange, open_source
 from edge_fg.sources.live.http_auth import Credentials, answer, parse_challenges
-from support.servers import camera, mjpeg, pictures
+from support.servers import camera, mjpeg
+from support.servers import numbered_images as images
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def serve() -> Iterator[Callable[..., Any]]:
     made: list[Any] = []
 
     def start(**attributes: Any) -> Any:
-        made.append(mjpeg.make(camera, pictures, **attributes))
+        made.append(mjpeg.make(camera, images, **attributes))
         return made[-1]
 
     yield start
@@ -72,7 +73,7 @@ def say() -> Iterator[Callable[[bytes], str]]:
 
 def numbers(url: str, count: int = 4, **options: Any) -> list[int]:
     with open_source(url, **{"timeout": 2, "reconnect": 0, "buffer": 16, **options}) as source:
-        return [pictures.shown(next(source).image) for _ in range(count)]
+        return [images.shown(next(source).image) for _ in range(count)]
 
 
 # ---------------------------------------------------------------- what cameras write
@@ -105,9 +106,7 @@ def test_no_opencv_is_needed(serve: Callable[..., Any], monkeypatch: pytest.Monk
 
 
 def test_chunked_answers(say: Callable[..., str]) -> None:
-    data = b"".join(
-        b"--b\r\n\r\n" + pictures.jpeg(pictures.picture(n)) + b"\r\n" for n in range(1, 5)
-    )
+    data = b"".join(b"--b\r\n\r\n" + images.jpeg(images.numbered(n)) + b"\r\n" for n in range(1, 5))
     chunks = [b"%x\r\n%s\r\n" % (len(p), p) for p in (data[:77], data[77:999], data[999:])]
     head = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n"
     url = say(head + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n")
@@ -234,7 +233,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\
         ([b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n"], "doesn't speak HTTP"),
         ([b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"], "answers 404"),
         ([b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"], "answers 503"),
-        ([b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n"], "gives single pictures"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n"], "gives single images"),
     ],
 )
 def test_answers_that_are_none(say: Callable[..., str], said: list[bytes], message: str) -> None:
@@ -258,7 +257,7 @@ def test_a_header_that_drips_does_not_hold_anybody_up(say: Callable[..., str]) -
     assert time.monotonic() - began < 3
 
 
-def test_a_picture_that_drips_is_a_stall(serve: Callable[..., Any]) -> None:
+def test_a_image_that_drips_is_a_stall(serve: Callable[..., Any]) -> None:
     server = serve(interval=0.005)
     with open_source(server.url, timeout=0.6, backoff=(0.05, 0.1)) as source:
 
@@ -267,11 +266,11 @@ def test_a_picture_that_drips_is_a_stall(serve: Callable[..., Any]) -> None:
                 server.drip = 0.0
 
         source.on_state(mend)
-        assert pictures.shown(next(source).image) in server.sent
+        assert images.shown(next(source).image) in server.sent
         server.drip = 0.02
         began = time.monotonic()
         while source.counters["reconnects"] == 0:
-            assert pictures.shown(next(source).image) in server.sent
+            assert images.shown(next(source).image) in server.sent
         assert time.monotonic() - began < 0.6 + 0.6 + 0.1 + 2
         assert source.counters["stalls"] == 1
 

@@ -44,12 +44,12 @@ KINDS = (
     encoded(2, progressive=True),
     encoded(3, restart_marker_blocks=1),
     encoded(4, optimize=True, subsampling=0),
-    encoded(5, comment=b"\xff\xd8\xff\xd9 not a picture"),
+    encoded(5, comment=b"\xff\xd8\xff\xd9 not an image"),
     with_thumbnail(6),
     with_thumbnail(8, b"\xff\xd9\xff\xd8\xff behind the thumbnail"),
     encoded(10, comment=HOSTILE),
 )
-# What cameras write between pictures; any text will do, and it holds no marker.
+# What cameras write between images; any text will do, and it holds no marker.
 BETWEEN = st.sampled_from(
     [
         b"",
@@ -73,11 +73,11 @@ def cut(stream: bytes, places: list[int], **limits: int) -> tuple[list[bytes], J
     st.lists(st.tuples(BETWEEN, st.sampled_from(KINDS)), min_size=1, max_size=5),
     st.lists(st.integers(0, 10**6), max_size=12),
 )
-def test_whole_pictures_come_out_as_they_went_in(
+def test_whole_images_come_out_as_they_went_in(
     parts: list[tuple[bytes, bytes]], places: list[int]
 ) -> None:
     found, splitter = cut(b"".join(a + b for a, b in parts), places)
-    assert found == [picture for _, picture in parts]
+    assert found == [image for _, image in parts]
     assert splitter.corrupted == 0
     assert not splitter.in_image
 
@@ -216,7 +216,7 @@ def test_memory_and_work_are_bounded_for_nested_starts() -> None:
         assert len(splitter._heap) == len(splitter._starts) <= 1 << 15
 
 
-def test_rubbish_between_pictures_is_counted_once() -> None:
+def test_rubbish_between_images_is_counted_once() -> None:
     rubbish = bytes(range(128, 255)) * 3
     stream = KINDS[0] + rubbish + KINDS[1] + b"\r\n" + KINDS[2]
     found, splitter = cut(stream, [10, 700, 900])
@@ -229,10 +229,10 @@ def test_rubbish_between_pictures_is_counted_once() -> None:
 def test_any_bytes_are_survived_and_nothing_is_invented(data: bytes, places: list[int]) -> None:
     stream = b"\xff\xd8" + data + KINDS[0]
     found, splitter = cut(stream, places)
-    for picture in found:
-        assert picture in stream
-        assert picture.startswith(b"\xff\xd8")
-        assert picture.endswith(b"\xff\xd9")
+    for image in found:
+        assert image in stream
+        assert image.startswith(b"\xff\xd8")
+        assert image.endswith(b"\xff\xd9")
     assert len(splitter._buffer) <= len(stream)
 
 
@@ -276,7 +276,7 @@ def test_without_opencv_pillow_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decoder() is decode_by_pillow
 
 
-def test_a_grey_picture_becomes_bgr() -> None:
+def test_a_grey_image_becomes_bgr() -> None:
     buffer = io.BytesIO()
     Image.new("L", (16, 8), 77).save(buffer, "JPEG")
     for decode in (decoder(), decode_by_pillow):

@@ -27,7 +27,7 @@ from edge_fg.sources import CaptureOptions, StateChange
 from edge_fg.sources.live import connection
 from edge_fg.sources.live.backoff import Backoff
 from edge_fg.sources.live.connection import Corrupted, Shot
-from edge_fg.sources.live.freeze_detector import PictureWatch
+from edge_fg.sources.live.freeze_detector import ImageWatch
 from edge_fg.sources.live.source import LiveSource
 
 FAST = CaptureOptions(timeout=0.3, backoff=(0.001, 0.005), seed=1)
@@ -92,7 +92,7 @@ class FakeCamera:
 
 
 def steady(start: int = 0, pause: float = 0.002, *, opens: bool = True) -> Iterator[object]:
-    """A connection that opens and goes on giving pictures."""
+    """A connection that opens and goes on giving images."""
     if opens:
         yield "open"
     number = start
@@ -320,7 +320,7 @@ def test_waits_are_drawn_evenly_below_a_doubling_ceiling(
     assert backoff.ceiling == first
 
 
-def test_nothing_but_damaged_pictures_is_a_loss() -> None:
+def test_nothing_but_damaged_images_is_a_loss() -> None:
     def script(n: int) -> Iterator[object]:
         yield "open"
         yield image(n)
@@ -338,7 +338,7 @@ def test_nothing_but_damaged_pictures_is_a_loss() -> None:
         assert source.counters["reconnects"] == 1
         assert source.counters["corrupted"] > 5
     reasons = [change.reason for change in changes if change.state == "lost"]
-    assert "nothing but damaged pictures" in reasons[0]
+    assert "nothing but damaged images" in reasons[0]
     assert camera.closed == 2
 
 
@@ -446,10 +446,10 @@ def test_a_source_that_nobody_holds_lets_go_of_the_camera() -> None:
     assert camera.closed == 1
 
 
-# ---------------------------------------------------------------- what pictures show
+# ---------------------------------------------------------------- what images show
 
 
-def test_a_picture_that_stands_still_is_withheld_and_the_camera_connected_anew(
+def test_a_image_that_stands_still_is_withheld_and_the_camera_connected_anew(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def script(n: int) -> Iterator[object]:
@@ -472,14 +472,14 @@ def test_a_picture_that_stands_still_is_withheld_and_the_camera_connected_anew(
         counters = source.counters
     assert [n for n in dict.fromkeys(numbers) if n < 1000] == [10, 11, 12, 20, 21, 22, 30, 31, 32]
     repeated = numbers.count(12)
-    assert repeated * 0.005 <= 0.1 + 0.1 + 0.5, "still pictures were handed on for too long"
+    assert repeated * 0.005 <= 0.1 + 0.1 + 0.5, "still images were handed on for too long"
     assert counters["frozen"] >= 2
     assert counters["stalls"] >= 2
     assert counters["reconnects"] == 2
     assert "stood still" in caplog.text
 
 
-def test_still_pictures_can_be_accepted() -> None:
+def test_still_images_can_be_accepted() -> None:
     def script(n: int) -> Iterator[object]:
         yield "open"
         while True:
@@ -493,7 +493,7 @@ def test_still_pictures_can_be_accepted() -> None:
         assert source.counters["frozen"] == source.counters["reconnects"] == 0
 
 
-def test_black_pictures_are_counted_handed_on_and_logged_once(
+def test_black_images_are_counted_handed_on_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def script(n: int) -> Iterator[object]:
@@ -510,7 +510,7 @@ def test_black_pictures_are_counted_handed_on_and_logged_once(
         assert source.counters["black"] == 60
     assert sum(int(frame.image.max() < 20) for frame in frames) == 60
     assert caplog.text.count("has shown black") == 1
-    assert caplog.text.count("shows pictures again") == 1
+    assert caplog.text.count("shows images again") == 1
 
 
 def test_a_changed_size_is_counted_and_taken() -> None:
@@ -549,7 +549,7 @@ def test_stillness_is_what_comparing_all_bytes_says(kinds: list[int], form: str)
         layout = Layout(PixelFormat(form), 40, 50, standard=ColorStandard.BT601_LIMITED)
         return RawFrame(variants[kind], layout)
 
-    watch = PictureWatch()
+    watch = ImageWatch()
     # The first of a row of equal ones is known by its rows only: two more are needed.
     run = 0
     for moment, kind in enumerate(kinds):

@@ -352,7 +352,7 @@ def test_the_kernels_time_stamp_is_the_time_of_capture(
     connection.close()
 
 
-def test_a_csi_camera_turns_its_pictures_itself(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_csi_camera_turns_its_images_itself(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda number: True)
     capture = fake("NV12")
     opened: list[str] = []

@@ -1,4 +1,4 @@
-"""Live sources that leave pictures undecoded which nobody will take."""
+"""Live sources that leave images undecoded which nobody will take."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from edge_fg.sources.live import reader, supervisor
 from edge_fg.sources.live.connection import Coded, Corrupted, Shot
 from edge_fg.sources.live.frame_interval import Rhythm
 from edge_fg.sources.live.source import LiveSource
-from support.servers import camera, mjpeg, pictures
+from support.servers import camera, mjpeg
+from support.servers import numbered_images as images
 
-LEARNT = 16  # pictures after which a rhythm is known
+LEARNT = 16  # images after which a rhythm is known
 NOON = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
 
 
@@ -94,7 +95,7 @@ def test_after_a_pause_a_rhythm_is_learnt_anew() -> None:
     assert not rhythm.needless(now + 9)
 
 
-def test_pictures_that_come_anyhow_have_no_rhythm() -> None:
+def test_images_that_come_anyhow_have_no_rhythm() -> None:
     rhythm, now = Rhythm(), 0.0
     for number in range(100):
         now += 0.05 if number % 3 else 0.4
@@ -113,9 +114,9 @@ class Clock:
 
 
 class Camera:
-    """Connections whose items are pictures, functions that are called, and None for a loss.
+    """Connections whose items are images, functions that are called, and None for a loss.
 
-    A picture comes `period` seconds of the fake clock after the item before it.
+    An image comes `period` seconds of the fake clock after the item before it.
     """
 
     fps, size_wh, frame_count = 10.0, (8, 8), None
@@ -218,7 +219,7 @@ def test_only_the_last_before_each_moment_is_decoded(play: Any) -> None:
     assert source.state == "live"
 
 
-def test_without_a_wish_every_picture_is_decoded(play: Any) -> None:
+def test_without_a_wish_every_image_is_decoded(play: Any) -> None:
     def script(camera: Camera) -> Iterator[Any]:
         yield from moving(LEARNT)
         yield camera.wish(0.3)
@@ -274,7 +275,7 @@ def test_after_any_trouble_all_are_decoded_until_the_rhythm_is_known(play: Any, 
     assert counters["dropped"] + waiting + (harm == "undecodable") == len(made.came)
 
 
-def test_a_picture_that_stands_still_is_noticed_as_soon(play: Any) -> None:
+def test_a_image_that_stands_still_is_noticed_as_soon(play: Any) -> None:
     changes: list[tuple[str, float, int]] = []
 
     def script(camera: Camera) -> Iterator[Any]:
@@ -299,7 +300,7 @@ def test_a_picture_that_stands_still_is_noticed_as_soon(play: Any) -> None:
     assert source.counters["frozen"] >= 1
 
 
-def test_black_pictures_are_said_as_soon(play: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_black_images_are_said_as_soon(play: Any, caplog: pytest.LogCaptureFixture) -> None:
     said: list[float] = []
 
     def script(camera: Camera) -> Iterator[Any]:
@@ -384,8 +385,8 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def answer(policy: str, sent: int, seconds: float, garbage: int = 0) -> Any:
-    """Answer what a camera of 25 pictures a second sends until it has sent so many."""
-    server = mjpeg.make(camera, pictures, interval=0.04, end_after=sent)
+    """Answer what a camera of 25 images a second sends until it has sent so many."""
+    server = mjpeg.make(camera, images, interval=0.04, end_after=sent)
     ages: list[tuple[int | None, float]] = []
 
     def told(result: Any) -> tuple[int | None, float]:
@@ -393,7 +394,7 @@ def answer(policy: str, sent: int, seconds: float, garbage: int = 0) -> Any:
 
     def classify(image: np.ndarray) -> int | None:
         time.sleep(seconds)
-        return pictures.shown(image)
+        return images.shown(image)
 
     try:
         source = open_source(server.url, timeout=5, reconnect=0)
@@ -408,7 +409,7 @@ def answer(policy: str, sent: int, seconds: float, garbage: int = 0) -> Any:
     return server, source, ages
 
 
-def test_a_slow_model_has_fewer_pictures_decoded(decodes: list[int]) -> None:
+def test_a_slow_model_has_fewer_images_decoded(decodes: list[int]) -> None:
     server, source, answers = answer("latest", 100, 0.2)
     counters = source.counters
     assert counters["frames"] + counters["dropped"] == 100
@@ -422,10 +423,10 @@ def test_a_slow_model_has_fewer_pictures_decoded(decodes: list[int]) -> None:
     assert np.median([age for _, age in answers]) < 2 * (0.2 + 0.045)
 
 
-def test_damaged_pictures_are_counted_among_those_left_out(decodes: list[int]) -> None:
+def test_damaged_images_are_counted_among_those_left_out(decodes: list[int]) -> None:
     _, source, _ = answer("latest", 60, 0.3, garbage=3)
     counters = source.counters
-    # The splitter sees them; what it counts may be more than one a picture.
+    # The splitter sees them; what it counts may be more than one an image.
     assert counters["corrupted"] >= 3
     assert counters["frames"] + counters["dropped"] == 57
 

@@ -80,7 +80,7 @@ def test_raw_frames_with_headers(form: str) -> None:
         assert frame.size_wh == (6, 4)
 
 
-def test_a_damaged_picture_is_left_out_and_counted() -> None:
+def test_a_damaged_image_is_left_out_and_counted() -> None:
     for join in (lambda d: d, headed):
         bad = jpeg(50)[:2] + jpeg(50)[20:-2] + b"\xff\x01\xff\xd9"
         with PipeSource(stream=io.BytesIO(join(jpeg(9)) + join(bad) + join(jpeg(99)))) as source:

@@ -1,4 +1,4 @@
-"""The pipeline over cameras that are killed and come back: answers go on, and to real pictures."""
+"""The pipeline over cameras that are killed and come back: answers go on, and to real images."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import pytest
 
 from edge_fg.pipeline import Pipeline
 from edge_fg.sources import open_source
-from support.servers import camera, pictures
+from support.servers import camera
+from support.servers import numbered_images as images
 
 LONGEST = 0.4
 
 
 class ReadNumber:
-    """A classifier that reads the number which a picture shows."""
+    """A classifier that reads the number which an image shows."""
 
     def __call__(self, frame: np.ndarray) -> int | None:
-        return pictures.shown(frame)
+        return images.shown(frame)
 
 
 @pytest.mark.parametrize("protocol", ["mjpeg", "rtsp"])
 def test_answers_go_on_after_each_loss(protocol: str) -> None:
     if protocol == "rtsp":
         pytest.importorskip("av")
-    server = importlib.import_module(f"support.servers.{protocol}").make(camera, pictures)
+    server = importlib.import_module(f"support.servers.{protocol}").make(camera, images)
     answers: list[tuple[int | None, float, float]] = []
     source = open_source(server.url, timeout=1.0, backoff=(0.1, LONGEST), seed=3)
     pipeline: Pipeline[Any] = Pipeline(source, ReadNumber())

@@ -11,7 +11,8 @@ import pytest
 
 from edge_fg.errors import MissingDependencyError, SourceError
 from edge_fg.sources import open_source
-from support.servers import camera, pictures, rtsp
+from support.servers import camera, rtsp
+from support.servers import numbered_images as images
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def serve() -> Iterator[Callable[..., Any]]:
     made: list[Any] = []
 
     def start(**attributes: Any) -> Any:
-        made.append(rtsp.make(camera, pictures, **attributes))
+        made.append(rtsp.make(camera, images, **attributes))
         return made[-1]
 
     yield start
@@ -33,26 +34,26 @@ def test_frames_come_as_they_were_sent(serve: Callable[..., Any], codec: str) ->
     pytest.importorskip("av")
     server = serve(codec=codec)
     with open_source(server.url, timeout=3, buffer=32) as source:
-        assert source.size_wh == pictures.SMALL
+        assert source.size_wh == images.SMALL
         assert source.fps == pytest.approx(33, abs=1)
-        numbers = [pictures.shown(next(source).image) for _ in range(20)]
+        numbers = [images.shown(next(source).image) for _ in range(20)]
     assert numbers == list(range(numbers[0], numbers[0] + 20))
     assert source.counters["corrupted"] == 0
 
 
 def test_what_ffmpeg_made_up_of_damaged_h264_is_left_out(serve: Callable[..., Any]) -> None:
     pytest.importorskip("av")
-    # In tiny pictures random bytes may make a valid slice, which nobody could tell from others.
+    # In tiny images random bytes may make a valid slice, which nobody could tell from others.
     server = serve(codec="h264", size_wh=(320, 240))
     with open_source(server.url, timeout=3, buffer=64) as source:
-        before = [pictures.shown(next(source).image) for _ in range(5)]
+        before = [images.shown(next(source).image) for _ in range(5)]
         server.garbage = 3
-        numbers = [pictures.shown(next(source).image) for _ in range(40)]
+        numbers = [images.shown(next(source).image) for _ in range(40)]
         counters = source.counters
         rest = next(source)
     assert None not in [*before, *numbers]
     assert set(numbers) <= server.sent
-    assert numbers == sorted(set(numbers)), "a picture was repeated"
+    assert numbers == sorted(set(numbers)), "an image was repeated"
     # What is damaged, and what is built upon it up to the next of the key frames, one in 15.
     missing = numbers[-1] - numbers[0] + 1 - len(numbers)
     assert 3 <= missing <= 3 + 15
@@ -68,11 +69,11 @@ def test_what_ffmpeg_builds_upon_missing_h264_is_left_out(serve: Callable[..., A
         for _ in range(5):
             next(source)
         server.lose = 3
-        numbers = [pictures.shown(next(source).image) for _ in range(30)]
+        numbers = [images.shown(next(source).image) for _ in range(30)]
         counters = source.counters
     assert None not in numbers
     assert set(numbers) <= server.sent
-    assert numbers == sorted(set(numbers)), "a picture was repeated"
+    assert numbers == sorted(set(numbers)), "an image was repeated"
     assert counters["reconnects"] == 0
 
 
@@ -95,7 +96,7 @@ def test_without_pyav_opencv_reads_it_and_that_is_said(
     monkeypatch.setitem(sys.modules, "av", None)
     server = serve()
     with caplog.at_level(logging.INFO), open_source(server.url, timeout=3) as source:
-        assert pictures.shown(next(source).image) in server.sent
+        assert images.shown(next(source).image) in server.sent
     assert "install edge-fg[rtsp]" in caplog.text
 
 

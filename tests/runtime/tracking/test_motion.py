@@ -42,24 +42,22 @@ SHAPE = cv2.ellipse(
 
 
 def with_bird(scene: np.ndarray, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
-    picture = scene.copy()
+    image = scene.copy()
     x, y = round(BOX[0] + dx), round(BOX[1] + dy)
-    picture[y : y + BOX[3], x : x + BOX[2]][SHAPE] = PLUMAGE[SHAPE]
-    return picture
+    image[y : y + BOX[3], x : x + BOX[2]][SHAPE] = PLUMAGE[SHAPE]
+    return image
 
 
-def photograph(picture: np.ndarray) -> np.ndarray:
+def photograph(image: np.ndarray) -> np.ndarray:
     """Add a sensor's noise."""
-    return np.clip(picture + RNG.normal(0, 2.5, picture.shape), 0, 255).astype(np.uint8)
+    return np.clip(image + RNG.normal(0, 2.5, image.shape), 0, 255).astype(np.uint8)
 
 
-def look(
-    pictures: Iterable[np.ndarray], *, step_s: float = 0.1, finder: MotionFinder | None = None
-):
+def look(images: Iterable[np.ndarray], *, step_s: float = 0.1, finder: MotionFinder | None = None):
     finder = finder or MotionFinder()
     return [
-        finder(Frame(photograph(picture), number, "test", position=number * step_s))
-        for number, picture in enumerate(pictures)
+        finder(Frame(photograph(image), number, "test", position=number * step_s))
+        for number, image in enumerate(images)
     ]
 
 
@@ -136,16 +134,16 @@ def test_a_cloud_that_passes_is_nothing():
     assert not any(look([SCENE] * 10 + [SCENE * s[..., np.newaxis] for s in shade]))
 
 
-def shaken(picture: np.ndarray, dx: float, dy: float) -> np.ndarray:
+def shaken(image: np.ndarray, dx: float, dy: float) -> np.ndarray:
     move = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
-    return cv2.warpAffine(picture, move, SIZE_WH, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, move, SIZE_WH, borderMode=cv2.BORDER_REPLICATE)
 
 
 def test_a_shaken_camera_sees_no_visitor_but_still_a_bird():
     shakes = np.random.default_rng(4).normal(0, 2.0, (50, 2))
-    pictures = [shaken(SCENE, *by) for by in shakes[:25]]
-    pictures += [shaken(with_bird(SCENE), *by) for by in shakes[25:]]
-    found = look([SCENE] * 10 + pictures)
+    images = [shaken(SCENE, *by) for by in shakes[:25]]
+    images += [shaken(with_bird(SCENE), *by) for by in shakes[25:]]
+    found = look([SCENE] * 10 + images)
     assert not any(found[:35])
     kept = [
         any(is_bird(r, *by) for r in regions)
@@ -182,10 +180,10 @@ def test_what_is_absorbed_is_found_no_more():
     assert not any(is_bird(region) for region in regions)
 
 
-def raw(picture: np.ndarray, kind: PixelFormat) -> RawFrame:
+def raw(image: np.ndarray, kind: PixelFormat) -> RawFrame:
     """A frame as a camera gives it, by OpenCV's own conversions."""
-    height, width = picture.shape[:2]
-    planes = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)
+    height, width = image.shape[:2]
+    planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
     chroma = planes[height:].reshape(2, height // 2, width // 2)
     if kind is PixelFormat.NV12:
         data = np.concatenate([planes[:height].ravel(), np.moveaxis(chroma, 0, 2).ravel()])
@@ -204,13 +202,13 @@ def raw(picture: np.ndarray, kind: PixelFormat) -> RawFrame:
 def test_raw_frames_are_looked_at_as_they_are(kind):
     finder = MotionFinder()
     for number in range(14):
-        picture = photograph(SCENE if number < 8 else with_bird(SCENE))
-        frame = Frame(raw(picture, kind), number, "test", position=number / 10)
+        image = photograph(SCENE if number < 8 else with_bird(SCENE))
+        frame = Frame(raw(image, kind), number, "test", position=number / 10)
         regions = finder(frame)
         assert [is_bird(region) for region in regions] == ([] if number < 8 else [True])
         assert "image" not in vars(frame), "the frame was converted"
     assert glance(frame, 160).shape == (90, 160, 3)
-    bgr = Frame(picture, 0, "test")
+    bgr = Frame(image, 0, "test")
     assert sharpness(frame, BOX) == pytest.approx(sharpness(bgr, BOX), rel=0.4)
 
 

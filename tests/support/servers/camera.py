@@ -14,20 +14,20 @@ class CameraServer:
     """What the servers of both protocols have in common; one thread a client.
 
     A subclass implements `serve(client)`, which answers a request and then sends what
-    `next_picture` gives, until `gone`.
+    `next_image` gives, until `gone`.
     """
 
-    def __init__(self, pictures: ModuleType, interval: float = 0.03) -> None:
-        self.pictures = pictures
+    def __init__(self, images: ModuleType, interval: float = 0.03) -> None:
+        self.images = images
         self.interval = interval
-        self.size_wh = pictures.SMALL
+        self.size_wh = images.SMALL
         self.sent: set[int] = set()
         self.connections = 0
         self.requests: list[str] = []
         self.frozen = self.black = False
-        self.garbage = 0  # how many of the next pictures are to be spoilt
-        self.cut = False  # die in the middle of the next picture
-        self.end_after: int | None = None  # pictures after which each connection ends
+        self.garbage = 0  # how many of the next images are to be spoilt
+        self.cut = False  # die in the middle of the next image
+        self.end_after: int | None = None  # images after which each connection ends
         self._number = 0
         self._flowing = threading.Event()
         self._flowing.set()
@@ -78,8 +78,8 @@ class CameraServer:
             thread.join(5)
             assert not thread.is_alive()
 
-    def next_picture(self) -> bytes | None:
-        """Wait for the next picture; None when there is none any more."""
+    def next_image(self) -> bytes | None:
+        """Wait for the next image; None when there is none any more."""
         time.sleep(self.interval)
         while not self._flowing.wait(0.05):
             if self._listener is None:
@@ -90,11 +90,11 @@ class CameraServer:
             if not self.frozen:
                 self._number += 1
             self.sent.add(self._number)
-            image = self.pictures.picture(self._number, self.size_wh)
-        return self.pictures.jpeg(image // 32 if self.black else image)
+            image = self.images.numbered(self._number, self.size_wh)
+        return self.images.jpeg(image // 32 if self.black else image)
 
     def spoil(self) -> bool:
-        """Whether this picture is to be spoilt."""
+        """Whether this image is to be spoilt."""
         with self._lock:
             spoilt = self.garbage > 0
             self.garbage -= spoilt

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 
-def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: C901
+def make(camera: ModuleType, images: ModuleType, **options: object):  # noqa: C901
     """A running server; see `camera.CameraServer`."""
 
     class MjpegServer(camera.CameraServer):
@@ -19,7 +19,7 @@ def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: 
         stated_boundary = "frame"
         content_type = "multipart/x-mixed-replace; boundary="
         check: Callable[[str], tuple[int, list[str]] | None] | None = None  # for logins
-        drip = 0.0  # seconds between single bytes of a picture
+        drip = 0.0  # seconds between single bytes of an image
 
         @property
         def url(self) -> str:
@@ -38,7 +38,7 @@ def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: 
                 kind += self.stated_boundary
             client.sendall(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n".encode())
             count = 0
-            while (data := self.next_picture()) is not None:
+            while (data := self.next_image()) is not None:
                 if self.end_after is not None and count >= self.end_after:
                     return
                 count += 1
@@ -62,14 +62,14 @@ def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: 
             else:
                 client.sendall(part)
 
-    server = MjpegServer(pictures)
+    server = MjpegServer(images)
     for name, value in options.items():
         setattr(server, name, value)
     return server
 
 
 def spoilt(data: bytes) -> bytes:
-    """A picture whose inner part was overwritten with rubbish that holds markers."""
+    """An image whose inner part was overwritten with rubbish that holds markers."""
     middle = len(data) // 2
     rubbish = re.sub(rb"\xff.", b"\x12\x34", os.urandom(60)) + b"\xff\x01\xff\x07"
     return data[:middle] + rubbish + data[middle + len(rubbish) :]

@@ -16,12 +16,12 @@ _PACKET = 1200
 _CLOCK = 90_000
 
 
-def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: C901
+def make(camera: ModuleType, images: ModuleType, **options: object):  # noqa: C901
     """A running server; see `camera.CameraServer`."""
 
     class RtspServer(camera.CameraServer):
         codec = "jpeg"  # or h264, which needs PyAV
-        lose = 0  # how many of the next pictures are never sent
+        lose = 0  # how many of the next images are never sent
 
         @property
         def url(self) -> str:
@@ -33,7 +33,7 @@ def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: 
             while not playing:
                 playing = self._answer(client, camera.read_head(client))
             count = 0
-            while (data := self.next_picture()) is not None:
+            while (data := self.next_image()) is not None:
                 if self.end_after is not None and count >= self.end_after:
                     return
                 count += 1
@@ -90,7 +90,7 @@ def make(camera: ModuleType, pictures: ModuleType, **options: object):  # noqa: 
                 return
             client.sendall(framed)
 
-    server = RtspServer(pictures)
+    server = RtspServer(images)
     for name, value in options.items():
         setattr(server, name, value)
     return server
@@ -164,7 +164,7 @@ def _units(stream: bytes) -> list[bytes]:
 
 
 class Rtp:
-    """RTP packets of JPEG pictures; type 1 (4:2:0) with the tables in band."""
+    """RTP packets of JPEG images; type 1 (4:2:0) with the tables in band."""
 
     def __init__(self) -> None:
         self._sequence = 1

@@ -95,7 +95,7 @@ def random_frame(random, longest=90):
 def frames(seed, specs="40", calls="4"):
     """BGR frames: random specifications, sizes, strides, regions and batches."""
     random = np.random.default_rng(int(seed))
-    pictures = 0
+    images = 0
     device = Device()
     for _ in range(int(specs)):
         transfer = str(random.choice(["mapped", "staged"]))
@@ -106,11 +106,11 @@ def frames(seed, specs="40", calls="4"):
                 batch = [batch[i] for i in random.integers(0, len(batch), len(batch))]
             regions = [random_region(random, *frame.shape[:2]) for frame in batch]
             setup.check(batch, None if random.random() < 0.2 else regions)
-            pictures += len(batch)
+            images += len(batch)
         setup.close()
     left = counts()
     device.close()
-    return {"pictures": pictures, "left": left, "end": counts()}
+    return {"images": images, "left": left, "end": counts()}
 
 
 def random_source(random, kind):
@@ -128,7 +128,7 @@ def raw(seed, batches="60"):
     random = np.random.default_rng(int(seed))
     setup = Setup(transfer=str(random.choice(["mapped", "staged"])))
     kinds = [kind.value for kind in PixelFormat]
-    pictures = 0
+    images = 0
     for _ in range(int(batches)):
         size = int(random.integers(1, 7))
         sources = [random_source(random, PixelFormat(k)) for k in random.choice(kinds, size)]
@@ -146,9 +146,9 @@ def raw(seed, batches="60"):
         np.testing.assert_array_equal(setup.result(size), expected)
         for buffer in held:
             buffer.close()
-        pictures += size
+        images += size
     setup.close()
-    return {"pictures": pictures, "end": counts()}
+    return {"images": images, "end": counts()}
 
 
 def real_size():
@@ -236,7 +236,7 @@ def threads(transfer):
     for worker in workers:
         worker.join()
     setup.close()
-    return {"failures": failures, "pictures": sum(done), "end": counts()}
+    return {"failures": failures, "images": sum(done), "end": counts()}
 
 
 def pipelined(transfer):
@@ -269,7 +269,7 @@ def pipelined(transfer):
 
 
 def captured(transfer):
-    """A prepared batch, captured once, replayed with other pictures; its tables outlive others."""
+    """A prepared batch, captured once, replayed with other images; its tables outlive others."""
     setup = Setup(transfer=transfer)
     random = np.random.default_rng(3)
     bgr = Source(PixelFormat.BGR, 50, 70)
@@ -317,9 +317,9 @@ def refused():
     def call(frames, regions=None):
         return attempt(lambda: setup.gpu(frames, regions, setup.output.pointer, setup.stream))
 
-    def call_raw(sources, pictures):
+    def call_raw(sources, images):
         pointer = setup.output.pointer
-        return attempt(lambda: setup.gpu.raw(sources, pictures, pointer, setup.stream))
+        return attempt(lambda: setup.gpu.raw(sources, images, pointer, setup.stream))
 
     before = counts()
     errors = {
@@ -432,7 +432,7 @@ def measured():
     }
 
 
-def real_pictures(folder):
+def real_images(folder):
     """Photographs as a decoder gives them, through every filter."""
     from pathlib import Path
 
@@ -454,7 +454,7 @@ def real_pictures(folder):
             count += len(batch)
         setup.close()
     device.close()
-    return {"pictures": count, "end": counts()}
+    return {"images": count, "end": counts()}
 
 
 if __name__ == "__main__":

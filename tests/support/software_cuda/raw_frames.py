@@ -50,7 +50,7 @@ def expected(setup, frames, regions):
 def mixed(seed, specs="25", calls="5"):
     """Raw and BGR frames in one batch: random layouts, regions, and frames that come twice."""
     random = np.random.default_rng(int(seed))
-    pictures = 0
+    images = 0
     device = Device()
     for _ in range(int(specs)):
         transfer = str(random.choice(["mapped", "staged"]))
@@ -71,10 +71,10 @@ def mixed(seed, specs="25", calls="5"):
             for frame in batch:  # ours again as soon as the call returns
                 (frame.data if isinstance(frame, RawFrame) else frame)[:] = 99
             np.testing.assert_array_equal(setup.result(len(batch)), wanted)
-            pictures += len(batch)
+            images += len(batch)
         setup.close()
     device.close()
-    return {"pictures": pictures, "end": counts()}
+    return {"images": images, "end": counts()}
 
 
 def graphs(transfer):

@@ -112,7 +112,7 @@ def frames(count: int) -> list[np.ndarray]:
 def answers(bundle: str, folder: str) -> dict[str, object]:
     """The same answers as ONNX Runtime's, for single frames, batches, regions and graphs."""
     options = EngineOptions(max_batch=4, plan_cache=Path(folder))
-    pictures = frames(10)
+    images = frames(10)
     regions = [None if i % 2 else (0, 0, 2, 3) for i in range(10)]
     worst = 0.0
     with (
@@ -121,14 +121,12 @@ def answers(bundle: str, folder: str) -> dict[str, object]:
     ):
         chosen = classifier.choice.backend
         for wanted in (None, regions):
-            pairs = zip(
-                classifier.batch(pictures, wanted), oracle.batch(pictures, wanted), strict=True
-            )
+            pairs = zip(classifier.batch(images, wanted), oracle.batch(images, wanted), strict=True)
             for found, expected in pairs:
                 difference = np.abs(found.probabilities - expected.probabilities).max()
                 worst = max(worst, float(difference))
-        for picture in pictures * 3:
-            found, expected = classifier(picture), oracle(picture)
+        for image in images * 3:
+            found, expected = classifier(image), oracle(image)
             difference = np.abs(found.probabilities - expected.probabilities).max()
             worst = max(worst, float(difference))
         graphs = left()["graphs"]
@@ -152,7 +150,7 @@ def raw(bundle: str, folder: str) -> dict[str, object]:
         Source(PixelFormat.YUYV, 41, 67, standard=ColorStandard.BT709_LIMITED),
         Source(PixelFormat.GRAY, 30, 20),
     )
-    pictures = frames(1)
+    images = frames(1)
     options = EngineOptions(max_batch=4, plan_cache=Path(folder))
     seen: list[tuple[list[Pixels], list[Region | None], list[Prediction]]] = []
     to_bgr, converted = RawFrame.to_bgr, []
@@ -160,7 +158,7 @@ def raw(bundle: str, folder: str) -> dict[str, object]:
     with edge_fg.load(bundle, backend="tensorrt", options=options) as classifier:
         for turn in range(24):
             chosen = [RawFrame(random.integers(0, 256, k.nbytes, np.uint8), k) for k in kinds]
-            batch: list[Pixels] = [[*chosen, pictures[0]], chosen[:1], chosen[1:2]][turn % 3]
+            batch: list[Pixels] = [[*chosen, images[0]], chosen[:1], chosen[1:2]][turn % 3]
             regions = [(2 * (turn % 5), 1, 9, 12) if turn % 2 else None for _ in batch]
             seen.append((batch, regions, classifier.batch(batch, regions)))
         graphs = left()["graphs"]
@@ -179,7 +177,7 @@ def raw(bundle: str, folder: str) -> dict[str, object]:
 
 
 def threads(bundle: str, folder: str, contexts: str) -> dict[str, object]:
-    """Many threads, each with its own pictures: real lanes, streams, events, graphs and kernels."""
+    """Many threads, each with its own images: real lanes, streams, events, graphs and kernels."""
     tensorrt.IExecutionContext.execute_async_v3 = lambda self, stream: QUEUE.fold(self, stream)
     opened = edge_fg.Bundle(bundle)
     on_cpu = CpuPreprocessor(opened.manifest.preprocess)
@@ -188,16 +186,16 @@ def threads(bundle: str, folder: str, contexts: str) -> dict[str, object]:
     rounds = [0]
 
     def work(backend: Backend, number: int) -> None:
-        pictures = frames(40)[number * 5 : number * 5 + 5]
+        images = frames(40)[number * 5 : number * 5 + 5]
         for turn in range(60):
             count = 1 + (turn // 7 + number) % 4
-            chosen = [pictures[(turn // 5 + i) % 5] for i in range(count)]
+            chosen = [images[(turn // 5 + i) % 5] for i in range(count)]
             regions = [(1, 0, 2, 3) if (turn + i) % 9 == 0 else None for i in range(count)]
             found = backend.infer(chosen, regions).tensors["logits"]
             pairs = zip(chosen, regions, strict=True)
             tensor = on_cpu([cut(*pair) for pair in pairs]).reshape(count, -1, 4)
             if not np.allclose(found, tensor.sum(axis=1), rtol=1e-4, atol=1e-3):
-                wrong.append(f"thread {number}, turn {turn}, {count} pictures")
+                wrong.append(f"thread {number}, turn {turn}, {count} images")
             rounds[0] += 1
 
     with contextlib.closing(TensorRTBackend(opened, "fp32", options=options)) as backend:
@@ -213,15 +211,15 @@ def threads(bundle: str, folder: str, contexts: str) -> dict[str, object]:
 def lost(bundle: str, folder: str, code: str) -> dict[str, object]:
     """The device is lost while it executes: the classifier closes, and says so ever after."""
     classifier = edge_fg.load(bundle, options=EngineOptions(plan_cache=Path(folder)))
-    picture = frames(1)[0]
-    classifier(picture)
+    image = frames(1)[0]
+    classifier(image)
     fail = QUEUE.library.software_cuda_fail
     fail(b"cuEventSynchronize", ctypes.c_long(0), int(code), 0)
     said = []
     for _ in range(3):
         with contextlib.suppress(BackendError):
             try:
-                classifier(picture)
+                classifier(image)
             except BackendError as error:
                 said.append([type(error).__name__, str(error)])
                 raise

@@ -262,18 +262,18 @@ class Batch(_Resource):
     def __init__(self, owner: CudaPreprocessor, sources, output_pointer: int) -> None:
         super().__init__(owner.device)
         self.owner, self.sources, self.output = owner, sources, output_pointer
-        self.pictures = [np.zeros((one.height, one.width, 3), np.uint8) for one in sources]
+        self.images = [np.zeros((one.height, one.width, 3), np.uint8) for one in sources]
 
-    def fill(self, pictures) -> None:
+    def fill(self, images) -> None:
         self.usable()
-        for own, given in zip(self.pictures, pictures, strict=True):
+        for own, given in zip(self.images, images, strict=True):
             assert own.shape == given.shape
             own[:] = given
         self.owner.calls += 1
 
     def queue(self, stream: Stream) -> None:
         def work() -> None:
-            tensor = np.ascontiguousarray(self.owner.inner(self.pictures))
+            tensor = np.ascontiguousarray(self.owner.inner(self.images))
             ctypes.memmove(self.output, tensor.ctypes.data, tensor.nbytes)
 
         self.usable().enqueue(stream.handle, work)

@@ -14,15 +14,15 @@ from edge_fg_calibration.budget.search import Finisher, SearchResult, as_it_is, 
 from edge_fg_calibration.budget.sensitivity import Int8Maker, Trial, make_trial
 from edge_fg_calibration.graph.onnx_graph import Graph, node_key
 from edge_fg_calibration.int8.validation import validate_qdq
-from edge_fg_tools.building.image_feed import PictureFeed
+from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
 from edge_fg_tools.report import LayerFacts, SearchFacts, TriedFacts
 
 REASON = "left in float: the budget"
 """What the report says of a layer that the search left out of INT8."""
 
-TRIAL_PICTURES = 256
-"""Most calibration pictures that candidates are tried on."""
+TRIAL_IMAGES = 256
+"""Most calibration images that candidates are tried on."""
 
 _TRIAL_VALUES = 256 * 3 * 224 * 224
 _LOGGER = logging.getLogger("edge_fg")
@@ -32,15 +32,15 @@ def keep_budget(
     int8: Int8Result,
     prepared: PreparedModel,
     calibration: ImageSet,
-    feed: PictureFeed,
+    feed: ImageFeed,
     budget: Budget,
-    proof_pictures: int,
+    proof_images: int,
     progress: ProgressCallback,
     finished: Finisher = as_it_is,
 ) -> tuple[Int8Result, SearchResult]:
-    """Leave as few layers in float as keep the budget on some of the calibration pictures.
+    """Leave as few layers in float as keep the budget on some of the calibration images.
 
-    The pictures of the proof play no part. A first Ctrl-C ends the search with the best so far,
+    The images of the proof play no part. A first Ctrl-C ends the search with the best so far,
     if that keeps the budget; otherwise it ends the build.
 
     Parameters
@@ -50,13 +50,13 @@ def keep_budget(
     prepared
         The float32 model.
     calibration
-        Pictures that the ranges were found on.
+        Images that the ranges were found on.
     feed
         Reads them.
     budget
         What must be kept.
-    proof_pictures
-        How many pictures will prove the result.
+    proof_images
+        How many images will prove the result.
     progress
         Told the steps.
     finished
@@ -77,7 +77,7 @@ def keep_budget(
         costs,
         trial,
         budget,
-        Assurance(proof_pictures),
+        Assurance(proof_images),
         finished=finished,
         progress=progress,
     )
@@ -104,7 +104,7 @@ def search_facts(found: SearchResult) -> SearchFacts:
     ]
     return SearchFacts(
         reason=found.reason,
-        trial_pictures=found.trial_pictures,
+        trial_images=found.trial_images,
         met=found.met,
         assured=found.assured,
         stopped=found.stopped,
@@ -116,7 +116,7 @@ def search_facts(found: SearchResult) -> SearchFacts:
                 int8_macs=one.int8_macs,
                 agreement=one.agreement,
                 mean_kl=one.mean_kl,
-                complete=one.pictures == found.trial_pictures,
+                complete=one.images == found.trial_images,
                 holds=one.holds,
                 assured=one.assured,
                 taken=number == found.taken,
@@ -127,11 +127,11 @@ def search_facts(found: SearchResult) -> SearchFacts:
 
 
 def _trial(
-    prepared: PreparedModel, calibration: ImageSet, feed: PictureFeed, progress: ProgressCallback
+    prepared: PreparedModel, calibration: ImageSet, feed: ImageFeed, progress: ProgressCallback
 ) -> Trial:
-    """Read trial pictures, evenly spread over the set, as many as fit in a bounded memory."""
+    """Read trial images, evenly spread over the set, as many as fit in a bounded memory."""
     values = prepared.channels * prepared.height * prepared.width
-    most = max(1, min(TRIAL_PICTURES, _TRIAL_VALUES // values, len(calibration)))
+    most = max(1, min(TRIAL_IMAGES, _TRIAL_VALUES // values, len(calibration)))
     chosen = [calibration.items[n * len(calibration) // most] for n in range(most)]
     pairs = list(feed.labelled(replace(calibration, items=tuple(chosen))))
     return make_trial(

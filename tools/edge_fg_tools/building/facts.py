@@ -65,8 +65,8 @@ def make_report(facts: BuildFacts) -> Report:
         model=_model(facts),
         calibration=_calibration(facts, int8) if int8 else None,
         proof=ProofFacts(
-            images=len(facts.proof.pictures),
-            labelled=sum(picture.index is not None for picture in facts.proof.pictures),
+            images=len(facts.proof.images),
+            labelled=sum(image.index is not None for image in facts.proof.images),
             source=facts.held_out.name,
         ),
         variants=tuple(_variant(facts, precision) for precision in facts.variants.graphs),
@@ -114,8 +114,8 @@ def _calibration(facts: BuildFacts, int8: Int8Result) -> CalibrationFacts:
 
 def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
     records = facts.proof.records[precision]
-    pairs = list(zip(facts.proof.pictures, records, strict=True))
-    changed = [(picture, r) for picture, r in pairs if r.top1 != r.reference_top1]
+    pairs = list(zip(facts.proof.images, records, strict=True))
+    changed = [(image, r) for image, r in pairs if r.top1 != r.reference_top1]
     changed.sort(key=lambda pair: -pair[1].kl)
     plan = facts.plans.get(precision)
     return VariantReport(
@@ -139,16 +139,16 @@ def _budget(facts: BuildFacts, precision: Precision) -> tuple[BudgetCheck, ...]:
     return tuple(BudgetCheck(c.key, c.required, c.measured, c.met) for c in checks)
 
 
-def _changed(labels: Labels, picture: LabelledImage, record: ImageRecord) -> ChangedAnswer:
+def _changed(labels: Labels, image: LabelledImage, record: ImageRecord) -> ChangedAnswer:
     before, after = labels[record.reference_top1], labels[record.top1]
     try:
-        small = thumbnail(read_image(picture.path))
+        small = thumbnail(read_image(image.path))
     except ImageError:  # it was readable a moment ago; the report does without
         small = b""
     return ChangedAnswer(
-        file=picture.path.name,
+        file=image.path.name,
         thumbnail_jpeg=small,
-        truth=None if picture.index is None else labels[picture.index].label,
+        truth=None if image.index is None else labels[image.index].label,
         reference=Answer(before.label, record.reference_confidence),
         candidate=Answer(after.label, record.confidence),
         siblings=before.is_sibling_of(after),

@@ -1,4 +1,4 @@
-"""Pictures on their way into a model, and a record of those that could not be read."""
+"""Images on their way into a model, and a record of those that could not be read."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import ImageSet, LabelledImage, batches, digest
 from edge_fg_calibration.data.sampling import FirstAnswer
 from edge_fg_calibration.graph.session import open_session, run_session
-from edge_fg_calibration.statistics.cache import KnownPictures, StatisticsCache, digest_of
+from edge_fg_calibration.statistics.cache import KnownImages, StatisticsCache, digest_of
 from edge_fg_tools.graph import PreparedModel
 
 
-class PictureFeed:
-    """Reads and preprocesses sets of pictures in batches.
+class ImageFeed:
+    """Reads and preprocesses sets of images in batches.
 
     Parameters
     ----------
     spec
-        How pictures are prepared.
+        How images are prepared.
     batch
-        Pictures at a time; the batch size of a model that fixes it must be 1.
+        Images at a time; the batch size of a model that fixes it must be 1.
     cache
         Where calibration statistics are kept; None keeps none.
 
     Attributes
     ----------
     skipped
-        Reason for each picture that could not be read, by its path.
+        Reason for each image that could not be read, by its path.
     """
 
     def __init__(
@@ -47,29 +47,29 @@ class PictureFeed:
         self._digests: dict[ImageSet, tuple[str, str]] = {}
         self.skipped: dict[Path, str] = {}
 
-    def labelled(self, pictures: ImageSet) -> Iterator[tuple[list[LabelledImage], NDArray[Any]]]:
-        """Yield pictures with their tensor of shape (N, ...)."""
-        return batches(pictures, self._preprocess, self._batch, self._note)
+    def labelled(self, images: ImageSet) -> Iterator[tuple[list[LabelledImage], NDArray[Any]]]:
+        """Yield images with their tensor of shape (N, ...)."""
+        return batches(images, self._preprocess, self._batch, self._note)
 
-    def tensors(self, pictures: ImageSet) -> KnownPictures:
+    def tensors(self, images: ImageSet) -> KnownImages:
         """Return the tensors alone, which know what they are: statistics can be reused."""
         names: list[str] = []
 
         def start() -> Iterator[NDArray[Any]]:
             names.clear()
-            for some, tensor in self.labelled(pictures):
-                names.extend(picture.path.name for picture in some)
+            for some, tensor in self.labelled(images):
+                names.extend(image.path.name for image in some)
                 yield tensor
 
-        if pictures not in self._digests:
-            self._digests[pictures] = (digest(pictures), digest(pictures, ordered=True))
-        images, order = self._digests[pictures]
-        return KnownPictures(
+        if images not in self._digests:
+            self._digests[images] = (digest(images), digest(images, ordered=True))
+        content, order = self._digests[images]
+        return KnownImages(
             start=start,
-            images=images,
+            images=content,
             order=order,
             preprocessing=self._spec,
-            name=pictures.name,
+            name=images.name,
             cache=self._cache,
             at=names.__getitem__,
         )
@@ -79,16 +79,16 @@ class PictureFeed:
 
 
 def first_answers(
-    prepared: PreparedModel, feed: PictureFeed, pictures: ImageSet, progress: ProgressCallback
+    prepared: PreparedModel, feed: ImageFeed, images: ImageSet, progress: ProgressCallback
 ) -> dict[Path, FirstAnswer]:
-    """Ask the float model about each picture; those that can't be read are missing."""
+    """Ask the float model about each image; those that can't be read are missing."""
     session = open_session(prepared.model)
     found: dict[Path, FirstAnswer] = {}
-    for some, tensor in feed.labelled(pictures):
+    for some, tensor in feed.labelled(images):
         (rows,) = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
-        for picture, row in zip(some, np.asarray(rows, np.float64), strict=True):
-            found[picture.path] = _answer(row.reshape(-1), prepared.kind == "logits")
-        progress("choose pictures", len(found), len(pictures))
+        for image, row in zip(some, np.asarray(rows, np.float64), strict=True):
+            found[image.path] = _answer(row.reshape(-1), prepared.kind == "logits")
+        progress("choose images", len(found), len(images))
     return found
 
 

@@ -24,7 +24,7 @@ class BuildOptions:
     model, labels
         The ONNX file and the label file.
     calibration
-        A directory or CSV of pictures, a video file, or the name of a camera or stream.
+        A directory or CSV of images, a video file, or the name of a camera or stream.
     output
         The bundle: a directory, or a file that ends in .zip.
     preprocess
@@ -36,7 +36,7 @@ class BuildOptions:
     target
         Where INT8 is placed for; ``tensorrt-rtx`` also builds a real plan of every variant.
     calibration_images
-        At most so many pictures are calibrated on; all others prove the result.
+        At most so many images are calibrated on; all others prove the result.
     seed
         Of the choice between the two.
     name

@@ -36,12 +36,12 @@ from edge_fg_calibration.int8.qat import is_quantised
 from edge_fg_calibration.int8.remarks import remarks
 from edge_fg_calibration.statistics.cache import StatisticsCache
 from edge_fg_tools.building.facts import BuildFacts, make_report
-from edge_fg_tools.building.image_feed import PictureFeed
+from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
 from edge_fg_tools.building.plans import check_target, compile_plans
 from edge_fg_tools.building.proof import Proof, check_budget, prove
 from edge_fg_tools.building.qat_variants import KEPT, quantised_variants
-from edge_fg_tools.building.split import choose_sides, left_out, picture_set
+from edge_fg_tools.building.split import choose_sides, image_set, left_out
 from edge_fg_tools.building.variants import Variants, make_variants
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
 from edge_fg_tools.report import check_report, report_html, report_json
@@ -81,8 +81,8 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
         _LOGGER.warning("%s: %s", options.model.name, warning)
     labels = read_labels(options.labels, classes=prepared.classes)
     spec = fit_preprocess(options.preprocess, prepared)
-    with picture_set(options, labels, progress) as pictures:
-        return _write(_gather(options, prepared, labels, spec, pictures, progress), spec)
+    with image_set(options, labels, progress) as images:
+        return _write(_gather(options, prepared, labels, spec, images, progress), spec)
 
 
 def _gather(
@@ -90,13 +90,13 @@ def _gather(
     prepared: PreparedModel,
     labels: Labels,
     spec: PreprocessSpec,
-    pictures: ImageSet,
+    images: ImageSet,
     progress: ProgressCallback,
 ) -> BuildFacts:
     """Make and prove the variants; nothing is written yet."""
     cache = StatisticsCache(cache_folder("calibration")) if options.cache else None
-    feed = PictureFeed(spec, prepared.batch or _BATCH, cache)
-    chosen = choose_sides(options, prepared, pictures, feed, progress)
+    feed = ImageFeed(spec, prepared.batch or _BATCH, cache)
+    chosen = choose_sides(options, prepared, images, feed, progress)
     variants = quantised_variants(prepared, options.precisions) or make_variants(
         prepared,
         options.precisions,
@@ -105,7 +105,7 @@ def _gather(
         feed,
         progress,
         budget=options.budget,
-        proof_pictures=len(chosen.held_out),
+        proof_images=len(chosen.held_out),
     )
     proof = prove(prepared, variants.graphs, chosen.held_out, labels, feed, progress)
     skipped = {**left_out(chosen), **feed.skipped}
@@ -126,7 +126,7 @@ def _gather(
         calibration=chosen.calibration,
         calibration_digest=digest(chosen.calibration),
         held_out=chosen.held_out,
-        skipped={_shown(path, pictures.root): reason for path, reason in skipped.items()},
+        skipped={_shown(path, images.root): reason for path, reason in skipped.items()},
         variants=variants,
         proof=proof,
         plans=compile_plans(variants.graphs, options.target, progress),
@@ -144,7 +144,7 @@ def _notes(prepared: PreparedModel, variants: Variants) -> tuple[str, ...]:
 
 
 def _doubts(proof: Proof, labels: Labels) -> tuple[str, ...]:
-    """Return what the report must warn of: pictures from another domain."""
+    """Return what the report must warn of: images from another domain."""
     records = next(iter(proof.records.values()))
     return domain_warnings(
         [record.reference_top1 for record in records],
@@ -155,7 +155,7 @@ def _doubts(proof: Proof, labels: Labels) -> tuple[str, ...]:
 
 
 def _shown(path: Path, root: Path) -> str:
-    """Return how the report names a picture: from the set's folder on, where it is in one."""
+    """Return how the report names an image: from the set's folder on, where it is in one."""
     folder = root if root.is_dir() else root.parent
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 

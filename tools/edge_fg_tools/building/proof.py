@@ -1,4 +1,4 @@
-"""The proof: every variant against FP32 on pictures that the build did not calibrate on."""
+"""The proof: every variant against FP32 on images that the build did not calibrate on."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from edge_fg_calibration import (
     image_records,
 )
 from edge_fg_calibration.graph.session import open_session, run_session
-from edge_fg_tools.building.image_feed import PictureFeed
+from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What the held-out pictures showed.
+    """What the held-out images showed.
 
     Parameters
     ----------
-    pictures
+    images
         Those that could be read, in order.
     fidelity
         Of each variant against FP32.
     records
-        Both answers to each of `pictures`, by variant.
+        Both answers to each of `images`, by variant.
     """
 
-    pictures: tuple[LabelledImage, ...]
+    images: tuple[LabelledImage, ...]
     fidelity: dict[Precision, Fidelity]
     records: dict[Precision, list[ImageRecord]]
 
@@ -50,14 +50,14 @@ def prove(
     graphs: dict[Precision, bytes],
     held_out: ImageSet,
     labels: Labels,
-    feed: PictureFeed,
+    feed: ImageFeed,
     progress: ProgressCallback,
 ) -> Proof:
-    """Run FP32 and every variant over `held_out`; each picture is read once."""
+    """Run FP32 and every variant over `held_out`; each image is read once."""
     reference_graph = prepared.model.SerializeToString(deterministic=True)
     everyone = {"reference": reference_graph, **{str(name): graphs[name] for name in graphs}}
-    outputs, pictures = _run_all(prepared, everyone, held_out, feed, progress)
-    indices = [picture.index for picture in pictures]
+    outputs, images = _run_all(prepared, everyone, held_out, feed, progress)
+    indices = [image.index for image in images]
     reference = outputs["reference"]
     fidelity = {
         name: compare(
@@ -69,28 +69,28 @@ def prove(
         name: image_records(reference, outputs[name], kind=prepared.kind, indices=indices)
         for name in graphs
     }
-    return Proof(tuple(pictures), fidelity, records)
+    return Proof(tuple(images), fidelity, records)
 
 
 def _run_all(
     prepared: PreparedModel,
     graphs: dict[str, bytes],
     held_out: ImageSet,
-    feed: PictureFeed,
+    feed: ImageFeed,
     progress: ProgressCallback,
 ) -> tuple[dict[str, NDArray[Any]], list[LabelledImage]]:
     sessions = {name: open_session(graph) for name, graph in graphs.items()}
     rows: dict[str, list[NDArray[Any]]] = {name: [] for name in graphs}
-    pictures: list[LabelledImage] = []
+    images: list[LabelledImage] = []
     for some, tensor in feed.labelled(held_out):
         for name, session in sessions.items():
             answer = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
             rows[name].append(np.asarray(answer[0], np.float32))
-        pictures.extend(some)
-        progress("prove", len(pictures), len(held_out))
-    if not pictures:
-        raise DatasetError(f"none of the {len(held_out)} held-out pictures could be read")
-    return {name: np.concatenate(parts) for name, parts in rows.items()}, pictures
+        images.extend(some)
+        progress("prove", len(images), len(held_out))
+    if not images:
+        raise DatasetError(f"none of the {len(held_out)} held-out images could be read")
+    return {name: np.concatenate(parts) for name, parts in rows.items()}, images
 
 
 def check_budget(budget: Budget, fidelity: dict[Precision, Fidelity]) -> None:
@@ -110,5 +110,5 @@ def check_budget(budget: Budget, fidelity: dict[Precision, Fidelity]) -> None:
     if missed:
         raise BudgetError(
             f"the accuracy budget is not met, no bundle was written: {'; '.join(missed)} "
-            "(calibrate on more or more typical pictures, or leave that precision out)"
+            "(calibrate on more or more typical images, or leave that precision out)"
         )

@@ -1,4 +1,4 @@
-"""From what `--calibration` names to pictures to calibrate on and pictures to prove on."""
+"""From what `--calibration` names to images to calibrate on and images to prove on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_fg.sources.uri import VIDEO_SUFFIXES, parse_source
 from edge_fg_calibration import ImageSet, read_image_set, resolve_labels
 from edge_fg_calibration.data.sampling import Sample, sample, summary
 from edge_fg_calibration.data.video_frames import frames_of
-from edge_fg_tools.building.image_feed import PictureFeed, first_answers
+from edge_fg_tools.building.image_feed import ImageFeed, first_answers
 from edge_fg_tools.building.options import BuildOptions
 from edge_fg_tools.graph import PreparedModel
 
@@ -25,7 +25,7 @@ _MOST_FRAMES = 2048
 
 
 @contextlib.contextmanager
-def picture_set(
+def image_set(
     options: BuildOptions, labels: Labels, progress: ProgressCallback
 ) -> Iterator[ImageSet]:
     """Read a directory or CSV; of a video or camera, save frames for as long as the block lasts.
@@ -33,21 +33,21 @@ def picture_set(
     Raises
     ------
     DatasetError
-        There are no pictures, or the CSV is malformed.
+        There are no images, or the CSV is malformed.
     SourceError
         The video or camera can't be read.
     """
     if not _moving(options.calibration):
-        pictures, unknown = resolve_labels(read_image_set(Path(options.calibration)), labels.names)
+        images, unknown = resolve_labels(read_image_set(Path(options.calibration)), labels.names)
         if unknown:
             _LOGGER.warning(
-                "%s names %d classes that the model lacks (such as `%s`): their pictures count for "
+                "%s names %d classes that the model lacks (such as `%s`): their images count for "
                 "agreement, not for accuracy",
                 options.calibration,
                 len(unknown),
                 unknown[0],
             )
-        yield pictures
+        yield images
         return
     most = min(_SIDES * options.calibration_images, _MOST_FRAMES)
     with (
@@ -60,19 +60,19 @@ def picture_set(
 def choose_sides(
     options: BuildOptions,
     prepared: PreparedModel,
-    pictures: ImageSet,
-    feed: PictureFeed,
+    images: ImageSet,
+    feed: ImageFeed,
     progress: ProgressCallback,
 ) -> Sample:
-    """Choose the pictures, and say in the log what was left out.
+    """Choose the images, and say in the log what was left out.
 
     Raises
     ------
     DatasetError
-        Too few pictures are left.
+        Too few images are left.
     """
     found = sample(
-        pictures,
+        images,
         options.calibration_images,
         seed=options.seed,
         scout=lambda side: first_answers(prepared, feed, side, progress),
@@ -80,7 +80,7 @@ def choose_sides(
     if found.duplicates:
         path, other = next(iter(found.duplicates.items()))
         _LOGGER.warning(
-            "left out %d pictures that show the same as another, such as %s, like %s",
+            "left out %d images that show the same as another, such as %s, like %s",
             len(found.duplicates),
             path.name,
             other.name,

@@ -20,10 +20,10 @@ from edge_fg_calibration import (
 )
 from edge_fg_calibration.budget.search import SearchResult, as_it_is
 from edge_fg_tools.building.budgeting import keep_budget
-from edge_fg_tools.building.image_feed import PictureFeed
+from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
 
-_FP16_RANGE_PICTURES = 32
+_FP16_RANGE_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,21 @@ def make_variants(
     precisions: tuple[Precision, ...],
     target: Target,
     calibration: ImageSet,
-    feed: PictureFeed,
+    feed: ImageFeed,
     progress: ProgressCallback,
     *,
     budget: Budget,
-    proof_pictures: int,
+    proof_images: int,
 ) -> Variants:
     """Make each variant asked for.
 
-    Where INT8 misses `budget` on trial pictures of the calibration set, layers are left in
-    float until it does not, or would not on `proof_pictures` others; see `keep_budget`.
+    Where INT8 misses `budget` on trial images of the calibration set, layers are left in
+    float until it does not, or would not on `proof_images` others; see `keep_budget`.
 
     Raises
     ------
     EdgeFGError
-        A variant can't be made; the message names the node or the picture.
+        A variant can't be made; the message names the node or the image.
     """
     graphs: dict[Precision, bytes] = {}
     int8, search = None, None
@@ -99,7 +99,7 @@ def make_variants(
                 calibration,
                 feed,
                 budget,
-                proof_pictures,
+                proof_images,
                 progress,
                 finished=partial(to_fp16, wide=wide) if mixed else as_it_is,
             )
@@ -112,11 +112,11 @@ def make_variants(
 
 
 def _too_wide_for_fp16(
-    prepared: PreparedModel, calibration: ImageSet, feed: PictureFeed, progress: ProgressCallback
+    prepared: PreparedModel, calibration: ImageSet, feed: ImageFeed, progress: ProgressCallback
 ) -> frozenset[str]:
-    """Return the tensors that leave FP16's range on real pictures."""
+    """Return the tensors that leave FP16's range on real images."""
     names = float_tensors(prepared.model)
-    some = replace(calibration, items=calibration.items[:_FP16_RANGE_PICTURES])
+    some = replace(calibration, items=calibration.items[:_FP16_RANGE_IMAGES])
 
     def renamed(_stage: str, done: int, total: int) -> None:
         progress("FP16 ranges", done, total)

@@ -34,10 +34,10 @@ def add_parser(commands: Subparsers) -> None:
         "--calibration",
         required=True,
         metavar="DIR|CSV|VIDEO|CAMERA",
-        help="pictures: some to calibrate on, the others to prove the result",
+        help="images: some to calibrate on, the others to prove the result",
     )
     parser.add_argument(
-        "--preprocess", metavar="PRESET|FILE.toml", help="how the model's pictures are prepared"
+        "--preprocess", metavar="PRESET|FILE.toml", help="how the model's images are prepared"
     )
     parser.add_argument(
         "--precision",
@@ -51,14 +51,14 @@ def add_parser(commands: Subparsers) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="such as agreement=0.97: INT8 leaves layers in float until it keeps it on calibration "
-        "pictures; when a variant misses it on the others, no bundle is written (exit 3)",
+        "images; when a variant misses it on the others, no bundle is written (exit 3)",
     )
     parser.add_argument("--target", choices=_TARGETS, default="portable")
     parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument(
         "--calibration-images", type=positive, default=512, metavar="N", help="at most; default 512"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of those pictures")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of those images")
     parser.add_argument("--name", help="of the bundle; default: the output's")
     add_model_choices(parser)
     parser.add_argument(
@@ -105,7 +105,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _as_text(output: Path, report: dict[str, Any]) -> str:
-    lines = [f"{output}: proven on {report['proof']['images']} pictures not calibrated on"]
+    lines = [f"{output}: proven on {report['proof']['images']} images not calibrated on"]
     for variant in report["variants"]:
         fidelity, plan = variant["fidelity"], variant["plan"]
         parts = [f"agreement {fidelity['agreement']:.2%}", f"mean KL {fidelity['mean_kl']:.5f}"]

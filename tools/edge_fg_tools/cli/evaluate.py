@@ -1,4 +1,4 @@
-"""`edge-fg evaluate`: accuracy on a set of pictures, and agreement with another variant."""
+"""`edge-fg evaluate`: accuracy on a set of images, and agreement with another variant."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from edge_fg_tools.progress import shown_progress
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("evaluate", help="accuracy on a set of pictures")
+    parser = commands.add_parser("evaluate", help="accuracy on a set of images")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("pictures", type=Path, metavar="DIR|CSV")
+    parser.add_argument("images", type=Path, metavar="DIR|CSV")
     add_backend(parser)
     parser.add_argument(
         "--against", metavar="BUNDLE|VARIANT", help="also measure how often both answer alike"
@@ -46,7 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
         progress = stack.enter_context(shown_progress())
         document = evaluate(
             classifier,
-            arguments.pictures,
+            arguments.images,
             against=against,
             against_name=arguments.against or "",
             progress=progress,
@@ -56,7 +56,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _as_text(document: dict[str, Any]) -> str:
-    lines = [f"{document['images']} pictures, {document['labelled']} of a known class"]
+    lines = [f"{document['images']} images, {document['labelled']} of a known class"]
     if document["labelled"]:
         lines.append(f"top-1 {document['top1']:.2%}, top-5 {document['top5']:.2%}")
         worst = sorted(document["per_class"], key=lambda c: (c["top1"], -c["images"]))[:5]

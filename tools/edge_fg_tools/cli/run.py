@@ -1,4 +1,4 @@
-"""`edge-fg run`: recognise what cameras, videos or pictures show."""
+"""`edge-fg run`: recognise what cameras, videos or images show."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from edge_fg.sources import quiet_ffmpeg
 from edge_fg_tools.cli.arguments import Subparsers, add_backend, add_format, positive
 from edge_fg_tools.cli.run_arguments import above_zero, address, policy
 
-_SOURCES = """picture, folder, quoted glob, video file, camera number, csi://0, rtsp://...;
+_SOURCES = """image, folder, quoted glob, video file, camera number, csi://0, rtsp://...;
 several are answered by one model"""
 
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("run", help="recognise what cameras, videos or pictures show")
+    parser = commands.add_parser("run", help="recognise what cameras, videos or images show")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help=_SOURCES)
     parser.add_argument("--top-k", type=positive, default=5, metavar="N", help="default 5")
@@ -58,7 +58,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where answers go besides standard output")
     group.add_argument("--save", type=Path, metavar="OUT.mp4", help="write an annotated video")
     group.add_argument(
-        "--save-frames", type=Path, metavar="DIR", help="write annotated pictures into a folder"
+        "--save-frames", type=Path, metavar="DIR", help="write annotated images into a folder"
     )
     group.add_argument("--jsonl", type=Path, metavar="FILE", help="add JSON lines to a file")
     group.add_argument("--csv", type=Path, metavar="FILE", help="add rows to a table")
@@ -84,7 +84,7 @@ def _add_watching(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
     _check_save(arguments.save, arguments.sources)
-    with contextlib.suppress(MissingDependencyError):  # pictures need no OpenCV
+    with contextlib.suppress(MissingDependencyError):  # images need no OpenCV
         quiet_ffmpeg()
     with contextlib.ExitStack() as opened:
         classifier = opened.enter_context(

@@ -16,7 +16,7 @@ from edge_fg.pipeline import Pipeline, Sink, Throttle
 from edge_fg.printing import printable
 from edge_fg.recognition.classifier import Classifier
 from edge_fg.recognition.prediction import Prediction
-from edge_fg.sinks import CsvSink, JsonLinesSink, PicturesSink, PreviewSink, VideoSink, WindowSink
+from edge_fg.sinks import CsvSink, ImagesSink, JsonLinesSink, PreviewSink, VideoSink, WindowSink
 from edge_fg.sinks.records import Content, records
 from edge_fg.sinks.result_annotator import SharedAnnotator
 from edge_fg.sources import Source
@@ -149,9 +149,9 @@ class Session:
         for source, counted in zip(self._sources, stats.sources, strict=True):
             skipped = len(source.skipped)
             if skipped and not counted.answered:
-                raise SourceError(f"{source.name}: none of its {skipped} pictures can be read")
+                raise SourceError(f"{source.name}: none of its {skipped} images can be read")
             if skipped:
-                _LOGGER.warning("%d pictures could not be read", skipped)
+                _LOGGER.warning("%d images could not be read", skipped)
         failed = _first_failure(stats)
         if failed is not None:
             raise failed
@@ -175,7 +175,7 @@ class Session:
         if arguments.save is not None:
             sinks.append(VideoSink(arguments.save, annotate=self._annotate))
         if arguments.save_frames is not None:
-            sinks.append(PicturesSink(arguments.save_frames, annotate=self._annotate))
+            sinks.append(ImagesSink(arguments.save_frames, annotate=self._annotate))
         if arguments.jsonl is not None:
             sinks.append(
                 JsonLinesSink(arguments.jsonl, content=self._content, top_k=arguments.top_k)

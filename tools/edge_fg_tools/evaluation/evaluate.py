@@ -1,4 +1,4 @@
-"""How well a bundle answers on a set of pictures, alone or against another."""
+"""How well a bundle answers on a set of images, alone or against another."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _TOP = 5
 
 @dataclass(frozen=True)
 class _Answers:
-    pictures: list[LabelledImage]
+    images: list[LabelledImage]
     probabilities: list[NDArray[np.float32]]
 
 
 def evaluate(
     classifier: Classifier,
-    pictures: Path,
+    images: Path,
     *,
     against: Classifier | None = None,
     against_name: str = "",
@@ -42,26 +42,26 @@ def evaluate(
     ----------
     classifier
         What is evaluated.
-    pictures
+    images
         Directory or CSV, as for a build.
     against, against_name
         The reference to agree with.
     progress
-        Told of pictures done.
+        Told of images done.
 
     Raises
     ------
     DatasetError
-        The set can't be used, or none of its pictures can be read.
+        The set can't be used, or none of its images can be read.
     UsageError
         The two don't have the same classes.
     """
     if against is not None and against.labels.names != classifier.labels.names:
         raise UsageError(f"{against_name} has other classes: its answers can't be compared")
     classifiers = [classifier] if against is None else [classifier, against]
-    answers = _answer_all(classifiers, pictures, progress)
+    answers = _answer_all(classifiers, images, progress)
     probabilities = np.stack(answers[0].probabilities)
-    indices = [picture.index for picture in answers[0].pictures]
+    indices = [image.index for image in answers[0].images]
     document = _accuracy(probabilities, indices, classifier.labels.names)
     if against is not None:
         fidelity = compare(
@@ -85,7 +85,7 @@ def _answer_all(
     classifiers: list[Classifier], source: Path, progress: ProgressCallback
 ) -> list[_Answers]:
     labels = classifiers[0].labels.names
-    pictures, unknown = resolve_labels(read_image_set(source), labels)
+    images, unknown = resolve_labels(read_image_set(source), labels)
     if unknown:
         _LOGGER.warning(
             "%s names %d classes that the model lacks, such as `%s`",
@@ -94,29 +94,29 @@ def _answer_all(
             unknown[0],
         )
     answers = [_Answers([], []) for _ in classifiers]
-    for begin in range(0, len(pictures), _BATCH):
-        some, frames = _read(pictures.items[begin : begin + _BATCH])
+    for begin in range(0, len(images), _BATCH):
+        some, frames = _read(images.items[begin : begin + _BATCH])
         for classifier, answer in zip(classifiers, answers, strict=True):
-            answer.pictures.extend(some)
+            answer.images.extend(some)
             answer.probabilities.extend(p.probabilities for p in classifier.batch(frames))
-        progress("evaluate", min(begin + _BATCH, len(pictures)), len(pictures))
-    if not answers[0].pictures:
-        raise DatasetError(f"none of the {len(pictures)} pictures of {source} could be read")
+        progress("evaluate", min(begin + _BATCH, len(images)), len(images))
+    if not answers[0].images:
+        raise DatasetError(f"none of the {len(images)} images of {source} could be read")
     return answers
 
 
 def _read(
     items: tuple[LabelledImage, ...],
 ) -> tuple[list[LabelledImage], list[NDArray[np.uint8]]]:
-    pictures, frames = [], []
+    images, frames = [], []
     for item in items:
         try:
             frames.append(read_image(item.path))
         except ImageError as error:
             _LOGGER.warning("left out: %s", error)
         else:
-            pictures.append(item)
-    return pictures, frames
+            images.append(item)
+    return images, frames
 
 
 def _accuracy(

@@ -1,4 +1,4 @@
-"""The bundle and the pictures that engines are checked with."""
+"""The bundle and the images that engines are checked with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BUILT: Final = "fieldguide.edgefg"
 _PHOTOGRAPHS_PER_CLASS: Final = 4
 _CALIBRATION_IMAGES: Final = 60
 _SEED: Final = 20_000  # far from the seeds that the model was trained on
-_PICTURES: Final = "pictures"
+_IMAGES: Final = "images"
 _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
@@ -68,22 +68,22 @@ def options(settings: Settings, *, contexts: int = 1, cuda_graph: bool = True) -
     )
 
 
-def load_pictures(settings: Settings) -> list[NDArray[np.uint8]]:
-    """Return pictures for an engine: those given, or rendered ones that no model was trained on.
+def load_images(settings: Settings) -> list[NDArray[np.uint8]]:
+    """Return images for an engine: those given, or rendered ones that no model was trained on.
 
     Raises
     ------
     UsageError
-        There are no pictures where some were promised.
+        There are no images where some were promised.
     """
-    folder = Path(settings.images) if settings.images else Path(settings.work) / _PICTURES
+    folder = Path(settings.images) if settings.images else Path(settings.work) / _IMAGES
     if not settings.images and not folder.exists():
         from edge_fg_tools import fieldguide
 
-        fieldguide.write_image_set(folder, settings.pictures, _SEED + 1 + settings.seed)
+        fieldguide.write_image_set(folder, settings.per_class, _SEED + 1 + settings.seed)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
-        raise UsageError(f"there are no pictures in {folder}: give another --images")
+        raise UsageError(f"there are no images in {folder}: give another --images")
     return [read_image(path) for path in paths]
 
 

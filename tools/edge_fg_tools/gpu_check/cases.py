@@ -1,4 +1,4 @@
-"""Random pictures, specifications and regions for the kernels, and what they must give."""
+"""Random images, specifications and regions for the kernels, and what they must give."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _FILTERS: Final[tuple[Filter, ...]] = ("bilinear", "bicubic", "lanczos", "box")
 _MODES: Final[tuple[Mode, ...]] = ("squash", "shortest-side+center-crop", "letterbox")
 _LONGEST: Final = 160
 _LARGEST_OUTPUT: Final = 64
-_MOST_PICTURES: Final = 4
+_MOST_IMAGES: Final = 4
 
 
 @dataclass(frozen=True)
 class Case:
-    """One batch: what to do with which pictures.
+    """One batch: what to do with which images.
 
     Parameters
     ----------
     spec
         What to do.
     sources
-        What each picture is.
+        What each image is.
     data
-        The bytes of each picture's frame.
+        The bytes of each image's frame.
     """
 
     spec: PreprocessSpec
@@ -43,10 +43,10 @@ class Case:
     data: tuple[NDArray[np.uint8], ...]
 
     def expected(self) -> NDArray[Any]:
-        """Return the tensor: Pillow's pixels, of YUV pictures those of the oracle."""
+        """Return the tensor: Pillow's pixels, of YUV images those of the oracle."""
         pairs = zip(self.sources, self.data, strict=True)
-        pictures = [cut(source.to_bgr(data), source.region) for source, data in pairs]
-        return CpuPreprocessor(self.spec)(pictures)
+        images = [cut(source.to_bgr(data), source.region) for source, data in pairs]
+        return CpuPreprocessor(self.spec)(images)
 
     def levels(self, tensor: NDArray[Any]) -> NDArray[np.float64]:
         """Return the tensor's pixels in levels of 0 to 255, before normalisation."""
@@ -58,12 +58,12 @@ class Case:
     def describe(self) -> str:
         """Return the case in a few words."""
         resize = self.spec.resize
-        pictures = ", ".join(
+        images = ", ".join(
             f"{s.format.value} {s.width} x {s.height}" + (f" region {s.region}" if s.region else "")
             for s in self.sources
         )
         return (
-            f"{pictures} -> {resize.mode} {resize.filter} {self.spec.output_size} "
+            f"{images} -> {resize.mode} {resize.filter} {self.spec.output_size} "
             f"{self.spec.layout} {self.spec.dtype}"
         )
 
@@ -77,11 +77,11 @@ def random_cases(seed: int, count: int) -> Iterator[Case]:
         yield Case(presets()["torchvision"], (source,), (random_bytes(random, source),))
     for _ in range(count):
         spec = random_spec(random)
-        kinds = [str(random.choice([kind.value for kind in PixelFormat]))] * _MOST_PICTURES
+        kinds = [str(random.choice([kind.value for kind in PixelFormat]))] * _MOST_IMAGES
         if random.random() < 0.5:
             kinds = [str(random.choice([kind.value for kind in PixelFormat])) for _ in kinds]
-        pictures = int(random.integers(1, _MOST_PICTURES + 1))
-        sources = tuple(_random_source(random, PixelFormat(kind)) for kind in kinds[:pictures])
+        images = int(random.integers(1, _MOST_IMAGES + 1))
+        sources = tuple(_random_source(random, PixelFormat(kind)) for kind in kinds[:images])
         yield Case(spec, sources, tuple(random_bytes(random, source) for source in sources))
 
 

@@ -18,7 +18,7 @@ from edge_fg_tools.gpu_check.results import QUICK, Settings
 from edge_fg_tools.gpu_check.runner import run_checks
 from edge_fg_tools.gpu_check.table import render
 
-_NUMBERS: Final = ("seed", "cases", "repeats", "inferences", "cycles", "pictures", "copy_mib")
+_NUMBERS: Final = ("seed", "cases", "repeats", "inferences", "cycles", "per_class", "copy_mib")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="CHECK,...", help="run these checks only")
     parser.add_argument("--quick", action="store_true", help="fewer cases and samples: minutes")
     parser.add_argument("--bundle", help="bundle to run (built from the reference model)")
-    parser.add_argument("--images", help="folder of pictures for the engines (rendered)")
-    parser.add_argument("--work", help="folder to keep plans and pictures in (a temporary one)")
+    parser.add_argument("--images", help="folder of images for the engines (rendered)")
+    parser.add_argument("--work", help="folder to keep plans and images in (a temporary one)")
     parser.add_argument(
         "--untimed",
         metavar="WHY",
@@ -101,7 +101,7 @@ _HELP: Final = {
     "repeats": "samples of each latency",
     "inferences": "frames between two looks at the memory",
     "cycles": "times that everything is opened and closed",
-    "pictures": "pictures of each class for the engines",
+    "per_class": "images of each class for the engines",
     "copy_mib": "MiB of the copies whose rate is measured",
 }
 

@@ -21,7 +21,7 @@ from edge_fg.errors import (
 )
 from edge_fg_tools.gpu_check.bundles import (
     find_bundle,
-    load_pictures,
+    load_images,
     options,
     usable_libraries,
     why_no_engine,
@@ -34,10 +34,10 @@ LEAST_AGREEMENT: Final[dict[Precision, float]] = {
     "int8": 0.97,
     "int8-fp16": 0.97,
 }
-"""Share of pictures with the same best class as the same graph on ONNX Runtime's CPU.
+"""Share of images with the same best class as the same graph on ONNX Runtime's CPU.
 
 TensorRT computes fp32 in TF32 by default, and rounds int8 at other places than ONNX Runtime
-does, so that pictures on the edge between two classes may fall to the other side.
+does, so that images on the edge between two classes may fall to the other side.
 """
 _BATCH: Final = 8
 
@@ -68,19 +68,19 @@ def check_fidelity(settings: Settings) -> CheckResult:
         return not_measured(
             why_no_engine() if not libraries else "there is no bundle, see `bundle`"
         )
-    pictures = load_pictures(settings)
-    figures = [Figure("pictures", len(pictures), "")]
+    images = load_images(settings)
+    figures = [Figure("images", len(images), "")]
     failures: list[str] = []
     refused: dict[str, str] = {}
     lowest = 1.0
-    fp32 = _probabilities(bundle, "onnxruntime", "fp32", pictures, settings)
+    fp32 = _probabilities(bundle, "onnxruntime", "fp32", images, settings)
     for precision in bundle.manifest.variants:
-        oracle = _probabilities(bundle, "onnxruntime", precision, pictures, settings)
+        oracle = _probabilities(bundle, "onnxruntime", precision, images, settings)
         for library in libraries:
             name = f"{library} {precision}"
             try:
                 seconds = _seconds_to_open(bundle, library, precision, settings)
-                found = _probabilities(bundle, library, precision, pictures, settings)
+                found = _probabilities(bundle, library, precision, images, settings)
             except (CompileError, BackendUnavailableError) as error:
                 refused[f"{name} refused"] = str(error)
                 continue
@@ -96,7 +96,7 @@ def check_fidelity(settings: Settings) -> CheckResult:
                 least = LEAST_AGREEMENT[precision]
                 failures.append(f"{name} agrees on {same.agreement:.1%} only, {least:.0%} wanted")
     verdict: Verdict = "passed"
-    text = f"{len(pictures)} pictures, lowest agreement {lowest:.1%} with ONNX Runtime on the CPU"
+    text = f"{len(images)} images, lowest agreement {lowest:.1%} with ONNX Runtime on the CPU"
     if failures:
         verdict, text = "failed", "; ".join(failures)
     elif len(figures) == 1:
@@ -134,15 +134,15 @@ def _probabilities(
     bundle: Bundle,
     backend: str,
     precision: Precision,
-    pictures: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[np.uint8]],
     settings: Settings,
 ) -> NDArray[np.float32]:
     """Return (N, classes) probabilities, in full batches and one at a time."""
     rows: list[NDArray[np.float32]] = []
     with _loaded(bundle, backend, precision, settings) as classifier:
-        half = len(pictures) // 2
+        half = len(images) // 2
         for begin in range(0, half, _BATCH):
-            batch = classifier.batch(list(pictures[begin : min(begin + _BATCH, half)]))
+            batch = classifier.batch(list(images[begin : min(begin + _BATCH, half)]))
             rows += [prediction.probabilities for prediction in batch]
-        rows += [classifier(picture).probabilities for picture in pictures[half:]]
+        rows += [classifier(image).probabilities for image in images[half:]]
     return np.stack(rows)

@@ -38,10 +38,10 @@ def compare(cases: Iterable[Case], subject: Subject) -> CheckResult:
     tensors = wrong = 0
     worst = 0.0
     first = ""
-    pictures: Counter[PixelFormat] = Counter()
+    images: Counter[PixelFormat] = Counter()
     for case in cases:
         expected = case.expected()
-        pictures.update(source.format for source in case.sources)
+        images.update(source.format for source in case.sources)
         for found in subject(case):
             tensors += 1
             if _same_bits(found, expected):
@@ -50,8 +50,8 @@ def compare(cases: Iterable[Case], subject: Subject) -> CheckResult:
             first = first or case.describe()
             worst = max(worst, _difference(case, found, expected))
     figures = (
-        Figure("pictures", sum(pictures.values()), ""),
-        *(Figure(f"pictures {kind.value}", pictures[kind], "") for kind in PixelFormat),
+        Figure("images", sum(images.values()), ""),
+        *(Figure(f"images {kind.value}", images[kind], "") for kind in PixelFormat),
         Figure("tensors compared", tensors, ""),
         Figure("tensors that differ", wrong, ""),
         Figure("largest difference", worst, "levels of 255"),
@@ -79,7 +79,7 @@ def _difference(case: Case, found: NDArray[Any], expected: NDArray[Any]) -> floa
 
 
 def _on_gpu(case: Case, device: Device, stream: Stream) -> Iterable[NDArray[Any]]:
-    """Yield the tensor from pictures copied, read in place, and lying on the device."""
+    """Yield the tensor from images copied, read in place, and lying on the device."""
     count = len(case.sources)
     tensor = np.empty((count, *case.spec.tensor_shape), case.spec.dtype)
     with DeviceBuffer(device, tensor.nbytes) as output:

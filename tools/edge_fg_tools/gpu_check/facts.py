@@ -44,7 +44,7 @@ def check_device(settings: Settings) -> CheckResult:  # noqa: ARG001  every chec
             "shares the host's memory": "yes" if device.integrated else "no",
             **_attributes(device),
             "kernels": load_image(device.compute_capability, device.driver_version).name,
-            "pictures get there": transfer_for(device),
+            "images get there": transfer_for(device),
         }
     facts.update(versions())
     name, capability = facts["GPU"], facts["compute capability"]

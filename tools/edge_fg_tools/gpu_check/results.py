@@ -20,23 +20,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Parameters
     ----------
     work
-        Folder for the bundle, the plans and the pictures.
+        Folder for the bundle, the plans and the images.
     bundle
         Bundle to run; "" builds one from the reference model.
     images
-        Folder of pictures for the fidelity of engines; "" renders some.
+        Folder of images for the fidelity of engines; "" renders some.
     seed
         Of all that is random.
     cases
-        Random cases of the kernels, of up to four pictures each.
+        Random cases of the kernels, of up to four images each.
     repeats
         Samples of each latency.
     inferences
         Frames between the two looks at the memory.
     cycles
         Times that everything is opened and closed.
-    pictures
-        Pictures of each class that the reference model is compared on.
+    per_class
+        Images of each class that the reference model is compared on.
     copy_mib
         Size of the copies whose rate is measured, and of the frames that take turns, so that no
         cache holds them all.
@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repeats: int = 500
     inferences: int = 5000
     cycles: int = 10
-    pictures: int = 10
+    per_class: int = 10
     copy_mib: int = 256
     untimed: str = ""
 
@@ -63,7 +63,7 @@ QUICK: Final = {
     "repeats": 60,
     "inferences": 600,
     "cycles": 3,
-    "pictures": 3,
+    "per_class": 3,
     "copy_mib": 128,
 }
 """What ``--quick`` sets."""

@@ -67,8 +67,8 @@ def torchvision_tensor(frame: Any, spec: PreprocessSpec) -> Any:
     """Return (1, 3, 224, 224) of a (H, W, 3) uint8 BGR tensor, as torchvision's recipes do."""
     functional: Any = importlib.import_module("torchvision.transforms.functional")
     torch: Any = importlib.import_module("torch")
-    picture = frame.flip(2).permute(2, 0, 1)[None]
-    resized = functional.resize(picture, [_SHORT], antialias=True)
+    image = frame.flip(2).permute(2, 0, 1)[None]
+    resized = functional.resize(image, [_SHORT], antialias=True)
     cropped = functional.center_crop(resized, [_CROP, _CROP])
     mean, std = (
         torch.tensor(of, device=frame.device).reshape(1, 3, 1, 1) for of in (spec.mean, spec.std)
@@ -122,7 +122,7 @@ def _result(
     settings: Settings,
     frame: NDArray[np.uint8],
 ) -> CheckResult:
-    """Return the times, and how far the pixels are from Pillow's on noise, the hardest picture."""
+    """Return the times, and how far the pixels are from Pillow's on noise, the hardest image."""
     spec = presets()[PRESET]
     expected = CpuPreprocessor(spec)([frame]).astype(np.float64)
     if tensor.shape != expected.shape:

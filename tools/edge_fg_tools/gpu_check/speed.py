@@ -47,7 +47,7 @@ _MIB: Final = 1 << 20
 
 
 class WayTimes(NamedTuple):
-    """What one way of the pictures took.
+    """What one way of the images took.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def _ways(
     settings: Settings,
     rates: CopyRates,
 ) -> list[Figure]:
-    """Measure pictures that come from the host, read in place and copied."""
+    """Measure images that come from the host, read in place and copied."""
     figures: list[Figure] = []
     for transfer in ("mapped", "staged"):
         times = measure_way(stream, spec, sources, data, transfer, settings)

@@ -1,4 +1,4 @@
-"""Let a graph take any number of pictures at once."""
+"""Let a graph take any number of images at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_batch_dynamic(
 ) -> tuple[onnx.ModelProto, ImageInput, str | None]:
     """Make the first dimension of the input and of the only output ``N``.
 
-    Reshapes to a constant shape are repaired, and constants joined to the pictures (a class
+    Reshapes to a constant shape are repaired, and constants joined to the images (a class
     token) repeated. The result is run with batches of 1 and 3 and compared with the original.
 
     Parameters
@@ -139,7 +139,7 @@ def _free_reshape(
 ) -> None:
     """Let the first dimension follow from the others, which stay as they are.
 
-    The batch is the outermost dimension, so more pictures make the first dimension longer
+    The batch is the outermost dimension, so more images make the first dimension longer
     and leave the rest alone.
     """
     if not shape or any(a.name == "allowzero" and a.i for a in node.attribute):
@@ -159,7 +159,7 @@ def _free_reshape(
 def _repeat_joined_constants(
     graph: onnx.GraphProto, constants: dict[str, np.ndarray], fixed: int
 ) -> None:
-    """Expand constants that a Concat joins to the pictures, such as a class token."""
+    """Expand constants that a Concat joins to the images, such as a class token."""
     for index, node in reversed(list(enumerate(graph.node))):
         if node.op_type != "Concat":
             continue

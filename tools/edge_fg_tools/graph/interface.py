@@ -1,4 +1,4 @@
-"""Find the picture that a graph takes and the classes that it gives."""
+"""Find the image that a graph takes and the classes that it gives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INPUT_TYPES: dict[int, str] = {
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The graph's only input, a batch of pictures.
+    """The graph's only input, a batch of images.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ def image_input(graph: onnx.GraphProto, input_size: tuple[int, int] | None) -> I
     Raises
     ------
     NotAClassifierError
-        There are several inputs, or the only one is not a batch of pictures.
+        There are several inputs, or the only one is not a batch of images.
     ModelError
         Height and width are open and not given, or given and different.
     """
@@ -92,13 +92,13 @@ def image_input(graph: onnx.GraphProto, input_size: tuple[int, int] | None) -> I
     shape = dimensions(value)
     if shape is None or len(shape) != 4:
         raise NotAClassifierError(
-            f"input {value.name!r} has shape {shape}; pictures have four dimensions "
+            f"input {value.name!r} has shape {shape}; images have four dimensions "
             "(batch, channels, height, width)"
         )
     if tensor.elem_type not in _INPUT_TYPES:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
         raise NotAClassifierError(
-            f"input {value.name!r} is {kind}; pictures are float32, float16 or uint8"
+            f"input {value.name!r} is {kind}; images are float32, float16 or uint8"
         )
     layout = _layout(graph, value.name, shape)
     channels = shape[1] if layout == "nchw" else shape[3]
@@ -118,7 +118,7 @@ def _refuse_giants(name: str, batch: int, height: int, width: int) -> None:
     """Refuse inputs that would exhaust the memory as soon as the graph is run."""
     if max(height, width) > _LARGEST_SIDE or batch > _LARGEST_BATCH:
         raise ModelError(
-            f"input {name!r} takes {batch} pictures of {height} x {width} pixels at once; at most "
+            f"input {name!r} takes {batch} images of {height} x {width} pixels at once; at most "
             f"{_LARGEST_BATCH} of {_LARGEST_SIDE} x {_LARGEST_SIDE} are accepted: export it with a "
             "dynamic batch or a smaller size"
         )

@@ -17,8 +17,8 @@ _MAX_BYTES = 2**31 - 1
 _HEAD_BYTES = 4096
 # What people hand over instead of ONNX, by its first bytes.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89PNG", "a PNG image"),
     (b"\x89HDF", "an HDF5 file (Keras?): export it with tf2onnx"),
     (b"ftrt", "a TensorRT plan: give the ONNX model that it was built from"),
     (b"vtrt", "a TensorRT-RTX plan: give the ONNX model that it was built from"),

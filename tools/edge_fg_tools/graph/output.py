@@ -103,7 +103,7 @@ def find_kind(model: onnx.ModelProto, image: ImageInput, output: str) -> tuple[K
     Returns
     -------
     kind
-        ``"probabilities"`` where the values of each picture are never negative and sum to 1.
+        ``"probabilities"`` where the values of each image are never negative and sum to 1.
     warning
         Where graph and values don't say the same.
 
@@ -118,7 +118,7 @@ def find_kind(model: onnx.ModelProto, image: ImageInput, output: str) -> tuple[K
     images = random_images((image.batch or 1, *image.shape), image.elem_type, seed=7)
     values = runner(images)[0].astype(np.float64)
     if not np.isfinite(values).all():
-        raise ModelError(f"output {output!r} is NaN or infinite for random pictures")
+        raise ModelError(f"output {output!r} is NaN or infinite for random images")
     if not np.allclose(values, runner(images)[0], rtol=1e-3, atol=1e-6):
         raise ModelError(
             f"output {output!r} differs from run to run: export the model in evaluation mode"
@@ -129,14 +129,14 @@ def find_kind(model: onnx.ModelProto, image: ImageInput, output: str) -> tuple[K
     if ends_in in {"Sigmoid", "HardSigmoid"} and values.shape[1] > 1:
         raise NotAClassifierError(
             f"node {name!r} ({ends_in}) makes each class a yes or no of its own (multi-label); "
-            "export the model without it if exactly one class is right for a picture"
+            "export the model without it if exactly one class is right for an image"
         )
     sums = values.sum(axis=1)
     normalised = bool((values >= 0).all() and (np.abs(sums - 1) < _SUM_TOLERANCE).all())
     if ends_in == "Softmax" and not normalised:
         raise NotAClassifierError(
             f"node {name!r} (Softmax) doesn't run over the classes: its values sum to "
-            f"{sums[0]:.3g} for a picture"
+            f"{sums[0]:.3g} for an image"
         )
     if normalised and ends_in != "Softmax":
         return "probabilities", (
@@ -148,7 +148,7 @@ def find_kind(model: onnx.ModelProto, image: ImageInput, output: str) -> tuple[K
 
 def _run(model: onnx.ModelProto, image: ImageInput) -> dict[str, NDArray[Any]]:
     runner = Runner(model)
-    # Two pictures tell the batch from any other dimension of size 1.
+    # Two images tell the batch from any other dimension of size 1.
     for size in (image.batch,) if image.batch else (2, 1):
         try:
             found = runner(random_images((size, *image.shape), image.elem_type))

@@ -35,7 +35,7 @@ class PreparedModel:
     input_name
         Name of the input.
     channels, height, width
-        Size of one picture; height and width in pixels.
+        Size of one image; height and width in pixels.
     layout
         ``"nchw"`` or ``"nhwc"``.
     input_dtype
@@ -159,7 +159,7 @@ def _clean(
 
 
 def _fix_size(model: onnx.ModelProto, image: ImageInput) -> None:
-    """Write the picture's size into the input; shapes inferred from another are forgotten."""
+    """Write the image's size into the input; shapes inferred from another are forgotten."""
     dims = model.graph.input[0].type.tensor_type.shape.dim
     for dim, size in zip(list(dims)[1:], image.shape, strict=True):
         dim.dim_value = size

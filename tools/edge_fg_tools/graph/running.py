@@ -1,4 +1,4 @@
-"""Run a graph with ONNX Runtime on random pictures: the proof behind every change."""
+"""Run a graph with ONNX Runtime on random images: the proof behind every change."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def compare(
     image: ImageInput,
     tolerance: float = TOLERANCE,
 ) -> str | None:
-    """Say how two graphs differ on random pictures, in batches of 1 and 3, or None.
+    """Say how two graphs differ on random images, in batches of 1 and 3, or None.
 
     Where the input's batch is fixed, that batch alone is run.
 

@@ -24,7 +24,7 @@ _CHANGE_BINS = 21
 
 
 def confidence_scatter(points: Sequence[tuple[float, float, bool]]) -> str:
-    """Draw the variant's confidence against that of FP32, a dot per picture.
+    """Draw the variant's confidence against that of FP32, a dot per image.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def confidence_scatter(points: Sequence[tuple[float, float, bool]]) -> str:
         and then an even sample of the others are drawn.
     """
     left, top, side = 46.0, 8.0, 270.0
-    svg = _svg(330, 326, "Confidence of FP32 and of the variant, a dot per picture")
+    svg = _svg(330, 326, "Confidence of FP32 and of the variant, a dot per image")
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = left + share * side, top + (1 - share) * side
         _line(svg, (left, y), (left + side, y), "grid")
@@ -101,7 +101,7 @@ def change_histogram(points: Sequence[tuple[float, float, bool]]) -> str:
 
 
 def agreement_bars(classes: Sequence[ClassAgreement]) -> str:
-    """Draw a bar per class: the share of its pictures with the same answer as FP32."""
+    """Draw a bar per class: the share of its images with the same answer as FP32."""
     row, left, width = 24.0, 280.0, 240.0
     svg = _svg(660, max(1, len(classes)) * row + 4, "Agreement with FP32, a bar per class")
     for index, item in enumerate(classes):
@@ -111,7 +111,7 @@ def agreement_bars(classes: Sequence[ClassAgreement]) -> str:
         _rect(svg, (left, y + 3), (width, 14), "track")
         if share > 0:
             _rect(svg, (left, y + 3), (width * share, 14), "same")
-        note = f"{words.percent(share, 0)} of {words.counted(item.images, 'picture')}"
+        note = f"{words.percent(share, 0)} of {words.counted(item.images, 'image')}"
         _text(svg, (left + width + 10, y + 14), note)
     return _done(svg)
 

@@ -23,7 +23,7 @@ class RepairFacts:
     kept
         Whether the INT8 graph has it.
     mean_kl_without, mean_kl
-        Mean divergence (nats) from FP32 on the trial pictures, without and with it.
+        Mean divergence (nats) from FP32 on the trial images, without and with it.
     agreement_without, agreement
         Share (0..1) of them with the same answer, without and with it.
     reason
@@ -61,22 +61,22 @@ class RepairsView:
     left_out_open: bool
 
 
-def arrange_repairs(repairs: Sequence[RepairFacts], pictures: int) -> RepairsView:
-    """Arrange repairs for the page; `pictures` is the number of calibration pictures."""
+def arrange_repairs(repairs: Sequence[RepairFacts], images: int) -> RepairsView:
+    """Arrange repairs for the page; `images` is the number of calibration images."""
     kept = [one for one in repairs if one.kept]
     left_out = [one for one in repairs if not one.kept]
     return RepairsView(
-        found=_found(len(repairs), len(kept), pictures),
+        found=_found(len(repairs), len(kept), images),
         kept=tuple(_line(one) for one in kept),
         left_out=tuple(_line(one) for one in left_out),
         left_out_open=len(left_out) <= MOST_OPEN,
     )
 
 
-def _found(tried: int, kept: int, pictures: int) -> str:
-    if not tried and trial_stride(pictures) == 1:
+def _found(tried: int, kept: int, images: int) -> str:
+    if not tried and trial_stride(images) == 1:
         return (
-            f"No repair of INT8 was tried: of {words.counted(pictures, 'calibration picture')} "
+            f"No repair of INT8 was tried: of {words.counted(images, 'calibration image')} "
             "none can be spared to judge repairs on."
         )
     if not tried:

@@ -40,7 +40,7 @@ class ModelFacts:
     parameters
         Number of weights.
     macs
-        Multiply-accumulate operations for one picture; None where they can't be counted.
+        Multiply-accumulate operations for one image; None where they can't be counted.
     warnings
         What the check of the graph remarked on, a sentence each.
     """
@@ -64,15 +64,15 @@ class CalibrationFacts:
     source
         Name of the calibration set.
     images
-        Number of pictures used.
+        Number of images used.
     skipped
-        ``(file name, reason)`` of each picture that could not be used.
+        ``(file name, reason)`` of each image that could not be used.
     digest
-        Digest of the pictures used.
+        Digest of the images used.
     method
         The calibration method chosen.
     candidates
-        Per method tried: ``mean_kl`` (nats) and ``agreement`` (0..1) on the pictures that
+        Per method tried: ``mean_kl`` (nats) and ``agreement`` (0..1) on the images that
         chose between them.
     """
 
@@ -86,12 +86,12 @@ class CalibrationFacts:
 
 @dataclass(frozen=True)
 class ProofFacts:
-    """The pictures that the variants were compared on; none of them was calibrated on.
+    """The images that the variants were compared on; none of them was calibrated on.
 
     Parameters
     ----------
     images
-        Number of pictures.
+        Number of images.
     labelled
         Those whose right answer is known.
     source
@@ -105,7 +105,7 @@ class ProofFacts:
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's first answer to one picture: its label, and its confidence (0..1)."""
+    """A model's first answer to one image: its label, and its confidence (0..1)."""
 
     label: str
     confidence: float
@@ -113,14 +113,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class ChangedAnswer:
-    """One picture to which a variant answers otherwise than FP32.
+    """One image to which a variant answers otherwise than FP32.
 
     Parameters
     ----------
     file
-        Name of the picture.
+        Name of the image.
     thumbnail_jpeg
-        The picture made small, as a JPEG file (see `thumbnail`); empty where there is none.
+        The image made small, as a JPEG file (see `thumbnail`); empty where there is none.
     truth
         The right label, None where unknown.
     reference
@@ -196,9 +196,9 @@ class VariantReport:
     changed_total
         Number of changed answers in all.
     scatter
-        ``(confidence of FP32, confidence of the variant, same answer)`` for each proof picture.
+        ``(confidence of FP32, confidence of the variant, same answer)`` for each proof image.
     sibling_confusions_added
-        Pictures that FP32 named right and the variant calls another class of the same genus;
+        Images that FP32 named right and the variant calls another class of the same genus;
         None where that is unknown.
     budget
         The accuracy budget, line by line.
@@ -300,7 +300,7 @@ class Report:
     calibration
         How the ranges were found; None when no variant needed calibration.
     proof
-        The pictures that the variants were compared on.
+        The images that the variants were compared on.
     variants
         What was measured of each variant.
     ranges

@@ -38,9 +38,9 @@ class TriedFacts:
     int8_macs
         Share (0..1) of multiply-accumulates in INT8.
     agreement, mean_kl
-        On the trial pictures; bounds where `complete` is false: at most and at least.
+        On the trial images; bounds where `complete` is false: at most and at least.
     complete
-        False where the candidate was dropped before it had seen all trial pictures.
+        False where the candidate was dropped before it had seen all trial images.
     holds, assured
         Whether it keeps the budget on them, and with the margin.
     taken
@@ -65,14 +65,14 @@ class SearchFacts:
     ----------
     reason
         What was found, in one sentence.
-    trial_pictures
-        Pictures that candidates were tried on, all of them calibrated on.
+    trial_images
+        Images that candidates were tried on, all of them calibrated on.
     met, assured
         Whether the budget holds on them, and with the margin.
     stopped
         Whether the search was ended early.
     expected_agreement
-        Agreement (0..1) to expect on other pictures; None where unknown.
+        Agreement (0..1) to expect on other images; None where unknown.
     layers
         What each group of layers costs, the dearest first; empty where nothing was measured.
     tried
@@ -80,7 +80,7 @@ class SearchFacts:
     """
 
     reason: str
-    trial_pictures: int
+    trial_images: int
     met: bool
     assured: bool
     stopped: bool

@@ -1,4 +1,4 @@
-"""Pictures small enough to stand inside a page."""
+"""Images small enough to stand inside a page."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def thumbnail(frame_bgr: npt.NDArray[np.uint8], size: int = 160) -> bytes:
     if frame_bgr.size == 0 or size < 1:
         height, width = frame_bgr.shape[:2]
         raise ImageError(f"can't make a thumbnail of {size} px from a {width} x {height} frame")
-    picture = Image.fromarray(np.ascontiguousarray(frame_bgr[:, :, ::-1]))
-    picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    image = Image.fromarray(np.ascontiguousarray(frame_bgr[:, :, ::-1]))
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    picture.save(file, format="JPEG", quality=_QUALITY, optimize=True)
+    image.save(file, format="JPEG", quality=_QUALITY, optimize=True)
     return file.getvalue()
 
 

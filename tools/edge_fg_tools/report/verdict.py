@@ -49,7 +49,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class ClassAgreement:
-    """How often a variant answers as FP32 on pictures of one class (share 0..1)."""
+    """How often a variant answers as FP32 on images of one class (share 0..1)."""
 
     label: str
     images: int
@@ -57,7 +57,7 @@ class ClassAgreement:
 
 
 def agreeing(fidelity: Mapping[str, object]) -> tuple[int, int] | None:
-    """Return on how many of how many proof pictures the answers agree; None if not compared."""
+    """Return on how many of how many proof images the answers agree; None if not compared."""
     agreement, images = (
         words.finite(fidelity.get("agreement")),
         words.finite(fidelity.get("images")),
@@ -105,11 +105,11 @@ def judge(variant: VariantReport) -> Verdict:
     same, total = compared
     lower, upper = words.wilson_interval(same, total)
     headline = (
-        f"{name} answers as FP32 on {same:,} of {words.counted(total, 'picture')} "
+        f"{name} answers as FP32 on {same:,} of {words.counted(total, 'image')} "
         "kept back for the test."
     )
     interval = (
-        f"On other pictures of this kind, expect the same answer for {words.percent(lower)} "
+        f"On other images of this kind, expect the same answer for {words.percent(lower)} "
         f"to {words.percent(upper)} of them (95{chr(160)}% Wilson interval)."
     )
     level, mark = _level(variant, same / total, lower)
@@ -129,7 +129,7 @@ def _level(variant: VariantReport, agreement: float, lower: float) -> tuple[Leve
     if agreement < FINE_AGREEMENT:
         return "look", "Close to FP32"
     if lower < NEAR_AGREEMENT:
-        return "look", "Too few pictures to be sure"
+        return "look", "Too few images to be sure"
     return "fine", "Answers as FP32"
 
 
@@ -146,7 +146,7 @@ def _accuracy(variant: VariantReport) -> tuple[str, ...]:
     if not labelled or after is None:
         return ()
     total = round(labelled)
-    sentence = f"It names {round(after * total):,} of {total:,} known pictures right"
+    sentence = f"It names {round(after * total):,} of {total:,} known images right"
     if variant.name == "fp32" or before is None:
         return (f"{sentence}.",)
     return (f"{sentence}; FP32 names {round(before * total):,}.",)
@@ -186,7 +186,7 @@ def _variant_concerns(variant: VariantReport) -> Iterator[str]:
     if poor:
         yield (
             f"{name} changes the answer for {poor[0].label} most: it agrees with FP32 on "
-            f"{words.percent(poor[0].agreement, 0)} of {poor[0].images:,} pictures."
+            f"{words.percent(poor[0].agreement, 0)} of {poor[0].images:,} images."
         )
     loss = words.finite(variant.fidelity.get("worst_class_drop"))
     if loss is not None and loss > _CLASS_LOSS:
@@ -195,8 +195,8 @@ def _variant_concerns(variant: VariantReport) -> Iterator[str]:
             "points less often."
         )
     if variant.sibling_confusions_added:
-        pictures = words.counted(variant.sibling_confusions_added, "picture")
-        yield f"{name} newly mistakes a class for a sibling (of the same genus) on {pictures}."
+        images = words.counted(variant.sibling_confusions_added, "image")
+        yield f"{name} newly mistakes a class for a sibling (of the same genus) on {images}."
     share = words.finite(variant.int8_macs)
     if share is not None and share < _LOW_INT8_SHARE:
         yield (
@@ -208,19 +208,19 @@ def _variant_concerns(variant: VariantReport) -> Iterator[str]:
 def _proof_concerns(report: Report) -> Iterator[str]:
     proof = report.proof
     if proof.images < 1:
-        yield "No pictures were kept back for the test: how the variants answer is not known."
+        yield "No images were kept back for the test: how the variants answer is not known."
         return
     # What an interval is like near the agreement that is hoped for.
     hoped, total = round(FINE_AGREEMENT * proof.images), proof.images
     lower, upper = words.wilson_interval(hoped, total)
     if upper - lower > _WIDE_INTERVAL:
         yield (
-            f"The test had only {words.counted(total, 'picture')}: its shares are uncertain by "
-            f"about {100 * (upper - lower):.0f} percentage points. More pictures make it sharper."
+            f"The test had only {words.counted(total, 'image')}: its shares are uncertain by "
+            f"about {100 * (upper - lower):.0f} percentage points. More images make it sharper."
         )
     if proof.labelled < 1:
         yield (
-            "No right answer was known for any picture of the test: this report tells where "
+            "No right answer was known for any image of the test: this report tells where "
             "answers differ from FP32, not which of them is right."
         )
 
@@ -231,12 +231,12 @@ def _calibration_concerns(report: Report) -> Iterator[str]:
         return
     if calibration.images < _FEW_CALIBRATION_IMAGES:
         yield (
-            f"Only {words.counted(calibration.images, 'picture')} served for calibration: "
-            "ranges found on few pictures may miss what the camera will see."
+            f"Only {words.counted(calibration.images, 'image')} served for calibration: "
+            "ranges found on few images may miss what the camera will see."
         )
     if calibration.skipped:
-        pictures = words.counted(len(calibration.skipped), "picture")
-        yield f"{pictures} could not be used and {_were(len(calibration.skipped))} skipped."
+        images = words.counted(len(calibration.skipped), "image")
+        yield f"{images} could not be used and {_were(len(calibration.skipped))} skipped."
 
 
 def _were(total: int) -> str:

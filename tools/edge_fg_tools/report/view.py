@@ -27,11 +27,11 @@ _TERMS: tuple[tuple[str, str], ...] = (
     ("FP16", "16-bit floating point: half the memory, about three decimal digits."),
     ("INT8", "8-bit whole numbers: a quarter of the memory, and the fastest on most devices."),
     ("Quantisation", "Writing a model's numbers with fewer bits, so that it runs faster."),
-    ("Calibration", "Looking at pictures to learn how large the numbers inside the model become."),
-    ("Agreement", "Share of the pictures whose first answer is the same as that of FP32."),
+    ("Calibration", "Looking at images to learn how large the numbers inside the model become."),
+    ("Agreement", "Share of the images whose first answer is the same as that of FP32."),
     (
         "Top-1, top-5",
-        "Share of the pictures whose right answer is the first, or in the first five.",
+        "Share of the images whose right answer is the first, or in the first five.",
     ),
     ("Confidence", "How sure the model says it is of its answer, from 0 to 100 %."),
     (
@@ -40,7 +40,7 @@ _TERMS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Wilson interval",
-        "Where the true share lies with 95 % certainty, given how many pictures were looked at.",
+        "Where the true share lies with 95 % certainty, given how many images were looked at.",
     ),
     ("Sibling", "Another class of the same genus: the likeliest to be mistaken for each other."),
     ("Variant", "The same model in one precision."),
@@ -64,10 +64,10 @@ class AnswerView:
 
 @dataclass(frozen=True)
 class CardView:
-    """One changed answer; `picture` is a ``data:`` address, empty where there is none."""
+    """One changed answer; `image` is a ``data:`` address, empty where there is none."""
 
     file: str
-    picture: str
+    image: str
     truth: str | None
     answers: tuple[AnswerView, AnswerView]
     siblings: bool
@@ -201,7 +201,7 @@ def _variant(variant: VariantReport, index: int) -> VariantView:
         bars=_bars(worst_classes(variant.fidelity)),
         cards=tuple(_card(item, name) for item in variant.changed),
         changed_total=variant.changed_total,
-        siblings_added="" if added is None else words.counted(added, "picture"),
+        siblings_added="" if added is None else words.counted(added, "image"),
     )
 
 
@@ -242,7 +242,7 @@ def _scatter_note(total: int) -> str:
     if total <= charts.MAX_POINTS:
         return ""
     return (
-        f"Drawn are {charts.MAX_POINTS:,} of {total:,} pictures: "
+        f"Drawn are {charts.MAX_POINTS:,} of {total:,} images: "
         "the changed answers first, and an even sample of the others."
     )
 
@@ -256,7 +256,7 @@ def _bars(classes: tuple[ClassAgreement, ...]) -> str:
 def _card(item: ChangedAnswer, name: str) -> CardView:
     return CardView(
         file=item.file,
-        picture=data_uri(item.thumbnail_jpeg) if item.thumbnail_jpeg else "",
+        image=data_uri(item.thumbnail_jpeg) if item.thumbnail_jpeg else "",
         truth=item.truth,
         answers=(
             _answer("FP32", item.reference, item.truth),
@@ -280,12 +280,12 @@ def _answer(who: str, answer: Answer, truth: str | None) -> AnswerView:
 def _test(report: Report) -> str:
     proof = report.proof
     if proof.images < 1:
-        return "No pictures were kept back for the test."
+        return "No images were kept back for the test."
     known = "none of them" if proof.labelled < 1 else f"{proof.labelled:,} of them"
     if proof.labelled == proof.images:
         known = "all of them"
     return (
-        f"Each variant and FP32 looked at the same {words.counted(proof.images, 'picture')} "
+        f"Each variant and FP32 looked at the same {words.counted(proof.images, 'image')} "
         f"of {words.quoted(proof.source)}, "
         f"none of which was used to calibrate. The right answer is known for {known}."
     )
@@ -295,12 +295,12 @@ def _calibration(report: Report) -> tuple[str, ...]:
     facts = report.calibration
     if facts is None:
         return ("No variant needed calibration.",)
-    pictures = words.counted(facts.images, "picture")
+    images = words.counted(facts.images, "image")
     found = (
-        f"The ranges were found on {pictures} of {words.quoted(facts.source)} "
+        f"The ranges were found on {images} of {words.quoted(facts.source)} "
         f"with the method {words.quoted(facts.method)}."
     )
-    return (found, f"Digest of the pictures: {facts.digest}")
+    return (found, f"Digest of the images: {facts.digest}")
 
 
 def _candidates(report: Report) -> tuple[tuple[str, str, str, bool], ...]:
@@ -326,7 +326,7 @@ def _model(report: Report) -> tuple[tuple[str, str], ...]:
         ("Input", model.input),
         ("Output", f"{model.kind} of {words.counted(model.classes, 'class', 'classes')}"),
         ("Parameters", words.large(model.parameters)),
-        ("MACs for one picture", words.large(model.macs)),
+        ("MACs for one image", words.large(model.macs)),
     )
 
 
@@ -350,7 +350,7 @@ def _search(facts: SearchFacts) -> SearchView:
     expected = ""
     if facts.expected_agreement is not None:
         expected = (
-            "From these pictures, an agreement of about "
+            "From these images, an agreement of about "
             f"{words.percent(facts.expected_agreement)} is to be expected on others."
         )
     more = len(facts.layers) - len(drawn)
@@ -376,8 +376,8 @@ def _search(facts: SearchFacts) -> SearchView:
 def _repairs(report: Report) -> RepairsView | None:
     if report.repairs is None:
         return None
-    pictures = report.calibration.images if report.calibration else 0
-    return arrange_repairs(report.repairs, pictures)
+    images = report.calibration.images if report.calibration else 0
+    return arrange_repairs(report.repairs, images)
 
 
 def _outcome(*, holds: bool, assured: bool) -> str:

@@ -17,7 +17,7 @@ _PRECISIONS: Mapping[str, str] = {
 }
 _BUDGET: Mapping[str, tuple[str, str]] = {
     "agreement": ("agreement with FP32", "at least "),
-    "agreement_labelled": ("agreement with FP32 on known pictures", "at least "),
+    "agreement_labelled": ("agreement with FP32 on known images", "at least "),
     "mean_kl": ("mean KL divergence from FP32", "at most "),
     "top1_drop": ("loss of top-1 accuracy", "at most "),
     "class_drop": ("loss of top-1 accuracy of the worst class", "at most "),
@@ -53,7 +53,7 @@ def count(value: object) -> str:
 
 
 def counted(value: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun: ``1 picture``, ``2,000 pictures``."""
+    """Return a number with its noun: ``1 image``, ``2,000 images``."""
     return f"{value:,} {one if value == 1 else many or one + 's'}"
 
 

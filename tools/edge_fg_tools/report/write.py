@@ -22,7 +22,7 @@ def report_json(report: Report) -> dict[str, Json]:
     """Return a report as values that any JSON reader takes.
 
     The keys are the names of the fields of `Report` and of what it holds, in their order, with
-    ``schema`` first; pictures are left out. Added to each variant are ``agreement_interval``
+    ``schema`` first; images are left out. Added to each variant are ``agreement_interval``
     (95 % Wilson interval, two shares, or None) and ``verdict`` (``level``, ``mark``,
     ``headline``), and to the whole ``concerns``, a list of sentences. Numbers that are not
     finite become None, NumPy scalars plain numbers, other values text.

@@ -1,4 +1,4 @@
-"""What camera and weather do to a picture: light, blur, sensor noise and JPEG artefacts."""
+"""What camera and weather do to an image: light, blur, sensor noise and JPEG artefacts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOISE_LEVELS = 40.0
 
 
 def photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Take a picture of a painted scene: light, dapple, blur, noise and compression at random.
+    """Take an image of a painted scene: light, dapple, blur, noise and compression at random.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     Returns
     -------
     PIL.Image.Image
-        RGB picture of the same size.
+        RGB image of the same size.
     """
     image = expose(
         image,
@@ -62,7 +62,7 @@ def grain(
 ) -> Image.Image:
     """Add noise of standard deviation `sigma` (0..255 units) and patches of shade.
 
-    `dapple` (0..1) is how dark the deepest shade is. Pictures are at most 1000 x 640 pixels.
+    `dapple` (0..1) is how dark the deepest shade is. Images are at most 1000 x 640 pixels.
     """
     width, height = image.size
     if dapple > 0.0:
@@ -107,7 +107,7 @@ def _blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 @lru_cache(maxsize=1)
 def _noise_tile() -> Image.Image:
-    """Make the fixed picture of noise around 128, part luminance and part colour."""
+    """Make the fixed image of noise around 128, part luminance and part colour."""
     rng = np.random.default_rng(72)
     colour = rng.standard_normal((640, 1000, 3), dtype=np.float32)
     luminance = rng.standard_normal((640, 1000, 1), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Paint one bird: from species and pose to a small picture with a mask.
+"""Paint one bird: from species and pose to a small image with a mask.
 
 The plumage is painted in layers, as an illustrator would: soft ground colours, crisp field marks
 clipped to the body, the wing over it, bill and eye last, and light and feather texture over all.
@@ -25,7 +25,7 @@ from edge_fg_tools.fieldguide.drawing.anatomy import (
 )
 from edge_fg_tools.fieldguide.species import Marks, Plumage, Species
 
-__all__ = ["BirdPicture", "Individual", "draw_individual", "paint_bird"]
+__all__ = ["BirdImage", "Individual", "draw_individual", "paint_bird"]
 
 Colour = tuple[int, int, int]
 Points = NDArray[np.float64]
@@ -44,17 +44,17 @@ class Individual:
 
 
 @dataclass(frozen=True, slots=True)
-class BirdPicture:
+class BirdImage:
     """A painted bird.
 
     Attributes
     ----------
     image
-        RGB picture; only pixels under the mask are meaningful.
+        RGB image; only pixels under the mask are meaningful.
     mask
         Coverage, mode "L", 0..255, same size.
     feet_xy
-        Where the feet stand, in pixels of the picture.
+        Where the feet stand, in pixels of the image.
     """
 
     image: Image.Image
@@ -116,7 +116,7 @@ def draw_individual(species: Species, rng: np.random.Generator) -> Individual:
     return Individual(species, plumage, marks, texture_seed)
 
 
-def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdPicture:
+def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdImage:
     """Paint a bird whose body is `body_px` pixels long.
 
     Parameters
@@ -126,11 +126,11 @@ def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdPictur
     pose
         How it holds itself.
     body_px
-        Length of the body (without bill and tail) in pixels of the returned picture.
+        Length of the body (without bill and tail) in pixels of the returned image.
 
     Returns
     -------
-    BirdPicture
+    BirdImage
         Same arguments, same pixels.
     """
     figure = pose_figure(individual.species.genus.shape, pose)
@@ -147,7 +147,7 @@ def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdPictur
     feet = (float(x) / _SUPERSAMPLING, float(y) / _SUPERSAMPLING)
     # A stream of its own, so that siblings with other marks have the same feathers.
     feathers = np.random.default_rng([individual.texture_seed, 1])
-    return BirdPicture(_light(image, mask, body_px, feathers), mask, feet)
+    return BirdImage(_light(image, mask, body_px, feathers), mask, feet)
 
 
 class _Easel:
@@ -174,7 +174,7 @@ class _Easel:
 
 
 class _Layer:
-    """A picture and its mask, drawn on together."""
+    """An image and its mask, drawn on together."""
 
     def __init__(self, easel: _Easel, image: Image.Image, mask: Image.Image) -> None:
         self.image = image

@@ -291,7 +291,7 @@ def _ground(
 def _rectangle(
     draw: ImageDraw.ImageDraw, xyxy: tuple[float, float, float, float], colour: Colour
 ) -> None:
-    """Fill a rectangle, unless it is empty (the perch of a bird may be under the picture)."""
+    """Fill a rectangle, unless it is empty (the perch of a bird may be under the image)."""
     if xyxy[2] > xyxy[0] and xyxy[3] > xyxy[1]:
         draw.rectangle(xyxy, fill=colour)
 

@@ -21,14 +21,14 @@ __all__ = ["Evaluation", "evaluate_model", "write_card", "write_labels", "write_
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a model made of labelled pictures.
+    """What a model made of labelled images.
 
     Attributes
     ----------
     confusion
         int64 of shape (classes, classes): rows are true classes, columns answers.
     top5
-        Share of pictures whose class is among the five likeliest, 0..1.
+        Share of images whose class is among the five likeliest, 0..1.
     """
 
     confusion: NDArray[np.int64]
@@ -36,7 +36,7 @@ class Evaluation:
 
     @property
     def images(self) -> int:
-        """How many pictures were classified."""
+        """How many images were classified."""
         return int(self.confusion.sum())
 
     @property
@@ -48,7 +48,7 @@ class Evaluation:
 def evaluate_model(
     path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64], *, batch: int = 64
 ) -> Evaluation:
-    """Classify resized pictures with ONNX Runtime and compare with their labels.
+    """Classify resized images with ONNX Runtime and compare with their labels.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def evaluate_model(
     labels
         Class indices, shape (N,).
     batch
-        Pictures a run.
+        Images a run.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def write_preprocess(path: Path) -> None:
     """Write the model's preprocessing as a file for ``--preprocess``."""
     size = ", ".join(map(str, INPUT_WH))
     lines = [
-        "# How the field guide's model wants its pictures; means and deviations in 0..255 units.",
+        "# How the field guide's model wants its images; means and deviations in 0..255 units.",
         "[preprocess]",
         'color = "rgb"',
         f'resize = {{ mode = "squash", size = [{size}], filter = "bilinear", antialias = true }}',
@@ -168,14 +168,14 @@ def _summary(evaluation: Evaluation) -> dict[str, str]:
 
 _CARD = """# Model card: field guide
 
-A small classifier of {species} birds in {genera} genera and {families} families, and of pictures
+A small classifier of {species} birds in {genera} genera and {families} families, and of images
 without a bird ({classes} classes). **The birds are invented**: names, looks and taxonomy are made
-up and every picture is drawn by the generator in `edge_fg_tools.fieldguide`. The model shows what
+up and every image is drawn by the generator in `edge_fg_tools.fieldguide`. The model shows what
 edge_fg does and gives its tests a model with a known history. It is of no use on real birds.
 
 ## Model
 
-- Input `image`: N x 3 x 128 x 128, float32, RGB, prepared as `preprocess.toml` says (whole picture
+- Input `image`: N x 3 x 128 x 128, float32, RGB, prepared as `preprocess.toml` says (whole image
   squashed to 128 x 128 with Pillow's antialiased bilinear filter). Output `logits`: N x {classes}.
 - Convolutional stem, plain residual block, inverted residuals with depthwise convolutions and
   squeeze-and-excitation, one multi-head self-attention block on the final 8 x 8
@@ -210,7 +210,7 @@ Top-1 {top1}, top-5 {top5} ({errors} errors in {held_out_images} images).
 ## Limits
 
 - Invented birds, drawn: nothing here says how a model does on photographs of real animals.
-- One bird a picture. With two species in view the answer is one of them.
-- Birds smaller than about a third of the picture's shorter side are outside what it was trained on.
+- One bird an image. With two species in view the answer is one of them.
+- Birds smaller than about a third of the image's shorter side are outside what it was trained on.
 - Confidence is that of a classifier trained with label smoothing: calibrate it before trusting it.
 """

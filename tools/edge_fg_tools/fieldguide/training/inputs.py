@@ -18,7 +18,7 @@ STD = (58.395, 57.12, 57.375)
 
 
 def squash(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Resize an RGB picture (height, width, 3) to (128, 128, 3) with Pillow, antialiased."""
+    """Resize an RGB image (height, width, 3) to (128, 128, 3) with Pillow, antialiased."""
     resized = Image.fromarray(pixels).resize(INPUT_WH, Image.Resampling.BILINEAR)
     return np.array(resized, dtype=np.uint8)
 

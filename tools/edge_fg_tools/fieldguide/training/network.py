@@ -134,6 +134,6 @@ class FieldGuideNet(nn.Module):  # type: ignore[misc]
         return self.classifier(self.embed(image))
 
     def embed(self, image: Any) -> Any:
-        """Describe the picture by `EMBEDDING` values, shape (N, EMBEDDING)."""
+        """Describe the image by `EMBEDDING` values, shape (N, EMBEDDING)."""
         grid = self.features(image)
         return torch.cat([self.mean(grid), self.maximum(grid)], dim=1).flatten(1)

@@ -1,4 +1,4 @@
-"""Pictures that tell their number, so that a test knows what was sent and what was made up."""
+"""Images that tell their number, so that a test knows what was sent and what was made up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLOCKS = (4, 8)  # rows and columns of bits in the upper two thirds
 SMALL, LARGE = (64, 48), (96, 64)
 
 
-def picture(number: int, size_wh: tuple[int, int] = SMALL) -> np.ndarray:
+def numbered(number: int, size_wh: tuple[int, int] = SMALL) -> np.ndarray:
     """H x W x 3 uint8 BGR that shows 24 bits of `number` and 8 bits to check them by."""
     width, height = size_wh
     word = (number & 0xFFFFFF) << 8 | _check(number)
@@ -26,7 +26,7 @@ def picture(number: int, size_wh: tuple[int, int] = SMALL) -> np.ndarray:
 
 
 def shown(image: np.ndarray) -> int | None:
-    """The number that a picture shows; None when it is none of ours, or damaged."""
+    """The number that an image shows; None when it is none of ours, or damaged."""
     height, width = image.shape[:2]
     rows, columns = height // 6, width // 8
     upper = image[: 4 * rows, : 8 * columns].astype(float).mean(axis=2)
