@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.selection import Choice, open_best
 from edge_fg.bundle import Bundle
 from edge_fg.bundle.manifest import OutputSpec
+from edge_fg.closing import Closing
 from edge_fg.errors import BackendError, ImageError
 from edge_fg.labels import Labels
 from edge_fg.preprocess.raw_frame import Pixels, as_pixels
@@ -28,7 +28,7 @@ from edge_fg.recognition.submission import Submissions
 _LOGGER = logging.getLogger("edge_fg")
 
 
-class Classifier:
+class Classifier(Closing):
     """Names what is on a frame. Safe to share between threads; one a process is enough.
 
     Usually made by `edge_fg.load`.
@@ -164,17 +164,6 @@ class Classifier:
         """Release the model; the classifier can't be used afterwards. May be called again."""
         self._submissions.close()
         self._backend.close()
-
-    def __enter__(self) -> Classifier:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def load(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_fg._version import __version__
+from edge_fg.closing import Closing
 from edge_fg.errors import MissingDependencyError
 from edge_fg.http_hosts import HostNames, check_bindable
 from edge_fg.http_server import BoundedHandler, BoundedServer
@@ -15,9 +15,6 @@ from edge_fg.printing import printable
 from edge_fg.telemetry.device import DeviceState
 from edge_fg.telemetry.histogram import Summary
 from edge_fg.telemetry.stats import PipelineStats
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _MOST_CONNECTIONS = 8  # a scrape takes one, for an instant
 _POLL_SECONDS = 0.1
@@ -165,7 +162,7 @@ class PipelineCollector:
         return family
 
 
-class MetricsServer:
+class MetricsServer(Closing):
     """Serves ``/metrics`` for Prometheus; a context manager.
 
     Parameters
@@ -223,17 +220,6 @@ class MetricsServer:
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _make_handler(client: Any, registry: Any, hosts: HostNames) -> type[BoundedHandler]:

@@ -1,0 +1,28 @@
+"""What is used in a ``with`` statement and closed at its end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Closing(ABC):
+    """Base of objects that hold a thread, a file, a socket or memory until they are closed.
+
+    A subclass writes `close`; ``with`` then works.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is held; may be called again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
