@@ -45,7 +45,7 @@ def birds(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the bird model, with a real plan of each variant."""
     pytest.importorskip("tensorrt_rtx")
     folder = tmp_path_factory.mktemp("birds")
-    # So few that no repairs are tried, which take minutes: the insects' build has them.
+    # So few that no corrections are tried, which take minutes: the insects' build has them.
     extra = ("--precision", "fp32,fp16,int8", "--target", "tensorrt-rtx")
     extra += ("--calibration-images", "60", "--no-cache")
     return build(folder, data_dir, "birds", data_dir / "images" / "birds.csv", *extra)
@@ -87,7 +87,7 @@ def test_camera_trap_images_and_clips_run_through(birds: Path, data_dir: Path):
 
 
 @pytest.mark.timeout(900)
-def test_repairs_lift_int8_far_above_the_best_peer(data_dir: Path, tmp_path: Path):
+def test_corrections_lift_int8_far_above_the_best_peer(data_dir: Path, tmp_path: Path):
     extra = ("--precision", "int8")
     bundle = build(tmp_path, data_dir, "insects", data_dir / "images" / "insects", *extra)
     fidelity = edge_fg.Bundle(bundle).manifest.variants["int8"].fidelity

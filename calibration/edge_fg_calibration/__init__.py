@@ -28,20 +28,20 @@ from edge_fg_calibration.data.images import (
     split,
 )
 from edge_fg_calibration.data.sampling import FirstAnswer, Sample, sample
-from edge_fg_calibration.statistics.cache import KnownImages, StatisticsCache
+from edge_fg_calibration.statistics.cache import IdentifiedBatches, StatisticsCache
 from edge_fg_calibration.statistics.histogram import Histogram
 from edge_fg_calibration.statistics.tensor_statistics import Statistics, StatisticsKey
 
 if TYPE_CHECKING:
-    from edge_fg_calibration.budget.confidence_margin import Assurance
+    from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin
     from edge_fg_calibration.budget.search import SearchResult, search_budget
     from edge_fg_calibration.budget.sensitivity import (
         Sensitivity,
-        Trial,
-        make_trial,
+        ValidationSplit,
+        make_validation_split,
         measure_sensitivity,
     )
-    from edge_fg_calibration.corrections.bench import Repair
+    from edge_fg_calibration.corrections.scoring import CorrectionTrial
     from edge_fg_calibration.graph.prepare import prepared_copy
     from edge_fg_calibration.graph.session import predict
     from edge_fg_calibration.int8.fp16 import float_tensors, overflowing, to_fp16
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from edge_fg_calibration.statistics.collection import collect_histograms, collect_statistics
 
 _NEEDS_ONNX = {
-    "Repair": "corrections.bench",
-    "Assurance": "budget.confidence_margin",
+    "CorrectionTrial": "corrections.scoring",
+    "ConfidenceMargin": "budget.confidence_margin",
     "collect_histograms": "statistics.collection",
     "collect_statistics": "statistics.collection",
     "float_tensors": "int8.fp16",
@@ -80,14 +80,14 @@ _NEEDS_ONNX = {
     "SearchResult": "budget.search",
     "search_budget": "budget.search",
     "Sensitivity": "budget.sensitivity",
-    "Trial": "budget.sensitivity",
-    "make_trial": "budget.sensitivity",
+    "ValidationSplit": "budget.sensitivity",
+    "make_validation_split": "budget.sensitivity",
     "measure_sensitivity": "budget.sensitivity",
     "validate_qdq": "int8.validation",
 }
 
 __all__ = [
-    "Assurance",
+    "ConfidenceMargin",
     "Budget",
     "Fidelity",
     "FirstAnswer",
@@ -95,21 +95,21 @@ __all__ = [
     "ImageRecord",
     "ImageSet",
     "Int8Result",
-    "KnownImages",
+    "IdentifiedBatches",
     "LabelledImage",
     "OutputKind",
     "Placement",
     "SearchResult",
     "Sensitivity",
     "Sample",
-    "Repair",
+    "CorrectionTrial",
     "SkipPlace",
     "Statistics",
     "StatisticsCache",
     "StatisticsKey",
     "TARGETS",
     "Target",
-    "Trial",
+    "ValidationSplit",
     "WeightPlace",
     "batches",
     "collect_histograms",
@@ -119,7 +119,7 @@ __all__ = [
     "float_tensors",
     "image_records",
     "insert_qdq",
-    "make_trial",
+    "make_validation_split",
     "measure_sensitivity",
     "overflowing",
     "place",

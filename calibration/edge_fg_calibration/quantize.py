@@ -1,4 +1,4 @@
-"""INT8 after training: statistics, the ranges that serve best, and the repairs that pay."""
+"""INT8 after training: statistics, the ranges that serve best, and the corrections that pay."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from edge_fg.errors import UnsupportedNodeError
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.fidelity import OutputKind
-from edge_fg_calibration.budget.sensitivity import make_trial
-from edge_fg_calibration.corrections.bench import Bench, Repair
+from edge_fg_calibration.budget.sensitivity import make_validation_split
+from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.range_choice import (
     ALL_METHODS,
     Choice,
     choose_for_all,
     propose,
 )
-from edge_fg_calibration.corrections.recipe import Recipe
-from edge_fg_calibration.corrections.trials import Observations, Repairing, observe_channels
-from edge_fg_calibration.data.trial_split import (
+from edge_fg_calibration.corrections.scoring import CorrectionTrial, Scorer
+from edge_fg_calibration.corrections.trials import CorrectionTrials, Observations, observe_channels
+from edge_fg_calibration.data.validation_split import (
     count_images,
-    counted_images,
     some_images,
-    trial_images,
-    trial_stride,
+    statistics_images,
+    validation_images,
+    validation_stride,
 )
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, node_key
 from edge_fg_calibration.graph.prepare import prepared_copy
@@ -39,9 +39,9 @@ from edge_fg_calibration.statistics.collection import collect_histograms
 from edge_fg_calibration.statistics.histogram import Histogram
 
 FEW_IMAGES = 96
-"""Calibration images that candidates of a repair are fitted to."""
+"""Calibration images that candidates of a correction are fitted to."""
 
-_REPAIR_EVALUATIONS = 12
+_CORRECTION_EVALUATIONS = 12
 _LOGGER = logging.getLogger("edge_fg")
 
 
@@ -68,12 +68,12 @@ class Int8Result:
         The range method of each quantised activation.
     candidates
         For each method, used for all tensors, ``mean_kl`` (nats) and ``agreement`` (0..1) against
-        float32 on the trial images.
-    trial_images
+        float32 on the validation images.
+    validation_images
         How many images that was.
     int8_macs
         Share (0..1) of the network's multiply-accumulates that run in INT8.
-    repairs
+    corrections
         What was tried to bring INT8 nearer to float32, kept or not.
     recipe
         Makes the graph, or variations of it with more nodes left in float.
@@ -86,10 +86,10 @@ class Int8Result:
     method: str
     methods: Mapping[str, str]
     candidates: Mapping[str, Mapping[str, float]]
-    trial_images: int
+    validation_images: int
     int8_macs: float
-    repairs: tuple[Repair, ...]
-    recipe: Recipe
+    corrections: tuple[CorrectionTrial, ...]
+    recipe: Int8Recipe
 
 
 def quantize_int8(
@@ -102,16 +102,16 @@ def quantize_int8(
     target: Target = "portable",
     depthwise: bool | None = None,
     residual_adds: bool = False,
-    repair: bool = True,
+    corrections: bool = True,
     progress: ProgressCallback = no_progress,
     total: int = 0,
 ) -> Int8Result:
     """Quantise a float32 classifier after training.
 
-    A part of the images (see `trial_stride`) is kept out of all statistics: on it range methods
-    and repairs are compared, by the mean divergence of the outputs from float32. What doesn't pay
-    there is left out. When all is chosen, ranges are taken anew, by the methods that were chosen,
-    from all images. Held-out images play no part, so they can prove the result.
+    Part of the images are the validation split (see `validation_stride`): no statistic is taken
+    from them. Range methods and corrections are compared on them, by the mean divergence of the
+    outputs from float32, and what doesn't help is left out. At the end ranges are taken again, by
+    the chosen methods, from all images. The hold-out set plays no part, so it can prove the result.
 
     Parameters
     ----------
@@ -127,13 +127,13 @@ def quantize_int8(
         See `place`.
     depthwise, residual_adds
         See `place`.
-    repair
-        Whether to try repairs and ranges that differ from block to block; see
+    correction
+        Whether to try corrections and ranges that differ from block to block; see
         `edge_fg_calibration.corrections.trials`. With fewer than 64 images none are: there is
-        nothing to         judge them on but what they were fitted to.
+        nothing to judge them on but what they were fitted to.
     progress
-        Told the images done, stages ``calibrate``, ``trial images``, ``observe channels``,
-        and the evaluations, stage ``try repairs``.
+        Told the images done, stages ``calibrate``, ``validation images``, ``observe channels``,
+        and the evaluations, stage ``try corrections``.
     total
         Number of calibration images, for `progress`.
 
@@ -151,28 +151,28 @@ def quantize_int8(
     if not placement.weights:
         raise UnsupportedNodeError(_nothing_to_quantise(placement))
     work = _Work(model, placement, calibration_batches, input_name, progress, total)
-    trial = make_trial(
+    validation = make_validation_split(
         model,
-        work.trial,
-        indices=[None] * sum(len(batch) for batch in work.trial),
+        work.validation,
+        indices=[None] * sum(len(batch) for batch in work.validation),
         input_name=input_name,
         output_name=output_name,
         kind=kind,
         progress=progress,
     )
-    evaluations = len(ALL_METHODS) * 3 + _REPAIR_EVALUATIONS
-    bench = Bench(trial, progress, evaluations if repair else len(ALL_METHODS))
+    evaluations = len(ALL_METHODS) * 3 + _CORRECTION_EVALUATIONS
+    scorer = Scorer(validation, progress, evaluations if corrections else len(ALL_METHODS))
     histograms = work.histograms(model)
     proposals = propose(histograms)
-    choices = choose_for_all(Recipe(model, placement, {}), proposals, bench)
+    choices = choose_for_all(Int8Recipe(model, placement, {}), proposals, scorer)
     choice = next(iter(choices.values()))
-    repairs: tuple[Repair, ...] = ()
-    if repair and not work.holds_back:
-        _LOGGER.info("INT8 repairs are not tried: too few calibration images to judge them on")
-    elif repair:
-        choice, histograms, repairs = work.repaired(choices, histograms, bench)
+    trials: tuple[CorrectionTrial, ...] = ()
+    if corrections and not work.holds_back:
+        _LOGGER.info("INT8 corrections are not tried: too few calibration images to judge them on")
+    elif corrections:
+        choice, histograms, trials = work.corrected(choices, histograms, scorer)
     if work.holds_back:
-        choice, histograms = work.with_trial(choice, histograms)
+        choice, histograms = work.with_validation_images(choice, histograms)
     best = choice.recipe.make()
     validate_qdq(best)
     return Int8Result(
@@ -186,9 +186,9 @@ def quantize_int8(
             name: {"mean_kl": one.score.mean_kl, "agreement": one.score.agreement}
             for name, one in choices.items()
         },
-        trial_images=len(trial),
+        validation_images=len(validation),
         int8_macs=int8_macs(model, placement),
-        repairs=repairs,
+        corrections=trials,
         recipe=choice.recipe,
     )
 
@@ -216,54 +216,54 @@ class _Work:
         self._model, self._placement = model, placement
         self._batches, self._input, self._progress = batches, input_name, progress
         images = total or count_images(batches)
-        self._stride = trial_stride(images)
+        self._stride = validation_stride(images)
         self._total = images - images // self._stride if self._stride > 1 else images
-        self.trial = trial_images(batches, self._stride)
+        self.validation = validation_images(batches, self._stride)
 
     @property
     def holds_back(self) -> bool:
-        """Whether the trial images are kept out of the statistics."""
+        """Whether the validation images are kept out of the statistics."""
         return self._stride > 1
 
     def histograms(self, model: onnx.ModelProto) -> Mapping[str, Histogram]:
-        """Count the quantised activations of a model over all images but those of the trial."""
+        """Count the quantised activations over all images but the validation split."""
         return collect_histograms(
             model,
-            counted_images(self._batches, self._stride),
+            statistics_images(self._batches, self._stride),
             self._placement.activations,
             input_name=self._input,
             progress=self._progress,
             total=self._total,
         )
 
-    def repaired(
-        self, choices: Mapping[str, Choice], histograms: Mapping[str, Histogram], bench: Bench
-    ) -> tuple[Choice, Mapping[str, Histogram], tuple[Repair, ...]]:
-        """Try repairs on the best choice."""
+    def corrected(
+        self, choices: Mapping[str, Choice], histograms: Mapping[str, Histogram], scorer: Scorer
+    ) -> tuple[Choice, Mapping[str, Histogram], tuple[CorrectionTrial, ...]]:
+        """Try corrections on the best choice."""
         best = next(iter(choices.values()))
-        images = counted_images(self._batches, self._stride)
+        images = statistics_images(self._batches, self._stride)
         observed = Observations(
             few=some_images(images, FEW_IMAGES, self._total),
             everything=self.histograms,
             ranges=observe_channels(
                 best.recipe,
-                counted_images(self._batches, self._stride),
+                statistics_images(self._batches, self._stride),
                 self._input,
                 self._progress,
                 self._total,
             ),
         )
-        repairing = Repairing(best, bench, observed, histograms)
-        chosen = repairing.run()
-        return chosen, repairing.histograms, tuple(repairing.repairs)
+        trials = CorrectionTrials(best, scorer, observed, histograms)
+        chosen = trials.run()
+        return chosen, trials.histograms, tuple(trials.trials)
 
-    def with_trial(
+    def with_validation_images(
         self, choice: Choice, histograms: Mapping[str, Histogram]
     ) -> tuple[Choice, Mapping[str, Histogram]]:
-        """Take ranges from the trial images, too, by the methods that were chosen."""
+        """Take ranges from the validation images, too, by the methods that were chosen."""
         recipe = choice.recipe
         merged = collect_histograms(
-            recipe.model, self.trial, self._placement.activations, input_name=self._input
+            recipe.model, self.validation, self._placement.activations, input_name=self._input
         )
         for name, one in histograms.items():
             merged[name].merge(one)

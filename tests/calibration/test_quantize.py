@@ -101,13 +101,13 @@ def test_nothing_to_calibrate_on_or_observe_is_refused(residual_net, images) -> 
 
 def test_the_best_method_is_kept_and_all_are_told(residual_net, images) -> None:
     batches = [images[:10], images[10:]]
-    found = quantize_int8(residual_net, lambda: batches, repair=False, **ASK)
+    found = quantize_int8(residual_net, lambda: batches, corrections=False, **ASK)
     validate_qdq(found.model)
     assert set(found.candidates) >= {"minmax", "percentile", "mse", "entropy"}
-    assert found.repairs == ()
+    assert found.corrections == ()
     least = min(one["mean_kl"] for one in found.candidates.values())
     assert found.candidates[found.method]["mean_kl"] == least
-    assert found.trial_images == 20
+    assert found.validation_images == 20
     assert set(found.ranges) == set(found.placement.activations)
     for tensor, one in found.ranges.items():
         assert found.methods[tensor] == found.method

@@ -321,13 +321,13 @@ def test_the_search_never_looks_at_images_of_the_proof(
     from edge_fg_tools.building import budgeting
 
     shown = []
-    trial_of = budgeting.make_trial
+    trial_of = budgeting.make_validation_split
 
     def spy(model, batches, **options):
         shown.extend(batches)
         return trial_of(model, batches, **options)
 
-    monkeypatch.setattr(budgeting, "make_trial", spy)
+    monkeypatch.setattr(budgeting, "make_validation_split", spy)
     shop = fragile_workshop
     done = edge_fg_command(*shop.arguments("--precision", "int8", "--budget", FRAGILE_BUDGET))
     assert done.code == 0, done.err

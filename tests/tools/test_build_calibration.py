@@ -156,7 +156,7 @@ def test_a_quantised_model_keeps_its_quantisation(workshop, edge_fg_command) -> 
     assert report_of(workshop)["repairs"] is None
 
 
-def test_the_report_tells_the_repairs_that_the_build_tried(workshop, edge_fg_command) -> None:
+def test_the_report_tells_the_corrections_that_the_build_tried(workshop, edge_fg_command) -> None:
     rng = np.random.default_rng(1)
     for number in range(110):
         small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
@@ -164,10 +164,10 @@ def test_the_report_tells_the_repairs_that_the_build_tried(workshop, edge_fg_com
         Image.fromarray(small).resize((50, 40), Image.Resampling.BICUBIC).save(path)
     arguments = workshop.arguments("--precision", "int8", "--calibration-images", "80")
     assert edge_fg_command(*arguments).code == 0
-    repairs = report_of(workshop)["repairs"]
-    assert "bias correction" in [one["name"] for one in repairs]
+    corrections = report_of(workshop)["repairs"]
+    assert "bias correction" in [one["name"] for one in corrections]
     page = (workshop.folder / "b.edgefg" / "report.html").read_text(encoding="utf-8")
-    for one in repairs:
+    for one in corrections:
         assert html.escape(one["name"], quote=False) in page
         assert one["kept"] in {True, False}
         assert one["mean_kl"] >= 0

@@ -26,11 +26,11 @@ from edge_fg_tools.report import (
     BudgetCheck,
     CalibrationFacts,
     ChangedAnswer,
+    CorrectionFacts,
     LayerFacts,
     ModelFacts,
     PlanFacts,
     ProofFacts,
-    RepairFacts,
     Report,
     SearchFacts,
     TensorRange,
@@ -163,9 +163,9 @@ def report(*variants: VariantReport, **values: object) -> Report:
 def searched(**values: object) -> SearchFacts:
     facts = SearchFacts(
         reason="2 layers left in float keep the budget",
-        trial_images=256,
+        validation_images=256,
         met=True,
-        assured=True,
+        with_margin=True,
         stopped=False,
         expected_agreement=0.991,
         layers=(
@@ -181,8 +181,8 @@ def searched(**values: object) -> SearchFacts:
     return dataclasses.replace(facts, **values)
 
 
-def repair(**values: object) -> RepairFacts:
-    facts = RepairFacts(
+def correction(**values: object) -> CorrectionFacts:
+    facts = CorrectionFacts(
         "bias correction", True, 0.0312, 0.0187, 0.91, 0.953, "softened divergence -40 %"
     )
     return dataclasses.replace(facts, **values)
@@ -214,7 +214,7 @@ def hostile() -> Report:
         placement_skipped=((HOSTILE, HOSTILE, HOSTILE),),
         provenance={HOSTILE: HOSTILE},
         search=searched(reason=HOSTILE, layers=(LayerFacts((HOSTILE, HOSTILE), 0.5, 0.1, True),)),
-        repairs=(repair(name=HOSTILE, reason=HOSTILE),),
+        corrections=(correction(name=HOSTILE, reason=HOSTILE),),
     )
 
 
@@ -751,58 +751,62 @@ def tables(html: str, name: str) -> list[list[list[str]]]:
     return found
 
 
-def test_repairs_are_told_with_their_figures_kept_ones_apart() -> None:
-    lost = repair(name="rounding in turn", kept=False, mean_kl=0.0411, reason="not beyond chance")
-    whole = report(repairs=(lost, repair(), repair(name="centred ReLU outputs")))
+def test_corrections_are_told_with_their_figures_kept_ones_apart() -> None:
+    lost = correction(
+        name="GPTQ-style rounding", kept=False, mean_kl=0.0411, reason="not beyond chance"
+    )
+    whole = report(
+        corrections=(lost, correction(), correction(name="zero-point shift of ReLU outputs"))
+    )
     html = report_html(whole)
-    kept, left_out = tables(html, "repairs")
+    kept, left_out = tables(html, "corrections")
     assert kept[0] == [
         "bias correction", "0.03120", "0.01870", "91.0 %", "95.3 %", "softened divergence -40 %",
     ]  # fmt: skip
-    assert [row[0] for row in kept] == ["bias correction", "centred ReLU outputs"]
+    assert [row[0] for row in kept] == ["bias correction", "zero-point shift of ReLU outputs"]
     assert [(row[0], row[2], row[5]) for row in left_out] == [
-        ("rounding in turn", "0.04110", "not beyond chance")
+        ("GPTQ-style rounding", "0.04110", "not beyond chance")
     ]
     page = Page(html)
     assert "Of 3 attempts 2 were kept." in page.text
-    assert ("a", {"href": "#repairs"}) in page.elements
+    assert ("a", {"href": "#corrections"}) in page.elements
     plain = report_json(whole)["repairs"]
     assert [one["kept"] for one in plain] == [False, True, True]
-    assert plain[1] == dataclasses.asdict(repair())
+    assert plain[1] == dataclasses.asdict(correction())
 
 
-def test_many_left_out_repairs_are_folded_and_none_is_lost() -> None:
-    lost = [repair(name=f"attempt {n}", kept=False) for n in range(40)]
+def test_many_left_out_corrections_are_folded_and_none_is_lost() -> None:
+    lost = [correction(name=f"attempt {n}", kept=False) for n in range(40)]
     for few, is_open in ((lost[:3], True), (lost, False)):
-        html = report_html(report(repairs=tuple(few)))
-        (left_out,) = tables(html, "repairs")
+        html = report_html(report(corrections=tuple(few)))
+        (left_out,) = tables(html, "corrections")
         assert [row[0] for row in left_out] == [one.name for one in few]
-        folded = html.partition('id="repairs"')[2].partition("</section>")[0]
+        folded = html.partition('id="corrections"')[2].partition("</section>")[0]
         assert ("<details open>" in folded) == is_open
         assert f"Of {len(few)} attempts none brought INT8 nearer to FP32" in Page(html).text
 
 
-def test_that_no_repair_was_tried_is_said_with_the_reason() -> None:
-    whole = report(repairs=())
+def test_that_no_correction_was_tried_is_said_with_the_reason() -> None:
+    whole = report(corrections=())
     few = dataclasses.replace(whole.calibration, images=40)
     text = Page(report_html(dataclasses.replace(whole, calibration=few))).text
     assert "of 40 calibration images none can be spared" in text
     text = Page(report_html(whole)).text
-    assert "No repair of INT8 was tried: none applies to this model." in text
-    assert tables(report_html(whole), "repairs") == []
+    assert "No correction of INT8 was tried: none applies to this model." in text
+    assert tables(report_html(whole), "corrections") == []
 
 
-def test_without_int8_of_its_own_a_report_has_no_repairs() -> None:
+def test_without_int8_of_its_own_a_report_has_no_corrections() -> None:
     html = report_html(report())
-    assert 'id="repairs"' not in html
-    assert "#repairs" not in html
+    assert 'id="corrections"' not in html
+    assert "#corrections" not in html
     assert report_json(report())["repairs"] is None
 
 
-def test_a_repair_that_measured_nothing_finite_is_still_a_report() -> None:
-    odd = repair(mean_kl_without=math.inf, mean_kl=math.nan, agreement=math.nan)
-    (kept,) = tables(report_html(report(repairs=(odd,))), "repairs")
+def test_a_correction_that_measured_nothing_finite_is_still_a_report() -> None:
+    odd = correction(mean_kl_without=math.inf, mean_kl=math.nan, agreement=math.nan)
+    (kept,) = tables(report_html(report(corrections=(odd,))), "corrections")
     assert kept[0][1:5] == ["not measured", "not measured", "91.0 %", "not measured"]
-    plain = report_json(report(repairs=(odd,)))["repairs"][0]
+    plain = report_json(report(corrections=(odd,)))["repairs"][0]
     assert plain["mean_kl"] is None
     assert plain["mean_kl_without"] is None

@@ -26,7 +26,7 @@ from typing import Any
 
 from architectures import ARCHITECTURES
 
-OURS, PLAIN = "edge-fg", "edge-fg, no repairs"
+OURS, PLAIN = "edge-fg", "edge-fg, no corrections"
 METHODS: tuple[str, ...] = (
     OURS,
     PLAIN,
@@ -77,7 +77,7 @@ def _cell(row: Row | None) -> str:
 def _difference(rows: dict[str, Row]) -> str:
     """Return how far ours is above the best peer, with the standard error over the images.
 
-    Ours is that with repairs, where it was measured.
+    Ours is that with corrections, where it was measured.
     """
     ours = rows.get(OURS) or rows.get(PLAIN, {})
     peers = [row for name, row in rows.items() if name not in {OURS, PLAIN} and "failed" not in row]
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", default=list(ARCHITECTURES), metavar="NAME")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--preprocess", default="timm", help="a preset's name or a TOML file")
-    # With fewer, ours can spare no images to judge repairs on, and tries none.
+    # With fewer, ours can spare no images to judge corrections on, and tries none.
     parser.add_argument("--calibration-images", type=int, default=64, metavar="N")
     parser.add_argument("--judge-images", type=int, default=32, metavar="N")
     parser.add_argument("--seed", type=int, default=0)

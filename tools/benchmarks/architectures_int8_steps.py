@@ -71,7 +71,7 @@ def quantise(folder: Path, method: str) -> Found:
         output_name=names["output"],
         kind=names["kind"],
         target="tensorrt-rtx",
-        repair="no repairs" not in method,
+        corrections="no corrections" not in method,
         total=len(images),
     )
     seconds = time.monotonic() - started
@@ -79,8 +79,8 @@ def quantise(folder: Path, method: str) -> Found:
     return {
         "seconds": round(seconds, 1),
         "range_method": found.method,
-        "kept": [one.name for one in found.repairs if one.kept],
-        "tried": len(found.repairs),
+        "kept": [one.name for one in found.corrections if one.kept],
+        "tried": len(found.corrections),
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
     }
 

@@ -91,7 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--calibration-images", type=int, default=100, metavar="N")
     parser.add_argument(
-        "--proof-images", type=int, metavar="N", help="judge on at most so many (all of them)"
+        "--hold-out-images",
+        "--proof-images",
+        type=int,
+        metavar="N",
+        help="judge on at most so many (all of them)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -107,7 +111,7 @@ def _split(options: argparse.Namespace, folder: Path) -> Row:
         "preprocess": options.preprocess,
         "images": str(options.images),
         "calibration_images": options.calibration_images,
-        "proof_images": options.proof_images,
+        "hold_out_images": options.hold_out_images,
         "seed": options.seed,
     }
     (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")

@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_fg_calibration import Target, quantize_int8
-from edge_fg_calibration.corrections.recipe import Recipe
+from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.graph.prepare import prepared_copy
 from edge_fg_calibration.int8.placement import place
 from edge_fg_calibration.int8.ranges import entropy
@@ -39,13 +39,15 @@ def by_name(method: str) -> Method:
         return _ours_entropy
     if maker == "edge-fg":
         targets: dict[str, Target] = {"portable": "portable", "tensorrt": "tensorrt"}
-        return partial(_ours, target=targets[how.split(",")[0]], repair="no repairs" not in how)
+        return partial(
+            _ours, target=targets[how.split(",")[0]], corrections="no corrections" not in how
+        )
     if maker == "onnxruntime":
         return partial(_onnxruntime, calibrator=how.split(",")[0], inputs_only="inputs only" in how)
     return partial(_modelopt, calibrator=how)
 
 
-def _ours(task: Task, *, target: Target, repair: bool) -> dict[str, Any]:
+def _ours(task: Task, *, target: Target, corrections: bool) -> dict[str, Any]:
     found = quantize_int8(
         task.model.model,
         lambda: task.feed.tensors(task.calibration),
@@ -53,11 +55,11 @@ def _ours(task: Task, *, target: Target, repair: bool) -> dict[str, Any]:
         output_name=task.model.output_name,
         kind=task.model.kind,
         target=target,
-        repair=repair,
+        corrections=corrections,
         total=len(task.calibration),
     )
     onnx.save(found.model, task.output)
-    return {"kept": [one.name for one in found.repairs if one.kept]}
+    return {"kept": [one.name for one in found.corrections if one.kept]}
 
 
 def _ours_entropy(task: Task) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def _ours_entropy(task: Task) -> dict[str, Any]:
         input_name=task.model.input_name,
     )
     limits = {name: entropy(one) for name, one in histograms.items()}
-    onnx.save(Recipe(model, placement, limits).make(), task.output)
+    onnx.save(Int8Recipe(model, placement, limits).make(), task.output)
     return {}
 
 

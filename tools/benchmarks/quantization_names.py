@@ -5,7 +5,7 @@ from __future__ import annotations
 METHODS: tuple[str, ...] = (
     "edge-fg portable",
     "edge-fg tensorrt",
-    "edge-fg tensorrt, no repairs",
+    "edge-fg tensorrt, no corrections",
     "edge-fg tensorrt, entropy alone",
     "onnxruntime MinMax",
     "onnxruntime Entropy",

@@ -69,16 +69,16 @@ def split(folder: Path, asked: Found) -> Found:
         seed=asked["seed"],
         scout=lambda side: first_answers(prepared, feed, side, lambda *_: None),
     )
-    held_out = _spread(found.held_out.items, asked["proof_images"])
+    hold_out = _spread(found.hold_out.items, asked["hold_out_images"])
     sides = {
         "calibration": [_stored(item) for item in found.calibration.items],
-        "held_out": [_stored(item) for item in held_out],
+        "hold_out": [_stored(item) for item in hold_out],
     }
     (folder / "sides.json").write_text(json.dumps(sides), encoding="utf-8")
     return {
         "calibration": len(found.calibration),
         "hard": found.hard,
-        "held_out": len(found.held_out),
+        "hold_out": len(found.hold_out),
         "seed": asked["seed"],
         "kind": prepared.kind,
     }
@@ -114,7 +114,7 @@ def judge(folder: Path, asked: Found, *methods: str) -> Found:
     """
     prepared = _prepared(asked)
     graphs = {method: onnx.load(_graph(folder, method)) for method in methods}
-    outputs, items = _run_all(prepared, graphs, _side(folder, "held_out"), _feed(asked, prepared))
+    outputs, items = _run_all(prepared, graphs, _side(folder, "hold_out"), _feed(asked, prepared))
     indices = [item.index for item in items]
     reference = outputs.pop("")
     rows = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_fg_calibration.budget.confidence_margin import Assurance
+from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin
 from edge_fg_calibration.budget.fidelity import Fidelity
 
 
@@ -20,17 +20,17 @@ class Tried:
     int8_macs
         Share (0..1) of the network's multiply-accumulates in INT8.
     agreement, mean_kl
-        On the trial images. Where `images` is not all of them the candidate was dropped
+        On the validation images. Where `images` is not all of them the candidate was dropped
         early, and these are the most and the least that they could still have become.
     images
         Images that it was judged on.
     holds
-        Whether it keeps the budget, judged on the trial images: agreement as it is to be
+        Whether it keeps the budget, judged on the validation images: agreement as it is to be
         expected on others, all else as measured.
     margin
         By how many standard errors it is to be expected to keep it on other images (see
-        `Assurance.margin`); minus infinity where it was dropped.
-    assured
+        `ConfidenceMargin.margin`); minus infinity where it was dropped.
+    with_margin
         Whether it keeps it with all of the margin asked for.
     """
 
@@ -41,7 +41,7 @@ class Tried:
     images: int
     holds: bool
     margin: float
-    assured: bool
+    with_margin: bool
 
     @property
     def likely(self) -> bool:
@@ -59,13 +59,13 @@ class Judged:
     expected: float | None
 
 
-def best_of(known: Sequence[Judged], assurance: Assurance) -> Judged | None:
+def best_of(known: Sequence[Judged], confidence_margin: ConfidenceMargin) -> Judged | None:
     """Return the candidate to take of those that were tried."""
-    assured = [one for one in known if one.tried.assured]
-    if assured:
-        return max(assured, key=lambda one: one.tried.int8_macs)
+    with_margin = [one for one in known if one.tried.with_margin]
+    if with_margin:
+        return max(with_margin, key=lambda one: one.tried.int8_macs)
     likely = [one for one in known if one.tried.likely]
-    affordable = [one for one in likely if one.tried.int8_macs >= assurance.least_int8]
+    affordable = [one for one in likely if one.tried.int8_macs >= confidence_margin.least_int8]
     if affordable:
         return max(affordable, key=lambda one: (one.tried.margin, one.tried.int8_macs))
     if likely:
@@ -76,8 +76,10 @@ def best_of(known: Sequence[Judged], assurance: Assurance) -> Judged | None:
     return max(known, key=lambda one: len(one.kept), default=None)
 
 
-def describe(best: Judged | None, images: int, assurance: Assurance, *, stopped: bool) -> str:
-    """Say in one sentence what a search found on so many trial images."""
+def describe(
+    best: Judged | None, images: int, confidence_margin: ConfidenceMargin, *, stopped: bool
+) -> str:
+    """Say in one sentence what a search found on so many validation images."""
     early = "the search was stopped: " if stopped else ""
     if best is None:
         return f"{early}nothing is known yet"
@@ -90,13 +92,13 @@ def describe(best: Judged | None, images: int, assurance: Assurance, *, stopped:
     if tried.holds:
         margin = (
             "with a margin"
-            if tried.assured
+            if tried.with_margin
             else f"but not with all of the margin that would make other images sure "
-            f"({max(tried.margin, 0):.1f} of {assurance.z:.1f} standard errors)"
+            f"({max(tried.margin, 0):.1f} of {confidence_margin.z:.1f} standard errors)"
         )
-        return f"{early}with {layers} the budget holds on {images} trial images, {margin}"
+        return f"{early}with {layers} the budget holds on {images} validation images, {margin}"
     if best.expected is None:
         seen = f"agreement at most {tried.agreement:.4f}, mean KL at least {tried.mean_kl:.5f}"
     else:
         seen = f"expected agreement {best.expected:.4f}, mean KL {tried.mean_kl:.5f}"
-    return f"{early}even with {layers} the budget is missed on {images} trial images: {seen}"
+    return f"{early}even with {layers} the budget is missed on {images} validation images: {seen}"

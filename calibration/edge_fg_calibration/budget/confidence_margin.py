@@ -1,4 +1,4 @@
-"""How sure a budget that holds on a few trial images is to hold on others."""
+"""How sure a budget that holds on a few validation images is to hold on others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_fg_calibration.budget.budget import Budget
 from edge_fg_calibration.budget.fidelity import image_records
-from edge_fg_calibration.budget.sensitivity import Trial, answer_gaps
+from edge_fg_calibration.budget.sensitivity import ValidationSplit, answer_gaps
 
 DEFAULT_LEAST_INT8 = 0.5
 """Share of the multiply-accumulates that the margin leaves in INT8; the budget itself may not."""
@@ -20,17 +20,17 @@ _ONE_SIDED_90 = 1.2816
 
 
 @dataclass(frozen=True)
-class Assurance:
-    """How sure a budget that holds on trial images is to hold on the images of the proof.
+class ConfidenceMargin:
+    """How sure a budget that holds on validation images is to hold on the images of the proof.
 
     Agreement is taken as expected over the whole distribution of errors (`expected_agreement`).
     Its standard error is that of the estimate together with the binomial one of counting
-    `proof_images`; that of mean divergence is that of the two means. The other limits have no
+    `hold_out_images`; that of mean divergence is that of the two means. The other limits have no
     margin: they rest on too few images.
 
     Parameters
     ----------
-    proof_images
+    hold_out_images
         Images that the result will be proven on.
     z
         Standard errors by which a budget is to be kept; the default holds in 9 of 10 cases if
@@ -39,19 +39,19 @@ class Assurance:
         Share (0..1) of multiply-accumulates below which INT8 work is not given up for the margin.
     """
 
-    proof_images: int
+    hold_out_images: int
     z: float = _ONE_SIDED_90
     least_int8: float = DEFAULT_LEAST_INT8
 
-    def margin(self, budget: Budget, trial: Trial, output: NDArray[Any]) -> float:
+    def margin(self, budget: Budget, validation: ValidationSplit, output: NDArray[Any]) -> float:
         """Return by how many standard errors a candidate keeps the budget; below 0 it does not.
 
         Parameters
         ----------
         budget
             What must be kept.
-        trial
-            The trial images.
+        validation
+            The validation images.
         output
             The candidate's outputs for all of them, N x classes.
 
@@ -59,14 +59,16 @@ class Assurance:
         -------
         The least of the margins of the limits that have one; infinite where none has.
         """
-        count = max(self.proof_images, 1)
+        count = max(self.hold_out_images, 1)
         margins = [math.inf]
         if budget.agreement is not None:
-            share, error = expected_agreement(trial, output)
+            share, error = expected_agreement(validation, output)
             error = math.hypot(error, math.sqrt(share * (1 - share) / count))
             margins.append(_in_errors(share - budget.agreement, error))
         if budget.mean_kl is not None:
-            records = image_records(trial.reference, output, kind=trial.kind, indices=trial.indices)
+            records = image_records(
+                validation.reference, output, kind=validation.kind, indices=validation.indices
+            )
             each = np.array([record.kl for record in records])
             error = float(each.std()) * math.sqrt(1 / len(each) + 1 / count)
             margins.append(_in_errors(budget.mean_kl - float(each.mean()), error))
@@ -79,7 +81,7 @@ def _in_errors(distance: float, error: float) -> float:
     return math.inf if distance >= 0 else -math.inf
 
 
-def expected_agreement(trial: Trial, output: NDArray[Any]) -> tuple[float, float]:
+def expected_agreement(validation: ValidationSplit, output: NDArray[Any]) -> tuple[float, float]:
     """Estimate the agreement on other images, and the estimate's standard error, both 0..1.
 
     An answer changes where the error that INT8 adds to the first answer's lead exceeds the lead.
@@ -92,8 +94,8 @@ def expected_agreement(trial: Trial, output: NDArray[Any]) -> tuple[float, float
     W. Hoeffding, "A class of statistics with asymptotically normal distribution", Annals of
     Mathematical Statistics 19 (1948), 293-325.
     """
-    leads = answer_gaps(trial.reference, trial.reference, trial.kind)
-    found = answer_gaps(trial.reference, output, trial.kind)
+    leads = answer_gaps(validation.reference, validation.reference, validation.kind)
+    found = answer_gaps(validation.reference, output, validation.kind)
     if not np.isfinite(leads).all():
         return 1.0, 0.0
     errors = found - leads

@@ -2,14 +2,14 @@
 
 Layers are ordered by the divergence that they win for each multiply-accumulate they give up
 (see `edge_fg_calibration.budget.sensitivity`). A bisection finds how many of the first must stay
-float, then those that can be spared are put back. Candidates are judged on trial images, hardest
-first, and dropped as soon as they have missed the divergence allowed whatever the others say.
+float, then those that can be spared are put back. Candidates are judged on validation images,
+hardest first, and dropped as soon as they can't keep the allowed divergence any more.
 
-Trial images are few, and what holds on them may not hold on others: the answers of the hardest
-change by chance with any change of the graph. So agreement is not counted but estimated from all
-images' leads and errors (see `expected_agreement`), and a candidate is taken
-first if it keeps the budget *with a margin* (see `Assurance`), which may cost INT8 work down to a
-given share; where that does not reach, a candidate must be more likely than not to keep it.
+Validation images are few, and what holds on them may not hold on others: the answers to the
+hardest change by chance with any change of the graph. So agreement is not counted but estimated
+from the leads and errors of all images (see `expected_agreement`). A candidate is taken first if
+it keeps the budget *with a margin* (see `ConfidenceMargin`), which may cost INT8 work down to a
+given share; if none does, a candidate must be more likely than not to keep the budget.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.budget import Budget
 from edge_fg_calibration.budget.candidates import Judged, Tried, best_of, describe
-from edge_fg_calibration.budget.confidence_margin import Assurance, expected_agreement
+from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin, expected_agreement
 from edge_fg_calibration.budget.fidelity import Fidelity, compare
 from edge_fg_calibration.budget.sensitivity import (
     SENSITIVITY_IMAGES,
@@ -34,7 +34,7 @@ from edge_fg_calibration.budget.sensitivity import (
     Int8Maker,
     Sensitivity,
     ShouldStop,
-    Trial,
+    ValidationSplit,
     measure_sensitivity,
     never,
 )
@@ -43,7 +43,7 @@ Finisher: TypeAlias = Callable[[onnx.ModelProto], onnx.ModelProto]
 """Makes of an INT8 graph what shall be shipped, such as one whose float parts are FP16."""
 
 
-def as_it_is(model: onnx.ModelProto) -> onnx.ModelProto:
+def unchanged(model: onnx.ModelProto) -> onnx.ModelProto:
     """Ship the INT8 graph itself."""
     return model
 
@@ -59,20 +59,20 @@ class SearchResult:
     int8_macs
         Share (0..1) of the network's multiply-accumulates that stay in INT8.
     fidelity
-        On the trial images; None where the search was stopped before it was known.
+        On the validation images; None where the search was stopped before it was known.
     expected_agreement
         Agreement (0..1) to expect on other images, see `expected_agreement`; None likewise.
     tried
         Every candidate, in the order of trying.
     taken
         Position of this one in `tried`; None where the search was stopped before the first.
-    trial_images
+    validation_images
         Images that candidates were tried on.
     total_macs
         Multiply-accumulates of the whole network for one image.
     met
-        Whether the budget is to be expected to hold, judged on the trial images.
-    assured
+        Whether the budget is to be expected to hold, judged on the validation images.
+    with_margin
         Whether it holds with the margin.
     reason
         What was found, in one sentence.
@@ -90,10 +90,10 @@ class SearchResult:
     expected_agreement: float | None
     tried: tuple[Tried, ...]
     taken: int | None
-    trial_images: int
+    validation_images: int
     total_macs: int
     met: bool
-    assured: bool
+    with_margin: bool
     reason: str
     sensitivity: Sensitivity | None
     stopped: bool
@@ -109,7 +109,7 @@ class _Search:
     costs: Mapping[str, int]
     int8_nodes: frozenset[str]
     budget: Budget
-    assurance: Assurance
+    confidence_margin: ConfidenceMargin
     evaluator: Evaluator
     progress: ProgressCallback
     steps: int
@@ -132,19 +132,22 @@ class _Search:
         return left / total if total else 0.0
 
     def _judge(self, kept: frozenset[str]) -> Judged:
-        trial = self.evaluator.trial
+        validation = self.evaluator.validation
         rows: list[NDArray[np.float32]] = []
         changed, divergence = 0, 0.0
-        everything = range(len(trial.batches))
+        everything = range(len(validation.batches))
         model = self.finished(self.maker(kept))
         for part, output in self.evaluator.outputs(model, everything):
             one = compare(
-                trial.reference[part], output, kind=trial.kind, indices=[None] * len(output)
+                validation.reference[part],
+                output,
+                kind=validation.kind,
+                indices=[None] * len(output),
             )
             rows.append(output)
             changed += round((1 - one.agreement) * len(output))
             divergence += one.mean_kl * len(output)
-            bounds = (1 - changed / len(trial), divergence / len(trial))
+            bounds = (1 - changed / len(validation), divergence / len(validation))
             if self.budget.mean_kl is not None and bounds[1] > self.budget.mean_kl:
                 seen = part.stop
                 tried = Tried(len(kept), self.share(kept), *bounds, seen, False, -math.inf, False)
@@ -152,23 +155,25 @@ class _Search:
         return self._complete(kept, np.concatenate(rows))
 
     def _complete(self, kept: frozenset[str], output: NDArray[np.float32]) -> Judged:
-        trial = self.evaluator.trial
-        fidelity = compare(trial.reference, output, kind=trial.kind, indices=trial.indices)
-        expected = expected_agreement(trial, output)[0]
+        validation = self.evaluator.validation
+        fidelity = compare(
+            validation.reference, output, kind=validation.kind, indices=validation.indices
+        )
+        expected = expected_agreement(validation, output)[0]
         judged = replace(fidelity, agreement=expected)
         # What these images can't judge, for want of labels, only the proof can.
         checks = [one for one in self.budget.checks(judged) if one.measured is not None]
         holds = all(one.met for one in checks)
-        margin = self.assurance.margin(self.budget, trial, output)
+        margin = self.confidence_margin.margin(self.budget, validation, output)
         tried = Tried(
             kept=len(kept),
             int8_macs=self.share(kept),
             agreement=fidelity.agreement,
             mean_kl=fidelity.mean_kl,
-            images=len(trial),
+            images=len(validation),
             holds=holds,
             margin=margin,
-            assured=holds and margin >= self.assurance.z,
+            with_margin=holds and margin >= self.confidence_margin.z,
         )
         return Judged(kept, tried, fidelity, expected)
 
@@ -177,12 +182,12 @@ def search_budget(
     int8_model_maker: Int8Maker,
     groups: Sequence[frozenset[str]],
     costs_macs: Mapping[str, int],
-    trial: Trial,
+    validation: ValidationSplit,
     budget: Budget,
-    assurance: Assurance,
+    confidence_margin: ConfidenceMargin,
     *,
     sensitivity_images: int = SENSITIVITY_IMAGES,
-    finished: Finisher = as_it_is,
+    finished: Finisher = unchanged,
     progress: ProgressCallback = no_progress,
     should_stop: ShouldStop = never,
 ) -> SearchResult:
@@ -200,14 +205,14 @@ def search_budget(
         Keys of the INT8 nodes, those together that change precision together.
     costs_macs
         Multiply-accumulates of *all* the network's nodes that have any, by key.
-    trial
+    validation
         Images that candidates are tried on; the proof's must not be among them.
     budget
-        What must be kept. A limit that the trial images can't judge is left to the proof.
-    assurance
+        What must be kept. A limit that the validation images can't judge is left to the proof.
+    confidence_margin
         How much surer than that the result should be.
     sensitivity_images
-        About how many trial images each layer is measured on.
+        About how many validation images each layer is measured on.
     finished
         Makes of a candidate what must keep the budget. What each layer costs in INT8 is measured
         without it.
@@ -226,15 +231,15 @@ def search_budget(
         costs=costs_macs,
         int8_nodes=frozenset().union(*groups),
         budget=budget,
-        assurance=assurance,
-        evaluator=Evaluator(trial, should_stop),
+        confidence_margin=confidence_margin,
+        evaluator=Evaluator(validation, should_stop),
         progress=progress,
         steps=2 + len(groups).bit_length(),
         finished=finished,
     )
     stopped = False
     try:
-        if not search.judge(frozenset()).assured and len(groups) > 1:
+        if not search.judge(frozenset()).with_margin and len(groups) > 1:
             search.sensitivity = measure_sensitivity(
                 int8_model_maker,
                 groups,
@@ -255,11 +260,11 @@ def _walk(search: _Search, sensitivity: Sensitivity) -> None:
     order = sensitivity.order()
     # The last group of the order stays INT8, or there would be nothing left that is.
     prefixes = [_nodes(sensitivity, order[:count]) for count in range(len(order))]
-    least = search.assurance.least_int8
+    least = search.confidence_margin.least_int8
     affordable = sum(search.share(kept) >= least for kept in prefixes[1:])
-    count = _bisect(lambda at: search.judge(prefixes[at]).assured, 1, affordable)
+    count = _bisect(lambda at: search.judge(prefixes[at]).with_margin, 1, affordable)
     if count is not None:
-        _put_back(search, sensitivity, order[:count], lambda tried: tried.assured)
+        _put_back(search, sensitivity, order[:count], lambda tried: tried.with_margin)
     elif not search.judge(prefixes[affordable]).likely:
         last = len(prefixes) - 1
         count = _bisect(lambda at: search.judge(prefixes[at]).likely, affordable + 1, last)
@@ -305,8 +310,8 @@ def _nodes(sensitivity: Sensitivity, groups: Sequence[int]) -> frozenset[str]:
 
 
 def _result(search: _Search, *, stopped: bool) -> SearchResult:
-    images = len(search.evaluator.trial)
-    best = best_of(list(search.judged.values()), search.assurance)
+    images = len(search.evaluator.validation)
+    best = best_of(list(search.judged.values()), search.confidence_margin)
     kept = best.kept if best else frozenset[str]()
     return SearchResult(
         kept_float=kept,
@@ -315,11 +320,11 @@ def _result(search: _Search, *, stopped: bool) -> SearchResult:
         expected_agreement=best.expected if best else None,
         tried=tuple(one.tried for one in search.judged.values()),
         taken=list(search.judged).index(kept) if best else None,
-        trial_images=images,
+        validation_images=images,
         total_macs=sum(search.costs.values()),
         met=best is not None and best.tried.holds,
-        assured=best is not None and best.tried.assured,
-        reason=describe(best, images, search.assurance, stopped=stopped),
+        with_margin=best is not None and best.tried.with_margin,
+        reason=describe(best, images, search.confidence_margin, stopped=stopped),
         sensitivity=search.sensitivity,
         stopped=stopped,
         images_run=search.evaluator.images_run,

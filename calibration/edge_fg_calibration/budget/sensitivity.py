@@ -1,4 +1,4 @@
-"""What each INT8 layer costs at the output, measured on trial images and never twice.
+"""What each INT8 layer costs at the output, measured on validation images and never twice.
 
 Each layer (or group of layers that change precision together) runs in INT8 alone, all others in
 float, and the error that it makes in the output is kept, not just its size. Such errors are small
@@ -25,7 +25,7 @@ from edge_fg_calibration.budget.fidelity import PROBABILITY_FLOOR, OutputKind, c
 from edge_fg_calibration.graph.session import DEFAULT_THREADS, open_session, run_session
 
 SENSITIVITY_IMAGES = 32
-"""Trial images that a layer is measured on: divergence is smooth, so few are enough to rank."""
+"""Validation images that a layer is measured on: divergence is smooth, so few are enough."""
 
 Int8Maker: TypeAlias = Callable[[frozenset[str]], onnx.ModelProto]
 """Makes the INT8 graph in which the nodes with these keys are left in float."""
@@ -40,7 +40,7 @@ def never() -> bool:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ValidationSplit:
     """Images on which candidates are tried, with the float32 model's outputs for them.
 
     Parameters
@@ -76,7 +76,7 @@ class Trial:
         )
 
 
-def make_trial(
+def make_validation_split(
     model: onnx.ModelProto,
     batches: Iterable[NDArray[Any]],
     *,
@@ -85,8 +85,8 @@ def make_trial(
     output_name: str,
     kind: OutputKind,
     progress: ProgressCallback = no_progress,
-) -> Trial:
-    """Run the float32 model on trial images and put the hardest first.
+) -> ValidationSplit:
+    """Run the float32 model on validation images and put the hardest first.
 
     An image is hard where the model's first two answers are near each other: it is there that
     answers change, so a candidate that changes too many is found out early.
@@ -104,7 +104,7 @@ def make_trial(
     kind
         Whether the output is logits or probabilities.
     progress
-        Told the images done, stage ``trial images``.
+        Told the images done, stage ``validation images``.
 
     Raises
     ------
@@ -121,15 +121,15 @@ def make_trial(
         inputs.append(batch)
         rows.append(np.asarray(output, np.float32).reshape(len(batch), -1))
         done += len(batch)
-        progress("trial images", done, max(done, len(indices)))
+        progress("validation images", done, max(done, len(indices)))
     if not inputs:
-        raise CalibrationError("there are no trial images to hold the budget against")
+        raise CalibrationError("there are no validation images to hold the budget against")
     reference = np.concatenate(rows)
     order = np.argsort(answer_gaps(reference, reference, kind), kind="stable")
     images = [image for batch in inputs for image in batch]
     size = len(inputs[0])
     starts = range(0, len(order), size)
-    return Trial(
+    return ValidationSplit(
         batches=tuple(np.stack([images[n] for n in order[at : at + size]]) for at in starts),
         reference=reference[order],
         indices=tuple(indices[one] for one in order),
@@ -159,14 +159,14 @@ def answer_gaps(
 
 @dataclass
 class Evaluator:
-    """Runs candidate graphs on the trial images, and none twice on the same ones.
+    """Runs candidate graphs on the validation images, and none twice on the same ones.
 
     Outputs are kept by the SHA-256 of the serialised graph, so that two ways to the same graph
     cost one evaluation.
 
     Parameters
     ----------
-    trial
+    validation
         The images.
     should_stop
         Asked before each batch.
@@ -181,7 +181,7 @@ class Evaluator:
         Images whose answer was known already.
     """
 
-    trial: Trial
+    validation: ValidationSplit
     should_stop: ShouldStop = never
     threads: int = DEFAULT_THREADS
     images_run: int = 0
@@ -193,14 +193,14 @@ class Evaluator:
     def outputs(
         self, model: onnx.ModelProto, which: Sequence[int]
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Yield the outputs for some of the trial's batches, one by one, as they are needed.
+        """Yield the outputs for some of the split's batches, one by one, as they are needed.
 
         Parameters
         ----------
         model
             The candidate.
         which
-            Positions in `Trial.batches`.
+            Positions in `ValidationSplit.batches`.
 
         Raises
         ------
@@ -211,18 +211,18 @@ class Evaluator:
         """
         data = model.SerializeToString(deterministic=True)
         known = self._known[hashlib.sha256(data).hexdigest()]
-        trial, slices = self.trial, self.trial.slices
+        validation, slices = self.validation, self.validation.slices
         session = None
         for number in which:
-            batch = trial.batches[number]
+            batch = validation.batches[number]
             if number in known:
                 self.images_cached += len(batch)
             else:
                 if self.should_stop():
                     raise KeyboardInterrupt
                 session = session or open_session(data, threads=self.threads)
-                feed = {trial.input_name: batch}
-                (output,) = run_session(session, [trial.output_name], feed)
+                feed = {validation.input_name: batch}
+                (output,) = run_session(session, [validation.output_name], feed)
                 # A copy: the array that ONNX Runtime returns keeps its session's memory alive.
                 known[number] = np.array(output, np.float32).reshape(len(batch), -1)
                 self.images_run += len(batch)
@@ -312,7 +312,7 @@ def measure_sensitivity(
     costs_macs
         Multiply-accumulates of each node.
     evaluator
-        Runs the candidates; its trial images are sampled evenly from the hardest to the easiest.
+        Runs the candidates; its validation images are sampled evenly from hardest to easiest.
     images
         About how many of them are used.
     progress
@@ -323,18 +323,20 @@ def measure_sensitivity(
     KeyboardInterrupt
         The evaluator was told to stop.
     """
-    trial = evaluator.trial
-    which = spread(trial, images)
-    seen = np.concatenate([np.arange(len(trial))[trial.slices[one]] for one in which])
-    reference = trial.reference[seen]
+    validation = evaluator.validation
+    which = spread(validation, images)
+    seen = np.concatenate([np.arange(len(validation))[validation.slices[one]] for one in which])
+    reference = validation.reference[seen]
     everything = frozenset().union(*groups)
     layers, errors = [], []
     for done, group in enumerate(groups, start=1):
         alone = evaluator.outputs(maker(everything - group), which)
         output = np.concatenate([part for _, part in alone])
-        cost = compare(reference, output, kind=trial.kind, indices=[None] * len(output)).mean_kl
+        cost = compare(
+            reference, output, kind=validation.kind, indices=[None] * len(output)
+        ).mean_kl
         layers.append(LayerCost(group, sum(costs_macs.get(one, 0) for one in group), cost))
-        errors.append(_weighted_error(reference, output, trial.kind))
+        errors.append(_weighted_error(reference, output, validation.kind))
         progress("sensitivity", done, len(groups))
     return Sensitivity(tuple(layers), _interaction(np.stack(errors)))
 
@@ -377,8 +379,8 @@ def log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> ND
     return values
 
 
-def spread(trial: Trial, images: int) -> tuple[int, ...]:
+def spread(validation: ValidationSplit, images: int) -> tuple[int, ...]:
     """Return places of batches with about so many images in all, from hardest to easiest."""
-    count = len(trial.batches)
-    wanted = min(count, max(1, round(images / len(trial.batches[0]))))
+    count = len(validation.batches)
+    wanted = min(count, max(1, round(images / len(validation.batches[0]))))
     return tuple((2 * step + 1) * count // (2 * wanted) for step in range(wanted))

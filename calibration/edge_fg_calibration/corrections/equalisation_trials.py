@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg_calibration.corrections.bench import ALONE_IMAGES, Bench, Repair, Score
 from edge_fg_calibration.corrections.equalisation import (
     Setting,
     channel_factors,
     is_depthwise,
     rescaled,
 )
-from edge_fg_calibration.corrections.recipe import Recipe
+from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
+from edge_fg_calibration.corrections.scoring import ALONE_IMAGES, CorrectionTrial, Score, Scorer
 from edge_fg_calibration.graph.channel_groups import ChannelGroup, find_channel_groups
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.int8.ranges import mse
@@ -57,19 +57,19 @@ class EqualiseGroups:
         Calibration images on which an evened tensor's new range is estimated.
     ranges
         Extremes of each channel; see `observe_channels`.
-    bench
+    scorer
         Where groups are tried.
     """
 
-    recipe: Recipe
+    recipe: Int8Recipe
     few: Sequence[NDArray[Any]]
     ranges: Mapping[str, ChannelRange]
-    bench: Bench
+    scorer: Scorer
 
     def __post_init__(self) -> None:
         self.factors: dict[ChannelGroup, NDArray[np.float64]] = {}
         self.gains: dict[ChannelGroup, float] = {}
-        self.repairs: list[Repair] = []
+        self.trials: list[CorrectionTrial] = []
 
     @cached_property
     def _graph(self) -> Graph:
@@ -103,7 +103,7 @@ class EqualiseGroups:
         kept = bool(tried) and tried[0][0].beats(before)
         for place, (score, setting, factor) in enumerate(tried):
             taken = kept and place == 0
-            self.repairs.append(_noted(group, setting, before, score, taken, other=kept))
+            self.trials.append(_noted(group, setting, before, score, taken, other=kept))
             if taken:
                 self.factors[group] = factor
                 self.gains[group] = before.loss - score.loss
@@ -130,18 +130,18 @@ class EqualiseGroups:
             place.node for place in self.recipe.placement.weights if place.activation in tensors
         )
 
-    def _alone(self, recipe: Recipe, group: ChannelGroup) -> Score:
+    def _alone(self, recipe: Int8Recipe, group: ChannelGroup) -> Score:
         others = recipe.placement.nodes - self._nodes(group)
-        return self.bench.score(recipe.make(others), ALONE_IMAGES)
+        return self.scorer.score(recipe.make(others), ALONE_IMAGES)
 
-    def evened(self, groups: Sequence[ChannelGroup]) -> Recipe:
+    def evened(self, groups: Sequence[ChannelGroup]) -> Int8Recipe:
         """Return the recipe with some of the groups that gain evened out.
 
         Ranges of the evened tensors are estimates from the few images.
         """
         return self._changed({group: self.factors[group] for group in groups})
 
-    def _changed(self, factors: Mapping[ChannelGroup, NDArray[np.float64]]) -> Recipe:
+    def _changed(self, factors: Mapping[ChannelGroup, NDArray[np.float64]]) -> Int8Recipe:
         """Return the recipe with some groups evened out, their ranges chosen anew.
 
         Clipping that paid while one channel reached far above all others would now cut them all.
@@ -157,7 +157,7 @@ class EqualiseGroups:
             model,
             self.few,
             [name for group in factors for name in group.tensors if name in quantised],
-            input_name=self.bench.trial.input_name,
+            input_name=self.scorer.validation.input_name,
         )
         # Of all methods this one is sound with few values, too.
         limits = {**self.recipe.limits, **{name: mse(one) for name, one in seen.items()}}
@@ -166,7 +166,7 @@ class EqualiseGroups:
 
 def _noted(
     group: ChannelGroup, setting: Setting, before: Score, score: Score, taken: bool, *, other: bool
-) -> Repair:
+) -> CorrectionTrial:
     tensor = group.tensors[-1]
     what = ", extremes" if setting.extremes else ""
     headroom = f", headroom {setting.headroom:g}" if group.ceilings else ""
@@ -176,12 +176,12 @@ def _noted(
         why = "another exponent does better"
     else:
         why = "alone in INT8 it does not diverge less by more than chance"
-    return Repair(
-        name=f"equalisation of {tensor}, exponent {setting.exponent:g}{what}{headroom}",
+    return CorrectionTrial(
+        name=f"cross-layer equalisation of {tensor}, exponent {setting.exponent:g}{what}{headroom}",
         kept=taken,
         mean_kl_without=before.mean_kl,
         mean_kl=score.mean_kl,
         agreement_without=before.agreement,
         agreement=score.agreement,
-        reason=f"{why} ({len(score.kl)} trial images)",
+        reason=f"{why} ({len(score.kl)} validation images)",
     )

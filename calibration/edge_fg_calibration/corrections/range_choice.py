@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from edge_fg_calibration.corrections.bench import ALONE_IMAGES, Bench, Score
-from edge_fg_calibration.corrections.recipe import Recipe
+from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
+from edge_fg_calibration.corrections.scoring import ALONE_IMAGES, Score, Scorer
 from edge_fg_calibration.int8.ranges import LEVELS, METHODS, mse, percentile
 from edge_fg_calibration.statistics.histogram import Histogram
 
@@ -42,14 +42,14 @@ class Choice:
     recipe
         The recipe with these ranges.
     score
-        How near it is to float32 on the trial images.
+        How near it is to float32 on the validation images.
     method
         The method that serves best as a whole.
     methods
         The method of each tensor.
     """
 
-    recipe: Recipe
+    recipe: Int8Recipe
     score: Score
     method: str
     methods: Mapping[str, str]
@@ -73,13 +73,13 @@ def propose(
 
 
 def choose_for_all(
-    recipe: Recipe, proposals: Mapping[str, Mapping[str, float]], bench: Bench
+    recipe: Int8Recipe, proposals: Mapping[str, Mapping[str, float]], scorer: Scorer
 ) -> dict[str, Choice]:
     """Try each method on all tensors; the best comes first."""
     found = []
     for method, limits in proposals.items():
         candidate = replace(recipe, limits=limits)
-        score = bench.score(candidate.make())
+        score = scorer.score(candidate.make())
         found.append(Choice(candidate, score, method, dict.fromkeys(limits, method)))
     found.sort(key=lambda one: one.score.loss)
     return {one.method: one for one in found}
@@ -107,7 +107,7 @@ def changes_by_tensor(
     choice: Choice,
     proposals: Mapping[str, Mapping[str, float]],
     alone: Mapping[str, Score],
-    bench: Bench,
+    scorer: Scorer,
 ) -> list[Change]:
     """Return the method that costs least for each tensor that matters, largest gains first.
 
@@ -125,7 +125,7 @@ def changes_by_tensor(
             if before.loss < least:
                 break
             candidate = replace(recipe, limits={**recipe.limits, name: limit})
-            score = cost_alone(candidate, name, bench)
+            score = cost_alone(candidate, name, scorer)
             gain = before.loss - score.loss
             if score.beats(before) and (best is None or gain > best.gain):
                 best = Change(name, method, limit, gain)
@@ -133,23 +133,23 @@ def changes_by_tensor(
     return sorted(found, key=lambda one: -one.gain)
 
 
-def costs_alone(recipe: Recipe, bench: Bench) -> dict[str, Score]:
+def costs_alone(recipe: Int8Recipe, scorer: Scorer) -> dict[str, Score]:
     """Return what each quantised activation costs when it alone is INT8."""
-    return {name: cost_alone(recipe, name, bench) for name in recipe.placement.activations}
+    return {name: cost_alone(recipe, name, scorer) for name in recipe.placement.activations}
 
 
-def cost_alone(recipe: Recipe, tensor: str, bench: Bench) -> Score:
+def cost_alone(recipe: Int8Recipe, tensor: str, scorer: Scorer) -> Score:
     """Return what one quantised activation costs when it, with its readers, alone is INT8."""
     readers = {one.node for one in recipe.placement.weights if one.activation == tensor}
-    return bench.score(recipe.make(recipe.placement.nodes - readers), ALONE_IMAGES)
+    return scorer.score(recipe.make(recipe.placement.nodes - readers), ALONE_IMAGES)
 
 
-def with_changes(choice: Choice, changes: Sequence[Change], bench: Bench) -> Choice:
+def with_changes(choice: Choice, changes: Sequence[Change], scorer: Scorer) -> Choice:
     """Return a choice with other ranges for some tensors."""
     limits = {**choice.recipe.limits, **{one.tensor: one.limit for one in changes}}
     methods = {**choice.methods, **{one.tensor: one.method for one in changes}}
     changed = replace(choice.recipe, limits=limits)
-    return Choice(changed, bench.score(changed.make()), choice.method, methods)
+    return Choice(changed, scorer.score(changed.make()), choice.method, methods)
 
 
 def _distinct(

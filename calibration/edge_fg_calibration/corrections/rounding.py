@@ -60,7 +60,7 @@ def least_error_scale(
     return np.asarray(best, np.float32)
 
 
-def round_in_turn(
+def gptq_round(
     weight: NDArray[np.float64], scale: NDArray[np.float32], covariance: NDArray[np.float64]
 ) -> NDArray[np.int8]:
     """Round weights one after the other so that the output's squared error stays small.
@@ -112,7 +112,7 @@ def calibrated_weights(
     windows: Mapping[str, Window],
     limits: Mapping[str, float],
     *,
-    in_turn: bool = True,
+    gptq: bool = True,
 ) -> dict[str, StoredWeight]:
     """Choose scales, and roundings too, for the weights whose windows are known.
 
@@ -126,7 +126,7 @@ def calibrated_weights(
         See `collect_windows`.
     limits
         Range of each quantised activation: its rounding noise counts as part of the input.
-    in_turn
+    gptq
         Whether to round one after the other instead of to the nearest.
 
     Returns
@@ -149,8 +149,8 @@ def calibrated_weights(
         scales = np.empty(rows.shape[:2], np.float32)
         for group, moments in enumerate(covariance):
             scales[group] = least_error_scale(rows[group], np.diag(moments))
-            if in_turn:
-                steps[group] = round_in_turn(rows[group], scales[group], moments)
+            if gptq:
+                steps[group] = gptq_round(rows[group], scales[group], moments)
             else:
                 steps[group] = _rounded(rows[group], scales[group][:, None].astype(np.float64))
         values = _stored_layout(node, steps, stored.shape)

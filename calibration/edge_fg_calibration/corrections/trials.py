@@ -1,10 +1,10 @@
-"""Repairs of an INT8 graph: each is tried, and kept only where it pays.
+"""Corrections of an INT8 graph: each is tried, and kept only where it pays.
 
-No repair helps every model: evening out channels wins most on some networks and loses on others.
-So each candidate quantises the network, and its outputs are compared with float32 on trial
+No correction helps every model: equalisation wins most on some networks and loses on others. So
+each candidate quantises the network, and its outputs are compared with float32 on validation
 images that no statistic was taken from. It is kept if the mean softened divergence falls, and by
-more than chance explains (see `edge_fg_calibration.corrections.bench.Score`); else it is left out,
-and the result says so with the figures.
+more than chance explains (see `edge_fg_calibration.corrections.scoring.Score`); else it is left
+out, and the result says so with the figures.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import ModelError
 from edge_fg.progress import ProgressCallback, no_progress
-from edge_fg_calibration.corrections.bench import Bench, Repair, Score
 from edge_fg_calibration.corrections.equalisation_trials import EqualiseGroups
+from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.range_choice import (
     Choice,
     changes_by_tensor,
@@ -30,12 +30,12 @@ from edge_fg_calibration.corrections.range_choice import (
     propose,
     with_changes,
 )
-from edge_fg_calibration.corrections.recipe import Recipe
 from edge_fg_calibration.corrections.rounding import calibrated_weights
+from edge_fg_calibration.corrections.scoring import CorrectionTrial, Score, Scorer
 from edge_fg_calibration.corrections.zero_point_shift import (
-    CentrePlace,
-    find_centre_places,
-    find_padded_places,
+    ShiftPlace,
+    find_padded_shift_places,
+    find_shift_places,
 )
 from edge_fg_calibration.graph.channel_groups import find_channel_groups
 from edge_fg_calibration.graph.onnx_graph import Graph
@@ -53,12 +53,12 @@ _IMAGES_FOR_A_RANGE = 24
 
 @dataclass(frozen=True)
 class Observations:
-    """What repairs are fitted to.
+    """What corrections are fitted to.
 
     Parameters
     ----------
     few
-        Some calibration images, none of them a trial image; single-image batches.
+        Some calibration images, none of them a validation image; single-image batches.
     everything
         Histograms of the quantised tensors of a model over all images that are counted.
     ranges
@@ -71,7 +71,7 @@ class Observations:
 
 
 def observe_channels(
-    recipe: Recipe,
+    recipe: Int8Recipe,
     batches: Iterable[NDArray[Any]],
     input_name: str,
     progress: ProgressCallback = no_progress,
@@ -100,14 +100,14 @@ def observe_channels(
 
 
 @dataclass
-class Repairing:
-    """Tries one repair after the other on top of those that were kept.
+class CorrectionTrials:
+    """Tries one correction after the other on top of those that were kept.
 
     Parameters
     ----------
     choice
         The INT8 graph so far.
-    bench
+    scorer
         Where candidates are tried.
     observed
         What they are fitted to.
@@ -116,24 +116,24 @@ class Repairing:
     """
 
     choice: Choice
-    bench: Bench
+    scorer: Scorer
     observed: Observations
     histograms: Mapping[str, Histogram]
-    repairs: list[Repair] = field(default_factory=list)
+    trials: list[CorrectionTrial] = field(default_factory=list)
     _alone: dict[str, Score] = field(default_factory=dict)
 
     def run(self) -> Choice:
-        """Try all repairs and return the choice with those that pay."""
+        """Try all corrections and return the choice with those that pay."""
         recipe = self.choice.recipe
         nodes = [place.node for place in recipe.placement.weights]
-        few, name = self.observed.few, self.bench.trial.input_name
+        few, name = self.observed.few, self.scorer.validation.input_name
         windows = collect_windows(recipe.model, few, nodes, input_name=name)
         self.choice = replace(self.choice, recipe=replace(recipe, windows=windows))
         self._equalise()
         self._keep("bias correction", replace(self.choice.recipe, correct_bias=True))
-        self._centre_positive()
-        self._alone = costs_alone(self.choice.recipe, self.bench)
-        self._centre_padded()
+        self._shift_relu_outputs()
+        self._alone = costs_alone(self.choice.recipe, self.scorer)
+        self._shift_padded()
         self._choose_ranges()
         self._round_weights()
         return self.choice
@@ -142,49 +142,49 @@ class Repairing:
         if not self.observed.ranges:
             return
         few = self.observed.few[:: -(-len(self.observed.few) // _IMAGES_FOR_A_RANGE)]
-        asked = EqualiseGroups(self.choice.recipe, few, self.observed.ranges, self.bench)
+        asked = EqualiseGroups(self.choice.recipe, few, self.observed.ranges, self.scorer)
         groups = asked.run()
-        self.repairs.extend(asked.repairs)
+        self.trials.extend(asked.trials)
         while groups:
             candidate = asked.evened(groups)
             histograms = self.observed.everything(candidate.model)
-            found = choose_for_all(candidate, propose(histograms), self.bench)
-            name = f"equalisation of {len(groups)} groups of tensors together"
+            found = choose_for_all(candidate, propose(histograms), self.scorer)
+            name = f"cross-layer equalisation of {len(groups)} groups of tensors together"
             if self._keep_choice(name, next(iter(found.values()))):
                 self.histograms = histograms
                 return
             # Not all that was won alone is won together: go on with what won most.
             groups = groups[: len(groups) // 2]
 
-    # All that follows corrects biases, too: what is centred, clipped or rounded anew shifts means.
+    # All that follows corrects biases, too: what is shifted, clipped or rounded anew shifts means.
 
-    def _centre_positive(self) -> None:
+    def _shift_relu_outputs(self) -> None:
         recipe = self.choice.recipe
-        places = find_centre_places(Graph(recipe.model), recipe.placement.activations)
+        places = find_shift_places(Graph(recipe.model), recipe.placement.activations)
         positive = tuple(place for place in places if place.activation is not None)
         if positive:
             candidate = replace(recipe, positive=positive, correct_bias=True)
             proposals = propose(self.histograms, _tensors(positive))
-            found = choose_for_all(candidate, proposals, self.bench)
-            self._keep_choice("centred ReLU outputs", next(iter(found.values())))
+            found = choose_for_all(candidate, proposals, self.scorer)
+            self._keep_choice("zero-point shift of ReLU outputs", next(iter(found.values())))
 
-    def _centre_padded(self) -> None:
-        """Centre tensors behind padding too, where few cost most: each needs a Pad."""
+    def _shift_padded(self) -> None:
+        """Shift tensors in front of padding too, where few cost most: each needs a Pad."""
         recipe, alone = self.choice.recipe, self._alone
         least = _LEAST_SHARE_FOR_A_PAD * sum(score.loss for score in alone.values())
-        for place in find_padded_places(Graph(recipe.model), recipe.placement.activations):
+        for place in find_padded_shift_places(Graph(recipe.model), recipe.placement.activations):
             if alone[place.tensor].loss >= least:
                 recipe = self.choice.recipe
                 positive = (*recipe.positive, place)
                 candidate = replace(recipe, positive=positive, correct_bias=True)
-                if self._keep(f"centred {place.tensor}, padded before it is rounded", candidate):
-                    alone[place.tensor] = cost_alone(candidate, place.tensor, self.bench)
+                if self._keep(f"zero-point shift of {place.tensor}, with a Pad", candidate):
+                    alone[place.tensor] = cost_alone(candidate, place.tensor, self.scorer)
 
     def _choose_ranges(self) -> None:
         proposals = propose(self.histograms, _tensors(self.choice.recipe.positive))
-        changes = changes_by_tensor(self.choice, proposals, self._alone, self.bench)
+        changes = changes_by_tensor(self.choice, proposals, self._alone, self.scorer)
         while changes:
-            candidate = with_changes(self.choice, changes, self.bench)
+            candidate = with_changes(self.choice, changes, self.scorer)
             if self._keep_choice(f"other range methods for {len(changes)} tensors", candidate):
                 return
             # Not all that was won alone is won together: go on with what won most.
@@ -192,18 +192,18 @@ class Repairing:
 
     def _round_weights(self) -> None:
         recipe = self.choice.recipe
-        for in_turn, name in ((False, "least-error weight scales"), (True, "rounding in turn")):
+        for gptq, name in ((False, "least-error weight scales"), (True, "GPTQ-style rounding")):
             weights = calibrated_weights(
-                recipe.model, recipe.placement, recipe.windows, recipe.limits, in_turn=in_turn
+                recipe.model, recipe.placement, recipe.windows, recipe.limits, gptq=gptq
             )
             if weights:
                 self._keep(name, replace(self.choice.recipe, weights=weights, correct_bias=True))
 
-    def _keep(self, name: str, candidate: Recipe) -> bool:
+    def _keep(self, name: str, candidate: Int8Recipe) -> bool:
         try:
-            score = self.bench.score(candidate.make())
+            score = self.scorer.score(candidate.make())
         except ModelError as error:
-            # A graph that nobody foresaw must cost the repair, not the build.
+            # A graph that nobody foresaw must cost the correction, not the build.
             _LOGGER.warning("%s can't be applied to this model and is left out: %s", name, error)
             return False
         return self._keep_choice(name, replace(self.choice, recipe=candidate, score=score))
@@ -215,17 +215,17 @@ class Repairing:
         verdict = "more than chance" if kept else "not more than chance"
         reason = (
             f"softened divergence {'-' if won >= 0 else '+'}{abs(won):.0f} % on {len(score.kl)} "
-            f"trial images, {verdict}"
+            f"validation images, {verdict}"
         )
-        self.repairs.append(noted(name, before, score, kept, reason))
+        self.trials.append(noted(name, before, score, kept, reason))
         if kept:
             self.choice = candidate
         return kept
 
 
-def noted(name: str, before: Score, score: Score, kept: bool, reason: str) -> Repair:
-    """Return the record of a repair that was tried."""
-    return Repair(
+def noted(name: str, before: Score, score: Score, kept: bool, reason: str) -> CorrectionTrial:
+    """Return the record of a correction that was tried."""
+    return CorrectionTrial(
         name,
         kept,
         before.mean_kl,
@@ -236,5 +236,5 @@ def noted(name: str, before: Score, score: Score, kept: bool, reason: str) -> Re
     )
 
 
-def _tensors(places: Sequence[CentrePlace]) -> frozenset[str]:
+def _tensors(places: Sequence[ShiftPlace]) -> frozenset[str]:
     return frozenset(place.tensor for place in places)

@@ -31,7 +31,7 @@ from edge_fg_calibration.statistics.channel_statistics import padded
 
 
 @dataclass(frozen=True)
-class CentrePlace:
+class ShiftPlace:
     """A quantised tensor whose range can be moved.
 
     Parameters
@@ -54,7 +54,7 @@ class CentrePlace:
     pads: tuple[int, ...] = ()
 
 
-def find_centre_places(graph: Graph, quantised: Collection[str]) -> tuple[CentrePlace, ...]:
+def find_shift_places(graph: Graph, quantised: Collection[str]) -> tuple[ShiftPlace, ...]:
     """Return the quantised tensors whose range can be moved, in graph order."""
     paths = _Paths(graph, frozenset(quantised))
     places = []
@@ -66,7 +66,7 @@ def find_centre_places(graph: Graph, quantised: Collection[str]) -> tuple[Centre
     return tuple(places)
 
 
-def find_padded_places(graph: Graph, quantised: Collection[str]) -> tuple[CentrePlace, ...]:
+def find_padded_shift_places(graph: Graph, quantised: Collection[str]) -> tuple[ShiftPlace, ...]:
     """Return the quantised tensors behind a Relu or Clip that only padding convolutions read.
 
     All of them must pad alike.
@@ -82,7 +82,7 @@ def find_padded_places(graph: Graph, quantised: Collection[str]) -> tuple[Centre
         if maker is None or weight_of(graph, maker) is None or not pads:
             continue
         if len(graph.consumers[activation.input[0]]) == 1:
-            places.append(CentrePlace(name, node_key(maker), node_key(activation), pads))
+            places.append(ShiftPlace(name, node_key(maker), node_key(activation), pads))
     return tuple(places)
 
 
@@ -102,8 +102,8 @@ def _common_pads(graph: Graph, tensor: str) -> tuple[int, ...]:
     return pads if any(pads) else ()
 
 
-def centred(
-    model: onnx.ModelProto, shifts: Mapping[CentrePlace, NDArray[np.float64]]
+def shifted(
+    model: onnx.ModelProto, shifts: Mapping[ShiftPlace, NDArray[np.float64]]
 ) -> onnx.ModelProto:
     """Return a copy in which a constant is subtracted from some tensors.
 
@@ -143,7 +143,7 @@ def centred(
     return result
 
 
-def _pad_first(model: onnx.ModelProto, graph: Graph, shifts: Mapping[CentrePlace, float]) -> None:
+def _pad_first(model: onnx.ModelProto, graph: Graph, shifts: Mapping[ShiftPlace, float]) -> None:
     """Put a Pad behind each activation, which takes over its tensor's name, and none in readers."""
     by_activation = {place.activation: place for place in shifts}
     readers = {
@@ -175,7 +175,7 @@ def _pad_first(model: onnx.ModelProto, graph: Graph, shifts: Mapping[CentrePlace
 
 
 def moved_tensors(
-    graph: Graph, shifts: Mapping[CentrePlace, NDArray[np.float64]]
+    graph: Graph, shifts: Mapping[ShiftPlace, NDArray[np.float64]]
 ) -> dict[str, NDArray[np.float64]]:
     """Return what is subtracted from each tensor, pooling and flattening passing it on."""
     moved = {place.tensor: shift for place, shift in shifts.items()}
@@ -204,7 +204,7 @@ class _Paths:
         self.graph = graph
         self.quantised = quantised
 
-    def place(self, maker: onnx.NodeProto) -> CentrePlace | None:
+    def place(self, maker: onnx.NodeProto) -> ShiftPlace | None:
         """Follow the output of a convolution to the first quantised tensor."""
         graph, name, activation = self.graph, maker.output[0], None
         while name not in self.quantised:
@@ -223,7 +223,7 @@ class _Paths:
             elif not _passes_shift(graph, node):
                 return None
             name = node.output[0]
-        return CentrePlace(name, node_key(maker), activation) if self._bears(name) else None
+        return ShiftPlace(name, node_key(maker), activation) if self._bears(name) else None
 
     def _bears(self, name: str) -> bool:
         """Say whether every reader of a tensor can make up for a constant in it."""

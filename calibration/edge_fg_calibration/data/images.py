@@ -157,7 +157,7 @@ def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[
 
     Of files with the same bytes only the first counts. Classes give in proportion to their
     size (systematic sampling within each class, images without a class being one more), so the
-    held-out part keeps the mixture of the whole. The choice depends on the contents and the
+    hold-out set keeps the mixture of the whole. The choice depends on the contents and the
     seed, not on names or order.
 
     Parameters
@@ -171,7 +171,7 @@ def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[
 
     Returns
     -------
-    The calibration set and the held-out set, each in the order of `image_set`.
+    The calibration set and the hold-out set, each in the order of `image_set`.
 
     Raises
     ------
@@ -198,10 +198,10 @@ def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[
     }
     chosen = set(stratified(strata, seed)[:wanted])
     calibration = tuple(item for digest_, item in distinct.items() if digest_ in chosen)
-    held_out = tuple(item for digest_, item in distinct.items() if digest_ not in chosen)
+    hold_out = tuple(item for digest_, item in distinct.items() if digest_ not in chosen)
     return (
         replace(image_set, items=calibration, name=f"{image_set.name} (calibration)"),
-        replace(image_set, items=held_out, name=f"{image_set.name} (held out)"),
+        replace(image_set, items=hold_out, name=f"{image_set.name} (hold-out)"),
     )
 
 

@@ -1,7 +1,7 @@
 """Signs that images are not what a classifier was made for.
 
 A calibration set from another domain gives ranges for activations that never occur in use, and
-its held-out part, being of the same kind, proves a fidelity that means nothing. What the float
+its hold-out set, being of the same kind, proves a fidelity that means nothing. What the float
 model says to the images betrays it: it is unsure of nearly all (mean largest probability, the
 baseline of D. Hendrycks and K. Gimpel, "A Baseline for Detecting Misclassified and
 Out-of-Distribution Examples in Neural Networks", 2017), calls nearly all the same, or names

@@ -59,7 +59,7 @@ class Sample:
     ----------
     calibration
         Images to calibrate on.
-    held_out
+    hold_out
         Images for the proof; none is, or resembles, one of the other side.
     corrupt
         Reason for each file that can't be read.
@@ -76,7 +76,7 @@ class Sample:
     """
 
     calibration: ImageSet
-    held_out: ImageSet
+    hold_out: ImageSet
     corrupt: Mapping[Path, str]
     duplicates: Mapping[Path, Path]
     passed_over: int
@@ -133,11 +133,11 @@ def sample(
     if calibration_images < 1:
         raise UsageError(f"calibration images must be at least 1, not {calibration_images}")
     contents = {look.item.path: look.content for look in left}
-    side, held_out = _parted(known, contents, calibration_images * _CANDIDATES, seed)
+    side, hold_out = _parted(known, contents, calibration_images * _CANDIDATES, seed)
     chosen, hard, strata = _chosen(side, contents, calibration_images, seed, scout, hard_share)
     return Sample(
         calibration=replace(side, items=chosen),
-        held_out=held_out,
+        hold_out=hold_out,
         corrupt=corrupt,
         duplicates=duplicates,
         passed_over=len(side) - len(chosen),
@@ -175,7 +175,7 @@ def _parted(
     second = tuple(item for item in images.items if _group_of(item) not in taken)
     return (
         replace(images, items=first, name=f"{images.name} (calibration)"),
-        replace(images, items=second, name=f"{images.name} (held out)"),
+        replace(images, items=second, name=f"{images.name} (hold-out)"),
     )
 
 
@@ -252,7 +252,7 @@ def summary(found: Sample) -> str:
     parts = [f"{len(found.calibration)} images to calibrate on, chosen {how}"]
     if found.hard:
         parts.append(f"{found.hard} of them because the model hesitates")
-    parts.append(f"{len(found.held_out)} held out for the proof")
+    parts.append(f"{len(found.hold_out)} held out for the proof")
     if found.passed_over:
         parts.append(f"{found.passed_over} passed over")
     if found.duplicates:

@@ -34,7 +34,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class KnownImages:
+class IdentifiedBatches:
     """Network inputs that know which images they are, so that statistics can be reused.
 
     Iterating gives the batches from the start, each time.

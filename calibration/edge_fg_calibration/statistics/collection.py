@@ -20,7 +20,7 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.graph.prepare import copied, replace_initializers, replace_nodes
 from edge_fg_calibration.graph.session import DEFAULT_THREADS, open_session, run_session
-from edge_fg_calibration.statistics.cache import KnownImages, digest_of
+from edge_fg_calibration.statistics.cache import IdentifiedBatches, digest_of
 from edge_fg_calibration.statistics.histogram import DEFAULT_BINS, Histogram
 from edge_fg_calibration.statistics.tensor_statistics import Statistics, StatisticsKey
 
@@ -77,8 +77,8 @@ def collect_statistics(
     is the same to the last bit however they were batched or ordered. The graph is cut down to
     what the tensors need and runs unoptimised, so the tensors are those that it describes.
 
-    Statistics of `KnownImages` are taken from their cache where nothing changed; an interrupted
-    pass goes on where it stopped.
+    Statistics of `IdentifiedBatches` are taken from their cache where nothing changed; an
+    interrupted pass goes on where it stopped.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def collect_statistics(
         raise UsageError(f"channels of {unobserved[0]!r} are wanted, but not the tensor itself")
     observer = _Observer(model, names, input_name, threads)
     fresh = Statistics.of(names, bins=bins, channel_axes=axes)
-    if isinstance(batches, KnownImages) and batches.cache is not None:
+    if isinstance(batches, IdentifiedBatches) and batches.cache is not None:
         found = _through_cache(observer, batches, fresh, progress, total)
     else:
         found = observer.count(batches, fresh, progress, total)
@@ -156,7 +156,7 @@ class _Observer:
     ) -> Statistics:
         """Count all images that `into` doesn't hold yet; one is counted while the next runs."""
         run = self._runner()
-        name_of = batches.at if isinstance(batches, KnownImages) else None
+        name_of = batches.at if isinstance(batches, IdentifiedBatches) else None
         pending: Future[None] | None = None
         saved = time.monotonic()
         with ThreadPoolExecutor(max_workers=1) as worker:
@@ -204,7 +204,7 @@ class _Observer:
 
 def _through_cache(
     observer: _Observer,
-    images: KnownImages,
+    images: IdentifiedBatches,
     fresh: Statistics,
     progress: ProgressCallback,
     total: int,
@@ -235,7 +235,7 @@ def _through_cache(
     return found
 
 
-def _key(observer: _Observer, images: KnownImages, fresh: Statistics) -> StatisticsKey:
+def _key(observer: _Observer, images: IdentifiedBatches, fresh: Statistics) -> StatisticsKey:
     import onnxruntime
     import PIL
 

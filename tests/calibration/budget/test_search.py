@@ -12,25 +12,25 @@ from hypothesis import strategies as st
 
 from edge_fg.errors import CalibrationError
 from edge_fg_calibration import Budget, compare, insert_qdq, place, to_fp16
-from edge_fg_calibration.budget.confidence_margin import Assurance, expected_agreement
+from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin, expected_agreement
 from edge_fg_calibration.budget.search import search_budget
 from edge_fg_calibration.budget.sensitivity import (
     Evaluator,
-    Trial,
+    ValidationSplit,
     answer_gaps,
-    make_trial,
+    make_validation_split,
     measure_sensitivity,
 )
 from edge_fg_calibration.graph.onnx_graph import Graph, node_key
 from edge_fg_calibration.graph.session import predict
 from edge_fg_calibration.statistics.collection import collect_histograms
 
-CERTAIN = Assurance(proof_images=10**9, z=0.0, least_int8=0.0)
-"""No margin: the trial images alone decide."""
+CERTAIN = ConfidenceMargin(hold_out_images=10**9, z=0.0, least_int8=0.0)
+"""No margin: the validation images alone decide."""
 
 
-class Bench:
-    """A network, its INT8 maker and its trial images."""
+class SearchCase:
+    """A network, its INT8 maker and its validation images."""
 
     def __init__(self, model, images, output="logits", kind="logits", batch=4) -> None:
         self.model, self.made = model, 0
@@ -42,7 +42,7 @@ class Bench:
         self.amax = {name: one.amax for name, one in seen.items()}
         graph = Graph(model)
         self.costs = {node_key(node): graph.macs(node) for node in graph.nodes if graph.macs(node)}
-        self.trial = make_trial(
+        self.validation = make_validation_split(
             model,
             self.batches,
             indices=[None] * len(images),
@@ -55,20 +55,24 @@ class Bench:
         self.made += 1
         return insert_qdq(self.model, self.placement.without(kept), self.amax)
 
-    def search(self, budget, assurance=CERTAIN, **options):
+    def search(self, budget, confidence_margin=CERTAIN, **options):
         groups = self.placement.groups
         return search_budget(
-            self.make, groups, self.costs, self.trial, budget, assurance, **options
+            self.make, groups, self.costs, self.validation, budget, confidence_margin, **options
         )
 
     def fidelity(self, kept):
-        trial = self.trial
-        output = predict(self.make(frozenset(kept)), trial.batches, "input", trial.output_name)
-        return compare(trial.reference, output, kind=trial.kind, indices=trial.indices)
+        validation = self.validation
+        output = predict(
+            self.make(frozenset(kept)), validation.batches, "input", validation.output_name
+        )
+        return compare(
+            validation.reference, output, kind=validation.kind, indices=validation.indices
+        )
 
 
 @pytest.fixture(scope="module")
-def fragile(make_model, images) -> Bench:
+def fragile(make_model, images) -> SearchCase:
     """Four layers, of which `c` reads a tensor whose first channel dwarfs all others."""
     random = np.random.default_rng(11)
 
@@ -96,7 +100,7 @@ def fragile(make_model, images) -> Bench:
         inputs={"input": ["N", 3, 12, 12]},
         outputs={"logits": ["N", 20]},
     )
-    return Bench(model, images)
+    return SearchCase(model, images)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +143,7 @@ def test_what_it_tried_is_told_in_order(fragile, budget) -> None:
 
 def test_the_fragile_layer_costs_most_and_costs_add_up(fragile) -> None:
     found = measure_sensitivity(
-        fragile.make, fragile.placement.groups, fragile.costs, Evaluator(fragile.trial)
+        fragile.make, fragile.placement.groups, fragile.costs, Evaluator(fragile.validation)
     )
     worst = max(found.layers, key=lambda layer: layer.mean_kl)
     assert worst.nodes == {"c"}
@@ -158,17 +162,17 @@ def test_the_fragile_layer_costs_most_and_costs_add_up(fragile) -> None:
 def test_a_budget_that_holds_needs_one_evaluation(fragile) -> None:
     found = fragile.search(Budget(mean_kl=100.0, agreement=0.0))
     assert found.kept_float == frozenset()
-    assert (found.met, found.assured, found.stopped) == (True, True, False)
+    assert (found.met, found.with_margin, found.stopped) == (True, True, False)
     assert len(found.tried) == 1
     assert found.sensitivity is None
-    assert found.images_run == len(fragile.trial)
+    assert found.images_run == len(fragile.validation)
     assert found.int8_macs == pytest.approx(1.0)
 
 
 def test_an_impossible_budget_is_not_met_and_says_why(fragile) -> None:
     found = fragile.search(Budget(mean_kl=0.0))
     assert not found.met
-    assert "the budget is missed on 20 trial images" in found.reason
+    assert "the budget is missed on 20 validation images" in found.reason
     # A graph without any INT8 would keep it, but would be none.
     assert 0 < found.int8_macs < 1
     assert len(found.kept_float) == 3
@@ -182,18 +186,18 @@ def test_a_network_of_one_layer_has_nothing_to_leave(make_model, images) -> None
         inputs={"input": ["N", 3, 12, 12]},
         outputs={"logits": ["N", 20]},
     )
-    found = Bench(model, images).search(Budget(mean_kl=0.0))
+    found = SearchCase(model, images).search(Budget(mean_kl=0.0))
     assert (found.met, found.kept_float, len(found.tried)) == (False, frozenset(), 1)
 
 
 def test_a_hopeless_candidate_is_dropped_early(fragile) -> None:
     found = fragile.search(Budget(mean_kl=1e-12))
-    assert all(0 < one.images < len(fragile.trial) for one in found.tried)
+    assert all(0 < one.images < len(fragile.validation) for one in found.tried)
     assert all(one.mean_kl > 1e-12 for one in found.tried)
 
 
 def test_nothing_is_run_twice(fragile) -> None:
-    evaluator = Evaluator(fragile.trial)
+    evaluator = Evaluator(fragile.validation)
     model = fragile.make(frozenset())
     one = [output for _, output in evaluator.outputs(model, [0, 1])]
     assert (evaluator.images_run, evaluator.images_cached) == (8, 0)
@@ -210,7 +214,7 @@ def test_a_search_runs_each_graph_at_most_once(fragile, budget) -> None:
     found = fragile.search(budget)
     distinct = len(found.tried) + len(fragile.placement.groups)
     assert fragile.made == distinct
-    assert found.images_run + found.images_cached <= distinct * len(fragile.trial)
+    assert found.images_run + found.images_cached <= distinct * len(fragile.validation)
 
 
 @pytest.mark.parametrize("after", range(1, 45, 4))
@@ -253,38 +257,40 @@ def test_progress_never_goes_back_and_ends(fragile, budget) -> None:
 
 
 def test_a_margin_leaves_more_in_float_as_far_as_it_may_cost(residual_net, images) -> None:
-    bench = Bench(residual_net, images, output="probs", kind="probabilities")
+    bench = SearchCase(residual_net, images, output="probs", kind="probabilities")
     limit = Budget(mean_kl=1.01 * bench.fidelity([]).mean_kl)
     bare = bench.search(limit)
     assert bare.kept_float == frozenset()
-    careful = bench.search(limit, Assurance(20, least_int8=0.0))
-    assert careful.assured
+    careful = bench.search(limit, ConfidenceMargin(20, least_int8=0.0))
+    assert careful.with_margin
     assert careful.int8_macs < 1
     assert careful.fidelity.mean_kl < bare.fidelity.mean_kl
     # Where no INT8 work may be given up for it, the budget alone is kept, and that is said.
-    stingy = bench.search(limit, Assurance(20, least_int8=1.0))
-    assert (stingy.met, stingy.assured, stingy.kept_float) == (True, False, frozenset())
+    stingy = bench.search(limit, ConfidenceMargin(20, least_int8=1.0))
+    assert (stingy.met, stingy.with_margin, stingy.kept_float) == (True, False, frozenset())
     assert "margin" in stingy.reason
 
 
-def test_a_limit_that_trial_images_cannot_judge_is_left_to_the_proof(fragile, budget) -> None:
+def test_a_limit_that_validation_images_cannot_judge_is_left_to_the_proof(fragile, budget) -> None:
     found = fragile.search(dataclasses.replace(budget, top1_drop=0.0, class_drop=0.0))
     assert found.met
     assert found.kept_float == {"c"}
 
 
 def test_the_hardest_images_come_first(fragile) -> None:
-    trial = fragile.trial
-    gaps = answer_gaps(trial.reference, trial.reference, trial.kind)
+    validation = fragile.validation
+    gaps = answer_gaps(validation.reference, validation.reference, validation.kind)
     assert (np.diff(gaps) >= 0).all()
     np.testing.assert_allclose(
-        predict(fragile.model, trial.batches, "input", "logits"), trial.reference, atol=1e-4
+        predict(fragile.model, validation.batches, "input", "logits"),
+        validation.reference,
+        atol=1e-4,
     )
 
 
 def test_a_trial_without_images_is_refused(fragile) -> None:
-    with pytest.raises(CalibrationError, match="no trial images"):
-        make_trial(
+    with pytest.raises(CalibrationError, match="no validation images"):
+        make_validation_split(
             fragile.model,
             [],
             indices=[],
@@ -294,8 +300,10 @@ def test_a_trial_without_images_is_refused(fragile) -> None:
         )
 
 
-def trial_of(reference: np.ndarray) -> Trial:
-    return Trial((), reference.astype(np.float32), (None,) * len(reference), "x", "y", "logits")
+def trial_of(reference: np.ndarray) -> ValidationSplit:
+    return ValidationSplit(
+        (), reference.astype(np.float32), (None,) * len(reference), "x", "y", "logits"
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -320,10 +328,12 @@ def test_expected_agreement_is_nearer_the_truth_than_counting() -> None:
     for _ in range(200):
         leads, errors = random.exponential(2, 100), random.normal(0, 0.1, 100)
         zero = np.zeros(100)
-        trial = trial_of(np.stack([leads, zero], axis=1))
+        validation = trial_of(np.stack([leads, zero], axis=1))
         output = np.stack([leads + errors, zero], axis=1)
-        counted.append(compare(trial.reference, output, kind="logits", indices=trial.indices))
-        expected.append(expected_agreement(trial, output)[0])
+        counted.append(
+            compare(validation.reference, output, kind="logits", indices=validation.indices)
+        )
+        expected.append(expected_agreement(validation, output)[0])
     leads, errors = random.exponential(2, 10**6), random.normal(0, 0.1, 10**6)
     truth = (leads + errors >= 0).mean()
     assert np.mean(expected) == pytest.approx(truth, abs=0.002)
@@ -331,8 +341,8 @@ def test_expected_agreement_is_nearer_the_truth_than_counting() -> None:
 
 
 def test_agreement_is_held_against_what_other_images_are_to_expect(fragile) -> None:
-    output = predict(fragile.make(frozenset()), fragile.trial.batches, "input", "logits")
-    expected, _ = expected_agreement(fragile.trial, output)
+    output = predict(fragile.make(frozenset()), fragile.validation.batches, "input", "logits")
+    expected, _ = expected_agreement(fragile.validation, output)
     for limit in (expected - 1e-6, expected + 1e-6):
         found = fragile.search(Budget(agreement=limit))
         assert found.tried[0].holds == (expected >= limit)
@@ -341,9 +351,9 @@ def test_agreement_is_held_against_what_other_images_are_to_expect(fragile) -> N
 def test_what_is_shipped_is_what_is_judged(fragile, budget) -> None:
     found = fragile.search(budget, finished=to_fp16)
     assert found.met
-    trial = fragile.trial
+    validation = fragile.validation
     shipped = to_fp16(fragile.make(found.kept_float))
-    output = predict(shipped, trial.batches, "input", "logits")
-    judged = compare(trial.reference, output, kind=trial.kind, indices=trial.indices)
+    output = predict(shipped, validation.batches, "input", "logits")
+    judged = compare(validation.reference, output, kind=validation.kind, indices=validation.indices)
     assert found.fidelity == judged
     assert found.fidelity != fragile.fidelity(found.kept_float)

@@ -1,4 +1,4 @@
-"""Equalised and centred graphs compute what they did before."""
+"""Equalised and shifted graphs compute what they did before."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from edge_fg_calibration import predict
 from edge_fg_calibration.corrections.equalisation import Setting, channel_factors, rescaled
 from edge_fg_calibration.corrections.zero_point_shift import (
-    centred,
-    find_centre_places,
-    find_padded_places,
+    find_padded_shift_places,
+    find_shift_places,
+    shifted,
 )
 from edge_fg_calibration.graph.channel_groups import find_channel_groups
 from edge_fg_calibration.graph.onnx_graph import Graph
@@ -161,13 +161,13 @@ def test_a_gate_or_a_concatenation_blocks_a_group(make_model) -> None:
 
 def test_centring_keeps_the_function(inverted_residual, images) -> None:
     graph = Graph(inverted_residual)
-    places = find_centre_places(graph, QUANTISED)
+    places = find_shift_places(graph, QUANTISED)
     # The depthwise convolutions add padding, so what they read can't be moved.
     assert {one.tensor for one in places} == {"stem", "a2r", "asum", "b2r", "bsum", "flat"}
     assert {one.tensor for one in places if one.activation} == {"a2r", "b2r", "flat"}
     random = np.random.default_rng(5)
     shifts = {one: np.array([0.7]) if one.activation else random.normal(size=8) for one in places}
-    moved = centred(inverted_residual, shifts)
+    moved = shifted(inverted_residual, shifts)
     onnx.checker.check_model(moved, full_check=True)
     np.testing.assert_allclose(
         _run(moved, images), _run(inverted_residual, images), rtol=2e-4, atol=2e-5
@@ -181,10 +181,10 @@ def test_centring_keeps_the_function(inverted_residual, images) -> None:
 
 
 def test_centring_behind_padding_pads_before_it_is_rounded(inverted_residual, images) -> None:
-    places = find_padded_places(Graph(inverted_residual), QUANTISED)
+    places = find_padded_shift_places(Graph(inverted_residual), QUANTISED)
     assert {one.tensor: one.pads for one in places} == {"a1r": (1, 1, 1, 1), "b1r": (1, 1, 1, 1)}
     shifts = {one: np.array([0.7 + place]) for place, one in enumerate(places)}
-    moved = centred(inverted_residual, shifts)
+    moved = shifted(inverted_residual, shifts)
     onnx.checker.check_model(moved, full_check=True)
     np.testing.assert_allclose(
         _run(moved, images), _run(inverted_residual, images), rtol=2e-4, atol=2e-5
@@ -207,4 +207,4 @@ def test_readers_that_pad_differently_block_a_padded_centring(make_model) -> Non
     for count, expected in ((3, ["r"]), (4, [])):
         outputs = dict(list(shapes.items())[: count - 2])
         model = make_model(rows[:count], arrays, inputs={"input": ["N", 3, 4, 4]}, outputs=outputs)
-        assert [one.tensor for one in find_padded_places(Graph(model), ["r"])] == expected
+        assert [one.tensor for one in find_padded_shift_places(Graph(model), ["r"])] == expected

@@ -15,8 +15,8 @@ from edge_fg_calibration.corrections.bias import bias_corrections
 from edge_fg_calibration.corrections.rounding import (
     SHRINKS,
     calibrated_weights,
+    gptq_round,
     least_error_scale,
-    round_in_turn,
 )
 from edge_fg_calibration.corrections.zero_point_shift import with_added_biases
 from edge_fg_calibration.statistics.channel_statistics import collect_windows, observed_tensors
@@ -61,7 +61,7 @@ def test_rounding_in_turn_beats_the_nearest_and_comes_near_the_optimum() -> None
 
         down = np.floor(weight / scale[0])
         nearest += loss(np.rint(weight / scale[0]))
-        turned += loss(round_in_turn(weight, scale, covariance))
+        turned += loss(gptq_round(weight, scale, covariance))
         choices = itertools.product((0, 1), repeat=5)
         optimum += min(loss(down + np.array([one])) for one in choices)
     assert turned < 0.5 * nearest
@@ -71,7 +71,7 @@ def test_rounding_in_turn_beats_the_nearest_and_comes_near_the_optimum() -> None
 def test_uncorrelated_inputs_are_rounded_to_the_nearest() -> None:
     weight = np.random.default_rng(4).normal(size=(3, 7))
     scale = np.array([0.1, 0.2, 0.3], np.float32)
-    found = round_in_turn(weight, scale, np.diag(np.arange(1.0, 8.0)))
+    found = gptq_round(weight, scale, np.diag(np.arange(1.0, 8.0)))
     assert np.array_equal(found, np.rint(weight / scale[:, None]))
 
 
@@ -129,8 +129,8 @@ def test_weights_keep_their_layout(residual_net, images) -> None:
     windows = collect_windows(residual_net, [images], nodes, input_name="input")
     limits = dict.fromkeys(placement.activations, 4.0)
     arrays = {one.name: numpy_helper.to_array(one) for one in residual_net.graph.initializer}
-    for in_turn in (False, True):
-        found = calibrated_weights(residual_net, placement, windows, limits, in_turn=in_turn)
+    for gptq in (False, True):
+        found = calibrated_weights(residual_net, placement, windows, limits, gptq=gptq)
         assert set(found) == {"stem.w", "dw.w", "pw.w", "fc.w"}
         for name, (steps, scale) in found.items():
             assert steps.shape == arrays[name].shape

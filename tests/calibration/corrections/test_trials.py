@@ -1,4 +1,4 @@
-"""Repairs are kept where they pay on images that they were not fitted to, and only there."""
+"""Corrections are kept where they pay on images that they were not fitted to, and only there."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import onnx
 import pytest
 
 from edge_fg_calibration import compare, predict, quantize_int8, validate_qdq
-from edge_fg_calibration.corrections.bench import Score
-from edge_fg_calibration.data.trial_split import counted_images, trial_images, trial_stride
+from edge_fg_calibration.corrections.scoring import Score
+from edge_fg_calibration.data.validation_split import (
+    statistics_images,
+    validation_images,
+    validation_stride,
+)
 
 ASK = {"input_name": "input", "output_name": "logits", "kind": "logits", "target": "tensorrt"}
 
@@ -54,21 +58,21 @@ def many() -> np.ndarray:
 
 
 def _by_name(result, start: str):
-    return [one for one in result.repairs if one.name.startswith(start)]
+    return [one for one in result.corrections if one.name.startswith(start)]
 
 
 def test_equalisation_is_kept_where_channels_differ(make_model, many) -> None:
     model = _net(make_model, 2.0)
     found = quantize_int8(model, lambda: [many[:96]], **ASK)
     validate_qdq(found.model)
-    kept = [one for one in _by_name(found, "equalisation of b") if one.kept]
+    kept = [one for one in _by_name(found, "cross-layer equalisation of b") if one.kept]
     # Each group has one setting at most, and is judged by what it alone costs.
     assert len(kept) == 1
     assert kept[0].mean_kl < 0.5 * kept[0].mean_kl_without
-    (together,) = [one for one in found.repairs if one.name.endswith("together")]
+    (together,) = [one for one in found.corrections if one.name.endswith("together")]
     assert together.kept
     assert together.mean_kl < 0.5 * together.mean_kl_without
-    plain = quantize_int8(model, lambda: [many[:96]], repair=False, **ASK)
+    plain = quantize_int8(model, lambda: [many[:96]], corrections=False, **ASK)
     reference = predict(model, [many[96:]], "input", "logits")
     unseen = [
         compare(
@@ -106,12 +110,12 @@ def test_equalisation_is_left_out_where_it_gains_nothing(make_model, many) -> No
         outputs={"logits": ["N", 20]},
     )
     found = quantize_int8(model, lambda: [many[:96]], **ASK)
-    for one in found.repairs:
+    for one in found.corrections:
         if not one.kept:
             assert "chance" in one.reason or "another exponent" in one.reason
         else:
             assert one.mean_kl < one.mean_kl_without
-    assert not any(one.kept for one in _by_name(found, "equalisation"))
+    assert not any(one.kept for one in _by_name(found, "cross-layer equalisation"))
 
 
 def test_a_gain_within_chance_does_not_count() -> None:
@@ -136,18 +140,18 @@ def test_a_gain_on_a_few_images_at_the_cost_of_most_does_not_count() -> None:
     assert not found.beats(other)
 
 
-def test_too_few_images_judge_no_repair(make_model, many) -> None:
+def test_too_few_images_judge_no_correction(make_model, many) -> None:
     found = quantize_int8(_net(make_model, 2.0), lambda: [many[:63]], **ASK)
-    assert found.repairs == ()
-    assert found.trial_images == 63
+    assert found.corrections == ()
+    assert found.validation_images == 63
     assert set(found.methods.values()) == {found.method}
 
 
 def test_in_the_end_ranges_come_from_all_images(make_model, many) -> None:
     loud = many[:96].copy()
-    loud[5] *= 3  # every third image is a trial image, this one among them
-    for repair in (False, True):
-        found = quantize_int8(_net(make_model, 1.0), lambda: [loud], repair=repair, **ASK)
+    loud[5] *= 3  # every third image is a validation image, this one among them
+    for correction in (False, True):
+        found = quantize_int8(_net(make_model, 1.0), lambda: [loud], corrections=correction, **ASK)
         seen = found.histograms["input"]
         assert seen.count == loud.size
         assert seen.amax == np.abs(loud).max()
@@ -174,9 +178,9 @@ def test_layers_can_be_left_in_float_afterwards(make_model, many) -> None:
 def test_no_trial_image_is_counted(total: int) -> None:
     numbers = np.arange(total, dtype=np.float32).reshape(-1, 1)
     batches = [numbers[n : n + 7] for n in range(0, total, 7)]
-    stride = trial_stride(total)
-    trial = np.concatenate(trial_images(lambda: batches, stride)).ravel()
-    counted = np.concatenate(list(counted_images(lambda: batches, stride))).ravel()
+    stride = validation_stride(total)
+    trial = np.concatenate(validation_images(lambda: batches, stride)).ravel()
+    counted = np.concatenate(list(statistics_images(lambda: batches, stride))).ravel()
     if total < 64:
         assert set(trial) == set(counted) == set(range(total))
     else:

@@ -49,8 +49,8 @@ def test_the_sides_are_disjoint_and_complete(folder: Path) -> None:
     found = sample(read_image_set(folder), 10, scout=by_number)
     assert len(found.calibration) == 10
     assert found.passed_over == 10
-    assert len(found.held_out) == 40
-    assert not names(found.calibration) & names(found.held_out)
+    assert len(found.hold_out) == 40
+    assert not names(found.calibration) & names(found.hold_out)
     assert "10 images to calibrate on, chosen by the model's own answers" in summary(found)
 
 
@@ -71,7 +71,7 @@ def test_the_choice_depends_on_seed_and_contents_not_on_names(folder: Path, tmp_
     renamed = sample(read_image_set(other), 10, seed=3, scout=constant)
     assert contents(first.calibration) == contents(backwards.calibration)
     assert contents(first.calibration) == contents(renamed.calibration)
-    assert contents(first.held_out) == contents(renamed.held_out)
+    assert contents(first.hold_out) == contents(renamed.hold_out)
     assert contents(first.calibration) != contents(sample(whole, 10, seed=4).calibration)
 
 
@@ -81,8 +81,8 @@ def test_hard_examples_have_their_share_and_come_from_one_side_only(folder: Path
     hard = sample(whole, 12, scout=by_number, hard_share=0.5)
     assert hard.hard == 6
     # What proves the result is drawn without a look at the margins.
-    assert names(hard.held_out) == names(plain.held_out)
-    side = {one for one in names(read_image_set(folder)) if one not in names(hard.held_out)}
+    assert names(hard.hold_out) == names(plain.hold_out)
+    side = {one for one in names(read_image_set(folder)) if one not in names(hard.hold_out)}
     assert set(sorted(side)[:6]) <= names(hard.calibration)
 
 
@@ -92,7 +92,7 @@ def test_the_models_answers_make_up_for_missing_classes(folder: Path) -> None:
     whole = sample(read_image_set(folder), 12)
     side = [
         int(name.split(".")[0]) // 20
-        for name in names(read_image_set(folder)) - names(whole.held_out)
+        for name in names(read_image_set(folder)) - names(whole.hold_out)
     ]
     assert found.strata == "answer"
     for answer in range(3):
@@ -115,7 +115,7 @@ def test_a_small_set_is_not_scouted(folder: Path) -> None:
         raise AssertionError("asked for nothing")
 
     found = sample(read_image_set(folder), 512, scout=refuse)
-    assert (len(found.calibration), len(found.held_out)) == (30, 30)
+    assert (len(found.calibration), len(found.hold_out)) == (30, 30)
     assert (found.hard, found.passed_over, found.strata) == (0, 0, "chance")
 
 
@@ -124,7 +124,7 @@ def test_a_near_duplicate_never_proves_its_twin(folder: Path) -> None:
         twin = Image.open(folder / f"{number:02}.png").resize((80, 60), Image.Resampling.BILINEAR)
         twin.point(lambda value: min(255, value + 9)).save(folder / f"twin{number:02}.jpg")
     found = sample(read_image_set(folder), 60)
-    left = names(found.calibration) | names(found.held_out)
+    left = names(found.calibration) | names(found.hold_out)
     assert len(found.duplicates) == 60
     assert {name.removeprefix("twin")[:2] for name in left} == {f"{n:02}" for n in range(60)}
     for path, other in found.duplicates.items():
@@ -172,7 +172,7 @@ def test_groups_stay_together(folder: Path) -> None:
     )
     for seed in range(4):
         found = sample(replace(whole, items=items), 30, seed=seed)
-        sides = [{one.group for one in s.items} for s in (found.calibration, found.held_out)]
+        sides = [{one.group for one in s.items} for s in (found.calibration, found.hold_out)]
         assert sides[0]
         assert sides[1]
         assert not sides[0] & sides[1]

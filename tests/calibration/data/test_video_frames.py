@@ -66,7 +66,7 @@ def test_frames_near_in_time_are_never_on_both_sides(tmp_path: Path) -> None:
         folder = tmp_path / str(seed)
         folder.mkdir()
         found = sample(frames_of(Clip(900), folder, 120), 60, seed=seed)
-        first, second = numbers(found.calibration), numbers(found.held_out)
+        first, second = numbers(found.calibration), numbers(found.hold_out)
         assert len(first) >= 8
         assert len(second) >= 8
         assert min(abs(a - b) for a in first for b in second) >= 25
@@ -100,9 +100,9 @@ def test_a_real_clip(data_dir: Path, tmp_path: Path) -> None:
     with open_source(data_dir / "videos" / "zamba_chimp.mp4") as video:
         found = sample(frames_of(video, tmp_path, 100), 50)
     assert len(found.calibration) >= 4
-    assert len(found.held_out) >= 4
+    assert len(found.hold_out) >= 4
     assert not {one.group for one in found.calibration.items} & {
-        one.group for one in found.held_out.items
+        one.group for one in found.hold_out.items
     }
 
 

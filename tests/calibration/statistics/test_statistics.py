@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_fg.errors import CalibrationError, UsageError
 from edge_fg_calibration import (
     Histogram,
-    KnownImages,
+    IdentifiedBatches,
     Statistics,
     StatisticsCache,
     StatisticsKey,
@@ -171,7 +171,7 @@ class Known:
         self.read = 0
         self.stop_before = len(images)
         self._images = images
-        self.known = KnownImages(
+        self.known = IdentifiedBatches(
             self._start, content, "in order", "p", "twenty", StatisticsCache(folder)
         )
 
@@ -213,7 +213,9 @@ def test_one_difference_and_it_is_counted_anew(
         weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
     known = again.known
     if what == "the preprocessing":
-        known = KnownImages(again._start, "i", "in order", "q", "twenty", StatisticsCache(tmp_path))
+        known = IdentifiedBatches(
+            again._start, "i", "in order", "q", "twenty", StatisticsCache(tmp_path)
+        )
     if what == "tensors":
         tensors = [*TENSORS[1:], "pw"]
     collect_statistics(model, known, tensors, input_name="input")
@@ -284,7 +286,7 @@ def test_a_nan_names_the_tensor_and_the_image(make_model, images) -> None:
     with pytest.raises(CalibrationError, match=r"'logarithm'.*NaN or infinite.*number 8") as caught:
         collect_histograms(model, [good], ["c", "logarithm"], input_name="input")
     assert "\n" not in str(caught.value)
-    known = KnownImages(
+    known = IdentifiedBatches(
         lambda: iter([good]), "i", "in order", "p", "twenty", at=lambda number: f"owl{number}.png"
     )
     with pytest.raises(CalibrationError, match=r"'logarithm'.*owl7\.png"):

@@ -9,9 +9,9 @@ import onnx
 
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import Budget, ImageSet, Int8Result
-from edge_fg_calibration.budget.confidence_margin import Assurance
-from edge_fg_calibration.budget.search import Finisher, SearchResult, as_it_is, search_budget
-from edge_fg_calibration.budget.sensitivity import Int8Maker, Trial, make_trial
+from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin
+from edge_fg_calibration.budget.search import Finisher, SearchResult, search_budget, unchanged
+from edge_fg_calibration.budget.sensitivity import Int8Maker, ValidationSplit, make_validation_split
 from edge_fg_calibration.graph.onnx_graph import Graph, node_key
 from edge_fg_calibration.int8.validation import validate_qdq
 from edge_fg_tools.building.image_feed import ImageFeed
@@ -21,10 +21,10 @@ from edge_fg_tools.report import LayerFacts, SearchFacts, TriedFacts
 REASON = "left in float: the budget"
 """What the report says of a layer that the search left out of INT8."""
 
-TRIAL_IMAGES = 256
+VALIDATION_IMAGES = 256
 """Most calibration images that candidates are tried on."""
 
-_TRIAL_VALUES = 256 * 3 * 224 * 224
+_VALIDATION_VALUES = 256 * 3 * 224 * 224
 _LOGGER = logging.getLogger("edge_fg")
 
 
@@ -34,9 +34,9 @@ def keep_budget(
     calibration: ImageSet,
     feed: ImageFeed,
     budget: Budget,
-    proof_images: int,
+    hold_out_images: int,
     progress: ProgressCallback,
-    finished: Finisher = as_it_is,
+    finished: Finisher = unchanged,
 ) -> tuple[Int8Result, SearchResult]:
     """Leave as few layers in float as keep the budget on some of the calibration images.
 
@@ -55,7 +55,7 @@ def keep_budget(
         Reads them.
     budget
         What must be kept.
-    proof_images
+    hold_out_images
         How many images will prove the result.
     progress
         Told the steps.
@@ -67,7 +67,7 @@ def keep_budget(
     KeyboardInterrupt
         The search was interrupted before it had found anything.
     """
-    trial = _trial(prepared, calibration, feed, progress)
+    validation = _validation_split(prepared, calibration, feed, progress)
     maker = _maker(int8)
     graph = Graph(int8.recipe.model)
     costs = {node_key(node): cost for node in graph.nodes if (cost := graph.macs(node))}
@@ -75,9 +75,9 @@ def keep_budget(
         maker,
         int8.placement.groups,
         costs,
-        trial,
+        validation,
         budget,
-        Assurance(proof_images),
+        ConfidenceMargin(hold_out_images),
         finished=finished,
         progress=progress,
     )
@@ -104,9 +104,9 @@ def search_facts(found: SearchResult) -> SearchFacts:
     ]
     return SearchFacts(
         reason=found.reason,
-        trial_images=found.trial_images,
+        validation_images=found.validation_images,
         met=found.met,
-        assured=found.assured,
+        with_margin=found.with_margin,
         stopped=found.stopped,
         expected_agreement=found.expected_agreement,
         layers=tuple(sorted(layers, key=lambda layer: -layer.mean_kl)),
@@ -116,9 +116,9 @@ def search_facts(found: SearchResult) -> SearchFacts:
                 int8_macs=one.int8_macs,
                 agreement=one.agreement,
                 mean_kl=one.mean_kl,
-                complete=one.images == found.trial_images,
+                complete=one.images == found.validation_images,
                 holds=one.holds,
-                assured=one.assured,
+                with_margin=one.with_margin,
                 taken=number == found.taken,
             )
             for number, one in enumerate(found.tried)
@@ -126,15 +126,15 @@ def search_facts(found: SearchResult) -> SearchFacts:
     )
 
 
-def _trial(
+def _validation_split(
     prepared: PreparedModel, calibration: ImageSet, feed: ImageFeed, progress: ProgressCallback
-) -> Trial:
-    """Read trial images, evenly spread over the set, as many as fit in a bounded memory."""
+) -> ValidationSplit:
+    """Read validation images, evenly spread over the set, as many as fit in a bounded memory."""
     values = prepared.channels * prepared.height * prepared.width
-    most = max(1, min(TRIAL_IMAGES, _TRIAL_VALUES // values, len(calibration)))
+    most = max(1, min(VALIDATION_IMAGES, _VALIDATION_VALUES // values, len(calibration)))
     chosen = [calibration.items[n * len(calibration) // most] for n in range(most)]
     pairs = list(feed.labelled(replace(calibration, items=tuple(chosen))))
-    return make_trial(
+    return make_validation_split(
         prepared.model,
         [batch for _, batch in pairs],
         indices=[item.index for items, _ in pairs for item in items],
@@ -146,7 +146,7 @@ def _trial(
 
 
 def _maker(int8: Int8Result) -> Int8Maker:
-    """Return what makes INT8 graphs with some nodes left in float, all repairs kept."""
+    """Return what makes INT8 graphs with some nodes left in float, all corrections kept."""
 
     def make(kept: frozenset[str]) -> onnx.ModelProto:
         return int8.recipe.make(kept, REASON)

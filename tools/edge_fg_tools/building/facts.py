@@ -24,10 +24,10 @@ from edge_fg_tools.report import (
     BudgetCheck,
     CalibrationFacts,
     ChangedAnswer,
+    CorrectionFacts,
     ModelFacts,
     PlanFacts,
     ProofFacts,
-    RepairFacts,
     Report,
     TensorRange,
     VariantReport,
@@ -45,7 +45,7 @@ class BuildFacts:
     labels: Labels
     calibration: ImageSet
     calibration_digest: str
-    held_out: ImageSet
+    hold_out: ImageSet
     skipped: dict[str, str]
     variants: Variants
     proof: Proof
@@ -67,14 +67,14 @@ def make_report(facts: BuildFacts) -> Report:
         proof=ProofFacts(
             images=len(facts.proof.images),
             labelled=sum(image.index is not None for image in facts.proof.images),
-            source=facts.held_out.name,
+            source=facts.hold_out.name,
         ),
         variants=tuple(_variant(facts, precision) for precision in facts.variants.graphs),
         ranges=_ranges(int8) if int8 else (),
         placement_skipped=int8.placement.skipped if int8 else (),
         provenance=facts.provenance,
         search=search_facts(facts.variants.search) if facts.variants.search else None,
-        repairs=_repairs(int8) if int8 else None,
+        corrections=_corrections(int8) if int8 else None,
     )
 
 
@@ -165,9 +165,9 @@ def _sibling_confusions(labels: Labels, records: list[ImageRecord]) -> int | Non
     )
 
 
-def _repairs(int8: Int8Result) -> tuple[RepairFacts, ...]:
+def _corrections(int8: Int8Result) -> tuple[CorrectionFacts, ...]:
     return tuple(
-        RepairFacts(
+        CorrectionFacts(
             name=one.name,
             kept=one.kept,
             mean_kl_without=one.mean_kl_without,
@@ -176,7 +176,7 @@ def _repairs(int8: Int8Result) -> tuple[RepairFacts, ...]:
             agreement=one.agreement,
             reason=one.reason,
         )
-        for one in int8.repairs
+        for one in int8.corrections
     )
 
 

@@ -15,7 +15,7 @@ from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import ImageSet, LabelledImage, batches, digest
 from edge_fg_calibration.data.sampling import FirstAnswer
 from edge_fg_calibration.graph.session import open_session, run_session
-from edge_fg_calibration.statistics.cache import KnownImages, StatisticsCache, digest_of
+from edge_fg_calibration.statistics.cache import IdentifiedBatches, StatisticsCache, digest_of
 from edge_fg_tools.graph import PreparedModel
 
 
@@ -51,7 +51,7 @@ class ImageFeed:
         """Yield images with their tensor of shape (N, ...)."""
         return batches(images, self._preprocess, self._batch, self._note)
 
-    def tensors(self, images: ImageSet) -> KnownImages:
+    def tensors(self, images: ImageSet) -> IdentifiedBatches:
         """Return the tensors alone, which know what they are: statistics can be reused."""
         names: list[str] = []
 
@@ -64,7 +64,7 @@ class ImageFeed:
         if images not in self._digests:
             self._digests[images] = (digest(images), digest(images, ordered=True))
         content, order = self._digests[images]
-        return KnownImages(
+        return IdentifiedBatches(
             start=start,
             images=content,
             order=order,

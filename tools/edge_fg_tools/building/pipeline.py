@@ -105,9 +105,9 @@ def _gather(
         feed,
         progress,
         budget=options.budget,
-        proof_images=len(chosen.held_out),
+        hold_out_images=len(chosen.hold_out),
     )
-    proof = prove(prepared, variants.graphs, chosen.held_out, labels, feed, progress)
+    proof = prove(prepared, variants.graphs, chosen.hold_out, labels, feed, progress)
     skipped = {**left_out(chosen), **feed.skipped}
     for path, reason in {**chosen.corrupt, **feed.skipped}.items():
         _LOGGER.warning("left out %s: %s", path.name, reason)
@@ -125,7 +125,7 @@ def _gather(
         labels=labels,
         calibration=chosen.calibration,
         calibration_digest=digest(chosen.calibration),
-        held_out=chosen.held_out,
+        hold_out=chosen.hold_out,
         skipped={_shown(path, images.root): reason for path, reason in skipped.items()},
         variants=variants,
         proof=proof,

@@ -28,7 +28,7 @@ from edge_fg_tools.graph import PreparedModel
 
 @dataclass(frozen=True)
 class Proof:
-    """What the held-out images showed.
+    """What the images of the hold-out set showed.
 
     Parameters
     ----------
@@ -48,15 +48,15 @@ class Proof:
 def prove(
     prepared: PreparedModel,
     graphs: dict[Precision, bytes],
-    held_out: ImageSet,
+    hold_out: ImageSet,
     labels: Labels,
     feed: ImageFeed,
     progress: ProgressCallback,
 ) -> Proof:
-    """Run FP32 and every variant over `held_out`; each image is read once."""
+    """Run FP32 and every variant over `hold_out`; each image is read once."""
     reference_graph = prepared.model.SerializeToString(deterministic=True)
     everyone = {"reference": reference_graph, **{str(name): graphs[name] for name in graphs}}
-    outputs, images = _run_all(prepared, everyone, held_out, feed, progress)
+    outputs, images = _run_all(prepared, everyone, hold_out, feed, progress)
     indices = [image.index for image in images]
     reference = outputs["reference"]
     fidelity = {
@@ -75,21 +75,21 @@ def prove(
 def _run_all(
     prepared: PreparedModel,
     graphs: dict[str, bytes],
-    held_out: ImageSet,
+    hold_out: ImageSet,
     feed: ImageFeed,
     progress: ProgressCallback,
 ) -> tuple[dict[str, NDArray[Any]], list[LabelledImage]]:
     sessions = {name: open_session(graph) for name, graph in graphs.items()}
     rows: dict[str, list[NDArray[Any]]] = {name: [] for name in graphs}
     images: list[LabelledImage] = []
-    for some, tensor in feed.labelled(held_out):
+    for some, tensor in feed.labelled(hold_out):
         for name, session in sessions.items():
             answer = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
             rows[name].append(np.asarray(answer[0], np.float32))
         images.extend(some)
-        progress("prove", len(images), len(held_out))
+        progress("prove", len(images), len(hold_out))
     if not images:
-        raise DatasetError(f"none of the {len(held_out)} held-out images could be read")
+        raise DatasetError(f"none of the {len(hold_out)} images of the hold-out set could be read")
     return {name: np.concatenate(parts) for name, parts in rows.items()}, images
 
 

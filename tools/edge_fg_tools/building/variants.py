@@ -18,7 +18,7 @@ from edge_fg_calibration import (
     quantize_int8,
     to_fp16,
 )
-from edge_fg_calibration.budget.search import SearchResult, as_it_is
+from edge_fg_calibration.budget.search import SearchResult, unchanged
 from edge_fg_tools.building.budgeting import keep_budget
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
@@ -57,12 +57,12 @@ def make_variants(
     progress: ProgressCallback,
     *,
     budget: Budget,
-    proof_images: int,
+    hold_out_images: int,
 ) -> Variants:
     """Make each variant asked for.
 
-    Where INT8 misses `budget` on trial images of the calibration set, layers are left in
-    float until it does not, or would not on `proof_images` others; see `keep_budget`.
+    Where INT8 misses `budget` on validation images of the calibration set, layers are left in
+    float until it does not, or would not on `hold_out_images` others; see `keep_budget`.
 
     Raises
     ------
@@ -99,9 +99,9 @@ def make_variants(
                 calibration,
                 feed,
                 budget,
-                proof_images,
+                hold_out_images,
                 progress,
-                finished=partial(to_fp16, wide=wide) if mixed else as_it_is,
+                finished=partial(to_fp16, wide=wide) if mixed else unchanged,
             )
         if "int8" in precisions:
             graphs["int8"] = int8.model.SerializeToString(deterministic=True)

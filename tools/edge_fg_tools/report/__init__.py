@@ -1,6 +1,6 @@
 """The build report: what answers like FP32, what changed, and what to worry about."""
 
-from edge_fg_tools.report.corrections import RepairFacts
+from edge_fg_tools.report.corrections import CorrectionFacts
 from edge_fg_tools.report.data import (
     MAX_CHANGED,
     MAX_HISTOGRAM_BINS,
@@ -31,7 +31,7 @@ __all__ = [
     "ModelFacts",
     "PlanFacts",
     "ProofFacts",
-    "RepairFacts",
+    "CorrectionFacts",
     "Report",
     "SearchFacts",
     "TensorRange",

@@ -1,20 +1,20 @@
-"""What the report tells of repairs: changes to INT8 that were tried, and what came out."""
+"""What the report tells of corrections: changes to INT8 that were tried, and what came out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_fg_calibration.data.trial_split import trial_stride
+from edge_fg_calibration.data.validation_split import validation_stride
 from edge_fg_tools.report import words
 
 MOST_OPEN = 12
-"""Most left-out repairs that the page shows without being asked."""
+"""Most left-out corrections that the page shows without being asked."""
 
 
 @dataclass(frozen=True)
-class RepairFacts:
-    """One repair that was tried, with the figures it was judged by.
+class CorrectionFacts:
+    """One correction that was tried, with the figures it was judged by.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class RepairFacts:
     kept
         Whether the INT8 graph has it.
     mean_kl_without, mean_kl
-        Mean divergence (nats) from FP32 on the trial images, without and with it.
+        Mean divergence (nats) from FP32 on the validation images, without and with it.
     agreement_without, agreement
         Share (0..1) of them with the same answer, without and with it.
     reason
@@ -40,8 +40,8 @@ class RepairFacts:
 
 
 @dataclass(frozen=True)
-class RepairView:
-    """One line of a table of repairs."""
+class CorrectionView:
+    """One line of a table of corrections."""
 
     name: str
     kl_before: str
@@ -52,21 +52,21 @@ class RepairView:
 
 
 @dataclass(frozen=True)
-class RepairsView:
-    """The repairs in words and in two tables, each in the order of trying."""
+class CorrectionsView:
+    """The corrections in words and in two tables, each in the order of trying."""
 
     found: str
-    kept: tuple[RepairView, ...]
-    left_out: tuple[RepairView, ...]
+    kept: tuple[CorrectionView, ...]
+    left_out: tuple[CorrectionView, ...]
     left_out_open: bool
 
 
-def arrange_repairs(repairs: Sequence[RepairFacts], images: int) -> RepairsView:
-    """Arrange repairs for the page; `images` is the number of calibration images."""
-    kept = [one for one in repairs if one.kept]
-    left_out = [one for one in repairs if not one.kept]
-    return RepairsView(
-        found=_found(len(repairs), len(kept), images),
+def arrange_corrections(corrections: Sequence[CorrectionFacts], images: int) -> CorrectionsView:
+    """Arrange corrections for the page; `images` is the number of calibration images."""
+    kept = [one for one in corrections if one.kept]
+    left_out = [one for one in corrections if not one.kept]
+    return CorrectionsView(
+        found=_found(len(corrections), len(kept), images),
         kept=tuple(_line(one) for one in kept),
         left_out=tuple(_line(one) for one in left_out),
         left_out_open=len(left_out) <= MOST_OPEN,
@@ -74,21 +74,21 @@ def arrange_repairs(repairs: Sequence[RepairFacts], images: int) -> RepairsView:
 
 
 def _found(tried: int, kept: int, images: int) -> str:
-    if not tried and trial_stride(images) == 1:
+    if not tried and validation_stride(images) == 1:
         return (
-            f"No repair of INT8 was tried: of {words.counted(images, 'calibration image')} "
-            "none can be spared to judge repairs on."
+            f"No correction of INT8 was tried: of {words.counted(images, 'calibration image')} "
+            "none can be spared to judge corrections on."
         )
     if not tried:
-        return "No repair of INT8 was tried: none applies to this model."
+        return "No correction of INT8 was tried: none applies to this model."
     times = words.counted(tried, "attempt")
     if not kept:
         return f"Of {times} none brought INT8 nearer to FP32 by more than chance: none was kept."
     return f"Of {times} {kept:,} {'was' if kept == 1 else 'were'} kept."
 
 
-def _line(one: RepairFacts) -> RepairView:
-    return RepairView(
+def _line(one: CorrectionFacts) -> CorrectionView:
+    return CorrectionView(
         name=one.name,
         kl_before=words.divergence(one.mean_kl_without),
         kl_after=words.divergence(one.mean_kl),

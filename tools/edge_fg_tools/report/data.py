@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edge_fg_tools.report.corrections import RepairFacts
+from edge_fg_tools.report.corrections import CorrectionFacts
 from edge_fg_tools.report.search import SearchFacts
 
 MAX_CHANGED = 24
@@ -311,7 +311,7 @@ class Report:
         What else the bundle records of its making: versions, command and the like.
     search
         Which layers the accuracy budget left in float; None without a budget or INT8.
-    repairs
+    corrections
         What was tried to bring INT8 nearer to FP32, in the order of trying; None where no INT8
         was made here.
     """
@@ -327,7 +327,7 @@ class Report:
     placement_skipped: tuple[tuple[str, str, str], ...] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)
     search: SearchFacts | None = None
-    repairs: tuple[RepairFacts, ...] | None = None
+    corrections: tuple[CorrectionFacts, ...] | None = None
 
 
 def downsample(

@@ -38,10 +38,10 @@ class TriedFacts:
     int8_macs
         Share (0..1) of multiply-accumulates in INT8.
     agreement, mean_kl
-        On the trial images; bounds where `complete` is false: at most and at least.
+        On the validation images; bounds where `complete` is false: at most and at least.
     complete
-        False where the candidate was dropped before it had seen all trial images.
-    holds, assured
+        False where the candidate was dropped before it had seen all validation images.
+    holds, with_margin
         Whether it keeps the budget on them, and with the margin.
     taken
         Whether it is the one that was built.
@@ -53,7 +53,7 @@ class TriedFacts:
     mean_kl: float
     complete: bool
     holds: bool
-    assured: bool
+    with_margin: bool
     taken: bool
 
 
@@ -65,9 +65,9 @@ class SearchFacts:
     ----------
     reason
         What was found, in one sentence.
-    trial_images
+    validation_images
         Images that candidates were tried on, all of them calibrated on.
-    met, assured
+    met, with_margin
         Whether the budget holds on them, and with the margin.
     stopped
         Whether the search was ended early.
@@ -80,9 +80,9 @@ class SearchFacts:
     """
 
     reason: str
-    trial_images: int
+    validation_images: int
     met: bool
-    assured: bool
+    with_margin: bool
     stopped: bool
     expected_agreement: float | None
     layers: tuple[LayerFacts, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_fg_tools.report import charts, words
-from edge_fg_tools.report.corrections import RepairsView, arrange_repairs
+from edge_fg_tools.report.corrections import CorrectionsView, arrange_corrections
 from edge_fg_tools.report.data import Answer, ChangedAnswer, Report, TensorRange, VariantReport
 from edge_fg_tools.report.search import SearchFacts
 from edge_fg_tools.report.thumbnails import data_uri
@@ -146,7 +146,7 @@ class ReportView:
     ranges: tuple[RangeView, ...]
     placement_skipped: tuple[tuple[str, str, str], ...]
     search: SearchView | None
-    repairs: RepairsView | None
+    corrections: CorrectionsView | None
     provenance: tuple[tuple[str, str], ...]
     terms: tuple[tuple[str, str], ...]
 
@@ -169,7 +169,7 @@ def arrange(report: Report) -> ReportView:
         ranges=tuple(_range(item) for item in report.ranges),
         placement_skipped=report.placement_skipped,
         search=_search(report.search) if report.search else None,
-        repairs=_repairs(report),
+        corrections=_corrections(report),
         provenance=tuple((str(key), str(value)) for key, value in report.provenance.items()),
         terms=_TERMS,
     )
@@ -365,7 +365,7 @@ def _search(facts: SearchFacts) -> SearchView:
                 words.percent(one.int8_macs),
                 ("" if one.complete else "at most ") + words.percent(one.agreement),
                 ("" if one.complete else "at least ") + words.number(one.mean_kl),
-                _outcome(holds=one.holds, assured=one.assured),
+                _outcome(holds=one.holds, with_margin=one.with_margin),
                 one.taken,
             )
             for one in facts.tried
@@ -373,14 +373,14 @@ def _search(facts: SearchFacts) -> SearchView:
     )
 
 
-def _repairs(report: Report) -> RepairsView | None:
-    if report.repairs is None:
+def _corrections(report: Report) -> CorrectionsView | None:
+    if report.corrections is None:
         return None
     images = report.calibration.images if report.calibration else 0
-    return arrange_repairs(report.repairs, images)
+    return arrange_corrections(report.corrections, images)
 
 
-def _outcome(*, holds: bool, assured: bool) -> str:
-    if assured:
+def _outcome(*, holds: bool, with_margin: bool) -> str:
+    if with_margin:
         return "kept, with a margin"
     return "kept, without a margin" if holds else "missed"

@@ -15,14 +15,18 @@ from edge_fg_tools.report.view import arrange
 SCHEMA = 1
 """Version of the layout of ``report.json``."""
 
+_KEYS = {"corrections": "repairs", "validation_images": "trial_images", "with_margin": "assured"}
+"""Keys of ``report.json`` that are older than the names of the fields."""
+
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 
 def report_json(report: Report) -> dict[str, Json]:
     """Return a report as values that any JSON reader takes.
 
-    The keys are the names of the fields of `Report` and of what it holds, in their order, with
-    ``schema`` first; images are left out. Added to each variant are ``agreement_interval``
+    The keys are the names of the fields of `Report` and of what it holds, in their order (three
+    have kept older names: ``repairs``, ``trial_images``, ``assured``), with ``schema`` first;
+    images are left out. Added to each variant are ``agreement_interval``
     (95 % Wilson interval, two shares, or None) and ``verdict`` (``level``, ``mark``,
     ``headline``), and to the whole ``concerns``, a list of sentences. Numbers that are not
     finite become None, NumPy scalars plain numbers, other values text.
@@ -101,7 +105,7 @@ def _plain(value: object) -> Json:
         return words.printable(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: _plain(getattr(value, field.name))
+            _KEYS.get(field.name, field.name): _plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
             if field.name != "thumbnail_jpeg"
         }

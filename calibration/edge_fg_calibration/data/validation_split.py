@@ -1,7 +1,7 @@
 """Splitting calibration images into those that are counted and those that serve as a trial.
 
 What is chosen on the images that it was fitted to always looks good, so some images are kept
-out of all statistics: whether a repair pays is asked on them. The images of the proof are none
+out of all statistics: whether a correction pays is asked on them. The images of the proof are none
 of either.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg_calibration.statistics.cache import KnownImages, digest_of
+from edge_fg_calibration.statistics.cache import IdentifiedBatches, digest_of
 
-MOST_TRIAL_IMAGES = 128
-"""Trial images beyond which more would only cost time."""
+MOST_VALIDATION_IMAGES = 128
+"""ValidationSplit images beyond which more would only cost time."""
 
 _FEWEST = 64
 _USUAL_STRIDE = 5
@@ -26,40 +26,40 @@ _BATCH = 16
 Batches = Callable[[], Iterable[NDArray[Any]]]
 
 
-def trial_stride(total: int) -> int:
-    """Return n where every n-th image is a trial image; 1 where all serve both purposes.
+def validation_stride(total: int) -> int:
+    """Return n where every n-th image is a validation image; 1 where all serve both purposes.
 
     A fifth are, a third of small sets; of fewer than 64 images none can be spared.
     """
     if total < _FEWEST:
         return 1
-    return max(-(-total // MOST_TRIAL_IMAGES), min(_USUAL_STRIDE, total // 32))
+    return max(-(-total // MOST_VALIDATION_IMAGES), min(_USUAL_STRIDE, total // 32))
 
 
-def trial_images(batches: Batches, stride: int) -> list[NDArray[Any]]:
-    """Return every `stride`-th image, at most `MOST_TRIAL_IMAGES`, in batches like theirs."""
+def validation_images(batches: Batches, stride: int) -> list[NDArray[Any]]:
+    """Return every `stride`-th image, at most `MOST_VALIDATION_IMAGES`, in batches like theirs."""
     chosen: list[NDArray[Any]] = []
     size = number = 0
     for batch in batches():
         size = size or min(len(batch), _BATCH)
         for place in range(len(batch)):
-            if number % stride == stride - 1 and len(chosen) < MOST_TRIAL_IMAGES:
+            if number % stride == stride - 1 and len(chosen) < MOST_VALIDATION_IMAGES:
                 chosen.append(batch[place : place + 1].copy())
             number += 1
-        if len(chosen) == MOST_TRIAL_IMAGES:
+        if len(chosen) == MOST_VALIDATION_IMAGES:
             break
     return [np.concatenate(chosen[at : at + size]) for at in range(0, len(chosen), size or 1)]
 
 
-def counted_images(batches: Batches, stride: int) -> Iterable[NDArray[Any]]:
-    """Return the images that `trial_images` leaves, or all of them where the stride is 1.
+def statistics_images(batches: Batches, stride: int) -> Iterable[NDArray[Any]]:
+    """Return the images that `validation_images` leaves, or all of them where the stride is 1.
 
-    Statistics of `KnownImages` can still be kept: what is left out is part of their key.
+    Statistics of `IdentifiedBatches` can still be kept: what is left out is part of their key.
     """
     images = batches()
     if stride == 1:
         return images
-    if not isinstance(images, KnownImages):
+    if not isinstance(images, IdentifiedBatches):
         return _without(images, stride)
     start, at = images.start, images.at
     return replace(

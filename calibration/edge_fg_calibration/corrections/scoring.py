@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.fidelity import OutputKind, image_records
-from edge_fg_calibration.budget.sensitivity import Evaluator, Trial, log_probabilities, spread
+from edge_fg_calibration.budget.sensitivity import (
+    Evaluator,
+    ValidationSplit,
+    log_probabilities,
+    spread,
+)
 
 ALONE_IMAGES = 32
-"""Trial images on which one tensor or group is tried alone: its divergence varies less."""
+"""Validation images on which one tensor or group is tried alone: its divergence varies less."""
 
 LEAST_TEMPERATURE = 4.0
 """By which log-odds are divided, at least, before outputs are compared.
@@ -31,8 +36,8 @@ _NO_DIVERGENCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Repair:
-    """One repair, with what it was judged by.
+class CorrectionTrial:
+    """One correction, with what it was judged by.
 
     Parameters
     ----------
@@ -41,7 +46,7 @@ class Repair:
     kept
         Whether the result has it.
     mean_kl_without, mean_kl
-        Mean divergence (nats) from float32 on the trial images, without and with it.
+        Mean divergence (nats) from float32 on the validation images, without and with it.
     agreement_without, agreement
         Share (0..1) of them with the same answer.
     reason
@@ -59,14 +64,14 @@ class Repair:
 
 @dataclass(frozen=True)
 class Score:
-    """How near a graph is to float32 on the trial images.
+    """How near a graph is to float32 on the validation images.
 
     Parameters
     ----------
     kl
         Divergence (nats) of each image.
     softened
-        The same with both sides at the temperature of `Bench`: what candidates are compared by.
+        The same with both sides at the temperature of `Scorer`: what candidates are compared by.
     agreement
         Share (0..1) of the same answers.
     """
@@ -99,15 +104,15 @@ class Score:
 
 
 @dataclass
-class Bench:
+class Scorer:
     """Where candidates are tried.
 
     Parameters
     ----------
-    trial
+    validation
         Images that no statistic was taken from.
     progress
-        Told each evaluation, stage ``try repairs``.
+        Told each evaluation, stage ``try corrections``.
     expected
         Evaluations expected in all, for `progress`.
 
@@ -117,7 +122,7 @@ class Bench:
         By which log-odds are divided before outputs are compared.
     """
 
-    trial: Trial
+    validation: ValidationSplit
     progress: ProgressCallback = no_progress
     expected: int = 0
     done: int = 0
@@ -125,11 +130,11 @@ class Bench:
     _evaluator: Evaluator = field(init=False)
 
     def __post_init__(self) -> None:
-        self._evaluator = Evaluator(self.trial)
-        self.temperature = _temperature(self.trial)
+        self._evaluator = Evaluator(self.validation)
+        self.temperature = _temperature(self.validation)
 
     def score(self, model: onnx.ModelProto, images: int | None = None) -> Score:
-        """Run a graph on the trial images; one that was run before costs nothing.
+        """Run a graph on the validation images; one that was run before costs nothing.
 
         Parameters
         ----------
@@ -139,33 +144,36 @@ class Bench:
             About how many images are enough, evenly from the hardest to the easiest; all of
             them by default.
         """
-        trial = self.trial
-        which = range(len(trial.batches)) if images is None else spread(trial, images)
+        validation = self.validation
+        which = range(len(validation.batches)) if images is None else spread(validation, images)
         found = list(self._evaluator.outputs(model, which))
-        seen = np.concatenate([np.arange(len(trial))[part] for part, _ in found])
-        reference = trial.reference[seen]
+        seen = np.concatenate([np.arange(len(validation))[part] for part, _ in found])
+        reference = validation.reference[seen]
         output = np.concatenate([output for _, output in found])
         records = image_records(
-            reference, output, kind=trial.kind, indices=[trial.indices[one] for one in seen]
+            reference,
+            output,
+            kind=validation.kind,
+            indices=[validation.indices[one] for one in seen],
         )
         self.done += 1
-        self.progress("try repairs", self.done, max(self.expected, self.done))
+        self.progress("try corrections", self.done, max(self.expected, self.done))
         same = [one.top1 == one.reference_top1 for one in records]
         return Score(
             kl=np.array([one.kl for one in records]),
-            softened=_softened(reference, output, trial.kind, self.temperature),
+            softened=_softened(reference, output, validation.kind, self.temperature),
             agreement=float(np.mean(same)),
         )
 
 
-def _temperature(trial: Trial) -> float:
+def _temperature(validation: ValidationSplit) -> float:
     """Return twice the root mean square of the centred log-odds, or the least.
 
     Where log-odds are large, a graph that shrinks them all would seem better than one that keeps
     them: it is less sure of what it gets wrong. Divided by more than their deviation, the
     divergence becomes the squared error of the log-odds.
     """
-    variances = log_probabilities(trial.reference, trial.kind).var(axis=1)
+    variances = log_probabilities(validation.reference, validation.kind).var(axis=1)
     return max(LEAST_TEMPERATURE, _TEMPERATURE_PER_DEVIATION * float(np.sqrt(variances.mean())))
 
 

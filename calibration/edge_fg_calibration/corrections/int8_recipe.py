@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from edge_fg_calibration.corrections.bias import bias_corrections
 from edge_fg_calibration.corrections.zero_point_shift import (
-    CentrePlace,
-    centred,
+    ShiftPlace,
     moved_tensors,
+    shifted,
     with_added_biases,
 )
 from edge_fg_calibration.graph.onnx_graph import Graph
@@ -24,7 +24,7 @@ from edge_fg_calibration.statistics.channel_statistics import Window
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Int8Recipe:
     """How to make an INT8 graph.
 
     Parameters
@@ -49,7 +49,7 @@ class Recipe:
     placement: Placement
     limits: Mapping[str, float]
     windows: Mapping[str, Window] = field(default_factory=dict)
-    positive: tuple[CentrePlace, ...] = ()
+    positive: tuple[ShiftPlace, ...] = ()
     weights: Mapping[str, StoredWeight] = field(default_factory=dict)
     correct_bias: bool = False
 
@@ -68,7 +68,7 @@ class Recipe:
         placement = self.placement
         if left_in_float:
             placement = placement.without(left_in_float, reason or "left in float")
-        model = self._centred
+        model = self._shifted_model
         if self.correct_bias:
             model = with_added_biases(
                 model, bias_corrections(model, placement, self._moved_windows, self.weights)
@@ -76,12 +76,12 @@ class Recipe:
         return insert_qdq(model, placement, self.amax, self.weights)
 
     @cached_property
-    def _shift_arrays(self) -> dict[CentrePlace, NDArray[np.float64]]:
+    def _shift_arrays(self) -> dict[ShiftPlace, NDArray[np.float64]]:
         return {place: np.array([self.shifts[place.tensor]]) for place in self.positive}
 
     @cached_property
-    def _centred(self) -> onnx.ModelProto:
-        return centred(self.model, self._shift_arrays) if self.positive else self.model
+    def _shifted_model(self) -> onnx.ModelProto:
+        return shifted(self.model, self._shift_arrays) if self.positive else self.model
 
     @cached_property
     def _moved_windows(self) -> Mapping[str, Window]:
