@@ -1,9 +1,13 @@
-"""ONNX Runtime on the CPU: runs the same graphs on any machine."""
+"""ONNX Runtime on the CPU: runs the same graphs on any machine.
+
+Every ONNX Runtime session of edge_fg is opened by `open_session`.
+"""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +15,16 @@ from numpy.typing import NDArray
 
 from edge_fg.backends.base import Outputs, Region, cut
 from edge_fg.bundle import Bundle, Precision
-from edge_fg.errors import BackendError, MissingDependencyError
+from edge_fg.errors import BackendError, EdgeFGError, MissingDependencyError
 from edge_fg.preprocess import CpuPreprocessor
 from edge_fg.preprocess.raw_frame import Pixels, all_bgr
 
 if TYPE_CHECKING:
     import onnxruntime
 
-_ONLY_ERRORS = 3
+# What ONNX Runtime logs as an error, it also raises.
+_ONLY_FATAL = 4
+_QUOTED_CHARACTERS = 300
 
 
 class OnnxRuntimeBackend:
@@ -51,10 +57,9 @@ class OnnxRuntimeBackend:
         self._preprocess = CpuPreprocessor(manifest.preprocess)
         self._input = manifest.input.name
         self._outputs = [output.name for output in manifest.outputs]
-        batch = manifest.input.shape[0]
-        self._fixed_batch = batch if isinstance(batch, int) else None
-        self._session: onnxruntime.InferenceSession | None = _open_session(
-            bundle.graph(precision), str(bundle.path), threads
+        self._what = f"the {precision} model of {bundle.path}"
+        self._session: onnxruntime.InferenceSession | None = open_session(
+            bundle.graph(precision), what=self._what, threads=threads
         )
 
     def infer(
@@ -72,40 +77,16 @@ class OnnxRuntimeBackend:
         parts = [cut(*pair) for pair in zip(all_bgr(frames), regions, strict=True)]
         tensor = self._preprocess(parts)
         prepared = time.perf_counter()
-        tensors = self._run(session, tensor)
+        found = run_batches(session, self._outputs, {self._input: tensor}, what=self._what)
         ended = time.perf_counter()
+        tensors = {
+            name: values.astype(np.float32, copy=False)
+            for name, values in zip(self._outputs, found, strict=True)
+        }
         return Outputs(tensors, 1e3 * (prepared - started), 1e3 * (ended - prepared))
 
-    def _run(
-        self, session: onnxruntime.InferenceSession, tensor: NDArray[np.generic]
-    ) -> dict[str, NDArray[np.float32]]:
-        size = self._fixed_batch or len(tensor)
-        chunks: list[list[NDArray[np.generic]]] = []
-        for begin in range(0, len(tensor), max(size, 1)):
-            chunk = tensor[begin : begin + size]
-            missing = size - len(chunk)
-            if missing:
-                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], missing, axis=0)])
-            results = self._execute(session, chunk)
-            chunks.append([result[: size - missing] for result in results])
-        return {
-            name: np.concatenate([chunk[i] for chunk in chunks]).astype(np.float32, copy=False)
-            for i, name in enumerate(self._outputs)
-        }
-
-    def _execute(
-        self, session: onnxruntime.InferenceSession, tensor: NDArray[np.generic]
-    ) -> list[NDArray[np.generic]]:
-        try:
-            results: list[NDArray[np.generic]] = session.run(self._outputs, {self._input: tensor})
-        except Exception as error:  # ONNX Runtime's own classes share no other base
-            raise BackendError(f"ONNX Runtime failed on the {self.precision} model: {error}") from (
-                error
-            )
-        return results
-
     def close(self) -> None:
-        """Release the session; inference that is under way still ends."""
+        """Release the session; an inference under way still ends."""
         self._session = None
 
 
@@ -118,17 +99,130 @@ def available() -> tuple[bool, str]:
     return True, f"onnxruntime {onnxruntime.__version__}, CPU"
 
 
-def _open_session(graph: bytes, where: str, threads: int) -> onnxruntime.InferenceSession:
+def open_session(
+    graph: bytes,
+    *,
+    what: str = "the model",
+    threads: int = 0,
+    optimise: bool = True,
+    fuse_int8: bool = True,
+    arena: bool = True,
+    error: type[EdgeFGError] = BackendError,
+    extra: str = "cpu",
+    purpose: str = "run a model on the CPU",
+) -> onnxruntime.InferenceSession:
+    """Open an ONNX Runtime session on the CPU.
+
+    Parameters
+    ----------
+    graph
+        The ONNX model, its weights inside: no other file is read.
+    what
+        Names the model in messages.
+    threads
+        Threads inside an operator; 0 takes as many as there are cores.
+    optimise
+        False runs the graph as it is written, so that every tensor can be observed.
+    fuse_int8
+        False runs INT8 as it is written: quantise, then dequantise around float operators. The
+        results then don't depend on which integer instructions this CPU has.
+    arena
+        False returns memory after each run instead of keeping the largest amount.
+    error
+        What to raise where ONNX Runtime can't load the graph.
+    extra, purpose
+        For `MissingDependencyError`: what brings ONNX Runtime, and what it is needed for.
+
+    Raises
+    ------
+    MissingDependencyError
+        ONNX Runtime is not installed.
+    EdgeFGError
+        `error`: ONNX Runtime can't load the graph.
+    """
     try:
         import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "cpu", "run a bundle on the CPU") from error
+    except ImportError as missing:
+        raise MissingDependencyError("onnxruntime", extra, purpose) from missing
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = _ONLY_ERRORS
-    # Threads that spin between frames would burn a battery, and slow a busy machine down.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _ONLY_FATAL
+    options.enable_cpu_mem_arena = arena
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    entries = {
+        # Threads that spin while they wait burn a battery, and slow down a busy machine.
+        "session.intra_op.allow_spinning": "0",
+        "session.disable_quant_qdq": "0" if fuse_int8 else "1",
+        # Weights outside the graph would lie in this folder: there are none.
+        "session.model_external_initializers_file_folder_path": os.devnull,
+    }
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise BackendError(f"ONNX Runtime can't load the model of {where}: {error}") from error
+    except Exception as failure:  # ONNX Runtime's own classes share no other base
+        raise error(f"ONNX Runtime can't load {what}: {_first_line(failure)}") from failure
+
+
+def run_session(
+    session: onnxruntime.InferenceSession,
+    outputs: Sequence[str] | None,
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    what: str = "the model",
+    error: type[EdgeFGError] = BackendError,
+) -> list[NDArray[Any]]:
+    """Run a session once.
+
+    Parameters
+    ----------
+    session
+        From `open_session`.
+    outputs
+        Names of the tensors wanted; None for all outputs.
+    inputs
+        A batch for each input, by the input's name.
+    what, error
+        As for `open_session`.
+
+    Raises
+    ------
+    EdgeFGError
+        `error`: ONNX Runtime can't run the graph.
+    """
+    try:
+        return list(session.run(None if outputs is None else list(outputs), dict(inputs)))
+    except Exception as failure:  # ONNX Runtime's own classes share no other base
+        raise error(f"ONNX Runtime can't run {what}: {_first_line(failure)}") from failure
+
+
+def run_batches(
+    session: onnxruntime.InferenceSession,
+    outputs: Sequence[str],
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    what: str = "the model",
+    error: type[EdgeFGError] = BackendError,
+) -> list[NDArray[Any]]:
+    """Run a batch of any size on a graph with one input.
+
+    A graph with a fixed batch runs as often as needed; the last part is filled up with copies of
+    the last image, whose results are dropped. Parameters and errors are those of `run_session`.
+    """
+    size = session.get_inputs()[0].shape[0]
+    ((name, batch),) = inputs.items()
+    if not isinstance(size, int) or len(batch) == size:
+        return run_session(session, outputs, inputs, what=what, error=error)
+    parts = []
+    for begin in range(0, len(batch), size):
+        part = batch[begin : begin + size]
+        filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+        found = run_session(session, outputs, {name: filled}, what=what, error=error)
+        parts.append([one[: len(part)] if len(one) == size else one for one in found])
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:_QUOTED_CHARACTERS] if lines else type(error).__name__

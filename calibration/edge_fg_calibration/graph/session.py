@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_fg.errors import CalibrationError, MissingDependencyError, ModelError
+from edge_fg.backends import onnxruntime
+from edge_fg.errors import CalibrationError, ModelError
 from edge_fg.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
-    import onnxruntime
+    from onnxruntime import InferenceSession
 
 DEFAULT_THREADS = 2
 
@@ -25,7 +26,7 @@ def open_session(
     optimise: bool = True,
     arena: bool = True,
     purpose: str = "run a model on the CPU",
-) -> onnxruntime.InferenceSession:
+) -> InferenceSession:
     """Open an ONNX Runtime session on the CPU.
 
     Explicit INT8 is executed as written, quantise then dequantise around float operators, so
@@ -51,29 +52,20 @@ def open_session(
     ModelError
         It refuses the model.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "build", purpose) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.enable_cpu_mem_arena = arena
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # Threads that wait by spinning slow each other down many times over on a busy machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no base of their own
-        raise ModelError(f"ONNX Runtime refuses the model: {error}") from error
+    return onnxruntime.open_session(
+        model if isinstance(model, bytes) else model.SerializeToString(),
+        threads=threads,
+        optimise=optimise,
+        fuse_int8=False,
+        arena=arena,
+        error=ModelError,
+        extra="build",
+        purpose=purpose,
+    )
 
 
 def run_session(
-    session: onnxruntime.InferenceSession, outputs: Sequence[str], feed: dict[str, NDArray[Any]]
+    session: InferenceSession, outputs: Sequence[str], feed: dict[str, NDArray[Any]]
 ) -> list[NDArray[Any]]:
     """Run one batch; for a model whose batch is fixed it is cut and filled up to that size.
 
@@ -91,26 +83,7 @@ def run_session(
     ModelError
         ONNX Runtime fails on it.
     """
-    size = session.get_inputs()[0].shape[0]
-    ((name, batch),) = feed.items()
-    if not isinstance(size, int) or len(batch) == size:
-        return _run(session, outputs, feed)
-    parts = []
-    for begin in range(0, len(batch), size):
-        some = batch[begin : begin + size]
-        filled = np.concatenate([some, np.repeat(some[-1:], size - len(some), axis=0)])
-        found = _run(session, outputs, {name: filled})
-        parts.append([one[: len(some)] if len(one) == size else one for one in found])
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
-def _run(
-    session: onnxruntime.InferenceSession, outputs: Sequence[str], feed: dict[str, NDArray[Any]]
-) -> list[NDArray[Any]]:
-    try:
-        return list(session.run(list(outputs), feed))
-    except Exception as error:  # its exceptions share no base of their own
-        raise ModelError(f"ONNX Runtime failed on a batch: {error}") from error
+    return onnxruntime.run_batches(session, outputs, feed, error=ModelError)
 
 
 def predict(

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_fg.errors import MissingDependencyError, ModelError
-from edge_fg_tools.graph.nodes import first_line
+from edge_fg.backends.onnxruntime import open_session, run_session
+from edge_fg.errors import ModelError
 
 # Reordered float32 sums differ by about 1e-6 of the largest value, per layer.
 TOLERANCE = 1e-3
@@ -44,23 +44,13 @@ class Runner:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingDependencyError("onnxruntime", "build", "check a model") from error
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
-        # Threads that wait by spinning slow each other down many times over on a busy machine.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise GraphRunError(
-                f"ONNX Runtime can't load the model: {first_line(error)}"
-            ) from error
+        self._session = open_session(
+            model.SerializeToString(),
+            optimise=False,
+            error=GraphRunError,
+            extra="build",
+            purpose="check a model",
+        )
         kind: str = self._session.get_inputs()[0].type
         self.input_dtype: Any = _RUNTIME_TYPES.get(kind, np.float32)
         self.input_name: str = self._session.get_inputs()[0].name
@@ -74,11 +64,7 @@ class Runner:
         GraphRunError
             A node can't be computed; the message names it.
         """
-        try:
-            outputs: list[NDArray[Any]] = self._session.run(None, {self.input_name: batch})
-        except Exception as error:
-            raise GraphRunError(f"ONNX Runtime can't run it: {first_line(error)}") from error
-        return outputs
+        return run_session(self._session, None, {self.input_name: batch}, error=GraphRunError)
 
 
 def random_images(shape: Sequence[int], elem_type: int, seed: int = 0) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.errors import MissingDependencyError
+from edge_fg.backends.onnxruntime import open_session, run_session
 from edge_fg.files import write_atomically
 from edge_fg_tools.fieldguide.dataset import BACKGROUND_INDEX, LABELS
 from edge_fg_tools.fieldguide.species import BACKGROUND_LABEL, GENERA, SPECIES
@@ -63,21 +63,13 @@ def evaluate_model(
 
     Raises
     ------
-    MissingDependencyError
-        onnxruntime is not installed.
+    MissingDependencyError, BackendError
+        onnxruntime is not installed, or can't run the model.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError("onnxruntime", "cpu", "measure the model") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-    session = onnxruntime.InferenceSession(
-        str(path), sess_options=options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(path.read_bytes(), threads=2, purpose="measure the model")
     logits = np.concatenate(
         [
-            session.run(["logits"], {"image": normalise(pixels[start : start + batch])})[0]
+            run_session(session, ["logits"], {"image": normalise(pixels[start : start + batch])})[0]
             for start in range(0, len(pixels), batch)
         ]
     )
