@@ -26,7 +26,8 @@ from edge_fg_tools.fieldguide import (
 )
 from edge_fg_tools.fieldguide.dataset import photograph_seed
 from edge_fg_tools.fieldguide.drawing.anatomy import Pose
-from edge_fg_tools.fieldguide.drawing.painter import Individual, paint_bird
+from edge_fg_tools.fieldguide.drawing.individual import Individual
+from edge_fg_tools.fieldguide.drawing.painter import paint_bird
 from edge_fg_tools.fieldguide.training.evaluation import (
     evaluate_model,
     write_labels,

@@ -23,7 +23,8 @@ from edge_fg.tracking.thumbnail import glance
 from edge_fg.tracking.tracker import iou
 from edge_fg_tools.fieldguide.drawing.anatomy import random_pose
 from edge_fg_tools.fieldguide.drawing.feeder import CLIP_WH, PERCH_Y, paint_feeder
-from edge_fg_tools.fieldguide.drawing.painter import draw_individual, paint_bird
+from edge_fg_tools.fieldguide.drawing.individual import draw_individual
+from edge_fg_tools.fieldguide.drawing.painter import paint_bird
 from edge_fg_tools.fieldguide.species import SPECIES
 
 FPS = 15

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,9 @@ from edge_fg.files import write_atomically
 from edge_fg_tools.fieldguide.dataset import LABELS
 from edge_fg_tools.fieldguide.drawing.anatomy import Pose
 from edge_fg_tools.fieldguide.drawing.feeder import CLIP_WH, PERCH_Y, paint_feeder
+from edge_fg_tools.fieldguide.drawing.individual import Individual, draw_individual
 from edge_fg_tools.fieldguide.drawing.optics import expose, grain
-from edge_fg_tools.fieldguide.drawing.painter import Individual, draw_individual, paint_bird
+from edge_fg_tools.fieldguide.drawing.painter import paint_bird
 from edge_fg_tools.fieldguide.species import GENERA, SPECIES
 
 __all__ = ["CLIP_FPS", "CLIP_FRAMES", "BirdTruth", "FrameTruth", "render_clip", "write_clip"]
@@ -166,15 +167,7 @@ def write_clip(path: str | Path, truth_path: str | Path, seed: int = 0) -> int:
 
 
 def _as_json(truth: FrameTruth) -> dict[str, object]:
-    birds = [
-        {
-            "index": bird.index,
-            "label": bird.label,
-            "box_xywh": list(bird.box_xywh),
-            "flying": bird.flying,
-        }
-        for bird in truth.birds
-    ]
+    birds = [asdict(bird) for bird in truth.birds]
     return {"frame": truth.frame, "time_s": round(truth.time_s, 4), "birds": birds}
 
 

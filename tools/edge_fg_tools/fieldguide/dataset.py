@@ -13,9 +13,11 @@ from PIL import Image
 from edge_fg.errors import UsageError
 from edge_fg.files import write_atomically
 from edge_fg_tools.fieldguide.drawing.anatomy import random_pose
+from edge_fg_tools.fieldguide.drawing.individual import draw_individual
 from edge_fg_tools.fieldguide.drawing.optics import photograph
-from edge_fg_tools.fieldguide.drawing.painter import draw_individual, paint_bird
-from edge_fg_tools.fieldguide.drawing.scene import PERCHES, backdrop, draw_occluder, draw_perch
+from edge_fg_tools.fieldguide.drawing.painter import paint_bird
+from edge_fg_tools.fieldguide.drawing.perches import draw_perch, random_perch
+from edge_fg_tools.fieldguide.drawing.scene import backdrop, draw_occluder
 from edge_fg_tools.fieldguide.species import BACKGROUND_LABEL, SPECIES
 
 __all__ = [
@@ -161,7 +163,7 @@ def _add_bird(image: Image.Image, rng: np.random.Generator, species_index: int) 
     top = spare_y * 0.5 + abs(spare_y) * 0.5 * float(np.clip(rng.normal(0.0, 0.45), -1.0, 1.0))
     x, y = round(left), round(top)
     if pose.wing_lift is None or rng.random() < 0.3:
-        kind = PERCHES[int(rng.choice(len(PERCHES), p=[0.42, 0.28, 0.15, 0.15]))]
+        kind = random_perch(rng)
         draw_perch(image, rng, kind, (x + bird.feet_xy[0], y + bird.feet_xy[1]))
     image.paste(bird.image, (x, y), bird.mask)
     if rng.random() < 0.27:
@@ -171,7 +173,7 @@ def _add_bird(image: Image.Image, rng: np.random.Generator, species_index: int) 
 def _add_empty_perch(image: Image.Image, rng: np.random.Generator) -> None:
     width, height = image.size
     if rng.random() < 0.85:
-        kind = PERCHES[int(rng.choice(len(PERCHES), p=[0.42, 0.28, 0.15, 0.15]))]
+        kind = random_perch(rng)
         feet = (width * float(rng.uniform(0.2, 0.8)), height * float(rng.uniform(0.45, 0.95)))
         draw_perch(image, rng, kind, feet)
     for _ in range(int(rng.integers(0, 3))):

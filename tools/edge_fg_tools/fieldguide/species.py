@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BACKGROUND_LABEL", "GENERA", "SPECIES", "Genus", "Marks", "Plumage", "Shape", "Species"]
+__all__ = [
+    "Colour",
+    "BACKGROUND_LABEL",
+    "GENERA",
+    "SPECIES",
+    "Genus",
+    "Marks",
+    "Plumage",
+    "Shape",
+    "Species",
+]
 
 Colour = tuple[int, int, int]
 
@@ -125,127 +135,64 @@ class Species:
         return f"{self.genus.name} {self.epithet}"
 
 
+def _rgb(colour: str) -> Colour:
+    red, green, blue = bytes.fromhex(colour)
+    return red, green, blue
+
+
+def _plumage(colours: str) -> Plumage:
+    """Read ground colours in the order of `Plumage`, each RGB in hexadecimal."""
+    return Plumage(*(_rgb(colour) for colour in colours.split()))
+
+
 _TINDULA = Genus(
     "Tindula",
     "Tindulidae",
     "Paginiformes",
     Shape(0.300, 0.215, 0.15, 0.150, 0.48, 0.105, 0.07, 0.0, 0.15, 0.95, 34.0),
-    Plumage(
-        head=(142, 116, 84),
-        back=(124, 98, 66),
-        wing=(92, 72, 52),
-        breast=(206, 176, 132),
-        belly=(226, 208, 174),
-        tail=(78, 62, 48),
-        bill=(120, 104, 90),
-        leg=(150, 112, 92),
-    ),
+    _plumage("8e7454 7c6242 5c4834 ceb084 e2d0ae 4e3e30 78685a 96705c"),
 )
 _COMPTULA = Genus(
     "Comptula",
     "Tindulidae",
     "Paginiformes",
     Shape(0.285, 0.200, 0.13, 0.105, 0.44, 0.100, 0.0, 0.17, 0.12, 1.05, 46.0),
-    Plumage(
-        head=(184, 138, 112),
-        back=(158, 120, 100),
-        wing=(112, 100, 100),
-        breast=(196, 154, 126),
-        belly=(224, 200, 164),
-        tail=(92, 86, 90),
-        bill=(48, 44, 46),
-        leg=(56, 48, 48),
-    ),
+    _plumage("b88a70 9e7864 706464 c49a7e e0c8a4 5c565a 302c2e 383030"),
 )
 _MINUTILLA = Genus(
     "Minutilla",
     "Calamellidae",
     "Paginiformes",
     Shape(0.315, 0.245, 0.09, 0.075, 0.42, 0.080, 0.04, 0.0, 0.14, 0.78, 30.0),
-    Plumage(
-        head=(86, 126, 168),
-        back=(104, 136, 124),
-        wing=(84, 114, 152),
-        breast=(232, 206, 86),
-        belly=(240, 222, 124),
-        tail=(76, 102, 140),
-        bill=(44, 44, 50),
-        leg=(84, 92, 108),
-    ),
+    _plumage("567ea8 68887c 547298 e8ce56 f0de7c 4c668c 2c2c32 545c6c"),
 )
 _CALAMELLA = Genus(
     "Calamella",
     "Calamellidae",
     "Paginiformes",
     Shape(0.260, 0.200, 0.16, 0.050, 0.46, 0.075, 0.03, 0.0, 0.17, 0.82, 28.0),
-    Plumage(
-        head=(122, 132, 76),
-        back=(112, 124, 70),
-        wing=(94, 98, 62),
-        breast=(212, 206, 126),
-        belly=(228, 226, 178),
-        tail=(90, 94, 60),
-        bill=(92, 74, 54),
-        leg=(146, 112, 78),
-    ),
+    _plumage("7a844c 707c46 5e623e d4ce7e e4e2b2 5a5e3c 5c4a36 92704e"),
 )
 _TONITRULA = Genus(
     "Tonitrula",
     "Tonitrulidae",
     "Chartiformes",
     Shape(0.290, 0.205, 0.19, 0.080, 0.50, 0.100, 0.0, 0.0, 0.24, 1.12, 36.0),
-    Plumage(
-        head=(134, 104, 76),
-        back=(126, 98, 72),
-        wing=(116, 88, 64),
-        breast=(228, 200, 152),
-        belly=(240, 232, 212),
-        tail=(114, 90, 68),
-        bill=(74, 62, 54),
-        leg=(196, 152, 126),
-    ),
+    _plumage("86684c 7e6248 745840 e4c898 f0e8d4 725a44 4a3e36 c4987e"),
 )
 _SCANDULA = Genus(
     "Scandula",
     "Scandulidae",
     "Chartiformes",
     Shape(0.270, 0.205, 0.24, 0.075, 0.28, 0.100, 0.0, 0.0, 0.10, 0.88, 16.0),
-    Plumage(
-        head=(112, 138, 166),
-        back=(104, 130, 158),
-        wing=(88, 106, 132),
-        breast=(230, 178, 122),
-        belly=(216, 142, 84),
-        tail=(74, 86, 106),
-        bill=(66, 70, 80),
-        leg=(136, 104, 72),
-    ),
+    _plumage("708aa6 68829e 586a84 e6b27a d88e54 4a566a 424650 886848"),
 )
 _GEMEBUNDA = Genus(
     "Gemebunda",
     "Gemebundidae",
     "Chartiformes",
     Shape(0.300, 0.155, 0.12, 0.055, 0.62, 0.115, 0.0, 0.0, 0.09, 1.25, 24.0),
-    Plumage(
-        head=(176, 160, 164),
-        back=(158, 142, 134),
-        wing=(148, 132, 122),
-        breast=(204, 166, 164),
-        belly=(220, 200, 192),
-        tail=(118, 106, 102),
-        bill=(70, 62, 66),
-        leg=(186, 74, 84),
-    ),
-)
-
-GENERA: tuple[Genus, ...] = (
-    _TINDULA,
-    _COMPTULA,
-    _MINUTILLA,
-    _CALAMELLA,
-    _TONITRULA,
-    _SCANDULA,
-    _GEMEBUNDA,
+    _plumage("b0a0a4 9e8e86 94847a cca6a4 dcc8c0 766a66 463e42 ba4a54"),
 )
 
 SPECIES: tuple[Species, ...] = (
@@ -254,16 +201,10 @@ SPECIES: tuple[Species, ...] = (
     Species("Streaky Tindle", "scripturata", _TINDULA, Marks(streaks=2, wing_bars=1)),
     Species("Ladderwing Tindle", "scalaris", _TINDULA, Marks(crown=_RUST, wing_bars=2)),
     Species(
-        "Gilt-tipped Dapper",
-        "auriterminata",
-        _COMPTULA,
-        Marks(eye_stripe=_BLACK, tail_tip=_YELLOW),
+        "Gilt-tipped Dapper", "auriterminata", _COMPTULA, Marks(eye_stripe=_BLACK, tail_tip=_YELLOW)
     ),
     Species(
-        "Wax-tipped Dapper",
-        "ceraterminata",
-        _COMPTULA,
-        Marks(eye_stripe=_BLACK, tail_tip=_RED),
+        "Wax-tipped Dapper", "ceraterminata", _COMPTULA, Marks(eye_stripe=_BLACK, tail_tip=_RED)
     ),
     Species(
         "Cravat Dapper",
@@ -279,17 +220,11 @@ SPECIES: tuple[Species, ...] = (
     ),
     Species("Inkcap Pipkin", "atramentaria", _MINUTILLA, Marks(crown=_BLACK, cheek=_WHITE)),
     Species(
-        "Bibbed Pipkin",
-        "mentonigra",
-        _MINUTILLA,
-        Marks(crown=_BLACK, cheek=_WHITE, throat=_BLACK),
+        "Bibbed Pipkin", "mentonigra", _MINUTILLA, Marks(crown=_BLACK, cheek=_WHITE, throat=_BLACK)
     ),
     Species("Bandit Pipkin", "latronella", _MINUTILLA, Marks(eye_stripe=_BLACK, cheek=_WHITE)),
     Species(
-        "Tiewing Pipkin",
-        "alifasciola",
-        _MINUTILLA,
-        Marks(crown=_BLACK, cheek=_WHITE, wing_bars=1),
+        "Tiewing Pipkin", "alifasciola", _MINUTILLA, Marks(crown=_BLACK, cheek=_WHITE, wing_bars=1)
     ),
     Species("Monocle Quillet", "monocularia", _CALAMELLA, Marks(eye_ring=_WHITE)),
     Species("Highbrow Quillet", "altisupercilia", _CALAMELLA, Marks(brow=_CREAM)),
@@ -308,25 +243,14 @@ SPECIES: tuple[Species, ...] = (
         Marks(spots=2, eye_ring=(240, 172, 40), bill=(240, 172, 40)),
     ),
     Species(
-        "Hushed Thrummer",
-        "taciturnella",
-        _TONITRULA,
-        Marks(eye_ring=_CREAM, bill=(240, 172, 40)),
+        "Hushed Thrummer", "taciturnella", _TONITRULA, Marks(eye_ring=_CREAM, bill=(240, 172, 40))
     ),
     Species(
-        "Ember-tailed Thrummer",
-        "favillicauda",
-        _TONITRULA,
-        Marks(spots=2, tail=(196, 88, 36)),
+        "Ember-tailed Thrummer", "favillicauda", _TONITRULA, Marks(spots=2, tail=(196, 88, 36))
     ),
     Species("Dashed Hobbin", "virgulata", _SCANDULA, Marks(eye_stripe=_BLACK)),
     Species("Slatecap Hobbin", "ardosiaca", _SCANDULA, Marks(eye_stripe=_BLACK, crown=_BLACK)),
-    Species(
-        "Frostbrow Hobbin",
-        "pruinicilia",
-        _SCANDULA,
-        Marks(eye_stripe=_BLACK, brow=_WHITE),
-    ),
+    Species("Frostbrow Hobbin", "pruinicilia", _SCANDULA, Marks(eye_stripe=_BLACK, brow=_WHITE)),
     Species(
         "Girdled Hobbin",
         "cingulifera",
@@ -340,12 +264,7 @@ SPECIES: tuple[Species, ...] = (
         _GEMEBUNDA,
         Marks(collar=_BLACK, wing_bars=2, wing_bar=(62, 54, 54)),
     ),
-    Species(
-        "Rubyeye Croomb",
-        "rubinocula",
-        _GEMEBUNDA,
-        Marks(eye_ring=(214, 56, 44)),
-    ),
+    Species("Rubyeye Croomb", "rubinocula", _GEMEBUNDA, Marks(eye_ring=(214, 56, 44))),
     Species(
         "Hemmed Croomb",
         "limbicauda",
@@ -353,3 +272,5 @@ SPECIES: tuple[Species, ...] = (
         Marks(collar=_BLACK, tail=(62, 54, 56), tail_edge=_WHITE, tail_tip=_WHITE),
     ),
 )
+
+GENERA: tuple[Genus, ...] = tuple(dict.fromkeys(species.genus for species in SPECIES))

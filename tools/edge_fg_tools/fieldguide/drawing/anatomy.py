@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_fg_tools.fieldguide.drawing.curves import Points, circle, closed_curve, hull, rotate
 from edge_fg_tools.fieldguide.species import Genus, Shape
 
-__all__ = ["Figure", "Pose", "closed_curve", "open_curve", "pose_figure", "random_pose"]
-
-Points = NDArray[np.float64]
+__all__ = ["Figure", "Pose", "pose_figure", "random_pose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +80,13 @@ class Figure:
 
     def on_body(self, points: list[tuple[float, float]]) -> Points:
         """Map points given along the body (x forward, y down) to bird units."""
-        return _rotate(np.array(points, dtype=np.float64), self.tilt)
+        return rotate(np.array(points, dtype=np.float64), self.tilt)
 
     def on_head(self, points: list[tuple[float, float]]) -> Points:
         """Map points given on the head, in head radii from its centre, to bird units."""
         local = np.array(points, dtype=np.float64)
         local[:, 0] = local[:, 0] * (1.0 - 0.25 * abs(self.head_turn)) - 0.10 * self.head_turn
-        return self.head_centre + self.head_radius * _rotate(local, self.head_angle)
+        return self.head_centre + self.head_radius * rotate(local, self.head_angle)
 
 
 def random_pose(rng: np.random.Generator, genus: Genus) -> Pose:
@@ -115,13 +112,13 @@ def pose_figure(shape: Shape, pose: Pose) -> Figure:
     """Outline the parts of a bird of proportions `shape` in `pose`."""
     tilt = math.radians(pose.tilt)
     depth = shape.depth * pose.fluff
-    body = _rotate(_egg(0.5, depth), tilt)
+    body = rotate(_egg(0.5, depth), tilt)
     head_angle = math.radians(pose.head_pitch)
-    along = _rotate(np.array([[0.37 + pose.head_shift, -0.02]]), tilt)[0]
+    along = rotate(np.array([[0.37 + pose.head_shift, -0.02]]), tilt)[0]
     head_centre = along + np.array([0.03, -0.78 * shape.head])
-    head = head_centre + shape.head * _circle(24) * np.array([1.04, 0.98])
-    neck = _rotate(np.array([[0.16, 0.0]]), tilt)[0] + 0.93 * depth * _circle(24)
-    trunk = _hull(np.concatenate([neck, head_centre + 0.97 * shape.head * _circle(24)]))
+    head = head_centre + shape.head * circle(24) * np.array([1.04, 0.98])
+    neck = rotate(np.array([[0.16, 0.0]]), tilt)[0] + 0.93 * depth * circle(24)
+    trunk = hull(np.concatenate([neck, head_centre + 0.97 * shape.head * circle(24)]))
     upper, lower = _bill(shape, pose, head_centre, head_angle)
     tail, tip, edge = _tail(shape, pose, tilt)
     wing, far_wing = _wings(pose, tilt)
@@ -143,90 +140,18 @@ def pose_figure(shape: Shape, pose: Pose) -> Figure:
         feet=feet,
         head_centre=head_centre,
         head_radius=shape.head,
-        eye=head_centre + shape.head * _rotate(eye_local, head_angle)[0],
+        eye=head_centre + shape.head * rotate(eye_local, head_angle)[0],
         tilt=tilt,
         head_angle=head_angle,
         head_turn=pose.head_turn,
     )
 
 
-def closed_curve(points: Points, steps: int = 5) -> Points:
-    """Smooth closed outline (Catmull-Rom spline) through `points`.
-
-    Parameters
-    ----------
-    points
-        Array of shape (n, 2).
-    steps
-        Points computed for each given one.
-
-    Returns
-    -------
-    Points
-        Array of shape (n * steps, 2).
-    """
-    neighbours = np.stack(
-        [np.roll(points, 1, 0), points, np.roll(points, -1, 0), np.roll(points, -2, 0)]
-    )
-    curve: Points = np.einsum("sk,knd->nsd", _spline_basis(steps), neighbours)
-    return curve.reshape(-1, 2)
-
-
-def open_curve(points: Points, steps: int = 5) -> Points:
-    """Smooth open line through `points`, shape (n, 2), as Catmull-Rom spline."""
-    padded = np.concatenate([points[:1], points, points[-1:]])
-    neighbours = np.stack([padded[:-3], padded[1:-2], padded[2:-1], padded[3:]])
-    curve = np.einsum("sk,knd->nsd", _spline_basis(steps), neighbours).reshape(-1, 2)
-    return np.concatenate([curve, points[-1:]])
-
-
-@lru_cache(maxsize=8)
-def _spline_basis(steps: int) -> NDArray[np.float64]:
-    t = np.arange(steps) / steps
-    columns = [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
-    basis: NDArray[np.float64] = 0.5 * np.stack(columns, axis=1)
-    basis.setflags(write=False)
-    return basis
-
-
-@lru_cache(maxsize=8)
-def _circle(count: int) -> Points:
-    angle = np.arange(count) * (2.0 * math.pi / count)
-    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    circle.setflags(write=False)
-    return circle
-
-
 def _egg(half_length: float, half_depth: float) -> Points:
     """Outline of a body: an ellipse that is fuller in front."""
-    unit = _circle(32)
+    unit = circle(32)
     fullness = 1.0 + 0.16 * unit[:, 0] - 0.10 * unit[:, 0] ** 2
     return np.stack([half_length * unit[:, 0], half_depth * unit[:, 1] * fullness], axis=1)
-
-
-def _rotate(points: Points, angle: float) -> Points:
-    """Turn points so that forward (+x) rises by `angle` radians (y points down)."""
-    cosine, sine = math.cos(angle), math.sin(angle)
-    turned: Points = points @ np.array([[cosine, -sine], [sine, cosine]])
-    return turned
-
-
-def _hull(points: Points) -> Points:
-    """Convex hull (monotone chain), for the line from head over neck to body."""
-    ordered = sorted((float(x), float(y)) for x, y in points)
-
-    def half(sequence: list[tuple[float, float]]) -> list[tuple[float, float]]:
-        chain: list[tuple[float, float]] = []
-        for x, y in sequence:
-            while len(chain) > 1:
-                (ax, ay), (bx, by) = chain[-2:]
-                if (bx - ax) * (y - ay) - (by - ay) * (x - ax) > 0:
-                    break
-                chain.pop()
-            chain.append((x, y))
-        return chain[:-1]
-
-    return np.array(half(ordered) + half(ordered[::-1]))
 
 
 def _bill(shape: Shape, pose: Pose, centre: Points, angle: float) -> tuple[Points, Points]:
@@ -238,18 +163,18 @@ def _bill(shape: Shape, pose: Pose, centre: Points, angle: float) -> tuple[Point
     short = (tip[0] - 0.12 * length, tip[1])
     lower = [(root, 0.1 * half), middle, short, (middle[0], middle[1] + 0.55 * half), (root, half)]
     return (
-        centre + _rotate(np.array(upper), angle),
-        centre + _rotate(np.array(lower), angle),
+        centre + rotate(np.array(upper), angle),
+        centre + rotate(np.array(lower), angle),
     )
 
 
 def _tail(shape: Shape, pose: Pose, tilt: float) -> tuple[Points, Points, Points]:
     angle = 0.85 * tilt - math.radians(pose.tail_angle)
-    base = _rotate(np.array([[-0.40, -0.03]]), tilt)[0]
+    base = rotate(np.array([[-0.40, -0.03]]), tilt)[0]
     length, half = shape.tail_length, shape.tail_width
 
     def place(points: list[tuple[float, float]]) -> Points:
-        placed: Points = base + _rotate(np.array(points), angle)
+        placed: Points = base + rotate(np.array(points), angle)
         return placed
 
     notch = -length + shape.tail_fork
@@ -282,7 +207,7 @@ def _wings(pose: Pose, tilt: float) -> tuple[Points, Points | None]:
             (0.12, 0.115),
             (0.25, 0.04),
         ]
-        return closed_curve(_rotate(np.array(folded), tilt)), None
+        return closed_curve(rotate(np.array(folded), tilt)), None
     lift = pose.wing_lift
     spread = [
         (0.22, -0.10),
@@ -294,7 +219,7 @@ def _wings(pose: Pose, tilt: float) -> tuple[Points, Points | None]:
         (-0.20, -0.02),
         (0.05, 0.02),
     ]
-    near = _rotate(np.array(spread), tilt)
+    near = rotate(np.array(spread), tilt)
     far = near * np.array([1.0, 0.92]) + np.array([0.13, -0.03])
     return closed_curve(near), closed_curve(far)
 
@@ -302,11 +227,11 @@ def _wings(pose: Pose, tilt: float) -> tuple[Points, Points | None]:
 def _crest(shape: Shape, centre: Points, angle: float) -> Points:
     tip = (-0.95, -0.85 - shape.crest / shape.head)
     local = [(0.62, -0.72), (0.0, -1.02), tip, (-0.86, -0.72), (-0.95, -0.2), (0.0, -0.3)]
-    return centre + shape.head * _rotate(np.array(local), angle)
+    return centre + shape.head * rotate(np.array(local), angle)
 
 
 def _legs(shape: Shape, pose: Pose, depth: float, tilt: float) -> tuple[tuple[Points, ...], Points]:
-    hip = _rotate(np.array([[0.0, 0.72 * depth]]), tilt)[0]
+    hip = rotate(np.array([[0.0, 0.72 * depth]]), tilt)[0]
     ground = hip[1] + 0.28 * depth + shape.leg
     feet = np.array([hip[0] + 0.03, ground])
     if pose.wing_lift is not None:

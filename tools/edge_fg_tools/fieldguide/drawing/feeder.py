@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from edge_fg_tools.fieldguide.drawing.colours import Colour, pick, scaled
 from edge_fg_tools.fieldguide.drawing.scene import backdrop
 
 __all__ = ["CLIP_WH", "PERCH_Y", "paint_feeder"]
-
-Colour = tuple[int, int, int]
 
 CLIP_WH = (640, 360)
 # Where feet stand: the upper edge of the tray's front board, in pixels from the top.
@@ -17,6 +16,7 @@ PERCH_Y = 276
 
 _FINE = 2
 _WOOD: Colour = (158, 118, 78)
+_SEEDS: tuple[Colour, ...] = ((206, 168, 96), (84, 72, 62), (228, 204, 152), (168, 122, 66))
 
 
 def paint_feeder(rng: np.random.Generator) -> Image.Image:
@@ -51,35 +51,29 @@ def _roof(draw: ImageDraw.ImageDraw) -> None:
 
 
 def _post(draw: ImageDraw.ImageDraw, x: float) -> None:
-    _box(draw, (x, 37, x + 12, PERCH_Y + 10), _darker(_WOOD, 0.82))
-    _box(draw, (x + 8, 37, x + 12, PERCH_Y + 10), _darker(_WOOD, 0.64))
+    _box(draw, (x, 37, x + 12, PERCH_Y + 10), scaled(_WOOD, 0.82))
+    _box(draw, (x + 8, 37, x + 12, PERCH_Y + 10), scaled(_WOOD, 0.64))
 
 
 def _tray(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     top = PERCH_Y - 12
     floor = ((66, top), (574, top), (600, PERCH_Y + 2), (40, PERCH_Y + 2))
-    _shape(draw, floor, _darker(_WOOD, 0.6))
+    _shape(draw, floor, scaled(_WOOD, 0.6))
     for _ in range(420):
         x, y = float(rng.normal(320.0, 135.0)), float(rng.uniform(top + 2, PERCH_Y + 1))
         if not 76.0 < x < 564.0:
             continue
         radius = float(rng.uniform(1.6, 3.4))
-        tones: tuple[Colour, ...] = ((206, 168, 96), (84, 72, 62), (228, 204, 152), (168, 122, 66))
-        colour = tones[int(rng.integers(len(tones)))]
+        colour = pick(rng, _SEEDS)
         xyxy = [(x - radius) * _FINE, (y - 2.0) * _FINE, (x + radius) * _FINE, (y + 1.4) * _FINE]
         draw.ellipse(xyxy, fill=colour)
     _box(draw, (34, PERCH_Y, 606, PERCH_Y + 34), _WOOD)
-    _box(draw, (34, PERCH_Y, 606, PERCH_Y + 4), _darker(_WOOD, 1.16))
-    _box(draw, (34, PERCH_Y + 29, 606, PERCH_Y + 34), _darker(_WOOD, 0.7))
+    _box(draw, (34, PERCH_Y, 606, PERCH_Y + 4), scaled(_WOOD, 1.16))
+    _box(draw, (34, PERCH_Y + 29, 606, PERCH_Y + 34), scaled(_WOOD, 0.7))
     for _ in range(46):
         x, y = float(rng.uniform(34, 560)), float(rng.uniform(PERCH_Y + 6, PERCH_Y + 28))
         length = float(rng.uniform(12.0, 90.0))
         end = min(604.0, x + length)
-        _box(draw, (x, y, end, y + 0.6), _darker(_WOOD, float(rng.uniform(0.8, 0.92))))
-    _box(draw, (306, PERCH_Y + 34, 334, CLIP_WH[1]), _darker(_WOOD, 0.66))
-    _box(draw, (326, PERCH_Y + 34, 334, CLIP_WH[1]), _darker(_WOOD, 0.52))
-
-
-def _darker(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (min(255, round(value * factor)) for value in colour)
-    return red, green, blue
+        _box(draw, (x, y, end, y + 0.6), scaled(_WOOD, float(rng.uniform(0.8, 0.92))))
+    _box(draw, (306, PERCH_Y + 34, 334, CLIP_WH[1]), scaled(_WOOD, 0.66))
+    _box(draw, (326, PERCH_Y + 34, 334, CLIP_WH[1]), scaled(_WOOD, 0.52))

@@ -2,45 +2,26 @@
 
 The plumage is painted in layers, as an illustrator would: soft ground colours, crisp field marks
 clipped to the body, the wing over it, bill and eye last, and light and feather texture over all.
-Everything is drawn at twice the size and reduced once, which smooths the edges.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from edge_fg_tools.fieldguide.drawing.anatomy import (
-    Figure,
-    Pose,
-    closed_curve,
-    open_curve,
-    pose_figure,
-)
-from edge_fg_tools.fieldguide.species import Marks, Plumage, Species
+from edge_fg_tools.fieldguide.drawing.anatomy import Figure, Pose, pose_figure
+from edge_fg_tools.fieldguide.drawing.canvas import SUPERSAMPLING, Easel, Layer
+from edge_fg_tools.fieldguide.drawing.colours import Colour, scaled
+from edge_fg_tools.fieldguide.drawing.curves import Points, closed_curve, open_curve
+from edge_fg_tools.fieldguide.drawing.individual import Individual
+from edge_fg_tools.fieldguide.species import Marks, Plumage
 
-__all__ = ["BirdImage", "Individual", "draw_individual", "paint_bird"]
-
-Colour = tuple[int, int, int]
-Points = NDArray[np.float64]
-
-_SUPERSAMPLING = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Individual:
-    """One bird's own colours and marks: its species' ones, varied as individuals vary."""
-
-    species: Species
-    plumage: Plumage
-    marks: Marks
-    texture_seed: int
+__all__ = ["BirdImage", "paint_bird"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,60 +43,6 @@ class BirdImage:
     feet_xy: tuple[float, float]
 
 
-def draw_individual(species: Species, rng: np.random.Generator) -> Individual:
-    """Draw an individual of `species`: plumage a little lighter, warmer or duller than usual."""
-    light = float(rng.normal(1.0, 0.07))
-    warmth = float(rng.normal(0.0, 5.0))
-    grey = float(rng.uniform(-0.05, 0.28))
-    ground = species.genus.plumage
-
-    def vary(colour: Colour, share: float = 1.0) -> Colour:
-        mean = sum(colour) / 3.0
-        tint = (warmth * share, 0.0, -warmth * share)
-        shift = rng.normal(0.0, 4.0 * share, 3)
-        return _clip(
-            tuple(
-                (value + (mean - value) * grey * share) * (1.0 + (light - 1.0) * share) + t + s
-                for value, t, s in zip(colour, tint, shift.tolist(), strict=True)
-            )
-        )
-
-    plumage = Plumage(
-        head=vary(ground.head),
-        back=vary(ground.back),
-        wing=vary(ground.wing),
-        breast=vary(ground.breast),
-        belly=vary(ground.belly),
-        tail=vary(ground.tail),
-        bill=vary(ground.bill),
-        leg=vary(ground.leg),
-    )
-    strength = float(rng.uniform(0.72, 1.0))
-    texture_seed = int(rng.integers(2**31))
-    base = {
-        "crown": plumage.head,
-        "brow": plumage.head,
-        "eye_stripe": plumage.head,
-        "eye_ring": plumage.head,
-        "cheek": plumage.head,
-        "throat": plumage.breast,
-        "collar": plumage.head,
-        "breast_band": plumage.breast,
-        "tail": plumage.tail,
-        "tail_tip": plumage.tail,
-        "tail_edge": plumage.tail,
-        "bill": plumage.bill,
-    }
-    changes: dict[str, Any] = {
-        name: _mix(ground_colour, vary(mark, 0.5), strength)
-        for name, ground_colour in base.items()
-        if (mark := getattr(species.marks, name)) is not None
-    }
-    bar = _mix(plumage.wing, vary(species.marks.wing_bar, 0.5), strength)
-    marks = replace(species.marks, wing_bar=bar, **changes)
-    return Individual(species, plumage, marks, texture_seed)
-
-
 def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdImage:
     """Paint a bird whose body is `body_px` pixels long.
 
@@ -134,119 +61,61 @@ def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdImage:
         Same arguments, same pixels.
     """
     figure = pose_figure(individual.species.genus.shape, pose)
-    easel = _Easel(figure, pose, body_px * _SUPERSAMPLING)
+    easel = Easel(figure, pose, body_px * SUPERSAMPLING)
     rng = np.random.default_rng(individual.texture_seed)
-    under = easel.layer(individual.plumage.tail)
+    under = easel.layer(Image.new("RGB", easel.size, individual.plumage.tail))
     _paint_behind(under, figure, individual)
     _paint_plumage(under, figure, individual, easel, rng)
     _paint_wing(under, figure, individual, pose)
     _paint_face(under, figure, individual)
-    image = under.image.reduce(_SUPERSAMPLING)
-    mask = under.mask.reduce(_SUPERSAMPLING)
+    image = under.image.reduce(SUPERSAMPLING)
+    mask = under.mask.reduce(SUPERSAMPLING)
     x, y = easel.pixels(figure.feet[np.newaxis])[0]
-    feet = (float(x) / _SUPERSAMPLING, float(y) / _SUPERSAMPLING)
+    feet = (float(x) / SUPERSAMPLING, float(y) / SUPERSAMPLING)
     # A stream of its own, so that siblings with other marks have the same feathers.
     feathers = np.random.default_rng([individual.texture_seed, 1])
     return BirdImage(_light(image, mask, body_px, feathers), mask, feet)
 
 
-class _Easel:
-    """Maps bird units to the pixels of a canvas that just holds the bird."""
-
-    def __init__(self, figure: Figure, pose: Pose, scale: float) -> None:
-        self._scale = np.array([scale * pose.foreshorten * (-1.0 if pose.mirror else 1.0), scale])
-        self.unit = scale
-        parts = [figure.body, figure.trunk, figure.head, figure.upper_bill, figure.lower_bill]
-        parts += [figure.tail, figure.wing, *figure.legs]
-        parts += [part for part in (figure.crest, figure.far_wing) if part is not None]
-        points = np.concatenate(parts) * self._scale
-        margin = 3 * _SUPERSAMPLING
-        self._origin = margin - points.min(axis=0)
-        extent = np.ceil((points.max(axis=0) + self._origin + margin) / _SUPERSAMPLING)
-        self.size = (int(extent[0]) * _SUPERSAMPLING, int(extent[1]) * _SUPERSAMPLING)
-
-    def pixels(self, points: Points) -> Points:
-        placed: Points = points * self._scale + self._origin
-        return placed
-
-    def layer(self, colour: Colour) -> _Layer:
-        return _Layer(self, Image.new("RGB", self.size, colour), Image.new("L", self.size, 0))
-
-
-class _Layer:
-    """An image and its mask, drawn on together."""
-
-    def __init__(self, easel: _Easel, image: Image.Image, mask: Image.Image) -> None:
-        self.image = image
-        self.mask = mask
-        self.unit = easel.unit
-        self._easel = easel
-        self._colour = ImageDraw.Draw(image)
-        self._cover = ImageDraw.Draw(mask)
-
-    def fill(self, points: Points, colour: Colour, *, cover: bool = True) -> None:
-        """Fill a polygon; `cover=False` paints within what is covered already."""
-        flat = self._easel.pixels(points).ravel().tolist()
-        self._colour.polygon(flat, fill=colour)
-        if cover:
-            self._cover.polygon(flat, fill=255)
-
-    def stroke(self, points: Points, colour: Colour, width: float, *, cover: bool = False) -> None:
-        """Draw a line `width` bird units wide."""
-        flat = self._easel.pixels(points).ravel().tolist()
-        pixels = max(1, round(width * self.unit))
-        self._colour.line(flat, fill=colour, width=pixels, joint="curve")
-        if cover:
-            self._cover.line(flat, fill=255, width=pixels, joint="curve")
-
-    def disc(self, centre: Points, radius: float, colour: Colour) -> None:
-        """Fill a disc of `radius` bird units."""
-        x, y = self._easel.pixels(centre[np.newaxis])[0].tolist()
-        r = radius * self.unit
-        self._colour.ellipse((x - r, y - r, x + r, y + r), fill=colour)
-
-
-def _paint_behind(layer: _Layer, figure: Figure, individual: Individual) -> None:
+def _paint_behind(layer: Layer, figure: Figure, individual: Individual) -> None:
     """Paint what the body covers: far wing, tail and legs."""
     plumage, marks = individual.plumage, individual.marks
     if figure.far_wing is not None:
-        layer.fill(figure.far_wing, _scale(plumage.wing, 0.78))
+        layer.fill(figure.far_wing, scaled(plumage.wing, 0.78))
     tail = marks.tail or plumage.tail
     layer.fill(figure.tail, tail)
     shaft = np.stack([figure.tail[0] * 0.5 + figure.tail[4] * 0.5, figure.tail[2]])
-    layer.stroke(shaft, _scale(tail, 0.78), 0.012)
+    layer.stroke(shaft, scaled(tail, 0.78), 0.012)
     if marks.tail_edge is not None:
         layer.fill(figure.tail_edge, marks.tail_edge, cover=False)
     if marks.tail_tip is not None:
         layer.fill(figure.tail_tip, marks.tail_tip, cover=False)
     for leg in figure.legs:
-        layer.stroke(leg, _scale(plumage.leg, 0.85), 0.026, cover=True)
+        layer.stroke(leg, scaled(plumage.leg, 0.85), 0.026, cover=True)
 
 
 def _paint_plumage(
-    under: _Layer,
+    under: Layer,
     figure: Figure,
     individual: Individual,
-    easel: _Easel,
+    easel: Easel,
     rng: np.random.Generator,
 ) -> None:
     """Paint body and head: soft ground colours, then the marks, clipped to the silhouette."""
     plumage, marks = individual.plumage, individual.marks
-    ground = _ground_colours(figure, plumage, easel)
-    layer = _Layer(easel, ground, Image.new("L", easel.size, 0))
+    layer = easel.layer(_ground_colours(figure, plumage, easel))
     for outline in (figure.body, figure.trunk, figure.head, figure.crest):
         if outline is not None:
-            easel_points = easel.pixels(outline).ravel().tolist()
-            ImageDraw.Draw(layer.mask).polygon(easel_points, fill=255)
+            layer.cover(outline)
     _mark_breast(layer, figure, plumage, marks, rng)
     _mark_head(layer, figure, plumage, marks)
     under.image.paste(layer.image, (0, 0), layer.mask)
     under.mask.paste(255, (0, 0), layer.mask)
 
 
-def _ground_colours(figure: Figure, plumage: Plumage, easel: _Easel) -> Image.Image:
+def _ground_colours(figure: Figure, plumage: Plumage, easel: Easel) -> Image.Image:
     """Blend back, belly, breast and head softly; at quarter size, since it is blurred anyway."""
-    factor = 2 * _SUPERSAMPLING
+    factor = 2 * SUPERSAMPLING
     size = (math.ceil(easel.size[0] / factor), math.ceil(easel.size[1] / factor))
     small = Image.new("RGB", size, plumage.back)
     draw = ImageDraw.Draw(small)
@@ -265,9 +134,9 @@ def _ground_colours(figure: Figure, plumage: Plumage, easel: _Easel) -> Image.Im
 
 
 def _mark_breast(
-    layer: _Layer, figure: Figure, plumage: Plumage, marks: Marks, rng: np.random.Generator
+    layer: Layer, figure: Figure, plumage: Plumage, marks: Marks, rng: np.random.Generator
 ) -> None:
-    dark = _scale(plumage.back, 0.52)
+    dark = scaled(plumage.back, 0.52)
     if marks.breast_band is not None:
         band = open_curve(figure.on_body([(0.20, -0.22), (0.36, 0.02), (0.30, 0.34)]))
         layer.stroke(band, marks.breast_band, 0.085)
@@ -286,7 +155,7 @@ def _mark_breast(
         layer.fill(closed_curve(figure.on_head(patch)), marks.collar, cover=False)
 
 
-def _mark_head(layer: _Layer, figure: Figure, plumage: Plumage, marks: Marks) -> None:
+def _mark_head(layer: Layer, figure: Figure, plumage: Plumage, marks: Marks) -> None:
     radius = figure.head_radius
     if marks.throat is not None:
         bib = [(1.1, 0.20), (0.45, 0.36), (0.10, 0.75), (0.15, 1.45), (0.7, 1.35), (1.2, 0.8)]
@@ -300,7 +169,7 @@ def _mark_head(layer: _Layer, figure: Figure, plumage: Plumage, marks: Marks) ->
         layer.fill(figure.on_head([*cap, *top]), marks.crown, cover=False)
     if figure.crest is not None and marks.crown is None:
         line = figure.on_head([(0.4, -0.78), (-0.3, -0.86), (-0.9, -1.2)])
-        layer.stroke(line, _scale(plumage.head, 0.8), 0.02)
+        layer.stroke(line, scaled(plumage.head, 0.8), 0.02)
     if marks.brow is not None:
         brow = figure.on_head([(0.86, -0.22), (0.42, -0.46), (-0.1, -0.48), (-0.86, -0.18)])
         layer.stroke(open_curve(brow), marks.brow, 0.20 * radius)
@@ -311,10 +180,10 @@ def _mark_head(layer: _Layer, figure: Figure, plumage: Plumage, marks: Marks) ->
         layer.disc(figure.eye, 0.285 * radius, marks.eye_ring)
 
 
-def _paint_wing(layer: _Layer, figure: Figure, individual: Individual, pose: Pose) -> None:
+def _paint_wing(layer: Layer, figure: Figure, individual: Individual, pose: Pose) -> None:
     plumage, marks = individual.plumage, individual.marks
     layer.fill(figure.wing, plumage.wing)
-    dark = _scale(plumage.wing, 0.68)
+    dark = scaled(plumage.wing, 0.68)
     if pose.wing_lift is None:
         layer.stroke(np.concatenate([figure.wing, figure.wing[:1]]), dark, 0.012)
         for y in (-0.075, -0.02, 0.03):
@@ -338,10 +207,10 @@ def _paint_wing(layer: _Layer, figure: Figure, individual: Individual, pose: Pos
         layer.stroke(line, marks.wing_bar, 0.046)
 
 
-def _paint_face(layer: _Layer, figure: Figure, individual: Individual) -> None:
+def _paint_face(layer: Layer, figure: Figure, individual: Individual) -> None:
     bill = individual.marks.bill or individual.plumage.bill
     layer.fill(figure.upper_bill, bill)
-    layer.fill(figure.lower_bill, _scale(bill, 0.78))
+    layer.fill(figure.lower_bill, scaled(bill, 0.78))
     radius = 0.17 * figure.head_radius
     layer.disc(figure.eye, radius, (22, 18, 18))
     glint = figure.eye + radius * np.array([0.25, -0.35])
@@ -377,16 +246,3 @@ def _feathers() -> NDArray[np.float32]:
     tile: NDArray[np.float32] = 1.0 + 0.022 * (streaked + np.roll(streaked, 1, axis=0))
     tile.setflags(write=False)
     return tile
-
-
-def _clip(colour: tuple[float, ...]) -> Colour:
-    red, green, blue = (min(255, max(0, round(value))) for value in colour)
-    return red, green, blue
-
-
-def _mix(first: Colour, second: Colour, share: float) -> Colour:
-    return _clip(tuple(a + (b - a) * share for a, b in zip(first, second, strict=True)))
-
-
-def _scale(colour: Colour, factor: float) -> Colour:
-    return _clip(tuple(value * factor for value in colour))
