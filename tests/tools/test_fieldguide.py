@@ -218,7 +218,7 @@ def test_papers_of_the_model_are_those_the_code_writes(tmp_path):
 def test_model_card_says_that_the_birds_are_invented_and_how_well_it_does():
     card = fieldguide.model_card_path().read_text()
     assert "invented" in card
-    assert "python -m edge_fg_tools.fieldguide.training.train --output DIR --seed" in card
+    assert "python -m edge_fg_tools.fieldguide.training --output DIR --seed" in card
     assert all(genus.name in card for genus in GENERA)
 
 

@@ -1,7 +1,7 @@
 """The field guide: invented birds, photographs of them, a demo clip, and a model that knows them.
 
-Everything is drawn by a generator from seeds; nothing was downloaded. The model and its papers
-lie beside this file as package data; `edge_fg_tools.fieldguide.training.train` made them.
+Everything is drawn by a generator from seeds; nothing was downloaded. The model and its card
+lie beside this file as package data; `edge_fg_tools.fieldguide.training` made them.
 """
 
 from edge_fg_tools.fieldguide.clip import BirdTruth, FrameTruth, render_clip, write_clip

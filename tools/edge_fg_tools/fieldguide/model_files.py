@@ -1,4 +1,4 @@
-"""Where the reference model and its papers lie."""
+"""Where the reference model and its documents lie."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def _shipped(name: str) -> Path:
     if not path.is_file():
         raise ModelError(
             f"{name} of the reference model is not at {path}: install edge-fg unzipped, or make it "
-            "with `python -m edge_fg_tools.fieldguide.training.train --output DIR`"
+            "with `python -m edge_fg_tools.fieldguide.training --output DIR`"
         )
     return path

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "Colour",
     "BACKGROUND_LABEL",
     "GENERA",
     "SPECIES",
+    "Colour",
     "Genus",
     "Marks",
     "Plumage",

@@ -1,8 +1,9 @@
-"""Measure the reference model as shipped, and write the papers that ship with it."""
+"""Measure the reference model as shipped, and write the files that ship with it."""
 
 from __future__ import annotations
 
 import csv
+import importlib.resources
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,14 @@ from edge_fg.backends.onnxruntime import open_session, run_session
 from edge_fg.files import write_atomically
 from edge_fg_tools.fieldguide.dataset import BACKGROUND_INDEX, LABELS
 from edge_fg_tools.fieldguide.species import BACKGROUND_LABEL, GENERA, SPECIES
-from edge_fg_tools.fieldguide.training.inputs import INPUT_WH, MEAN, STD, normalise
+from edge_fg_tools.fieldguide.training.inputs import INPUT_SIDE, MEAN, STD, normalise
 
 __all__ = ["Evaluation", "evaluate_model", "write_card", "write_labels", "write_preprocess"]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a model made of labelled images.
+    """How a model answered labelled images.
 
     Attributes
     ----------
@@ -96,7 +97,7 @@ def write_labels(path: Path) -> None:
 
 def write_preprocess(path: Path) -> None:
     """Write the model's preprocessing as a file for ``--preprocess``."""
-    size = ", ".join(map(str, INPUT_WH))
+    size = f"{INPUT_SIDE}, {INPUT_SIDE}"
     lines = [
         "# How the field guide's model wants its images; means and deviations in 0..255 units.",
         "[preprocess]",
@@ -111,15 +112,23 @@ def write_preprocess(path: Path) -> None:
 
 
 def write_card(path: Path, evaluation: Evaluation, facts: dict[str, int | str]) -> None:
-    """Write the model card from measurements and the facts of the training run."""
-    write_atomically(path, _CARD.format(**_summary(evaluation), **_named(facts)))
+    """Write the model card.
 
-
-def _named(facts: dict[str, int | str]) -> dict[str, str]:
-    return {
-        name.replace(" ", "_").lower(): f"{value:,}" if isinstance(value, int) else value
-        for name, value in facts.items()
+    Parameters
+    ----------
+    path
+        The Markdown file.
+    evaluation
+        What was measured of the exported model.
+    facts
+        About the training run, by the names that stand in ``card.md``.
+    """
+    folder = importlib.resources.files("edge_fg_tools.fieldguide.training")
+    template = (folder / "card.md").read_text(encoding="utf-8")
+    shown = {
+        name: f"{value:,}" if isinstance(value, int) else value for name, value in facts.items()
     }
+    write_atomically(path, template.format(**_summary(evaluation), **shown))
 
 
 def _summary(evaluation: Evaluation) -> dict[str, str]:
@@ -156,53 +165,3 @@ def _summary(evaluation: Evaluation) -> dict[str, str]:
         "background_share": f"{background / errors:.0%}",
         "rows": "\n".join(rows),
     }
-
-
-_CARD = """# Model card: field guide
-
-A small classifier of {species} birds in {genera} genera and {families} families, and of images
-without a bird ({classes} classes). **The birds are invented**: names, looks and taxonomy are made
-up and every image is drawn by the generator in `edge_fg_tools.fieldguide`. The model shows what
-edge_fg does and gives its tests a model with a known history. It is of no use on real birds.
-
-## Model
-
-- Input `image`: N x 3 x 128 x 128, float32, RGB, prepared as `preprocess.toml` says (whole image
-  squashed to 128 x 128 with Pillow's antialiased bilinear filter). Output `logits`: N x {classes}.
-- Convolutional stem, plain residual block, inverted residuals with depthwise convolutions and
-  squeeze-and-excitation, one multi-head self-attention block on the final 8 x 8
-  grid, mean and maximum pooling.
-- {parameters} parameters, {bytes} bytes of ONNX (opset 17), batch normalisation folded.
-- Trained in float32. No quantisation took part in training, and no pretrained weights.
-
-## Data
-
-Photographs rendered from seeds: pose, size, light, blur, noise, occlusion, clutter and compression
-vary; siblings (species of one genus) differ only in marks such as crown, brow, eye stripe, eye
-ring, wing bars, bill, breast and tail. {training_images} training images (the same number of each
-class), and {held_out_images} held-out images of another set seed.
-
-## Training
-
-    python -m edge_fg_tools.fieldguide.training.train --output DIR --seed {seed} --epochs {epochs}
-
-PyTorch {pytorch}, two threads on a CPU busy with other work: {seconds_rendering} s rendering and
-{seconds_training} s training. AdamW, one-cycle learning rate, label smoothing 0.05, flips, shifts
-and tints. Beside the classes a second head, dropped at export, learnt each class's genus and marks.
-
-## Measured on the held-out images, with ONNX Runtime in float32
-
-Top-1 {top1}, top-5 {top5} ({errors} errors in {held_out_images} images).
-{sibling_share} of the errors are between siblings; {background_share} involve the background class.
-
-| genus | species right | genus right | most frequent confusion within it (images) |
-|---|---|---|---|
-{rows}
-
-## Limits
-
-- Invented birds, drawn: nothing here says how a model does on photographs of real animals.
-- One bird an image. With two species in view the answer is one of them.
-- Birds smaller than about a third of the image's shorter side are outside what it was trained on.
-- Confidence is that of a classifier trained with label smoothing: calibrate it before trusting it.
-"""

@@ -10,16 +10,16 @@ from PIL import Image
 
 from edge_fg_tools.fieldguide.dataset import LABELS, photograph_seed, render_photograph
 
-__all__ = ["INPUT_WH", "MEAN", "STD", "normalise", "render_inputs", "squash"]
+__all__ = ["INPUT_SIDE", "MEAN", "STD", "normalise", "render_inputs", "squash"]
 
-INPUT_WH = (128, 128)
+INPUT_SIDE = 128
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
 
 def squash(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Resize an RGB image (height, width, 3) to (128, 128, 3) with Pillow, antialiased."""
-    resized = Image.fromarray(pixels).resize(INPUT_WH, Image.Resampling.BILINEAR)
+    resized = Image.fromarray(pixels).resize((INPUT_SIDE, INPUT_SIDE), Image.Resampling.BILINEAR)
     return np.array(resized, dtype=np.uint8)
 
 

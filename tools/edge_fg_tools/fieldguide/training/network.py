@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["EMBEDDING", "INPUT_SIDE", "FieldGuideNet"]
+from edge_fg_tools.fieldguide.training.inputs import INPUT_SIDE
 
-INPUT_SIDE = 128
+__all__ = ["EMBEDDING", "FieldGuideNet"]
+
 EMBEDDING = 384
 
 
