@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
+from edge_fg.deprecation import deprecated_alias
 from edge_fg.sources import Frame
 
 PredictionT_co = TypeVar("PredictionT_co", covariant=True)
@@ -22,21 +24,24 @@ class Sighting(Generic[PredictionT_co]):
     ----------
     track
         Number of the individual, from 1, which is never used again for the same source.
-    region
+    region_xywh
         Where it is: (x, y, width, height) in pixels of the frame.
     prediction
         What the model says of this region alone; None where it was not asked on this frame.
-    label, index, confidence
+    label, class_id, confidence
         What is held to be true of the individual, from all frames up to this one; None while
         it is undecided.
     """
 
     track: int
-    region: Region
+    region_xywh: Region
     prediction: PredictionT_co | None
     label: str | None = None
-    index: int | None = None
+    class_id: int | None = None
     confidence: float | None = None
+
+    region = deprecated_alias("region_xywh")
+    index = deprecated_alias("class_id")
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,18 @@ class VisitEvent:
         Unique in this process: ``<source number>-<track>``.
     source
         The source's name, fit to be shown.
-    label, index, confidence
+    label, class_id, confidence
         The species that all frames together speak for, 0..1; None where they decide for none.
     runner_up
         The label that comes next; None where there is none.
     frames
         Frames on which the individual was seen.
-    started, ended
+    started_s, ended_s
         Seconds of the frame's clock (`position` of files, else `captured`): when it was first
         and last seen.
     started_at, ended_at
         The same as wall time with a zone, for live sources; None for files.
-    region
+    region_xywh
         Where it was seen last: (x, y, width, height) in pixels.
     """
 
@@ -74,15 +79,20 @@ class VisitEvent:
     visit: str
     source: str
     label: str | None
-    index: int | None
+    class_id: int | None
     confidence: float | None
     runner_up: str | None
     frames: int
-    started: float
-    ended: float
+    started_s: float
+    ended_s: float
     started_at: datetime | None
     ended_at: datetime | None
-    region: tuple[int, int, int, int]
+    region_xywh: Region
+
+    index = deprecated_alias("class_id")
+    started = deprecated_alias("started_s")
+    ended = deprecated_alias("ended_s")
+    region = deprecated_alias("region_xywh")
 
     def to_dict(self) -> dict[str, Any]:
         """Return what stands in one line of ``--events visits``."""
@@ -91,21 +101,21 @@ class VisitEvent:
             "visit": self.visit,
             "source": self.source,
             "label": self.label,
-            "index": self.index,
+            "index": self.class_id,
             "confidence": self.confidence,
             "runner_up": self.runner_up,
             "frames": self.frames,
-            "started_s": round(self.started, 3),
-            "ended_s": round(self.ended, 3),
+            "started_s": round(self.started_s, 3),
+            "ended_s": round(self.ended_s, 3),
             "started": self.started_at.isoformat() if self.started_at else None,
             "ended": self.ended_at.isoformat() if self.ended_at else None,
-            "box": list(self.region),
+            "box": list(self.region_xywh),
         }
 
 
 @dataclass(frozen=True, eq=False)
 class Result(Generic[PredictionT_co]):
-    """One frame with its answer.
+    """One frame with its answer; it unpacks into both: ``frame, prediction = result``.
 
     Parameters
     ----------
@@ -113,7 +123,7 @@ class Result(Generic[PredictionT_co]):
         The frame.
     prediction
         What the model says of the whole frame; None where only regions of it were looked at.
-    age
+    age_s
         Seconds from the frame's capture to its answer.
     sightings
         The individuals on it, where visits are followed.
@@ -128,8 +138,14 @@ class Result(Generic[PredictionT_co]):
 
     frame: Frame
     prediction: PredictionT_co | None
-    age: float
+    age_s: float
     sightings: tuple[Sighting[PredictionT_co], ...] = ()
     events: tuple[VisitEvent, ...] = ()
     closing: bool = False
     source: int = 0
+
+    age = deprecated_alias("age_s")
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.frame
+        yield self.prediction

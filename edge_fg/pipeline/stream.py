@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edge_fg.errors import UsageError
-from edge_fg.pipeline.classifier_adapter import Asker, FrameClassifier
+from edge_fg.pipeline.classifier_adapter import ClassifierAdapter, FrameClassifier
 from edge_fg.pipeline.frame_queue import FrameQueue
 from edge_fg.pipeline.next_frame_hint import Foresight
 from edge_fg.pipeline.policy import Policy, checked_policy, default_policy, is_lossless
 from edge_fg.pipeline.source_reader import SourceReader
-from edge_fg.sources import Frame, Source, open_source
+from edge_fg.result import Result
+from edge_fg.sources import Source, open_source
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PredictionT = TypeVar("PredictionT")
 
 
-class Stream(Iterator[tuple[Frame, PredictionT]], Generic[PredictionT]):
+class Stream(Iterator[Result[PredictionT]], Generic[PredictionT]):
     """Frames with their answers; made by `stream`.
 
     It may be used as a context manager. Leaving the loop, `close`, an error, and dropping the
@@ -39,12 +39,12 @@ class Stream(Iterator[tuple[Frame, PredictionT]], Generic[PredictionT]):
     ) -> None:
         self._queue = FrameQueue(policy or default_policy(source.live), live=source.live)
         # Of a live source, frames that are dropped would count.
-        limit = None if source.live or not _keeps_all(policy) else max_frames
-        self._reader = SourceReader(source, self._queue, limit=limit)
-        foresight = Foresight([source], [self._queue.policy])
+        keeps_all = not source.live and is_lossless(self._queue.policy)
+        self._reader = SourceReader(source, self._queue, limit=max_frames if keeps_all else None)
+        hint = Foresight([source], [self._queue.policy])
         # A generator of its own, so that nothing refers back to the stream: the interpreter
         # closes it as soon as the stream is out of use.
-        self._answers = _answers(self._reader, Asker(classifier), foresight, max_frames)
+        self._results = _results(self._reader, ClassifierAdapter(classifier), hint, max_frames)
 
     @property
     def dropped(self) -> int:
@@ -54,23 +54,18 @@ class Stream(Iterator[tuple[Frame, PredictionT]], Generic[PredictionT]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> tuple[Frame, PredictionT]:
-        return next(self._answers)
+    def __next__(self) -> Result[PredictionT]:
+        return next(self._results)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Stop reading and release the source; may be called again."""
-        self._answers.close()
+        self._results.close()
         self._reader.close()
 
 
@@ -81,7 +76,7 @@ def stream(
     max_frames: int | None = None,
     policy: Policy | str | None = None,
 ) -> Stream[PredictionT]:
-    """Classify the frames of a source, one after the other.
+    """Classify the frames of a source, one after the other; each `Result` unpacks into both.
 
     Of files, images and iterables every frame comes, in order; a thread reads a few frames
     ahead. Of a live source the newest frame comes each time, so that answers don't lag behind
@@ -128,22 +123,22 @@ def check_max_frames(max_frames: int | None) -> None:
         raise UsageError(f"max_frames must be at least 1, not {max_frames}")
 
 
-def _keeps_all(policy: Policy | None) -> bool:
-    return policy is None or is_lossless(policy)
-
-
-def _answers(
-    reader: SourceReader, asker: Asker[PredictionT], foresight: Foresight, limit: int | None
-) -> Generator[tuple[Frame, PredictionT], None, None]:
+def _results(
+    reader: SourceReader,
+    adapter: ClassifierAdapter[PredictionT],
+    hint: Foresight,
+    limit: int | None,
+) -> Generator[Result[PredictionT], None, None]:
     count = 0
     try:
         reader.start()
         while (limit is None or count < limit) and (frame := reader.queue.wait()) is not None:
             count += 1
             started = time.monotonic()
-            foresight.begin(0, started)
-            prediction = asker.one(frame)
-            foresight.end(time.monotonic() - started)
-            yield frame, prediction
+            hint.begin(0, started)
+            prediction = adapter.one(frame)
+            ended = time.monotonic()
+            hint.end(ended - started)
+            yield Result(frame, prediction, ended - frame.captured)
     finally:
         reader.close()

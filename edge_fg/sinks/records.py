@@ -93,9 +93,9 @@ def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
         record["sightings"] = [
             {
                 "track": sighting.track,
-                "box": list(sighting.region),
+                "box": list(sighting.region_xywh),
                 "label": sighting.label,
-                "index": sighting.index,
+                "index": sighting.class_id,
                 "confidence": sighting.confidence,
             }
             for sighting in result.sightings
@@ -109,7 +109,7 @@ def rows(result: Result[Any], content: Content) -> list[Sequence[object]]:
         found: list[Sequence[object]] = []
         for event in result.events:
             values = event.to_dict()
-            values.update(zip(("x", "y", "width", "height"), event.region, strict=True))
+            values.update(zip(("x", "y", "width", "height"), event.region_xywh, strict=True))
             found.append([values[column] for column in VISIT_COLUMNS])
         return found
     return [] if result.closing else [_frame_row(result)]
@@ -128,5 +128,5 @@ def _frame_row(result: Result[Any]) -> Sequence[object]:
         *best,
         *second,
         round(prediction.latency.total_ms, 3) if prediction is not None else None,
-        round(1e3 * result.age, 3),
+        round(1e3 * result.age_s, 3),
     )

@@ -75,12 +75,12 @@ class ResultAnnotator:
         short = min(image.shape[:2])
         line = max(round(short / 240), 1)
         for sighting in sightings:
-            _draw_box(image, sighting.region, line, _colour(sighting))
+            _draw_box(image, sighting.region_xywh, line, _colour(sighting))
         # After all the boxes, so that no line crosses a name.
         for sighting in sightings:
             plate = self._plate(sighting, max(round(_TEXT_SHARE * short), _TEXT_MIN), image.shape)
             height, width = plate.shape[:2]
-            place = _free_place(sighting.region, (width, height), image.shape, taken)
+            place = _free_place(sighting.region_xywh, (width, height), image.shape, taken)
             if place is not None:
                 taken.append(place)
                 image[place[1] : place[3], place[0] : place[2]] = plate

@@ -150,10 +150,10 @@ class VisitFollower(Generic[PredictionT]):
         sightings = [
             Sighting(
                 track=individual.number,
-                region=region,
+                region_xywh=region,
                 prediction=answers.get(id(individual)),
                 label=individual.label,
-                index=individual.index,
+                class_id=individual.index,
                 confidence=individual.confidence,
             )
             for individual, region in look.seen

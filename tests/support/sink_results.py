@@ -34,7 +34,7 @@ def result(number: int = 0, image: np.ndarray | None = None, **changed) -> Resul
     frame.update({k: changed.pop(k) for k in ("time", "captured") if k in changed})
     if "path" in changed:
         frame["source"] = changed.pop("path")
-    values = {"prediction": prediction(), "age": 0.01, **changed}
+    values = {"prediction": prediction(), "age_s": 0.01, **changed}
     return Result(Frame(grey() if image is None else image, number, **frame), **values)
 
 

@@ -190,7 +190,7 @@ def test_closing_before_the_start_and_twice() -> None:
 def test_as_a_context_manager() -> None:
     source = Counting(1000)
     with stream(source, first_value) as answers:
-        assert next(answers)[1] == 0
+        assert next(answers).prediction == 0
     assert source.releases == 1
 
 

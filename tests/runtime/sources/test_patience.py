@@ -390,7 +390,7 @@ def answer(policy: str, sent: int, seconds: float, garbage: int = 0) -> Any:
     ages: list[tuple[int | None, float]] = []
 
     def told(result: Any) -> tuple[int | None, float]:
-        return result.prediction, result.age
+        return result.prediction, result.age_s
 
     def classify(image: np.ndarray) -> int | None:
         time.sleep(seconds)

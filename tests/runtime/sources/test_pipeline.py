@@ -36,7 +36,7 @@ def test_answers_go_on_after_each_loss(protocol: str) -> None:
 
     def collect() -> None:
         for result in pipeline:
-            answers.append((result.prediction, result.age, time.monotonic()))
+            answers.append((result.prediction, result.age_s, time.monotonic()))
 
     def more(seconds: float) -> None:
         count, began, lag = len(answers), time.monotonic(), 0.0

@@ -104,15 +104,15 @@ def test_one_comes_and_goes():
     started, ended = stage.events
     assert started.source == "yard"
     assert started.confidence > 0.6
-    assert (ended.index, ended.runner_up) == (0, "Great Tit")
-    assert ended.started == pytest.approx(1.0)
-    assert ended.ended == pytest.approx(4.9)
+    assert (ended.class_id, ended.runner_up) == (0, "Great Tit")
+    assert ended.started_s == pytest.approx(1.0)
+    assert ended.ended_s == pytest.approx(4.9)
     assert ended.frames == 40
-    assert ended.region == LEFT
+    assert ended.region_xywh == LEFT
     assert ended.started_at is None
     assert ended.to_dict()["event"] == "visit_ended"
     seen = [sighting for seen in stage.sightings for sighting in seen]
-    assert {(s.track, s.region) for s in seen} == {(1, LEFT)}
+    assert {(s.track, s.region_xywh) for s in seen} == {(1, LEFT)}
     assert (seen[0].label, seen[-1].label) == (None, "Little Owl")
 
 
@@ -131,7 +131,7 @@ def test_a_settled_answer_is_checked_only_now_and_then():
 def test_who_can_not_be_told_apart_stays_undecided_until_the_last_guess():
     stage = Stage(VisitSettings(undecided_s=2.0)).play(5, (LEFT, TORN))
     assert stage.told == [("visit_started", "1-1", None)]
-    assert (stage.events[0].index, stage.events[0].confidence) == (None, None)
+    assert (stage.events[0].class_id, stage.events[0].confidence) == (None, None)
     assert stage.events[0].runner_up == "Little Owl"
     stage.end()
     assert stage.told[-1] == ("visit_ended", "1-1", "Little Owl")
@@ -230,8 +230,8 @@ def test_a_looped_file_ends_its_visits():
         ("visit_ended", "1-1", "Little Owl"),
         ("visit_started", "1-2", "Little Owl"),
     ]
-    assert stage.events[1].ended == pytest.approx(2.9)
-    assert stage.events[2].started == pytest.approx(0.0)
+    assert stage.events[1].ended_s == pytest.approx(2.9)
+    assert stage.events[2].started_s == pytest.approx(0.0)
 
 
 def test_presentation_times_a_little_out_of_order_are_survived():
@@ -252,8 +252,8 @@ def test_a_gap_in_the_clock_ends_a_visit_when_it_was_last_seen():
         ("visit_ended", "1-1"),
         ("visit_started", "1-2"),
     ]
-    assert stage.events[1].ended == pytest.approx(2.9)
-    assert stage.events[2].started == pytest.approx(60.0)
+    assert stage.events[1].ended_s == pytest.approx(2.9)
+    assert stage.events[2].started_s == pytest.approx(60.0)
 
 
 def test_live_visits_carry_wall_time():
@@ -265,7 +265,7 @@ def test_live_visits_carry_wall_time():
         regions = follower.propose(frame)
         follower.update(frame, regions, [OWL] * len(regions))
     (ended,) = follower.finish()
-    assert ended.started == pytest.approx(500.0)
+    assert ended.started_s == pytest.approx(500.0)
     assert abs(ended.started_at - noon) < timedelta(milliseconds=1)
     assert ended.ended_at == noon + timedelta(seconds=1.9)
     assert follower.finish() == []
@@ -314,7 +314,7 @@ def test_a_detectors_scores_decide_who_is_new():
         frame = Frame(PIXELS, k, "yard", position=k / FPS)
         regions = follower.propose(frame)
         sightings, _ = follower.update(frame, regions, [OWL] * len(regions))
-    assert [sighting.region for sighting in sightings] == [LEFT]
+    assert [sighting.region_xywh for sighting in sightings] == [LEFT]
 
 
 def test_each_source_has_followers_and_names_of_its_own():
@@ -357,7 +357,7 @@ def test_whatever_happens_each_visit_starts_once_and_ends_once(seed):
         before = {"visit_started": None, "visit_updated": "open", "visit_ended": "open"}
         assert state.get(event.visit) == before[event.kind]
         state[event.visit] = "closed" if event.kind == "visit_ended" else "open"
-        assert event.started <= event.ended
+        assert event.started_s <= event.ended_s
     assert set(state.values()) == {"closed"}
     assert follower.finish() == []
 
@@ -391,20 +391,24 @@ def test_an_empty_savanna_has_no_visit(data_dir):
 @pytest.mark.real_data
 def test_a_chimpanzee_that_walks_by_close_is_one_visit(data_dir):
     sightings, events = follow(data_dir / "videos" / "zamba_chimp.mp4", 165)
-    area = {sighting.track: sighting.region[2] * sighting.region[3] for sighting in sightings}
+    area = {
+        sighting.track: sighting.region_xywh[2] * sighting.region_xywh[3] for sighting in sightings
+    }
     for sighting in sightings:
-        area[sighting.track] = max(area[sighting.track], sighting.region[2] * sighting.region[3])
+        area[sighting.track] = max(
+            area[sighting.track], sighting.region_xywh[2] * sighting.region_xywh[3]
+        )
     large = [track for track, pixels in area.items() if pixels > 0.3 * 320 * 180]
     assert len(large) == 1
     (ended,) = [e for e in events if e.kind == "visit_ended" and e.visit == f"1-{large[0]}"]
-    assert ended.started < 1.0
-    assert 3.0 < ended.ended < 4.5
+    assert ended.started_s < 1.0
+    assert 3.0 < ended.ended_s < 4.5
 
 
 @pytest.mark.real_data
 @pytest.mark.slow
 def test_a_forest_is_empty_once_the_animal_has_left(data_dir):
     _, events = follow(data_dir / "videos" / "zamba_bwi_PICT0146.avi")
-    ends = [event.ended for event in events if event.kind == "visit_ended"]
+    ends = [event.ended_s for event in events if event.kind == "visit_ended"]
     assert ends
     assert max(ends) < 17.0

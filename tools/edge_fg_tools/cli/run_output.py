@@ -91,10 +91,10 @@ def _visit_line(event: VisitEvent, in_a_file: bool) -> str:
     if event.ended_at is not None:
         when = event.ended_at.strftime(" %Y-%m-%d %H:%M:%S")
     elif in_a_file:  # the clock of anything else means nothing to the reader
-        when = f" {event.ended:.1f} s"
+        when = f" {event.ended_s:.1f} s"
     where = Path(event.source).name if "://" not in event.source else event.source
     name = printable(event.label) if event.label is not None else "undecided"
     sure = f"  {event.confidence:.1%}" if event.confidence is not None else ""
     what = event.kind.replace("visit_", "")
-    stayed = f"  stayed {event.ended - event.started:.1f} s" if what == "ended" else ""
+    stayed = f"  stayed {event.ended_s - event.started_s:.1f} s" if what == "ended" else ""
     return f"{printable(where)}{when}  visit {event.visit} {what}  {name}{sure}{stayed}"

@@ -150,7 +150,7 @@ def told_visits(
     """
     places: dict[str, dict[int, Region]] = {}
     for number, sighting in sightings:
-        places.setdefault(str(sighting.track), {})[number] = sighting.region
+        places.setdefault(str(sighting.track), {})[number] = sighting.region_xywh
     return [
         ScoredVisit(event.visit, event.label, places[event.visit.rpartition("-")[2]])
         for event in events
@@ -185,7 +185,7 @@ def score_visits(
         sighting.prediction.label == bird
         for number, sighting in sightings
         if sighting.prediction is not None
-        and (bird := _bird_at(truth[number], sighting.region)) is not None
+        and (bird := _bird_at(truth[number], sighting.region_xywh)) is not None
     ]
     return VisitScore(
         pairs=tuple(
