@@ -17,7 +17,7 @@ _ENOUGH: Final = 3
 _REMEASURE_EVERY: Final = 500
 
 
-class BatchCost:
+class BatchSizer:
     """Chooses batch sizes from the time that each of them took so far.
 
     The rule: sizes are powers of two. A size is tried a few times when as many frames wait and

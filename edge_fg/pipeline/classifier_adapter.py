@@ -28,7 +28,7 @@ class FrameClassifier(Protocol[PredictionT_co]):
         """Return the answer to one frame."""
 
 
-class Asker(Generic[PredictionT]):
+class ClassifierAdapter(Generic[PredictionT]):
     """Asks a classifier in the best way that it offers.
 
     Parameters

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edge_fg.errors import UsageError
 from edge_fg.pipeline import async_results
 from edge_fg.pipeline.classifier_adapter import FrameClassifier
 from edge_fg.pipeline.engine import Engine
-from edge_fg.pipeline.policy import Policy, checked_policy, default_policy, makes_wait
+from edge_fg.pipeline.policy import Policy, checked_policy, default_policy
 from edge_fg.pipeline.stream import check_max_frames
 from edge_fg.pipeline.throttle import Throttle
 from edge_fg.result import Result
@@ -60,7 +59,7 @@ class Pipeline(Generic[PredictionT]):
         Stop after so many answers, of all sources together; None to go on to the end.
     batch
         Largest number of frames to ask the model for at once, where as many wait; None decides
-        from what each size was measured to cost while running, see `BatchCost`.
+        from what each size was measured to cost while running, see `BatchSizer`.
     throttle
         Lowers the rate when the device is too hot or draws too much; None never does.
 
@@ -75,7 +74,7 @@ class Pipeline(Generic[PredictionT]):
     --------
     >>> pipeline = Pipeline(["csi://0", "rtsp://10.0.0.7/nest"], classifier)  # doctest: +SKIP
     >>> for result in pipeline:  # doctest: +SKIP
-    ...     print(result.frame.source, result.prediction.label, result.age)
+    ...     print(result.frame.source, result.prediction.label, result.age_s)
     """
 
     def __init__(
@@ -100,11 +99,9 @@ class Pipeline(Generic[PredictionT]):
         except BaseException:
             _close_all(opened)
             raise
-        policies = [chosen or default_policy(source.live) for source in opened]
-        self._lossless = all(map(makes_wait, policies, [source.live for source in opened]))
-        self._engine: Engine[PredictionT] = Engine(
+        self._engine = Engine(
             opened,
-            policies,
+            [chosen or default_policy(source.live) for source in opened],
             classifier,
             sinks=tuple(sinks),
             followers=followers,
@@ -188,9 +185,7 @@ class Pipeline(Generic[PredictionT]):
         EdgeFGError
             Of the model, of the only source, or of a sink that promised to lose nothing.
         """
-        error = self._engine.failure()
-        if error is not None:
-            raise error
+        self._engine.check()
 
     def stats(self) -> PipelineStats:
         """Return what was done so far, consistent at one moment; may be called at any time."""
@@ -200,12 +195,7 @@ class Pipeline(Generic[PredictionT]):
         """Do nothing yet: in the block, run it, iterate over it or start it."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def __iter__(self) -> Iterator[Result[PredictionT]]:
@@ -218,7 +208,7 @@ class Pipeline(Generic[PredictionT]):
         return self._iterate()
 
     def _iterate(self) -> Generator[Result[PredictionT], None, None]:
-        results = self._engine.attach(blocking=self._lossless)
+        results = self._engine.attach(blocking=self._engine.lossless)
         try:
             self._engine.start(again=True)
             while (result := results.wait()) is not None:
@@ -232,7 +222,7 @@ class Pipeline(Generic[PredictionT]):
 
     def __aiter__(self) -> AsyncIterator[Result[PredictionT]]:
         """Do as `__iter__`, for ``async for``; other tasks run meanwhile."""
-        return async_results.iterate(self, self._engine, blocking=self._lossless)
+        return async_results.iterate(self, self._engine, blocking=self._engine.lossless)
 
     async def run_async(self) -> PipelineStats:
         """Do as `run`, while other tasks run; cancelling it releases everything."""
@@ -241,12 +231,7 @@ class Pipeline(Generic[PredictionT]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await async_results.stop(self)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from edge_fg.errors import ImageError
-from edge_fg.pipeline.batch_size import BatchCost
-from edge_fg.pipeline.classifier_adapter import Asker
+from edge_fg.pipeline.batch_size import BatchSizer
+from edge_fg.pipeline.classifier_adapter import ClassifierAdapter
 from edge_fg.result import Region, Result
 from edge_fg.sources import Frame
 from edge_fg.telemetry.meter import Meter
@@ -40,7 +40,7 @@ class Recogniser(Generic[PredictionT]):
 
     Parameters
     ----------
-    asker
+    adapter
         Asks the model.
     followers
         One a source; None where visits are not followed.
@@ -56,15 +56,15 @@ class Recogniser(Generic[PredictionT]):
 
     def __init__(
         self,
-        asker: Asker[PredictionT],
+        adapter: ClassifierAdapter[PredictionT],
         followers: Sequence[Follower] | None,
-        batch: BatchCost,
+        batch: BatchSizer,
         meter: Meter,
         charge: Callable[[int, float], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._asker = asker
+        self._adapter = adapter
         self._followers = followers
         self._batch = batch
         self._meter = meter
@@ -90,7 +90,7 @@ class Recogniser(Generic[PredictionT]):
             for region in regions
         ]
         begin = 0
-        for size in self._batch.split(len(jobs)) if self._asker.batches else [1] * len(jobs):
+        for size in self._batch.split(len(jobs)) if self._adapter.batches else [1] * len(jobs):
             self._ask(jobs[begin : begin + size], taken)
             begin += size
         answers: list[list[Any]] = [[] for _ in taken]
@@ -123,7 +123,9 @@ class Recogniser(Generic[PredictionT]):
     def _ask(self, jobs: Sequence[_Job], taken: Sequence[tuple[int, Frame]]) -> None:
         started = self._clock()
         try:
-            answers = self._asker.several([job.frame for job in jobs], [job.region for job in jobs])
+            answers = self._adapter.several(
+                [job.frame for job in jobs], [job.region for job in jobs]
+            )
         except ImageError as error:
             # Only the frame that it is about must suffer.
             if len(jobs) == 1:

@@ -27,7 +27,7 @@ class Turn:
     closing: list[int] = field(default_factory=list)
 
 
-class Schedule:
+class Scheduler:
     """Shares the engine's time fairly between queues.
 
     Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): of the sources that have a
@@ -69,7 +69,7 @@ class Schedule:
         self._turns = [0] * len(queues)
         self._turn = 0
         self._ended = [False] * len(queues)
-        self._stopped = False
+        self.stopped = False
 
     def take(self, most: Callable[[int], int], not_before: float | None = None) -> Turn | None:
         """Wait for the next turn and return it; None when all sources have ended.
@@ -82,7 +82,7 @@ class Schedule:
             The clock's time before which no frame is to be taken.
         """
         with self._lock:
-            while not self._stopped:
+            while not self.stopped:
                 closing = self._closing()
                 rest = 0.0 if not_before is None else not_before - self._clock()
                 waiting = any(map(len, self._queues))
@@ -103,7 +103,7 @@ class Schedule:
     def stop(self) -> None:
         """Give out no turn any more."""
         with self._lock:
-            self._stopped = True
+            self.stopped = True
             self._changed.notify_all()
 
     def _closing(self) -> list[int]:

@@ -25,9 +25,6 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds that it is left alone, doubled after each attempt that fails."""
 
-GRACE: Final = 5.0
-"""Seconds that a sink gets to write what waits when the pipeline is stopped."""
-
 CLOSING_GRACE: Final = 60.0
 """Seconds more for a sink that is finishing: a long video is checked and forced onto the disk."""
 

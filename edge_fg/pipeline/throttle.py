@@ -172,7 +172,7 @@ class Throttle:
         self._failure = kind
 
 
-class ThrottleWatch:
+class ThrottleMonitor:
     """Asks a throttle every period, in a thread of its own: a sensor may take its time.
 
     Parameters

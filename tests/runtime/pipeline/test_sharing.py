@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from edge_fg.errors import OutputError, UsageError
 from edge_fg.pipeline import Every, Latest, Pipeline, Throttle
-from edge_fg.pipeline.batch_size import BatchCost
+from edge_fg.pipeline.batch_size import BatchSizer
 from edge_fg.pipeline.frame_queue import FrameQueue
-from edge_fg.pipeline.scheduler import Schedule, Turn
+from edge_fg.pipeline.scheduler import Scheduler, Turn
 from edge_fg.sources import Frame
 from edge_fg.telemetry.readings import Reading
 
@@ -38,7 +38,7 @@ class Sharing:
         self.queues = [
             FrameQueue(Every(), live=False, lock=lock, changed=changed) for _ in range(count)
         ]
-        self.schedule = Schedule(self.queues, lock, changed, **options)
+        self.schedule = Scheduler(self.queues, lock, changed, **options)
         self.put = [0] * count
 
     def fill(self, numbers) -> None:
@@ -111,7 +111,7 @@ def test_a_source_whose_last_frames_are_stale_is_closed_all_the_same(ending: str
     clock, lock = Clock(), threading.RLock()
     changed = threading.Condition(lock)
     queue = FrameQueue(Latest(max_age=1), live=True, lock=lock, changed=changed, clock=clock)
-    schedule = Schedule([queue], lock, changed)
+    schedule = Scheduler([queue], lock, changed)
     queue.put(Frame(np.zeros((2, 2, 3), np.uint8), 0, "cam", captured=0.0))
     getattr(queue, ending)()
     clock.now = 5.0
@@ -147,7 +147,7 @@ def test_shares_through_the_pipeline(fakes: ModuleType) -> None:
     assert fast.answered >= 35
 
 
-def work(batch: BatchCost, cost, waiting: int, calls: int) -> list[int]:
+def work(batch: BatchSizer, cost, waiting: int, calls: int) -> list[int]:
     sizes = []
     for _ in range(calls):
         size = batch.choose(waiting)
@@ -158,7 +158,7 @@ def work(batch: BatchCost, cost, waiting: int, calls: int) -> list[int]:
 
 
 def test_where_a_batch_does_not_pay_frames_are_asked_for_one_by_one() -> None:
-    batch = BatchCost()
+    batch = BatchSizer()
     sizes = work(batch, lambda size: 0.010 * size, 16, 1000)
     assert batch.current == 1
     assert sizes.count(1) > 980
@@ -166,7 +166,7 @@ def test_where_a_batch_does_not_pay_frames_are_asked_for_one_by_one() -> None:
 
 
 def test_where_a_batch_pays_the_largest_that_waits_is_taken() -> None:
-    batch = BatchCost()
+    batch = BatchSizer()
     sizes = work(batch, lambda size: 0.002 + 0.0002 * size, 16, 1000)
     assert batch.current == 16
     assert sizes.count(16) > 900
@@ -176,13 +176,13 @@ def test_where_a_batch_pays_the_largest_that_waits_is_taken() -> None:
 
 def test_the_best_size_lies_where_the_cost_per_frame_ceases_to_fall() -> None:
     cost = {1: 1.0, 2: 1.2, 4: 1.6, 8: 3.1, 16: 6.2}
-    batch = BatchCost()
+    batch = BatchSizer()
     work(batch, cost.__getitem__, 16, 200)
     assert batch.current == 4
 
 
 def test_what_was_measured_is_measured_again() -> None:
-    batch = BatchCost()
+    batch = BatchSizer()
     work(batch, lambda size: 0.010 * size, 16, 600)
     assert batch.current == 1
     work(batch, lambda size: 0.002 + 0.0002 * size, 16, 3000)
@@ -190,7 +190,7 @@ def test_what_was_measured_is_measured_again() -> None:
 
 
 def test_the_first_call_of_a_size_does_not_count() -> None:
-    batch, seen = BatchCost(), set()
+    batch, seen = BatchSizer(), set()
 
     def cost(size: int) -> float:
         warm = size in seen
@@ -204,7 +204,7 @@ def test_the_first_call_of_a_size_does_not_count() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 50))
 def test_a_size_that_was_chosen_is_kept(fixed: int, waiting: int) -> None:
-    batch = BatchCost(fixed)
+    batch = BatchSizer(fixed)
     assert batch.choose(waiting) == min(fixed, waiting)
     assert sum(batch.split(waiting)) == waiting
 
@@ -348,7 +348,7 @@ def test_a_hot_device_through_the_pipeline(fakes: ModuleType, sensors: Sensors) 
         got = len(sink.results) - begin
         assert 0.3 * 0.6 * limit <= got <= 1.2 * 0.6 * limit + 2
         # Fewer answers, not older ones.
-        ages = [result.age for result in sink.results[begin + 2 :]]
+        ages = [result.age_s for result in sink.results[begin + 2 :]]
         assert np.median(ages) < 0.05
     assert pipeline.stats().throttle.temperature_c == 95.0
 

@@ -187,9 +187,9 @@ def test_a_sink_that_cannot_be_opened_fails_the_start(fakes: ModuleType) -> None
 def test_a_sink_that_does_not_return_is_left_behind(
     fakes: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import edge_fg.pipeline.engine as engine
+    from edge_fg.pipeline import sink_group
 
-    monkeypatch.setattr(engine, "GRACE", 0.3)
+    monkeypatch.setattr(sink_group, "GRACE", 0.3)
     let_go = threading.Event()
 
     class Stuck(fakes.Collecting):

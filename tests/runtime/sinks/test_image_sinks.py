@@ -427,7 +427,7 @@ class SlowToFinish(BaseSink):
 
 
 def test_a_sink_that_is_finishing_is_waited_for(fakes, results, monkeypatch, caplog) -> None:
-    monkeypatch.setattr("edge_fg.pipeline.engine.GRACE", 0.2)
+    monkeypatch.setattr("edge_fg.pipeline.sink_group.GRACE", 0.2)
     sink = SlowToFinish(1.0)
     pipeline = Pipeline(fakes.Numbers(), lambda image: results.prediction(), sinks=[sink])
     pipeline.start()

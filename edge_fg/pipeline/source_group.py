@@ -1,0 +1,106 @@
+"""The sources of a pipeline: a queue and a reader for each, and whose frame is next."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from edge_fg.pipeline.frame_queue import FrameQueue
+from edge_fg.pipeline.next_frame_hint import Foresight
+from edge_fg.pipeline.policy import Policy, is_lossless, makes_wait
+from edge_fg.pipeline.scheduler import Scheduler
+from edge_fg.pipeline.source_reader import SourceReader
+from edge_fg.sources import Source
+from edge_fg.telemetry.meter import Meter
+
+_logger = logging.getLogger("edge_fg")
+
+
+class SourceGroup:
+    """The sources of a pipeline; their queues share one lock.
+
+    Parameters
+    ----------
+    sources, policies
+        One policy a source.
+    one_each
+        Whether at most one frame of each source may be taken at once.
+    max_frames
+        Frames after which to stop; of a source that loses none, no more are read.
+    meter
+        Is told how long each frame was waited for.
+    clock
+        Seconds, the same clock as `Frame.captured`.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        policies: Sequence[Policy],
+        *,
+        one_each: bool,
+        max_frames: int | None,
+        meter: Meter,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.sources = sources
+        self.lossless = all(map(makes_wait, policies, [source.live for source in sources]))
+        self.lock = threading.RLock()
+        changed = threading.Condition(self.lock)
+        self.queues = [
+            FrameQueue(policy, live=source.live, lock=self.lock, changed=changed, clock=clock)
+            for policy, source in zip(policies, sources, strict=True)
+        ]
+        self.scheduler = Scheduler(self.queues, self.lock, changed, one_each=one_each, clock=clock)
+        self.hint = Foresight(sources, policies)
+        self._readers = [
+            SourceReader(
+                source,
+                queue,
+                limit=max_frames if is_lossless(queue.policy) else None,
+                waited=lambda seconds: meter.add("capture", seconds),
+            )
+            for source, queue in zip(sources, self.queues, strict=True)
+        ]
+
+    @property
+    def threads(self) -> set[threading.Thread]:
+        """The threads that read."""
+        return {reader.thread for reader in self._readers}
+
+    def start(self) -> None:
+        """Start reading."""
+        for reader in self._readers:
+            reader.start()
+
+    def stop(self) -> None:
+        """Give out no frame any more, and drop those that wait; returns at once."""
+        self.scheduler.stop()
+        for queue in self.queues:
+            queue.close()
+
+    def drain(self) -> None:
+        """Read no more; frames that wait can be taken. Returns at once."""
+        for reader in self._readers:
+            reader.stop()
+            # The read that is under way may take long, and its frame would be refused.
+            reader.queue.finish()
+
+    def closers(self) -> list[Callable[[], None]]:
+        """Return what closes each source and waits for its thread."""
+        return [reader.close for reader in self._readers]
+
+    def log_failures(self, numbers: Sequence[int]) -> None:
+        """Say which of the sources that ended have failed while others go on."""
+        for number in numbers:
+            error = self.queues[number].error
+            if error is not None and len(self.queues) > 1:
+                name = self.sources[number].name
+                _logger.error("%s has failed, the others go on: %s", name, error)
+
+    def failure(self) -> BaseException | None:
+        """Return the first error if all sources have failed."""
+        errors = [queue.error for queue in self.queues]
+        return errors[0] if all(error is not None for error in errors) else None
