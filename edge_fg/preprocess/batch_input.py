@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import ImageError, UsageError
-from edge_fg.preprocess.pixel_layout import PixelFormat, Region, Source, checked_region
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, Region, checked_region
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame, size_of
 
-Sample = tuple[int, int, Region | None] | Source
+Sample = tuple[int, int, Region | None] | PixelLayout
 """What a sample is in: of BGR frames (height, width) of the image and its region of it, or None
 for all."""
 
@@ -74,12 +74,12 @@ def part_of(frame: Pixels, region: Region | None) -> tuple[Sample, Image]:
     return (height, width, None), frame[y : y + height, x : x + width]
 
 
-def source_of(sample: Sample) -> Source:
+def source_of(sample: Sample) -> PixelLayout:
     """Return what the kernels are told of a sample."""
-    if isinstance(sample, Source):
+    if isinstance(sample, PixelLayout):
         return sample
     height, width, region = sample
-    return Source(PixelFormat.BGR, height, width, region=region)
+    return PixelLayout(PixelFormat.BGR, height, width, region=region)
 
 
 def size_in_bytes(image: Image) -> int:
@@ -118,7 +118,7 @@ def _cut_regions(
 
 
 def _with_region(sample: Sample, region: Region) -> Sample:
-    if isinstance(sample, Source):
+    if isinstance(sample, PixelLayout):
         return replace(sample, region=region)
     return (*sample[:2], region)
 

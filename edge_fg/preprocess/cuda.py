@@ -23,8 +23,8 @@ from edge_fg.preprocess.batch_input import (
 )
 from edge_fg.preprocess.batch_layout import Layout, LayoutCache, TableCache
 from edge_fg.preprocess.kernels import load_image
-from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner, Source
-from edge_fg.preprocess.pixel_layout import Region
+from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner
+from edge_fg.preprocess.pixel_layout import PixelLayout, Region
 from edge_fg.preprocess.raw_frame import Pixels
 from edge_fg.preprocess.spec import PreprocessSpec
 from edge_fg.preprocess.staging import Batch, Lane, Transfer
@@ -146,7 +146,7 @@ class CudaPreprocessor:
 
     def raw(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[PixelLayout],
         images: Sequence[NDArray[np.uint8]],
         output_pointer: int,
         stream: Stream,
@@ -177,7 +177,7 @@ class CudaPreprocessor:
 
     def on_device(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[PixelLayout],
         pointers: Sequence[int],
         output_pointer: int,
         stream: Stream,
@@ -201,7 +201,7 @@ class CudaPreprocessor:
 
     def prepare(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[PixelLayout],
         output_pointer: int,
         stream: Stream,
         at: Sequence[int] | None = None,
@@ -282,7 +282,7 @@ class CudaPreprocessor:
             self._lanes.put(lane)
             tables.let_go()
 
-    def _layout_of(self, sources: Sequence[Source], at: tuple[int, ...]) -> Layout:
+    def _layout_of(self, sources: Sequence[PixelLayout], at: tuple[int, ...]) -> Layout:
         """Return how images of these sources lie in a lane; without `at`, they don't."""
         key = (tuple(sources), at)
         layout = self._layouts.get(key)
@@ -293,7 +293,7 @@ class CudaPreprocessor:
             layout = self._layouts.add(key, Layout(self._plan(sources), needed, at))
         return layout
 
-    def _plan(self, sources: Sequence[Source]) -> LaunchPlan:
+    def _plan(self, sources: Sequence[PixelLayout]) -> LaunchPlan:
         if not 1 <= len(sources) <= self.max_batch:
             raise UsageError(f"a batch of {len(sources)} images: 1 to {self.max_batch} will do")
         return self._planner.plan(sources)

@@ -20,22 +20,10 @@ from numpy.typing import NDArray
 from edge_fg.errors import UsageError
 from edge_fg.preprocess.cpu import normalisation_table
 from edge_fg.preprocess.geometry import Geometry, geometry
-from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.spec import PreprocessSpec
 from edge_fg.preprocess.tables import TILE_COLUMNS, TableSet, across, down
-from edge_fg.preprocess.yuv import ColorStandard, factors
-
-__all__ = [
-    "BLOCK_THREADS",
-    "KERNELS",
-    "SAMPLE",
-    "ColorStandard",
-    "Launch",
-    "LaunchPlan",
-    "LaunchPlanner",
-    "PixelFormat",
-    "Source",
-]
+from edge_fg.preprocess.yuv import factors
 
 BLOCK_THREADS: Final = 128
 ACROSS_ROWS: Final = 8
@@ -175,7 +163,7 @@ class LaunchPlanner:
         self._levels = normalisation_table(spec)
         self._cached = functools.lru_cache(maxsize=cached_plans)(self._plan)
 
-    def plan(self, sources: Sequence[Source]) -> LaunchPlan:
+    def plan(self, sources: Sequence[PixelLayout]) -> LaunchPlan:
         """Return the plan for a batch of `sources`; equal batches get the same object.
 
         Raises
@@ -189,7 +177,7 @@ class LaunchPlanner:
             raise UsageError(f"a batch of {len(sources)} sources: 1 to {MAX_BATCH} can be launched")
         return self._cached(tuple(sources))
 
-    def _plan(self, sources: tuple[Source, ...]) -> LaunchPlan:
+    def _plan(self, sources: tuple[PixelLayout, ...]) -> LaunchPlan:
         tables = TableSet(self._levels)
         template = np.zeros(len(sources), SAMPLE)
         scratch_words = 0
@@ -214,7 +202,7 @@ class LaunchPlanner:
         )
 
     def _describe_axes(
-        self, row: np.void, source: Source, plan: Geometry, tables: TableSet
+        self, row: np.void, source: PixelLayout, plan: Geometry, tables: TableSet
     ) -> None:
         x, y, width, height = source.part
         top, left, rows, columns = plan.crop
@@ -235,7 +223,7 @@ class LaunchPlanner:
         row["scratch_rows"] = len(vertical.extra)
 
 
-def _describe_source(row: np.void, source: Source) -> None:
+def _describe_source(row: np.void, source: PixelLayout) -> None:
     row["frame_bytes"] = source.nbytes
     for plane, offset in enumerate(source.chroma_planes):
         row["chroma"][plane] = offset

@@ -1,4 +1,4 @@
-"""How the bytes of a frame lie in memory, for kernels that read them where they are."""
+"""How the bytes of a frame lie in memory, for kernels that read them in place."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _YUV: Final = (PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420)
 
 
 @dataclass(frozen=True)
-class Source:
+class PixelLayout:
     """Where one image lies: a frame, or a region of it.
 
     Parameters

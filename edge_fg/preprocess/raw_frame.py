@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import ImageError
 from edge_fg.images import as_frame
-from edge_fg.preprocess.pixel_layout import PixelFormat, Region, Source, checked_region
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, Region, checked_region
 from edge_fg.preprocess.yuv import ColorStandard
 
 
@@ -34,7 +34,7 @@ class RawFrame:
     """
 
     data: NDArray[np.uint8] = field(repr=False)
-    layout: Source
+    layout: PixelLayout
 
     def __post_init__(self) -> None:
         if self.layout.region is not None:
@@ -65,7 +65,7 @@ class RawFrame:
         """Return it as (height, width, 3) uint8 BGR: exactly what the GPU path reads from it."""
         return np.ascontiguousarray(self.layout.to_bgr(self.data))
 
-    def part(self, region: Region) -> tuple[Source, tuple[NDArray[np.uint8], ...]]:
+    def part(self, region: Region) -> tuple[PixelLayout, tuple[NDArray[np.uint8], ...]]:
         """Return the least of the frame that `region` needs, without copying.
 
         It starts at a whole pair or 2 x 2 block of pixels, so that each keeps its own chroma.
@@ -78,7 +78,7 @@ class RawFrame:
 
         Returns
         -------
-        Source, tuple of ndarray
+        PixelLayout, tuple of ndarray
             What the planes are once they lie behind one another without gaps, the region in it
             included; and the planes, (rows, bytes) uint8 each.
 
@@ -151,7 +151,7 @@ def all_bgr(frames: Sequence[Pixels]) -> list[NDArray[np.uint8]]:
 
 
 @functools.lru_cache(maxsize=256)
-def _alone(kind: PixelFormat, standard: ColorStandard | None, inside: Region) -> Source:
+def _alone(kind: PixelFormat, standard: ColorStandard | None, inside: Region) -> PixelLayout:
     """Return what a region is whose planes lie alone, without gaps, from pixel (0, 0) on."""
     x, y, width, height = inside
     columns, rows = x + width, y + height
@@ -159,7 +159,7 @@ def _alone(kind: PixelFormat, standard: ColorStandard | None, inside: Region) ->
     row_bytes = 4 * pairs if kind is PixelFormat.YUYV else columns * _BYTES[kind]
     chroma = {PixelFormat.NV12: 2 * pairs, PixelFormat.I420: pairs}
     region = None if (x, y) == (0, 0) else inside
-    return Source(kind, rows, columns, row_bytes, standard, region, chroma.get(kind))
+    return PixelLayout(kind, rows, columns, row_bytes, standard, region, chroma.get(kind))
 
 
 def _half(length: int) -> int:

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import ImageError, SourceError, TruncatedSourceError
-from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources.base import BaseSource
@@ -64,7 +64,7 @@ _READ_BYTES = 1 << 18
 _LOOK_MS = 200
 
 
-def frame_header(length: int, layout: Source | None = None) -> bytes:
+def frame_header(length: int, layout: PixelLayout | None = None) -> bytes:
     """Return the header of a frame, for programs that write to our standard input.
 
     Parameters
@@ -190,7 +190,7 @@ class PipeSource(BaseSource):
         """Return how many bytes the frame that the buffer begins with still lacks."""
         return max(_HEADER.size + self._header()[0] - len(self._buffer), 0)
 
-    def _header(self) -> tuple[int, Source | None]:
+    def _header(self) -> tuple[int, PixelLayout | None]:
         """Read the header that the buffer begins with."""
         magic, place, standard, zero, width, height, length = _HEADER.unpack_from(self._buffer)
         where = f"{self.name}: the header of frame {self._delivered}"
@@ -206,7 +206,9 @@ class PipeSource(BaseSource):
         yuv = pixel_format in _YUV
         if standard >= (len(_STANDARDS) if yuv else 1):
             raise SourceError(f"{where} states the unknown colour standard {standard}")
-        layout = Source(pixel_format, height, width, standard=_STANDARDS[standard] if yuv else None)
+        layout = PixelLayout(
+            pixel_format, height, width, standard=_STANDARDS[standard] if yuv else None
+        )
         if length != layout.nbytes:
             raise SourceError(f"{where} states {length} bytes, where {layout.nbytes} are needed")
         return length, layout

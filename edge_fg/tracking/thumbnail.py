@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import MissingDependencyError
-from edge_fg.preprocess.pixel_layout import PixelFormat, Region, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, Region
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.sources import Frame
 
@@ -108,7 +108,7 @@ def _planes(frame: Frame) -> list[NDArray[np.uint8]]:
     return [rows.reshape(layout.height, layout.width, 3)]
 
 
-def _planar(data: NDArray[np.uint8], layout: Source) -> list[NDArray[np.uint8]]:
+def _planar(data: NDArray[np.uint8], layout: PixelLayout) -> list[NDArray[np.uint8]]:
     luma = _rows(data, 0, layout.height, layout.row_pitch, layout.width)
     down, across = (layout.height + 1) // 2, (layout.width + 1) // 2
     paired = layout.format is PixelFormat.NV12

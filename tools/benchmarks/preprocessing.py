@@ -23,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.preprocess import CpuPreprocessor, presets
-from edge_fg.preprocess.launch import ColorStandard, LaunchPlanner, PixelFormat, Source
+from edge_fg.preprocess.launch import LaunchPlanner
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
+from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg_tools.kernels.cpu_form import CpuForm, compile_cpu_form
 
 SIZES = ((1080, 1920), (2160, 3840), (480, 640))
@@ -51,7 +53,7 @@ def _measure(
 ) -> None:
     spec = presets()[preset]
     standard = ColorStandard.BT601_LIMITED if kind is PixelFormat.NV12 else None
-    source = Source(kind, height, width, standard=standard)
+    source = PixelLayout(kind, height, width, standard=standard)
     frame = np.random.default_rng(0).integers(0, 256, source.nbytes, dtype=np.uint8)
     reference = CpuPreprocessor(spec)
     plan = LaunchPlanner(spec).plan([source])
@@ -74,7 +76,7 @@ def _measure(
 
 
 def _other_way(
-    source: Source, frame: NDArray[np.uint8], reference: CpuPreprocessor
+    source: PixelLayout, frame: NDArray[np.uint8], reference: CpuPreprocessor
 ) -> Callable[[], Any]:
     if source.format is PixelFormat.BGR:
         image = source.to_bgr(frame)
@@ -100,7 +102,7 @@ def _in_turns(ways: list[Callable[[], Any]], rounds: int) -> list[float]:
 def _measure_plans(rounds: int) -> None:
     """Print what a batch costs the host before anything is launched."""
     planner = LaunchPlanner(presets()["torchvision"])
-    source = Source(PixelFormat.BGR, 1080, 1920)
+    source = PixelLayout(PixelFormat.BGR, 1080, 1920)
     plan = planner.plan([source])
     target = np.empty(plan.descriptor_bytes, np.uint8)
     known = _in_turns([lambda: planner.plan([source]).descriptors([4096], target)], 100 * rounds)
@@ -108,7 +110,7 @@ def _measure_plans(rounds: int) -> None:
     new = _in_turns(
         [
             lambda: planner.plan(
-                [Source(PixelFormat.BGR, 1080, 1920, region=(1, 1, next(sides), 200))]
+                [PixelLayout(PixelFormat.BGR, 1080, 1920, region=(1, 1, next(sides), 200))]
             )
         ],
         rounds,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import EdgeFGError, ImageError, UnansweredError, UsageError
-from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.recognition.classifier import Classifier
@@ -85,7 +85,9 @@ def frame_of(
     if message.encoding in _PLAIN:
         kind, per_pixel = _PLAIN[message.encoding]
         _check(message, data, width * per_pixel, 1.5 if kind is PixelFormat.NV12 else 1.0)
-        return RawFrame(data, Source(kind, height, width, step, standard if kind in _YUV else None))
+        return RawFrame(
+            data, PixelLayout(kind, height, width, step, standard if kind in _YUV else None)
+        )
     if message.encoding in _WITH_ALPHA:
         pixels = _rows(message, data, 4 * width).reshape(height, width, 4)
         return np.ascontiguousarray(pixels[:, :, _WITH_ALPHA[message.encoding]])
@@ -93,11 +95,11 @@ def frame_of(
         # Of a 16-bit grey the upper eight bits are kept, as in images.
         pairs = _rows(message, data, 2 * width).reshape(height, width, 2)
         upper = np.ascontiguousarray(pairs[:, :, 0 if message.is_bigendian else 1])
-        return RawFrame(upper.reshape(-1), Source(PixelFormat.GRAY, height, width))
+        return RawFrame(upper.reshape(-1), PixelLayout(PixelFormat.GRAY, height, width))
     if message.encoding in _CHROMA_FIRST:
         row = 4 * ((width + 1) // 2)
         swapped = _rows(message, data, row).reshape(-1, 2)[:, ::-1]
-        layout = Source(PixelFormat.YUYV, height, width, row, standard)
+        layout = PixelLayout(PixelFormat.YUYV, height, width, row, standard)
         return RawFrame(np.ascontiguousarray(swapped).reshape(-1), layout)
     if message.encoding.startswith("bayer_"):
         raise ImageError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_fg.errors import ImageError, SourceError, UsageError
 from edge_fg.images import as_frame
-from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources.gstreamer import csi_pipeline, v4l2_pipeline
@@ -213,7 +213,7 @@ class OpenCVConnection:
         # Argus and UVC cameras send BT.601 in the limited range (NVBUF_COLOR_FORMAT_NV12; USB
         # Video Class 1.5, colour matching descriptor's default).
         assert self._raw is not None
-        layout = Source(self._raw, height, width, standard=ColorStandard.BT601_LIMITED)
+        layout = PixelLayout(self._raw, height, width, standard=ColorStandard.BT601_LIMITED)
         if data.size != layout.nbytes:
             raise ImageError(f"{data.size} bytes are no {self._raw.value} of {width} x {height}")
         return RawFrame(data, layout)

@@ -19,7 +19,9 @@ from PIL import Image
 
 from edge_fg.backends.base import cut
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize, presets
-from edge_fg.preprocess.launch import ColorStandard, LaunchPlanner, PixelFormat, Source
+from edge_fg.preprocess.launch import LaunchPlanner
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
+from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg_tools.kernels.cpu_form import CpuForm, compile_cpu_form
 
 FILTERS = ["bilinear", "bicubic", "lanczos", "box"]
@@ -53,16 +55,16 @@ def random_spec(rng: np.random.Generator, name: str, mode: str, longest: int) ->
     return PreprocessSpec(resize, crop=crop, color=color, layout=layout, dtype=dtype, **values)
 
 
-def random_source(rng: np.random.Generator, kind: PixelFormat, longest: int) -> Source:
+def random_source(rng: np.random.Generator, kind: PixelFormat, longest: int) -> PixelLayout:
     height, width = (int(side) for side in rng.integers(1, longest, 2))
     standard = ColorStandard(rng.choice([s.value for s in ColorStandard])) if kind in YUV else None
-    tight = Source(kind, height, width, standard=standard)
+    tight = PixelLayout(kind, height, width, standard=standard)
     pitch = None if rng.random() < 0.5 else tight.row_bytes + int(rng.integers(0, 20))
     region = None
     if rng.random() < 0.7:
         x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
         region = (x, y, int(rng.integers(1, width - x + 1)), int(rng.integers(1, height - y + 1)))
-    return Source(kind, height, width, pitch, standard, region)
+    return PixelLayout(kind, height, width, pitch, standard, region)
 
 
 class GuardedFrames:
@@ -78,7 +80,7 @@ class GuardedFrames:
         self._maps: list[mmap.mmap] = []
         self._protect = ctypes.CDLL(None, use_errno=True).mprotect
 
-    def place(self, rng: np.random.Generator, source: Source, at_start: bool) -> np.ndarray:
+    def place(self, rng: np.random.Generator, source: PixelLayout, at_start: bool) -> np.ndarray:
         pages = -(-source.nbytes // self.PAGE) + 2
         memory = mmap.mmap(-1, pages * self.PAGE)
         whole = np.frombuffer(memory, np.uint8)
@@ -93,7 +95,7 @@ class GuardedFrames:
         return frame
 
 
-def random_frame(rng: np.random.Generator, source: Source) -> np.ndarray:
+def random_frame(rng: np.random.Generator, source: PixelLayout) -> np.ndarray:
     """Bytes at an address of any alignment."""
     skip = int(rng.integers(0, 4))
     frame = rng.integers(0, 256, source.nbytes + skip, dtype=np.uint8)[skip:]
@@ -102,7 +104,7 @@ def random_frame(rng: np.random.Generator, source: Source) -> np.ndarray:
     return frame
 
 
-def expected_tensor(spec: PreprocessSpec, sources: list[Source], frames: list[np.ndarray]):
+def expected_tensor(spec: PreprocessSpec, sources: list[PixelLayout], frames: list[np.ndarray]):
     images = [
         cut(source.to_bgr(frame), source.region)
         for source, frame in zip(sources, frames, strict=True)
@@ -110,7 +112,7 @@ def expected_tensor(spec: PreprocessSpec, sources: list[Source], frames: list[np
     return CpuPreprocessor(spec)(images)
 
 
-def check(cpu_form: CpuForm, spec: PreprocessSpec, sources: list[Source], frames) -> None:
+def check(cpu_form: CpuForm, spec: PreprocessSpec, sources: list[PixelLayout], frames) -> None:
     plan = LaunchPlanner(spec).plan(sources)
     tensor = cpu_form.run(plan, [frame.ctypes.data for frame in frames])
     expected = expected_tensor(spec, sources, frames)
@@ -153,7 +155,7 @@ def test_the_pixels_are_pillows(cpu_form, height, width, out_height, out_width, 
     expected = np.asarray(across.resize((out_width, out_height), kernel))
     size = Resize("squash", (out_height, out_width), name)
     spec = PreprocessSpec(size, color="rgb", layout="nhwc", dtype="uint8")
-    plan = LaunchPlanner(spec).plan([Source(PixelFormat.RGB, height, width)])
+    plan = LaunchPlanner(spec).plan([PixelLayout(PixelFormat.RGB, height, width)])
     tensor = cpu_form.run(plan, [frame.ctypes.data])
     np.testing.assert_array_equal(tensor[0], expected)
 
@@ -175,7 +177,7 @@ def test_any_mixture_of_formats_equals_the_reference(cpu_form, data, seed):
 def test_full_hd_through_the_presets(cpu_form, preset, kind):
     kind = PixelFormat(kind)
     standard = ColorStandard.BT709_LIMITED if kind in YUV else None
-    source = Source(kind, 1080, 1920, standard=standard, pitch=8192)
+    source = PixelLayout(kind, 1080, 1920, standard=standard, pitch=8192)
     frame = np.random.default_rng(5).integers(0, 256, source.nbytes, dtype=np.uint8)
     check(cpu_form, presets()[preset], [source], [frame])
 
@@ -184,7 +186,7 @@ def test_strong_shrinking_reads_a_row_in_several_chunks(cpu_form):
     rng = np.random.default_rng(8)
     for name, antialias in itertools.product(FILTERS, [True, False]):
         spec = PreprocessSpec(Resize("squash", (3, 5), name, antialias=antialias))
-        source = Source(PixelFormat.BGR, 40, 5000, region=(3, 1, 4990, 38))
+        source = PixelLayout(PixelFormat.BGR, 40, 5000, region=(3, 1, 4990, 38))
         check(cpu_form, spec, [source], [random_frame(rng, source)])
 
 
@@ -192,7 +194,7 @@ def test_regions_of_one_frame_in_one_launch(cpu_form):
     rng = np.random.default_rng(9)
     regions = [(5, 7, 31, 20), (0, 0, 101, 77), (100, 76, 1, 1), (33, 2, 8, 75)]
     sources = [
-        Source(PixelFormat.NV12, 77, 101, standard=ColorStandard.BT601_LIMITED, region=region)
+        PixelLayout(PixelFormat.NV12, 77, 101, standard=ColorStandard.BT601_LIMITED, region=region)
         for region in regions
     ]
     frame = random_frame(rng, sources[0])
@@ -206,7 +208,7 @@ def test_a_region_that_starts_at_an_odd_pixel_keeps_its_own_chroma(cpu_form):
     chroma = np.array([[[0, 128], [255, 128]]] * 2, np.uint8)
     frame = np.concatenate([luma.ravel(), chroma.ravel()])
     spec = PreprocessSpec(Resize("squash", (2, 2)), color="bgr", layout="nhwc", dtype="uint8")
-    source = Source(PixelFormat.NV12, 4, 4, standard=standard, region=(1, 1, 2, 2))
+    source = PixelLayout(PixelFormat.NV12, 4, 4, standard=standard, region=(1, 1, 2, 2))
     tensor = cpu_form.run(LaunchPlanner(spec).plan([source]), [frame.ctypes.data])
     assert (tensor[0, :, 0, 0] == 0).all()
     assert (tensor[0, :, 1, 0] == 255).all()
@@ -249,7 +251,7 @@ def test_real_photographs_equal_pillow(cpu_form, data_dir: Path):
     for path in photographs:
         with Image.open(path) as opened:
             images.append(np.ascontiguousarray(np.asarray(opened.convert("RGB"))[..., ::-1]))
-    sources = [Source(PixelFormat.BGR, *image.shape[:2]) for image in images]
+    sources = [PixelLayout(PixelFormat.BGR, *image.shape[:2]) for image in images]
     for name in ("timm", "torchvision", "keras-tf"):
         spec = presets()[name]
         plan = LaunchPlanner(spec).plan(sources)

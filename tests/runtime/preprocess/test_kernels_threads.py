@@ -11,14 +11,9 @@ import pytest
 
 from edge_fg.backends.base import cut
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize, kernels
-from edge_fg.preprocess.launch import (
-    SAMPLE,
-    ColorStandard,
-    LaunchPlan,
-    LaunchPlanner,
-    PixelFormat,
-    Source,
-)
+from edge_fg.preprocess.launch import SAMPLE, LaunchPlan, LaunchPlanner
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
+from edge_fg.preprocess.yuv import ColorStandard
 
 PROGRAM = Path(__file__).with_name("kernels_threads.cpp")
 
@@ -73,13 +68,13 @@ def run(program: Path, folder: Path, plan: LaunchPlan, frames: list[np.ndarray])
     return result, target
 
 
-def sources() -> list[Source]:
+def sources() -> list[PixelLayout]:
     standard = ColorStandard.BT709_LIMITED
     return [
-        Source(PixelFormat.BGR, 30, 700, region=(1, 2, 690, 25)),
-        Source(PixelFormat.NV12, 33, 45, standard=standard, region=(5, 3, 39, 29)),
-        Source(PixelFormat.YUYV, 20, 31, standard=standard),
-        Source(PixelFormat.GRAY, 9, 600),
+        PixelLayout(PixelFormat.BGR, 30, 700, region=(1, 2, 690, 25)),
+        PixelLayout(PixelFormat.NV12, 33, 45, standard=standard, region=(5, 3, 39, 29)),
+        PixelLayout(PixelFormat.YUYV, 20, 31, standard=standard),
+        PixelLayout(PixelFormat.GRAY, 9, 600),
     ]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_fg.errors import ImageError
-from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.yuv import (
     ColorStandard,
     exact_factors,
@@ -96,8 +96,8 @@ def test_limited_bt601_is_opencvs_within_rounding():
 @pytest.mark.parametrize("gap", [0, 5])
 def test_a_frame_is_its_pixels_one_by_one(standard, kind, gap):
     height, width = 5, 7
-    tight = Source(PixelFormat(kind), height, width, standard=standard)
-    source = Source(PixelFormat(kind), height, width, tight.row_bytes + gap, standard)
+    tight = PixelLayout(PixelFormat(kind), height, width, standard=standard)
+    source = PixelLayout(PixelFormat(kind), height, width, tight.row_bytes + gap, standard)
     data = np.random.default_rng(6).integers(0, 256, source.nbytes, dtype=np.uint8)
     pitch, chroma_pitch = source.row_pitch, source.chroma_row_pitch
     bgr = source.to_bgr(data)
@@ -118,9 +118,9 @@ def test_a_frame_is_its_pixels_one_by_one(standard, kind, gap):
 
 
 def test_yv12_is_i420_with_its_planes_swapped():
-    plain = Source(PixelFormat.I420, 6, 8, standard=ColorStandard.BT709_FULL)
+    plain = PixelLayout(PixelFormat.I420, 6, 8, standard=ColorStandard.BT709_FULL)
     first, second = plain.chroma_planes
-    swapped = Source(
+    swapped = PixelLayout(
         PixelFormat.I420,
         6,
         8,
@@ -152,11 +152,11 @@ def test_yv12_is_i420_with_its_planes_swapped():
 def test_a_source_that_contradicts_itself_is_refused(fields, told):
     given = {"format": PixelFormat.BGR, "height": 8, "width": 10, **fields}
     with pytest.raises(ImageError, match=told):
-        Source(**given)
+        PixelLayout(**given)
 
 
 def test_too_few_bytes_are_refused():
-    source = Source(PixelFormat.NV12, 8, 10, standard=ColorStandard.BT601_LIMITED)
+    source = PixelLayout(PixelFormat.NV12, 8, 10, standard=ColorStandard.BT601_LIMITED)
     assert source.nbytes == 120
     with pytest.raises(ImageError, match="119 bytes"):
         source.to_bgr(np.zeros(119, np.uint8))

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 import edge_fg
 from edge_fg.backends.base import cut
 from edge_fg.errors import ImageError
-from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame, all_bgr, as_pixels
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg_tools.kernels.cpu_form import compile_cpu_form
 
 YUV = {PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420}
-NV12 = Source(PixelFormat.NV12, 40, 60, standard=ColorStandard.BT601_LIMITED)
+NV12 = PixelLayout(PixelFormat.NV12, 40, 60, standard=ColorStandard.BT601_LIMITED)
 NOTHING = dict.fromkeys(
     ["buffers", "page_locked", "streams", "events", "modules", "graphs", "retains", "pushed"], 0
 )
 
 
-def make(layout: Source, seed: int = 1, spare: int = 0) -> RawFrame:
+def make(layout: PixelLayout, seed: int = 1, spare: int = 0) -> RawFrame:
     random = np.random.default_rng(seed)
     return RawFrame(random.integers(0, 256, layout.nbytes + spare, dtype=np.uint8), layout)
 
@@ -35,13 +35,13 @@ def raw_frames(draw) -> RawFrame:
     kind = draw(st.sampled_from(PixelFormat))
     height, width = draw(st.integers(1, 20)), draw(st.integers(1, 20))
     standard = draw(st.sampled_from(ColorStandard)) if kind in YUV else None
-    layout = Source(kind, height, width, standard=standard)
+    layout = PixelLayout(kind, height, width, standard=standard)
     if draw(st.booleans()):
         pitch = layout.row_bytes + draw(st.integers(0, 9))
-        layout = Source(kind, height, width, pitch, standard)
+        layout = PixelLayout(kind, height, width, pitch, standard)
     if kind is PixelFormat.I420 and draw(st.booleans()):
         offsets = layout.chroma_planes[::-1]
-        layout = Source(kind, height, width, layout.pitch, standard, chroma_offsets=offsets)
+        layout = PixelLayout(kind, height, width, layout.pitch, standard, chroma_offsets=offsets)
     return make(layout, draw(st.integers(0, 1000)), draw(st.integers(0, 3)))
 
 
@@ -67,7 +67,7 @@ def test_a_part_holds_the_pixels_of_its_region(frame: RawFrame, data):
 @settings(deadline=None, max_examples=100)
 @given(st.sampled_from(PixelFormat), st.data())
 def test_wherever_a_region_lies_it_has_few_descriptions(kind: PixelFormat, data):
-    layout = Source(kind, 30, 41, standard=ColorStandard.BT709_FULL if kind in YUV else None)
+    layout = PixelLayout(kind, 30, 41, standard=ColorStandard.BT709_FULL if kind in YUV else None)
     size = (data.draw(st.integers(1, 20)), data.draw(st.integers(1, 15)))
     frame = make(layout)
     described = {frame.part((x, y, *size))[0] for x in range(20) for y in range(15)}
@@ -81,7 +81,7 @@ def test_what_is_no_raw_frame():
         with pytest.raises(ImageError):
             RawFrame(wrong, NV12)
     with pytest.raises(ImageError, match="region"):
-        RawFrame(enough, Source(PixelFormat.GRAY, 9, 9, region=(0, 0, 3, 3)))
+        RawFrame(enough, PixelLayout(PixelFormat.GRAY, 9, 9, region=(0, 0, 3, 3)))
     with pytest.raises(ImageError, match="uint8"):
         as_pixels(b"123")
 
@@ -109,7 +109,7 @@ def test_the_classifier_says_of_raw_frames_what_it_says_of_their_pixels(
 ):
     pytest.importorskip("onnxruntime")
     standard = ColorStandard.BT709_LIMITED if kind in YUV else None
-    raw = make(Source(kind, 41, 67, 280, standard))
+    raw = make(PixelLayout(kind, 41, 67, 280, standard))
     regions = [None, (3, 5, 20, 11), (1, 0, 7, 9), None]
     with edge_fg.load(tiny_bundle, backend="onnxruntime", threads=1) as classifier:
         found = classifier.batch([raw, raw, frame, frame], regions)

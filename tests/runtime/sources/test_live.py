@@ -19,8 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_fg.errors import SourceError, UsageError
-from edge_fg.preprocess.pixel_layout import PixelFormat
-from edge_fg.preprocess.pixel_layout import Source as Layout
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources import CaptureOptions, StateChange
@@ -546,7 +545,7 @@ def test_stillness_is_what_comparing_all_bytes_says(kinds: list[int], form: str)
     def pixels(kind: int) -> np.ndarray | RawFrame:
         if form == "bgr":
             return variants[kind].reshape(40, 50, 3)
-        layout = Layout(PixelFormat(form), 40, 50, standard=ColorStandard.BT601_LIMITED)
+        layout = PixelLayout(PixelFormat(form), 40, 50, standard=ColorStandard.BT601_LIMITED)
         return RawFrame(variants[kind], layout)
 
     watch = ImageWatch()

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_fg.errors import SourceError, UsageError
-from edge_fg.preprocess.pixel_layout import PixelFormat
-from edge_fg.preprocess.pixel_layout import Source as Layout
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources import CaptureOptions, Frame, open_source, open_sources, parse_source
@@ -302,7 +301,7 @@ def test_raw_frames_of_a_v4l2_camera(fake: Any, fourcc: str, form: str) -> None:
     with open_source(0, raw=True, codec=form) as source:
         frame = next(source)
     assert isinstance(frame.pixels, RawFrame)
-    expected = Layout(PixelFormat(form), 4, 8, standard=ColorStandard.BT601_LIMITED)
+    expected = PixelLayout(PixelFormat(form), 4, 8, standard=ColorStandard.BT601_LIMITED)
     assert frame.pixels.layout == expected
     assert frame.size_wh == (8, 4)
     _, image = capture.retrieve()
@@ -430,7 +429,7 @@ def test_several_sources_or_none(tmp_path: Path) -> None:
 
 
 def test_raw_frames_and_frames_of_an_iterable() -> None:
-    layout = Layout(PixelFormat.NV12, 4, 8, standard=ColorStandard.BT601_LIMITED)
+    layout = PixelLayout(PixelFormat.NV12, 4, 8, standard=ColorStandard.BT601_LIMITED)
     raw = RawFrame(np.arange(layout.nbytes, dtype=np.uint8), layout)
     image = np.full((4, 8, 3), 7, np.uint8)
     given_frame = Frame(image, number=77, source="elsewhere", position=1.5, captured=12.0)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_fg.errors import EdgeFGError, SourceError, TruncatedSourceError
-from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources import CaptureOptions, Frame, open_source
@@ -39,14 +39,14 @@ def read(data: bytes) -> list[Frame]:
         return list(source)
 
 
-def headed(data: bytes, layout: Source | None = None) -> bytes:
+def headed(data: bytes, layout: PixelLayout | None = None) -> bytes:
     return frame_header(len(data), layout) + data
 
 
-def layout(form: str, size_wh: tuple[int, int] = (6, 4)) -> Source:
+def layout(form: str, size_wh: tuple[int, int] = (6, 4)) -> PixelLayout:
     yuv = form in ("nv12", "yuyv", "i420")
     standard = ColorStandard.BT709_LIMITED if yuv else None
-    return Source(PixelFormat(form), size_wh[1], size_wh[0], standard=standard)
+    return PixelLayout(PixelFormat(form), size_wh[1], size_wh[0], standard=standard)
 
 
 def test_a_row_of_jpegs() -> None:

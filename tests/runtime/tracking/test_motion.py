@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_fg.errors import MissingDependencyError, UsageError
-from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources import Frame
@@ -194,7 +194,7 @@ def raw(image: np.ndarray, kind: PixelFormat) -> RawFrame:
         packed[..., 0], packed[..., 2] = planes[:height, ::2], planes[:height, 1::2]
         packed[..., 1], packed[..., 3] = np.repeat(chroma, 2, axis=1)
         data = packed.ravel()
-    layout = Source(kind, height, width, standard=ColorStandard.BT601_LIMITED)
+    layout = PixelLayout(kind, height, width, standard=ColorStandard.BT601_LIMITED)
     return RawFrame(np.ascontiguousarray(data), layout)
 
 

@@ -13,7 +13,8 @@ from edge_fg.backends.base import cut
 from edge_fg.cuda import Device, DeviceBuffer, Graph, HostBuffer, Stream, copy_to_host
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize, presets
 from edge_fg.preprocess.cuda import CudaPreprocessor
-from edge_fg.preprocess.launch import ColorStandard, PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
+from edge_fg.preprocess.yuv import ColorStandard
 
 YUV = {PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420}
 SMALL = PreprocessSpec(Resize("squash", (24, 32)), mean=(120.5, 110.25, 99.0), std=(58.0,) * 3)
@@ -117,10 +118,10 @@ def random_source(random, kind):
     height, width = (int(side) for side in random.integers(1, 70, 2))
     standards = [standard.value for standard in ColorStandard]
     standard = ColorStandard(random.choice(standards)) if kind in YUV else None
-    tight = Source(kind, height, width, standard=standard)
+    tight = PixelLayout(kind, height, width, standard=standard)
     pitch = None if random.random() < 0.5 else tight.row_bytes + int(random.integers(0, 20))
     region = random_region(random, height, width)
-    return Source(kind, height, width, pitch, standard, region)
+    return PixelLayout(kind, height, width, pitch, standard, region)
 
 
 def raw(seed, batches="60"):
@@ -272,9 +273,9 @@ def captured(transfer):
     """A prepared batch, captured once, replayed with other images; its tables outlive others."""
     setup = Setup(transfer=transfer)
     random = np.random.default_rng(3)
-    bgr = Source(PixelFormat.BGR, 50, 70)
-    nv12 = Source(PixelFormat.NV12, 40, 60, standard=ColorStandard.BT709_LIMITED)
-    part = Source(PixelFormat.BGR, 50, 70, region=(5, 6, 30, 20))
+    bgr = PixelLayout(PixelFormat.BGR, 50, 70)
+    nv12 = PixelLayout(PixelFormat.NV12, 40, 60, standard=ColorStandard.BT709_LIMITED)
+    part = PixelLayout(PixelFormat.BGR, 50, 70, region=(5, 6, 30, 20))
     sources = [bgr, nv12, part]
     batch = setup.gpu.prepare(sources, setup.output.pointer, setup.stream, at=[0, 1, 0])
     graph = Graph.capture(setup.device, setup.stream, lambda: batch.queue(setup.stream))
@@ -311,7 +312,7 @@ def refused():
     """What can't be used is said in one line, and the next batch works."""
     setup = Setup(max_batch=2)
     frame = np.zeros((20, 30, 3), np.uint8)
-    nv12 = Source(PixelFormat.NV12, 40, 60, standard=ColorStandard.BT601_FULL)
+    nv12 = PixelLayout(PixelFormat.NV12, 40, 60, standard=ColorStandard.BT601_FULL)
     data = np.zeros(nv12.nbytes, np.uint8)
 
     def call(frames, regions=None):

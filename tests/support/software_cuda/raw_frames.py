@@ -11,8 +11,9 @@ from preprocessing import YUV, Setup, random_frame, random_region, random_spec
 from edge_fg.backends.base import cut
 from edge_fg.backends.tensorrt.slot_input import Intake
 from edge_fg.cuda import Device
-from edge_fg.preprocess.launch import ColorStandard, PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
+from edge_fg.preprocess.yuv import ColorStandard
 
 
 def converted(frame):
@@ -32,7 +33,7 @@ def random_raw(random, longest=90):
     height, width = (int(side) for side in random.integers(1, longest, 2))
     standards = [one.value for one in ColorStandard]
     standard = ColorStandard(str(random.choice(standards))) if kind in YUV else None
-    layout = Source(kind, height, width, standard=standard)
+    layout = PixelLayout(kind, height, width, standard=standard)
     if random.random() < 0.5:
         layout = replace(layout, pitch=layout.row_bytes + int(random.integers(0, 20)))
     if kind is PixelFormat.I420 and random.random() < 0.5:  # YV12
@@ -82,9 +83,9 @@ def graphs(transfer):
     setup = Setup(transfer=transfer)
     random = np.random.default_rng(8)
     standard = ColorStandard.BT601_FULL
-    nv12 = Source(PixelFormat.NV12, 41, 67, standard=standard)
-    i420 = Source(PixelFormat.I420, 41, 67, standard=standard)
-    yuyv = Source(PixelFormat.YUYV, 41, 67, standard=ColorStandard.BT709_LIMITED)
+    nv12 = PixelLayout(PixelFormat.NV12, 41, 67, standard=standard)
+    i420 = PixelLayout(PixelFormat.I420, 41, 67, standard=standard)
+    yuyv = PixelLayout(PixelFormat.YUYV, 41, 67, standard=ColorStandard.BT709_LIMITED)
     kinds = [
         ((nv12, None),),
         ((i420, None),),
@@ -97,7 +98,7 @@ def graphs(transfer):
         chosen = kinds[turn % len(kinds)]
         frames, regions = [], []
         for what, region in chosen:
-            if isinstance(what, Source):
+            if isinstance(what, PixelLayout):
                 data = random.integers(0, 256, what.nbytes, dtype=np.uint8)
                 frames.append(RawFrame(data, what))
             else:
@@ -120,7 +121,7 @@ def moving():
     """A region that moves over a raw frame makes four geometries, however far it goes."""
     setup = Setup(transfer="staged")
     random = np.random.default_rng(9)
-    layout = Source(PixelFormat.NV12, 90, 120, standard=ColorStandard.BT601_LIMITED)
+    layout = PixelLayout(PixelFormat.NV12, 90, 120, standard=ColorStandard.BT601_LIMITED)
     allocated = []
     for turn in range(60):
         frame = RawFrame(random.integers(0, 256, layout.nbytes, dtype=np.uint8), layout)
@@ -140,7 +141,7 @@ def lying():
     """A frame whose bytes are gone is refused, on the usual way and on the captured one."""
     setup = Setup()
     intake = Intake(setup.gpu, setup.output.pointer, setup.stream, capture=True)
-    layout = Source(PixelFormat.NV12, 40, 60, standard=ColorStandard.BT601_FULL)
+    layout = PixelLayout(PixelFormat.NV12, 40, 60, standard=ColorStandard.BT601_FULL)
 
     def honest():
         return RawFrame(np.full(layout.nbytes, 77, np.uint8), layout)

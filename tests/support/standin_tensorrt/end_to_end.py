@@ -23,7 +23,7 @@ from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.tensorrt.backend import TensorRTBackend
 from edge_fg.errors import BackendError, EdgeFGError
 from edge_fg.preprocess import CpuPreprocessor
-from edge_fg.preprocess.pixel_layout import PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame, all_bgr
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.recognition.prediction import Prediction
@@ -145,10 +145,10 @@ def raw(bundle: str, folder: str) -> dict[str, object]:
     """A camera's own bytes go to the GPU as they are, and the answers are the pixels' own."""
     random = np.random.default_rng(23)
     kinds = (
-        Source(PixelFormat.NV12, 41, 67, standard=ColorStandard.BT601_LIMITED),
-        Source(PixelFormat.I420, 41, 67, 80, ColorStandard.BT601_FULL),
-        Source(PixelFormat.YUYV, 41, 67, standard=ColorStandard.BT709_LIMITED),
-        Source(PixelFormat.GRAY, 30, 20),
+        PixelLayout(PixelFormat.NV12, 41, 67, standard=ColorStandard.BT601_LIMITED),
+        PixelLayout(PixelFormat.I420, 41, 67, 80, ColorStandard.BT601_FULL),
+        PixelLayout(PixelFormat.YUYV, 41, 67, standard=ColorStandard.BT709_LIMITED),
+        PixelLayout(PixelFormat.GRAY, 30, 20),
     )
     images = frames(1)
     options = EngineOptions(max_batch=4, plan_cache=Path(folder))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from edge_fg.backends.base import cut
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize, presets
-from edge_fg.preprocess.launch import ColorStandard, PixelFormat, Source
-from edge_fg.preprocess.pixel_layout import Region
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, Region
 from edge_fg.preprocess.spec import Filter, Mode
+from edge_fg.preprocess.yuv import ColorStandard
 
 YUV: Final = frozenset({PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420})
 FULL_HD: Final = (1080, 1920)
@@ -39,7 +39,7 @@ class Case:
     """
 
     spec: PreprocessSpec
-    sources: tuple[Source, ...]
+    sources: tuple[PixelLayout, ...]
     data: tuple[NDArray[np.uint8], ...]
 
     def expected(self) -> NDArray[Any]:
@@ -73,7 +73,7 @@ def random_cases(seed: int, count: int) -> Iterator[Case]:
     random = np.random.default_rng(seed)
     for kind in PixelFormat:
         standard = ColorStandard.BT709_LIMITED if kind in YUV else None
-        source = Source(kind, *FULL_HD, standard=standard)
+        source = PixelLayout(kind, *FULL_HD, standard=standard)
         yield Case(presets()["torchvision"], (source,), (random_bytes(random, source),))
     for _ in range(count):
         spec = random_spec(random)
@@ -85,7 +85,7 @@ def random_cases(seed: int, count: int) -> Iterator[Case]:
         yield Case(spec, sources, tuple(random_bytes(random, source) for source in sources))
 
 
-def random_bytes(random: np.random.Generator, source: Source) -> NDArray[np.uint8]:
+def random_bytes(random: np.random.Generator, source: PixelLayout) -> NDArray[np.uint8]:
     """Return random bytes for a source's frame."""
     return random.integers(0, 256, source.nbytes, dtype=np.uint8)
 
@@ -119,13 +119,13 @@ def random_spec(random: np.random.Generator) -> PreprocessSpec:
     )
 
 
-def _random_source(random: np.random.Generator, kind: PixelFormat) -> Source:
+def _random_source(random: np.random.Generator, kind: PixelFormat) -> PixelLayout:
     height, width = (int(side) for side in random.integers(1, _LONGEST, 2))
     standards = tuple(ColorStandard)
     standard = standards[int(random.integers(len(standards)))] if kind in YUV else None
-    tight = Source(kind, height, width, standard=standard)
+    tight = PixelLayout(kind, height, width, standard=standard)
     pitch = None if random.random() < 0.5 else tight.row_bytes + int(random.integers(0, 20))
-    return Source(kind, height, width, pitch, standard, _random_region(random, height, width))
+    return PixelLayout(kind, height, width, pitch, standard, _random_region(random, height, width))
 
 
 def _random_region(random: np.random.Generator, height: int, width: int) -> Region | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_fg.cuda import Device, DeviceBuffer, Stream, copy_to_device, copy_to_host
 from edge_fg.preprocess.cuda import CudaPreprocessor
-from edge_fg.preprocess.launch import PixelFormat
+from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg_tools.gpu_check.cases import Case, random_cases
 from edge_fg_tools.gpu_check.results import CheckResult, Figure, Settings
 

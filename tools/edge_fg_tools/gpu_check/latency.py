@@ -17,7 +17,7 @@ from edge_fg.bundle import Bundle, Precision
 from edge_fg.cuda import Device, Stream
 from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess.cuda import transfer_for
-from edge_fg.preprocess.launch import PixelFormat
+from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame
 from edge_fg_tools.gpu_check.bundles import find_bundle, options, usable_libraries, why_no_engine
 from edge_fg_tools.gpu_check.results import (

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edge_fg.cuda import Device, DeviceBuffer, Graph, Module, Stream, copy_to_device, copy_to_host
 from edge_fg.preprocess.geometry import geometry
 from edge_fg.preprocess.kernels import load_image
-from edge_fg.preprocess.launch import LaunchPlan, LaunchPlanner, PixelFormat, Source
+from edge_fg.preprocess.launch import LaunchPlan, LaunchPlanner
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.spec import PreprocessSpec
 from edge_fg.preprocess.tables import across, down
 from edge_fg_tools.gpu_check.timing import Work
@@ -30,7 +31,7 @@ _MOST_COPIES: Final = 48
 """Sets of frames that take turns at most, whatever a cache may hold."""
 
 
-def bytes_to_move(spec: PreprocessSpec, sources: Sequence[Source]) -> tuple[int, int]:
+def bytes_to_move(spec: PreprocessSpec, sources: Sequence[PixelLayout]) -> tuple[int, int]:
     """Return how many bytes of the frames the result depends on, and how many it has itself.
 
     Rows and columns that the crop does not reach are not counted, nor what the kernels write
@@ -71,7 +72,7 @@ class ResidentBatches:
         device: Device,
         stream: Stream,
         spec: PreprocessSpec,
-        sources: Sequence[Source],
+        sources: Sequence[PixelLayout],
         data: Sequence[NDArray[np.uint8]],
         cache_bytes: int,
     ) -> None:

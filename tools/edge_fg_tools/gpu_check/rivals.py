@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, presets
-from edge_fg.preprocess.launch import PixelFormat
+from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg_tools.gpu_check.results import (
     CheckResult,
     Figure,

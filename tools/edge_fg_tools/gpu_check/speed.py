@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from edge_fg.cuda import Device, DeviceBuffer, Graph, Stream
 from edge_fg.preprocess import PreprocessSpec, presets
 from edge_fg.preprocess.cuda import CudaPreprocessor, transfer_for
-from edge_fg.preprocess.launch import ColorStandard, PixelFormat, Source
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.staging import Transfer
+from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg_tools.gpu_check.cases import FULL_HD, Case, random_bytes
 from edge_fg_tools.gpu_check.resident import ResidentBatches, bytes_to_move
 from edge_fg_tools.gpu_check.results import (
@@ -100,18 +101,18 @@ def check_preprocessing(settings: Settings) -> CheckResult:
 
 def full_hd(
     kind: PixelFormat, batch: int, seed: int
-) -> tuple[list[Source], list[NDArray[np.uint8]]]:
+) -> tuple[list[PixelLayout], list[NDArray[np.uint8]]]:
     """Return random frames of 1920 x 1080 and what they are."""
     random = np.random.default_rng(seed)
     standard = ColorStandard.BT709_LIMITED if kind is PixelFormat.NV12 else None
-    sources = [Source(kind, *FULL_HD, standard=standard)] * batch
+    sources = [PixelLayout(kind, *FULL_HD, standard=standard)] * batch
     return sources, [random_bytes(random, source) for source in sources]
 
 
 def measure_way(
     stream: Stream,
     spec: PreprocessSpec,
-    sources: Sequence[Source],
+    sources: Sequence[PixelLayout],
     data: Sequence[NDArray[np.uint8]],
     transfer: Transfer,
     settings: Settings,
@@ -141,7 +142,7 @@ def _resident(
     device: Device,
     stream: Stream,
     spec: PreprocessSpec,
-    sources: Sequence[Source],
+    sources: Sequence[PixelLayout],
     data: Sequence[NDArray[np.uint8]],
     settings: Settings,
     rates: CopyRates,
@@ -186,7 +187,7 @@ def _ways(
     device: Device,
     stream: Stream,
     spec: PreprocessSpec,
-    sources: Sequence[Source],
+    sources: Sequence[PixelLayout],
     data: Sequence[NDArray[np.uint8]],
     settings: Settings,
     rates: CopyRates,
