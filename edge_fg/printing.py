@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_QUOTED_CHARACTERS = 300
+
 
 def printable(text: str) -> str:
     """Return `text` with control characters and lone surrogates escaped.
@@ -13,3 +15,9 @@ def printable(text: str) -> str:
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
         for c in text
     )
+
+
+def first_line(error: BaseException) -> str:
+    """Return what `error` says first, at most 300 characters of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:_QUOTED_CHARACTERS] if lines else type(error).__name__

@@ -18,13 +18,13 @@ from edge_fg.bundle import Bundle, Precision
 from edge_fg.errors import BackendError, EdgeFGError, MissingDependencyError
 from edge_fg.preprocess import CpuPreprocessor
 from edge_fg.preprocess.raw_frame import Pixels, all_bgr
+from edge_fg.printing import first_line
 
 if TYPE_CHECKING:
     import onnxruntime
 
 # What ONNX Runtime logs as an error, it also raises.
 _ONLY_FATAL = 4
-_QUOTED_CHARACTERS = 300
 
 
 class OnnxRuntimeBackend:
@@ -162,7 +162,7 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as failure:  # ONNX Runtime's own classes share no other base
-        raise error(f"ONNX Runtime can't load {what}: {_first_line(failure)}") from failure
+        raise error(f"ONNX Runtime can't load {what}: {first_line(failure)}") from failure
 
 
 def run_session(
@@ -194,7 +194,7 @@ def run_session(
     try:
         return list(session.run(None if outputs is None else list(outputs), dict(inputs)))
     except Exception as failure:  # ONNX Runtime's own classes share no other base
-        raise error(f"ONNX Runtime can't run {what}: {_first_line(failure)}") from failure
+        raise error(f"ONNX Runtime can't run {what}: {first_line(failure)}") from failure
 
 
 def run_batches(
@@ -221,8 +221,3 @@ def run_batches(
         found = run_session(session, outputs, {name: filled}, what=what, error=error)
         parts.append([one[: len(part)] if len(one) == size else one for one in found])
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:_QUOTED_CHARACTERS] if lines else type(error).__name__

@@ -100,18 +100,18 @@ def _calibration(manifest: Manifest) -> str:
 
 def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -> dict[str, Any]:
     try:
-        from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph
+        from edge_fg_calibration.graph.onnx_graph import Graph
         from edge_fg_tools.graph import load_model, prepare
     except ModuleNotFoundError as error:
         raise MissingDependencyError(str(error.name), "build", "inspect ONNX models") from error
     prepared = prepare(load_model(path), input_size=input_size, output=output)
     graph = Graph(prepared.model)
     ops = Counter(node.op_type for node in graph.nodes)
-    macs = sum(graph.macs(node) for node in graph.nodes if node.op_type in WEIGHTED_OPS)
-    size = f"{prepared.channels} x {prepared.height} x {prepared.width}"
+    macs = sum(map(graph.macs, graph.nodes))
+    shape = f"{prepared.batch or 'N'} x {prepared.image_text}"
     return {
         "model": f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(path)}",
-        "input": f"{prepared.input_name} {prepared.batch or 'N'} x {size} {prepared.layout}",
+        "input": f"{prepared.input_name} {shape} {prepared.layout}",
         "output": f"{prepared.output_name}: {prepared.classes} classes, {prepared.kind}",
         "work": f"{macs / 1e6:.1f} million multiply-accumulates for one image",
         "operators": ", ".join(f"{op} {n}" for op, n in ops.most_common(_COMMONEST_OPS)),

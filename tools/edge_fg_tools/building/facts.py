@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from edge_fg.errors import ImageError
 from edge_fg.images import read_image
 from edge_fg.labels import Labels
 from edge_fg_calibration import ImageRecord, ImageSet, Int8Result, LabelledImage
-from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph
+from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_tools.building.budgeting import search_facts
 from edge_fg_tools.building.options import BuildOptions
 from edge_fg_tools.building.proof import Proof
@@ -81,24 +82,17 @@ def make_report(facts: BuildFacts) -> Report:
 def _model(facts: BuildFacts) -> ModelFacts:
     prepared = facts.prepared
     graph = Graph(prepared.model)
-    size = f"N x {prepared.channels} x {prepared.height} x {prepared.width}"
+    size = f"N x {prepared.image_text}"
     return ModelFacts(
         file=facts.options.model.name,
         sha256=facts.model_sha256,
         input=f"{prepared.input_name}: {size} {prepared.input_dtype} ({prepared.layout})",
         classes=prepared.classes,
         kind=prepared.kind,
-        parameters=sum(_elements(tensor.dims) for tensor in graph.initializers.values()),
-        macs=sum(graph.macs(node) for node in graph.nodes if node.op_type in WEIGHTED_OPS),
+        parameters=sum(math.prod(tensor.dims) for tensor in graph.initializers.values()),
+        macs=sum(map(graph.macs, graph.nodes)),
         warnings=prepared.warnings,
     )
-
-
-def _elements(dims: Any) -> int:
-    product = 1
-    for length in dims:
-        product *= length
-    return product
 
 
 def _calibration(facts: BuildFacts, int8: Int8Result) -> CalibrationFacts:

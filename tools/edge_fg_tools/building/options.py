@@ -107,11 +107,7 @@ def fit_preprocess(asked: str | None, prepared: PreparedModel) -> PreprocessSpec
             spec, height=prepared.height, width=prepared.width, layout=prepared.layout
         )
     shape = spec.tensor_shape
-    wanted = (
-        (prepared.channels, prepared.height, prepared.width)
-        if prepared.layout == "nchw"
-        else (prepared.height, prepared.width, prepared.channels)
-    )
+    wanted = prepared.image_shape
     if shape != wanted or spec.dtype != prepared.input_dtype:
         raise PreprocessError(
             f"{asked} gives {spec.layout} {shape} {spec.dtype}, the model takes "

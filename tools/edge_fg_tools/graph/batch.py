@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import onnx.shape_inference
 
+from edge_fg_calibration.graph.onnx_graph import attribute
+from edge_fg_calibration.graph.prepare import copied
 from edge_fg_tools.graph.interface import ImageInput, dimensions
 from edge_fg_tools.graph.running import (
     GraphRunError,
@@ -80,8 +82,7 @@ def make_batch_dynamic(
 
 def _with_batch(model: onnx.ModelProto, image: ImageInput, batch: int | None) -> onnx.ModelProto:
     """Return a copy whose input and output say `batch`; inferred shapes are forgotten."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     graph = copy.graph
     shape = graph.input[0].type.tensor_type.shape
     del shape.dim[:]
@@ -142,7 +143,7 @@ def _free_reshape(
     The batch is the outermost dimension, so more images make the first dimension longer
     and leave the rest alone.
     """
-    if not shape or any(a.name == "allowzero" and a.i for a in node.attribute):
+    if not shape or attribute(node, "allowzero", 0):
         return
     if all(size > 0 for size in shape):
         shape[0] = -1
@@ -163,7 +164,7 @@ def _repeat_joined_constants(
     for index, node in reversed(list(enumerate(graph.node))):
         if node.op_type != "Concat":
             continue
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        axis = attribute(node, "axis", 0)
         joined = [name for name in node.input if name in constants]
         if axis == 0 or not joined or len(joined) == len(node.input):
             continue

@@ -11,7 +11,8 @@ from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-un
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from edge_fg.errors import ModelFormatError
-from edge_fg_tools.graph.nodes import check_operators, first_line, name_nodes
+from edge_fg.printing import first_line
+from edge_fg_tools.graph.nodes import check_operators, name_nodes
 
 _MAX_BYTES = 2**31 - 1
 _HEAD_BYTES = 4096

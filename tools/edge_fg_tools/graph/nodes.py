@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx
 
 from edge_fg.errors import UnsupportedNodeError
+from edge_fg_calibration.graph.onnx_graph import opset_of
 
 ONNX_DOMAINS = ("", "ai.onnx")
 QUANTISATION_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -38,27 +39,24 @@ def _name(graph: onnx.GraphProto, prefix: str, taken: set[str]) -> None:
         taken.add(name)
         node.name = name
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _name(attribute.g, f"{node.name}/", taken)
-            for inner in attribute.graphs:
-                _name(inner, f"{node.name}/", taken)
+        for inner in subgraphs(node):
+            _name(inner, f"{node.name}/", taken)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs inside a node of control flow (If, Loop, Scan)."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Yield each node of `graph` and of its subgraphs."""
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from nodes(attribute.g)
-            for inner in attribute.graphs:
-                yield from nodes(inner)
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of ONNX's own operator set that `model` uses."""
-    return max((o.version for o in model.opset_import if o.domain in ONNX_DOMAINS), default=0)
+        for inner in subgraphs(node):
+            yield from nodes(inner)
 
 
 def check_operators(model: onnx.ModelProto) -> None:
@@ -68,8 +66,9 @@ def check_operators(model: onnx.ModelProto) -> None:
     ------
     UnsupportedNodeError
         Names the first such node and its domain.
+    ModelFormatError
+        The model imports no version of ONNX's operators.
     """
-    opset = opset_of(model)
     local = {(function.domain, function.name) for function in model.functions}
     for node in nodes(model.graph):
         if (node.domain, node.op_type) in local:
@@ -79,6 +78,7 @@ def check_operators(model: onnx.ModelProto) -> None:
                 f"node {node.name!r} is {node.op_type} of the custom domain {node.domain!r}, "
                 "which TensorRT doesn't have: export the model with ONNX's own operators only"
             )
+        opset = opset_of(model)
         try:
             onnx.defs.get_schema(node.op_type, opset, "")
         except onnx.defs.SchemaError as error:
@@ -91,9 +91,3 @@ def check_operators(model: onnx.ModelProto) -> None:
 def has_quantisation(model: onnx.ModelProto) -> onnx.NodeProto | None:
     """Return the first QuantizeLinear or DequantizeLinear node, if there is any."""
     return next((n for n in nodes(model.graph) if n.op_type in QUANTISATION_OPS), None)
-
-
-def first_line(error: BaseException) -> str:
-    """Return what `error` says first, at most 200 characters of it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__

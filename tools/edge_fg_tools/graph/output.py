@@ -10,7 +10,9 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_fg.errors import ModelError, NotAClassifierError, UsageError
+from edge_fg_calibration.graph.prepare import replace_nodes
 from edge_fg_tools.graph.interface import ImageInput
+from edge_fg_tools.graph.nodes import subgraphs
 from edge_fg_tools.graph.running import GraphRunError, Runner, random_images
 
 Kind = Literal["logits", "probabilities"]
@@ -218,21 +220,17 @@ def _drop_dead(graph: onnx.GraphProto) -> None:
         if needed.intersection(node.output):
             alive.append(node)
             needed.update(_reads(node))
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(alive)]
-    del graph.node[:]
-    graph.node.extend(kept)
+    replace_nodes(graph, alive[::-1])
     for tensor in [t for t in graph.initializer if t.name not in needed]:
         graph.initializer.remove(tensor)
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:
     names = set(node.input)
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.HasField("g") else []
-        for graph in [*graphs, *attribute.graphs]:
-            for inner in graph.node:
-                names |= _reads(inner)
-            names.update(value.name for value in graph.output)
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            names |= _reads(inner)
+        names.update(value.name for value in graph.output)
     return names
 
 

@@ -9,9 +9,10 @@ import onnx
 import onnx.shape_inference
 
 from edge_fg.errors import ModelFormatError
+from edge_fg.printing import first_line
 from edge_fg_tools.graph.batch import make_batch_dynamic
 from edge_fg_tools.graph.interface import ImageInput, Layout, image_input
-from edge_fg_tools.graph.nodes import first_line, has_quantisation, name_nodes
+from edge_fg_tools.graph.nodes import has_quantisation, name_nodes
 from edge_fg_tools.graph.output import Kind, choose_output, find_kind, keep_output
 from edge_fg_tools.graph.simplify import simplify
 from edge_fg_tools.graph.upgrade import (
@@ -65,6 +66,18 @@ class PreparedModel:
     batch: int | None
     warnings: tuple[str, ...]
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one image in the model's layout."""
+        if self.layout == "nchw":
+            return self.channels, self.height, self.width
+        return self.height, self.width, self.channels
+
+    @property
+    def image_text(self) -> str:
+        """Channels, height and width as text: ``3 x 224 x 224``."""
+        return f"{self.channels} x {self.height} x {self.width}"
+
 
 def prepare(
     model: onnx.ModelProto,
@@ -96,7 +109,7 @@ def prepare(
     UsageError
         There is no output of that name.
     """
-    warnings: list[str] = []
+    warnings: list[str | None] = []
     work = inline_functions(model)
     settle_format(work)
     refuse_training(work.graph)
@@ -109,17 +122,17 @@ def prepare(
             "quantisation is kept and not calibrated anew"
         )
     chosen = choose_output(work, image, output)
-    _note(warnings, chosen.warning)
+    warnings.append(chosen.warning)
     keep_output(work, chosen)
     work, warning = raise_opset(work, image)
-    _note(warnings, warning)
+    warnings.append(warning)
     work, warning = widen_half(work, image)
-    _note(warnings, warning)
+    warnings.append(warning)
     if image.dtype == "float16":
         image = dataclasses.replace(image, elem_type=onnx.TensorProto.FLOAT)
     work, image = _clean(work, image, warnings)
     kind, warning = find_kind(work, image, chosen.name)
-    _note(warnings, warning)
+    warnings.append(warning)
     return PreparedModel(
         model=work,
         input_name=image.name,
@@ -132,12 +145,12 @@ def prepare(
         classes=chosen.classes,
         kind=kind,
         batch=image.batch,
-        warnings=tuple(warnings),
+        warnings=tuple(warning for warning in warnings if warning is not None),
     )
 
 
 def _clean(
-    model: onnx.ModelProto, image: ImageInput, warnings: list[str]
+    model: onnx.ModelProto, image: ImageInput, warnings: list[str | None]
 ) -> tuple[onnx.ModelProto, ImageInput]:
     """Make the batch dynamic, simplify, infer shapes and check."""
     work, image, fixed = make_batch_dynamic(model, image)
@@ -146,8 +159,8 @@ def _clean(
         # Folded constants can be repaired where computed ones could not.
         work, image, fixed = make_batch_dynamic(work, image)
     if has_quantisation(work) is None:
-        _note(warnings, kept)
-    _note(warnings, fixed)
+        warnings.append(kept)
+    warnings.append(fixed)
     try:
         work = onnx.shape_inference.infer_shapes(work, data_prop=True)
         settle_format(work)
@@ -164,8 +177,3 @@ def _fix_size(model: onnx.ModelProto, image: ImageInput) -> None:
     for dim, size in zip(list(dims)[1:], image.shape, strict=True):
         dim.dim_value = size
     del model.graph.value_info[:]
-
-
-def _note(warnings: list[str], warning: str | None) -> None:
-    if warning is not None:
-        warnings.append(warning)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import onnx
 
 from edge_fg.errors import MissingDependencyError, ModelError
+from edge_fg.printing import first_line
+from edge_fg_calibration.graph.prepare import copied
 from edge_fg_tools.graph.interface import ImageInput
-from edge_fg_tools.graph.nodes import check_operators, first_line, has_quantisation, name_nodes
+from edge_fg_tools.graph.nodes import check_operators, has_quantisation, name_nodes
 from edge_fg_tools.graph.running import TOLERANCE, Runner, difference, in_batches, random_images
 
 # A graph may ask for a constant of any size to be folded; we don't store bigger ones.
@@ -46,8 +48,7 @@ def simplify(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelProto
     if quantised is not None:
         # Folding would turn quantised weights back into float ones.
         return model, f"node {quantised.name!r}: the graph is quantised already and is not cleaned"
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     try:
         cleaned = onnxslim.slim(copy, size_threshold=_LARGEST_FOLDED_BYTES)
         _same_interface(model, cleaned)

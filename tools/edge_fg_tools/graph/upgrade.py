@@ -7,16 +7,17 @@ import onnx.inliner
 import onnx.version_converter
 
 from edge_fg.errors import ModelError, ModelFormatError
+from edge_fg.printing import first_line
+from edge_fg_calibration.graph.onnx_graph import attribute, opset_of
+from edge_fg_calibration.graph.prepare import copied
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.load import tensors
 from edge_fg_tools.graph.nodes import (
     ONNX_DOMAINS,
     check_operators,
-    first_line,
     has_quantisation,
     name_nodes,
     nodes,
-    opset_of,
 )
 from edge_fg_tools.graph.simplify import compare
 
@@ -30,11 +31,7 @@ _LOWEST_IR, _HIGHEST_IR = 8, 10
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy without local functions (torch's newer exporter writes some)."""
-    if model.functions:
-        copy = onnx.inliner.inline_local_functions(model)
-    else:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
+    copy = onnx.inliner.inline_local_functions(model) if model.functions else copied(model)
     used = {node.domain for node in nodes(copy.graph)}
     for entry in [o for o in copy.opset_import if o.domain not in used]:
         if entry.domain not in ONNX_DOMAINS:
@@ -66,7 +63,7 @@ def refuse_training(graph: onnx.GraphProto) -> None:
         if tensor.data_type == onnx.TensorProto.BOOL and onnx.numpy_helper.to_array(tensor).all()
     }
     for node in nodes(graph):
-        training = any(a.name == "training_mode" and a.i for a in node.attribute)
+        training = attribute(node, "training_mode", 0)
         dropping = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in true
         if training or dropping:
             raise ModelError(
@@ -140,16 +137,15 @@ def widen_half(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelPro
             f"node {quantised.name!r} quantises an FP16 graph, which can't be made FP32; give the "
             "float model"
         )
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
+    wide = copied(model)
     for tensor in tensors(wide.graph):
         if tensor.data_type == half:
             values = onnx.numpy_helper.to_array(tensor).astype("float32")
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     for node in nodes(wide.graph):
-        for attribute in node.attribute:
-            if attribute.name in {"to", "dtype"} and attribute.i == half:
-                attribute.i = onnx.TensorProto.FLOAT
+        for setting in node.attribute:
+            if setting.name in {"to", "dtype"} and setting.i == half:
+                setting.i = onnx.TensorProto.FLOAT
     for value in [*wide.graph.input, *wide.graph.output]:
         if value.type.tensor_type.elem_type == half:
             value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
