@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge_fg.errors import OutputError, UsageError
 from edge_fg.files import sync_folder, umask
 from edge_fg.images import as_frame
-from edge_fg.sources.video import is_utf8, load_cv2
+from edge_fg.opencv import is_utf8, load_cv2
 
 if TYPE_CHECKING:
     from typing_extensions import Self

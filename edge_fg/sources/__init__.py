@@ -6,7 +6,6 @@ from edge_fg.sources.opening import open_source, open_sources
 from edge_fg.sources.options import CaptureOptions
 from edge_fg.sources.state import SourceState, StateChange, StateListener
 from edge_fg.sources.uri import VIDEO_SUFFIXES, SourceDescription, parse_source, redact
-from edge_fg.sources.video import quiet_ffmpeg
 
 __all__ = [
     "CaptureOptions",
@@ -20,6 +19,5 @@ __all__ = [
     "open_source",
     "open_sources",
     "parse_source",
-    "quiet_ffmpeg",
     "redact",
 ]

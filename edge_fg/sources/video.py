@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from pathlib import Path
 from typing import Any
 
-from edge_fg.errors import (
-    ImageError,
-    MissingDependencyError,
-    SourceError,
-    TruncatedSourceError,
-)
+from edge_fg.errors import ImageError, SourceError, TruncatedSourceError
 from edge_fg.images import as_frame
+from edge_fg.opencv import is_utf8, load_cv2, positive
 from edge_fg.sources.base import BaseSource
 from edge_fg.sources.flip import flipped, flipped_size
 from edge_fg.sources.frame import Frame
@@ -27,43 +22,6 @@ _logger = logging.getLogger("edge_fg")
 # hold 1,814. The greater of these two is forgiven.
 _FORGIVEN_FRAMES = 2
 _FORGIVEN_SHARE = 0.01
-
-
-def load_cv2(purpose: str) -> Any:
-    """Import OpenCV, or say which extra brings it.
-
-    Raises
-    ------
-    MissingDependencyError
-        It is not installed.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError("opencv-python-headless", "opencv", purpose) from error
-    return cv2
-
-
-def is_utf8(text: str) -> bool:
-    """Return whether OpenCV can take `text`: it crashes on names with bytes that are no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def quiet_ffmpeg() -> None:
-    """Keep OpenCV and FFmpeg from writing to stderr, for the whole process.
-
-    FFmpeg's level can only be set by an environment variable that is read when the first video
-    is opened, so this is for programs to call at their start (the command line does); edge_fg
-    reports every failure that matters by itself. A level that the user has set is kept.
-    """
-    cv2 = load_cv2("read videos")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
-    if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class VideoSource(BaseSource):
@@ -135,11 +93,6 @@ class VideoSource(BaseSource):
 
     def _release(self) -> None:
         self._capture.release()
-
-
-def positive(value: float) -> float | None:
-    """Return what OpenCV answered, or None for 0, -1 and the like, where it doesn't know."""
-    return value if math.isfinite(value) and value > 0 else None
 
 
 def open_stream(cv2: Any, description: SourceDescription, options: CaptureOptions) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import UsageError
-from edge_fg.tracking.thumbnail import opencv
+from edge_fg.opencv import load_cv2
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -80,7 +80,7 @@ class Background:
 
     def __init__(self, settings: BackgroundSettings) -> None:
         self._settings = settings
-        self._cv2 = opencv("see where something moves")
+        self._cv2 = load_cv2("see where something moves")
         self._scene: Image | None = None
         self._light = _Light(np.ones(1, np.float32), np.zeros(1, np.float32))
         self._age = 0.0

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import UsageError
+from edge_fg.opencv import load_cv2
 from edge_fg.result import Region
 from edge_fg.sources import Frame
 from edge_fg.tracking.background import Background, BackgroundSettings, Image, Mask, grey
-from edge_fg.tracking.thumbnail import glance, opencv
+from edge_fg.tracking.thumbnail import glance
 
 Box = tuple[float, float, float, float]
 """(left, top, width, height) in pixels, with fractions."""
@@ -77,7 +78,7 @@ class MotionFinder:
 
     def __init__(self, settings: MotionSettings | None = None) -> None:
         self.settings = settings or MotionSettings()
-        self._cv2 = opencv("see where something moves")
+        self._cv2 = load_cv2("see where something moves")
         self._background = Background(self.settings.background)
         self._time: float | None = None
         self._scale = 1.0

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.errors import MissingDependencyError
+from edge_fg.opencv import load_cv2
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, Region
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.sources import Frame
-
-
-def opencv(purpose: str) -> Any:
-    """Return the module `cv2`.
-
-    Raises
-    ------
-    MissingDependencyError
-        It is not installed; `purpose` says what it is needed for.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError("opencv-python-headless", "opencv", purpose) from error
-    return cv2
 
 
 def glance(frame: Frame, longest: int) -> NDArray[np.float32]:
@@ -52,7 +35,7 @@ def glance(frame: Frame, longest: int) -> NDArray[np.float32]:
     MissingDependencyError
         OpenCV is not installed.
     """
-    cv2 = opencv("see where something moves")
+    cv2 = load_cv2("see where something moves")
     width, height = frame.size_wh
     scale = min(1.0, longest / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -80,7 +63,7 @@ def sharpness(frame: Frame, region: Region) -> float:
     region
         (x, y, width, height) in pixels, wholly inside it.
     """
-    cv2 = opencv("see how sharp something is")
+    cv2 = load_cv2("see how sharp something is")
     x, y, width, height = region
     part = _planes(frame)[0][y : y + height, x : x + width]
     scale = min(1.0, 128.0 / max(width, height))

@@ -14,6 +14,7 @@ import numpy as np
 
 from edge_fg.errors import ImageError, SourceError, UsageError
 from edge_fg.images import as_frame
+from edge_fg.opencv import load_cv2, positive
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
@@ -21,7 +22,7 @@ from edge_fg.sources.gstreamer import csi_pipeline, v4l2_pipeline
 from edge_fg.sources.live.connection import Coded, Corrupted, Shot, wall_clock
 from edge_fg.sources.options import CaptureOptions
 from edge_fg.sources.uri import SourceDescription
-from edge_fg.sources.video import load_cv2, open_stream, positive
+from edge_fg.sources.video import open_stream
 
 _logger = logging.getLogger("edge_fg")
 

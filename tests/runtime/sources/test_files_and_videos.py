@@ -508,7 +508,8 @@ def test_ffmpeg_can_be_kept_quiet(tmp_path: Path, repository: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"\0\0\0\x18ftypisom" + b"\0" * 400)
     code = (
         "import sys\n"
-        "from edge_fg.sources import open_source, quiet_ffmpeg\n"
+        "from edge_fg.opencv import quiet_ffmpeg\n"
+        "from edge_fg.sources import open_source\n"
         "from edge_fg.errors import SourceError\n"
         "if sys.argv[2] == 'quiet': quiet_ffmpeg()\n"
         "try: open_source(sys.argv[1])\n"

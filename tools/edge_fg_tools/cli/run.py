@@ -8,7 +8,7 @@ from pathlib import Path
 
 import edge_fg
 from edge_fg.errors import MissingDependencyError, OutputError
-from edge_fg.sources import quiet_ffmpeg
+from edge_fg.opencv import quiet_ffmpeg
 from edge_fg_tools.cli.arguments import Subparsers, add_backend, add_format, positive
 from edge_fg_tools.cli.run_arguments import above_zero, address, policy
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_fg.errors import MissingDependencyError, OutputError
+from edge_fg.errors import OutputError
 from edge_fg.files import write_atomically
+from edge_fg.opencv import load_cv2
 from edge_fg_tools.fieldguide.dataset import LABELS
 from edge_fg_tools.fieldguide.drawing.anatomy import Pose
 from edge_fg_tools.fieldguide.drawing.feeder import CLIP_WH, PERCH_Y, paint_feeder
@@ -141,12 +142,7 @@ def write_clip(path: str | Path, truth_path: str | Path, seed: int = 0) -> int:
     OutputError
         The files can't be written or this OpenCV can't encode.
     """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "opencv-python-headless", "opencv", "encode the demo clip"
-        ) from error
+    cv2 = load_cv2("encode the demo clip")
     path = Path(path)
     # OpenCV picks the container from the name's end, so the suffix stays last.
     partial = path.with_name(f".{path.stem}.partial.mp4")

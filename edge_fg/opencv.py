@@ -1,0 +1,51 @@
+"""The one way to get OpenCV, and what must be known before it is called."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+from edge_fg.errors import MissingDependencyError
+
+
+def load_cv2(purpose: str) -> Any:
+    """Return the module ``cv2``; `purpose` says what it is needed for, to be read after "to".
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed; the message names the extra that brings it.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependencyError("opencv-python-headless", "opencv", purpose) from error
+    return cv2
+
+
+def quiet_ffmpeg() -> None:
+    """Keep OpenCV and FFmpeg from writing to stderr, for the whole process.
+
+    FFmpeg's level can only be set by an environment variable that is read when the first video
+    is opened, so a program calls this at its start (the command line does). edge_fg reports every
+    failure that matters by itself. A level that the user has set is kept.
+    """
+    cv2 = load_cv2("read videos")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether OpenCV can take `text`: it crashes on names with bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def positive(value: float) -> float | None:
+    """Return what OpenCV answered, or None for 0, -1 and the like, where it doesn't know."""
+    return value if math.isfinite(value) and value > 0 else None
