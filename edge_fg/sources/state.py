@@ -90,6 +90,11 @@ class StateBoard:
         with self._lock:
             self._counts[counter] += count
 
+    def stalled(self, reason: str, *, only_from: SourceState | None = None) -> None:
+        """Bring the source into ``stalled``, see `change`, and count that."""
+        if self.change("stalled", reason, only_from=only_from):
+            self.add("stalls")
+
     def on_state(self, listener: StateListener) -> Callable[[], None]:
         """Tell `listener` of each change from now on; the function returned ends that."""
         with self._lock:

@@ -17,11 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_fg.errors import EdgeFGError, SourceError, TruncatedSourceError
-from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
-from edge_fg.preprocess.raw_frame import RawFrame
-from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources import CaptureOptions, Frame, open_source
-from edge_fg.sources.stdin import PipeSource, frame_header
+from edge_fg.sources.stdin import PipeSource
 
 
 def jpeg(value: int, size_wh: tuple[int, int] = (16, 8)) -> bytes:
@@ -39,16 +36,6 @@ def read(data: bytes) -> list[Frame]:
         return list(source)
 
 
-def headed(data: bytes, layout: PixelLayout | None = None) -> bytes:
-    return frame_header(len(data), layout) + data
-
-
-def layout(form: str, size_wh: tuple[int, int] = (6, 4)) -> PixelLayout:
-    yuv = form in ("nv12", "yuyv", "i420")
-    standard = ColorStandard.BT709_LIMITED if yuv else None
-    return PixelLayout(PixelFormat(form), size_wh[1], size_wh[0], standard=standard)
-
-
 def test_a_row_of_jpegs() -> None:
     frames = read(jpeg(10) + b"\r\n" + jpeg(200) + jpeg(90))
     assert values(frames) == [10, 200, 90]
@@ -61,40 +48,19 @@ def test_a_multipart_body() -> None:
     assert values(read(parts + b"--x--\r\n")) == [7, 8]
 
 
-def test_jpegs_with_headers() -> None:
-    assert values(read(b"".join(headed(jpeg(v)) for v in (1, 100, 255)))) == [1, 100, 255]
-
-
-@pytest.mark.parametrize("form", ["bgr", "rgb", "gray", "nv12", "yuyv", "i420"])
-def test_raw_frames_with_headers(form: str) -> None:
-    how = layout(form)
-    data = np.random.default_rng(3).integers(0, 256, how.nbytes, np.uint8)
-    frames = read(headed(data.tobytes(), how) * 2)
-    assert len(frames) == 2
-    for frame in frames:
-        np.testing.assert_array_equal(frame.image, how.to_bgr(data))
-        kept = form in ("nv12", "yuyv", "i420")
-        assert isinstance(frame.pixels, RawFrame) == kept
-        if kept:
-            assert frame.pixels.layout == how
-        assert frame.size_wh == (6, 4)
-
-
 def test_a_damaged_image_is_left_out_and_counted() -> None:
-    for join in (lambda d: d, headed):
-        bad = jpeg(50)[:2] + jpeg(50)[20:-2] + b"\xff\x01\xff\xd9"
-        with PipeSource(stream=io.BytesIO(join(jpeg(9)) + join(bad) + join(jpeg(99)))) as source:
-            frames = list(source)
-        assert values(frames) == [9, 99]
-        assert sum(frame.dropped for frame in frames) == 1
-        assert source.counters["corrupted"] == 1
-        assert source.counters["frames"] == 2
+    bad = jpeg(50)[:2] + jpeg(50)[20:-2] + b"\xff\x01\xff\xd9"
+    with PipeSource(stream=io.BytesIO(jpeg(9) + bad + jpeg(99))) as source:
+        frames = list(source)
+    assert values(frames) == [9, 99]
+    assert sum(frame.dropped for frame in frames) == 1
+    assert source.counters["corrupted"] == 1
+    assert source.counters["frames"] == 2
 
 
-@pytest.mark.parametrize("join", [lambda data: data, headed])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.97])
-def test_a_pipe_that_breaks_off(join: object, share: float) -> None:
-    whole, last = join(jpeg(9)), join(jpeg(99))
+def test_a_pipe_that_breaks_off(share: float) -> None:
+    whole, last = jpeg(9), jpeg(99)
     frames: list[Frame] = []
     with PipeSource(stream=io.BytesIO(whole + last[: int(len(last) * share)])) as source:
         with pytest.raises(TruncatedSourceError, match="in the middle of frame 1"):
@@ -103,30 +69,16 @@ def test_a_pipe_that_breaks_off(join: object, share: float) -> None:
     assert values(frames) == [9]
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "held no frame"),
-        (b"text\n" * 10, "held no frame"),
-        (headed(jpeg(1)) + b"x" * 20, "makes no sense"),
-        (frame_header(0), "makes no sense for a JPEG of 0 bytes"),
-        (frame_header(1 << 30), "makes no sense for a JPEG"),
-        (frame_header(9, layout("bgr")), "9 bytes, where 72 are needed"),
-        (b"EFGF\x09" + bytes(15), "makes no sense"),
-        (b"EFGF\x04\x04\0\0" + (b"\0\0\0\x02" * 2) + b"\0\0\0\x06", "colour standard 4"),
-        (b"EFGF\x01\0\0\0" + b"\xff" * 12, "states 4294967295 x 4294967295 pixels"),
-        (b"EFGF\x01\0\0\0" + bytes(12), "states 0 x 0 pixels"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(SourceError, match=message):
+@pytest.mark.parametrize("data", [b"", b"text\n" * 10])
+def test_bytes_without_an_image_are_refused(data: bytes) -> None:
+    with pytest.raises(SourceError, match="held no frame"):
         read(data)
 
 
 @given(st.binary(max_size=200), st.booleans())
-def test_any_bytes_give_frames_or_an_error(data: bytes, with_magic: bool) -> None:
+def test_any_bytes_give_frames_or_an_error(data: bytes, with_image: bool) -> None:
     try:
-        frames = read((b"EFGF" if with_magic else b"") + data)
+        frames = read((jpeg(7) if with_image else b"") + data)
     except EdgeFGError as error:
         assert "\n" not in str(error)
     else:
@@ -175,13 +127,17 @@ def test_closing_ends_a_read_that_waits(pipe: tuple[object, int]) -> None:
     assert frames == []
 
 
-def test_who_writes_is_held_back_by_who_reads(pipe: tuple[object, int]) -> None:
+def test_the_program_that_writes_waits_for_the_one_that_reads(pipe: tuple[object, int]) -> None:
     stream, writing = pipe
     written = []
+    noise = np.random.default_rng(3).integers(0, 256, (100, 100, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG", quality=100)
+    assert len(buffer.getvalue()) > 20_000
 
     def write() -> None:
         for _ in range(200):
-            os.write(writing, headed(bytes(30_000), layout("bgr", (100, 100))))
+            os.write(writing, buffer.getvalue())
             written.append(1)
         os.close(writing)
 
