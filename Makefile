@@ -2,18 +2,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# One process a core. A file's tests stay together, so that what they share is made once.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
 DEPENDENCIES := $(VENV)/.dependencies
 
-.PHONY: demo test test-all lint install clean
+.PHONY: demo test test-all explore lint install clean
 
 demo: install
 	$(BIN)/edge-fg demo --output demo-out
 
 test: install lint
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: install lint
-	$(BIN)/pytest
+	$(PYTEST)
+	$(MAKE) explore
+
+# The property tests with ten times as many examples, which are new in every run.
+explore: install
+	$(PYTEST) -m hypothesis --hypothesis-profile explore
 
 lint: $(DEPENDENCIES)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edge_fg.bundle.manifest import (
     SCHEMA_VERSION,
@@ -24,6 +26,24 @@ from edge_fg.labels import Label, Labels
 from edge_fg.preprocess import PreprocessSpec, Resize
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# The same examples in every run, however busy the machine is.
+settings.register_profile(
+    "fixed",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+# New examples in every run: `pytest -m hypothesis --hypothesis-profile explore`.
+settings.register_profile(
+    "explore",
+    settings.get_profile("fixed"),
+    derandomize=False,
+    max_examples=1000,
+    print_blob=True,
+)
+settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,6 +63,25 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Caches and data go to folders of this run, never to those of the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a command did to the package's logger: later tests read its records."""
+    logger = logging.getLogger("edge_fg")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = before[:2]
+    logger.setLevel(before[2])
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -23,6 +23,7 @@ from edge_fg.images import (
     check_frame,
     read_image,
 )
+from support.properties import examples
 
 ORIENTATION = 0x0112
 
@@ -278,9 +279,7 @@ def test_a_sparse_giant_file_is_not_read(tmp_path: Path) -> None:
         read_image(path)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(150)
 @given(data=st.data(), suffix=st.sampled_from([".png", ".jpg", ".gif", ".tif", ".webp", ".bmp"]))
 def test_flipped_bytes_give_a_frame_or_an_image_error(
     tmp_path: Path, data: st.DataObject, suffix: str

@@ -22,13 +22,6 @@ def first_value(image: np.ndarray) -> int:
     return int(image[0, 0, 0])
 
 
-def wait_until(true: Callable[[], object], timeout: float = TIMEOUT) -> None:
-    deadline = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.002)
-
-
 class Numbers(BaseSource):
     """Numbered frames; an error or the end after `count` of them."""
 

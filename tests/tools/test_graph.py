@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import onnxslim
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
@@ -28,6 +28,7 @@ from edge_fg.errors import (
     UsageError,
 )
 from edge_fg_tools.graph import load_model, prepare
+from support.properties import examples
 
 IMAGE = "float[N,3,8,8] image"
 LOGITS = "float[N,5] logits"
@@ -146,9 +147,7 @@ def test_a_file_over_two_gigabytes_is_refused_unread(tmp_path: Path) -> None:
         load_model(path)
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
-)
+@examples(60)
 @given(st.data())
 def test_a_truncated_model_is_refused(tmp_path: Path, data: st.DataObject) -> None:
     content = net(HEAD).SerializeToString()
@@ -159,9 +158,7 @@ def test_a_truncated_model_is_refused(tmp_path: Path, data: st.DataObject) -> No
     assert "\n" not in str(caught.value)
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
-)
+@examples(60)
 @given(st.integers(0, 10**6), st.integers(1, 255))
 def test_a_damaged_model_fails_with_our_errors_only(
     tmp_path: Path, place: int, change: int

@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -44,6 +44,7 @@ from edge_fg_tools.report import (
     words,
 )
 from edge_fg_tools.report.verdict import ClassAgreement, concerns, judge
+from support.properties import examples
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;{{ 7 * 7 }}\x00\x1b\udcff"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -557,7 +558,7 @@ def test_sizes_read_well(n_bytes: float, text: str) -> None:
 confidence = st.floats(allow_nan=True, allow_infinity=True, width=32)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.tuples(confidence, confidence, st.booleans()), max_size=40))
 def test_confidence_charts_draw_each_finite_point_once(points) -> None:
     finite = [p for p in points if math.isfinite(p[0]) and math.isfinite(p[1])]
@@ -600,7 +601,7 @@ numbers = st.floats(allow_nan=True, allow_infinity=True)
 
 @example(5e-324, 5e-324, 5e-324, (1, 2), "subnormal")
 @example(1.7e308, 1.7e308, 1.7e308, (1, 2), "huge")
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     numbers, numbers, numbers, st.lists(st.integers(0, 10**12), max_size=64).map(tuple), st.text()
 )

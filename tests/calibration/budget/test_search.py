@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import CalibrationError
@@ -24,6 +24,7 @@ from edge_fg_calibration.budget.sensitivity import (
 from edge_fg_calibration.graph.onnx_graph import Graph, node_key
 from edge_fg_calibration.graph.session import predict
 from edge_fg_calibration.statistics.collection import collect_histograms
+from support.properties import examples
 
 CERTAIN = ConfidenceMargin(hold_out_images=10**9, z=0.0, least_int8=0.0)
 """No margin: the validation images alone decide."""
@@ -306,7 +307,7 @@ def trial_of(reference: np.ndarray) -> ValidationSplit:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(0, 10**6), st.floats(0.05, 2.0))
 def test_expected_agreement_is_that_of_all_pairs(seed, noise) -> None:
     random = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -20,6 +20,7 @@ from edge_fg_calibration.corrections.rounding import (
 )
 from edge_fg_calibration.corrections.zero_point_shift import with_added_biases
 from edge_fg_calibration.statistics.channel_statistics import collect_windows, observed_tensors
+from support.properties import examples
 
 
 def _error(weight: np.ndarray, scale: float, importance: np.ndarray) -> float:
@@ -27,7 +28,7 @@ def _error(weight: np.ndarray, scale: float, importance: np.ndarray) -> float:
     return float((np.square(rounded - weight) * importance).sum())
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_the_scale_is_the_best_of_all_candidates(seed: int, size: int) -> None:
     random = np.random.default_rng(seed)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg_calibration.corrections.rounding import least_error_scale
 from edge_fg_calibration.int8.qdq import quantise_weight
 from edge_fg_calibration.int8.weight_grid import grid_levels
+from support.properties import examples
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(1, 127), st.integers(8, 300), st.floats(1e-6, 1e3), st.integers(0, 2**32))
 def test_weights_on_a_grid_are_stored_without_error(levels, size, step, seed) -> None:
     random = np.random.default_rng(seed)
@@ -39,7 +40,7 @@ def test_each_channel_has_its_own_grid_along_any_axis() -> None:
         np.testing.assert_allclose(scale, steps_of, rtol=1e-5)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.integers(0, 2**32), st.integers(9, 200))
 def test_ordinary_weights_have_none(seed, size) -> None:
     weight = np.random.default_rng(seed).normal(size=(20, size)).astype(np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import CalibrationError, UsageError
@@ -24,6 +24,7 @@ from edge_fg_calibration import (
 )
 from edge_fg_calibration.int8.ranges import METHODS
 from edge_fg_calibration.int8.remarks import remarks
+from support.properties import examples
 
 KEY = StatisticsKey("g", "p", "i", "t", "s")
 TENSORS = ["input", "a", "dw", "c", "pool", "logits"]
@@ -39,9 +40,7 @@ def collected(model: onnx.ModelProto, images: np.ndarray, size: int = 4) -> Stat
     )
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(15)
 @given(st.permutations(range(20)), st.integers(1, 20), st.floats(0.1, 40))
 def test_order_and_batches_change_nothing(residual_net, images, order, size, loud) -> None:
     # One loud image makes the histograms widen at another moment each time.
@@ -55,9 +54,7 @@ def test_order_and_batches_change_nothing(residual_net, images, order, size, lou
             assert choose(mixed.histograms[name]) == choose(whole.histograms[name])
 
 
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(10)
 @given(st.lists(st.integers(0, 2), min_size=20, max_size=20))
 def test_workers_merge_exactly(residual_net, images, workers) -> None:
     parts = [images[[one == worker for one in workers]] for worker in range(3)]

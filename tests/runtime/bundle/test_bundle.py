@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg import Bundle
@@ -27,6 +27,7 @@ from edge_fg.errors import (
     OutputError,
     UnsafeBundleError,
 )
+from support.properties import examples
 
 
 def edit(bundle: Path, change) -> None:
@@ -69,7 +70,7 @@ def test_writing_a_zip_twice_gives_the_same_bytes(tiny_bundle: Path, tmp_path: P
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(40)
 @given(st.data())
 def test_any_flipped_byte_is_found(tiny_bundle: Path, data):
     name = data.draw(st.sampled_from(["model.fp32.onnx", "labels.csv"]))
@@ -86,7 +87,7 @@ def test_any_flipped_byte_is_found(tiny_bundle: Path, data):
         path.write_bytes(original)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(200)
 @given(st.data())
 def test_any_damage_to_a_zip_is_found_or_harmless(tiny_bundle: Path, tmp_path: Path, data):
     path = zip_of(tiny_bundle, tmp_path / "b.zip")

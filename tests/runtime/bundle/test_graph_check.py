@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import edge_fg
@@ -17,6 +17,7 @@ from edge_fg import Bundle
 from edge_fg.bundle.graph_check import check_graph
 from edge_fg.bundle.writer import write_bundle
 from edge_fg.errors import BundleError, BundleFormatError, UnsafeBundleError
+from support.properties import examples
 
 onnx = pytest.importorskip("onnx")
 from google.protobuf.message import DecodeError, Message  # noqa: E402  comes with onnx
@@ -359,13 +360,13 @@ def models(draw):
     return made
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(models())
 def test_the_verdict_is_that_of_the_parsed_model(made):
     assert refused_as_unsafe(made.SerializeToString()) == holds_external(made)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(models(), st.data())
 def test_damaged_models_fail_with_bundle_errors_and_hide_nothing(made, data):
     content = bytearray(made.SerializeToString())
@@ -395,7 +396,7 @@ def test_damaged_models_fail_with_bundle_errors_and_hide_nothing(made, data):
     assert not holds_external(parsed)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=200))
 def test_any_bytes_pass_or_fail_with_bundle_errors(content: bytes):
     try:

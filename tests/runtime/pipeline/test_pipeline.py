@@ -15,6 +15,7 @@ import pytest
 from edge_fg.errors import DeviceLostError, ImageError, SourceError, UsageError
 from edge_fg.pipeline import Latest, Pipeline, VisitEvent
 from edge_fg.sources import Frame
+from support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -245,7 +246,7 @@ def test_working_beside_the_program(fakes: ModuleType) -> None:
     source, sink = fakes.Numbers(live=True, period=0.001), fakes.Collecting()
     pipeline = Pipeline(source, fakes.first_value, sinks=[sink])
     pipeline.start()
-    fakes.wait_until(lambda: len(sink.results) > 5)
+    until(lambda: len(sink.results) > 5)
     assert not pipeline.wait(0.01)
     assert pipeline.stats().state == "running"
     pipeline.stop()
@@ -266,11 +267,11 @@ def test_draining_answers_what_waits(fakes: ModuleType) -> None:
     pipeline = Pipeline(fakes.Numbers(live=True), gated, sinks=[sink], policy="queue(5)")
     pipeline.start()
     assert entered.wait(20)
-    fakes.wait_until(lambda: pipeline.stats().sources[0].waiting == 5)
+    until(lambda: pipeline.stats().sources[0].waiting == 5)
     drained: list[bool] = []
     drainer = threading.Thread(target=lambda: drained.append(pipeline.drain(20)))
     drainer.start()
-    fakes.wait_until(lambda: pipeline.stats().state == "draining")
+    until(lambda: pipeline.stats().state == "draining")
     model.release(100)
     drainer.join(20)
     stats = pipeline.stats()
@@ -286,7 +287,7 @@ def test_draining_that_takes_too_long_is_a_stop(fakes: ModuleType) -> None:
 
     pipeline = Pipeline(fakes.Numbers(live=True), slow, policy="queue(100)")
     pipeline.start()
-    fakes.wait_until(lambda: pipeline.stats().sources[0].waiting == 100)
+    until(lambda: pipeline.stats().sources[0].waiting == 100)
     assert not pipeline.drain(0.2)
     stats = pipeline.stats()
     assert stats.state == "ended"
@@ -300,7 +301,7 @@ def test_a_sink_that_drains_loses_nothing(fakes: ModuleType) -> None:
 
     def drain_at_the_second(call: int) -> bool:
         if call == 2:
-            fakes.wait_until(lambda: pipeline.stats().sources[0].frames == 6)
+            until(lambda: pipeline.stats().sources[0].frames == 6)
             pipeline.drain()
         return False
 
@@ -393,19 +394,19 @@ def test_visits_end_when_the_camera_is_lost(fakes: ModuleType) -> None:
     with pipeline:
         pipeline.start()
         gate.release(1)
-        fakes.wait_until(lambda: len(sink.results) == 1)
+        until(lambda: len(sink.results) == 1)
         source.say("lost")
-        fakes.wait_until(lambda: sink.results[-1].closing)
+        until(lambda: sink.results[-1].closing)
         assert pipeline.stats().sources[0].state == "lost"
         source.say("live")
         gate.release(1)
-        fakes.wait_until(lambda: not sink.results[-1].closing)
+        until(lambda: not sink.results[-1].closing)
 
 
 def test_visits_that_are_open_when_it_stops_end(fakes: ModuleType) -> None:
     source, sink = fakes.Numbers(live=True, period=0.002), fakes.Collecting()
     with Pipeline(source, fakes.Batching(), sinks=[sink], visits=Follower) as pipeline:
         pipeline.start()
-        fakes.wait_until(lambda: len(sink.results) > 3)
+        until(lambda: len(sink.results) > 3)
     assert sink.results[-1].closing
     assert [event.kind for event in sink.results[-1].events][-1] == "visit_ended"

@@ -6,13 +6,14 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import SourceError, UsageError
 from edge_fg.pipeline import Every, Latest, Policy, Queue, Rate, parse_policy
 from edge_fg.pipeline.frame_queue import FrameQueue
 from edge_fg.sources import Frame
+from support.clock import FakeClock
 
 POLICIES = st.one_of(
     st.just(Every()),
@@ -20,14 +21,6 @@ POLICIES = st.one_of(
     st.builds(Queue, st.integers(1, 10_000), st.sampled_from(["oldest", "newest", "block"])),
     st.builds(Rate, st.sampled_from([1e-6, 0.1, 5.0, 29.97])),
 )
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def frame(number: int, *, captured: float = 0.0, position: float | None = None) -> Frame:
@@ -60,7 +53,6 @@ def test_policies_as_they_are_written(text: str, policy: Policy) -> None:
     assert parse_policy(text) == policy
 
 
-@settings(deadline=None)
 @given(POLICIES)
 def test_a_policy_is_written_as_it_is_read(policy: Policy) -> None:
     assert parse_policy(str(policy)) == policy
@@ -98,7 +90,6 @@ def test_what_is_no_policy(text: str) -> None:
         parse_policy(text)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_policy_or_a_usage_error(text: str) -> None:
     try:
@@ -110,7 +101,7 @@ def test_any_text_is_a_policy_or_a_usage_error(text: str) -> None:
 
 
 def test_latest_the_newest_wins() -> None:
-    queue = FrameQueue(Latest(), live=True, clock=Clock())
+    queue = FrameQueue(Latest(), live=True, clock=FakeClock())
     for number in range(5):
         assert queue.put(frame(number))
     assert taken(queue) == [4]
@@ -119,7 +110,7 @@ def test_latest_the_newest_wins() -> None:
 
 
 def test_latest_what_is_too_old_is_dropped() -> None:
-    clock = Clock()
+    clock = FakeClock()
     queue = FrameQueue(Latest(max_age=0.5), live=True, clock=clock)
     queue.put(frame(0, captured=0.0))
     clock.now = 0.5
@@ -132,7 +123,7 @@ def test_latest_what_is_too_old_is_dropped() -> None:
 
 @pytest.mark.parametrize(("drop", "kept"), [("oldest", [3, 4]), ("newest", [0, 1])])
 def test_a_full_queue_drops_its_oldest_or_newest(drop: str, kept: list[int]) -> None:
-    queue = FrameQueue(Queue(2, drop), live=True, clock=Clock())
+    queue = FrameQueue(Queue(2, drop), live=True, clock=FakeClock())
     for number in range(5):
         assert queue.put(frame(number))
     assert taken(queue) == kept
@@ -261,13 +252,12 @@ def test_what_has_no_clock_is_held_back_and_nothing_is_lost() -> None:
     assert time.monotonic() - started >= 0.19
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from([Latest(0.5), Queue(3), Queue(2, "newest"), Rate(7.0)]),
     st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=60),
 )
 def test_every_frame_is_accounted_for(policy: Policy, steps: list[tuple[bool, float]]) -> None:
-    clock = Clock()
+    clock = FakeClock()
     queue = FrameQueue(policy, live=True, clock=clock)
     answered = []
     for number, (put, wait) in enumerate(steps):

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import OutputError, UsageError
@@ -19,14 +19,9 @@ from edge_fg.pipeline.frame_queue import FrameQueue
 from edge_fg.pipeline.scheduler import Scheduler, Turn
 from edge_fg.sources import Frame
 from edge_fg.telemetry.readings import Reading
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.clock import FakeClock
+from support.properties import examples
+from support.waiting import until
 
 
 class Sharing:
@@ -49,7 +44,7 @@ class Sharing:
                 self.put[number] += 1
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(st.sampled_from([1.0, 2.0, 5.0, 30.0]), min_size=2, max_size=6))
 def test_sources_that_always_have_frames_get_equal_time(costs: list[float]) -> None:
     sharing = Sharing(len(costs))
@@ -74,7 +69,7 @@ def test_with_equal_costs_it_is_round_robin() -> None:
     assert order == [0, 1, 2, 3] * 3
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.data())
 def test_no_source_waits_for_more_than_one_turn_of_each_other(data: st.DataObject) -> None:
     """Whatever frames cost, and whoever comes and goes: costs are equal within a source."""
@@ -108,7 +103,7 @@ def test_time_of_idleness_is_not_saved_up() -> None:
 
 @pytest.mark.parametrize("ending", ["finish", "interrupt"])
 def test_a_source_whose_last_frames_are_stale_is_closed_all_the_same(ending: str) -> None:
-    clock, lock = Clock(), threading.RLock()
+    clock, lock = FakeClock(), threading.RLock()
     changed = threading.Condition(lock)
     queue = FrameQueue(Latest(max_age=1), live=True, lock=lock, changed=changed, clock=clock)
     schedule = Scheduler([queue], lock, changed)
@@ -201,7 +196,6 @@ def test_the_first_call_of_a_size_does_not_count() -> None:
     assert batch.current == 16
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 50))
 def test_a_size_that_was_chosen_is_kept(fixed: int, waiting: int) -> None:
     batch = BatchSizer(fixed)
@@ -240,7 +234,7 @@ def sensors() -> Sensors:
 def test_a_throttle_steps_down_and_up_again(
     sensors: Sensors, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
     throttle = Throttle(sensors, max_temperature_c=80, settle=10, clock=clock)
 
     def after(seconds: float, temperature: float) -> float:
@@ -270,7 +264,7 @@ def test_a_throttle_steps_down_and_up_again(
 
 
 def test_a_power_budget(sensors: Sensors) -> None:
-    clock = Clock()
+    clock = FakeClock()
     throttle = Throttle(sensors, max_power_w=10, max_temperature_c=80, settle=0, clock=clock)
     for power, share in [(9.9, 1.0), (10.1, 0.75), (9.5, 0.75), (8.9, 1.0)]:
         clock.now += 1
@@ -282,7 +276,7 @@ def test_a_power_budget(sensors: Sensors) -> None:
 def test_a_sensor_that_fails_is_said_once_and_changes_nothing(
     sensors: Sensors, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = Clock()
+    clock = FakeClock()
     throttle = Throttle(sensors, max_temperature_c=80, settle=0, clock=clock)
     sensors.reading = Reading(90.0)
     throttle.update(10)
@@ -301,7 +295,7 @@ def test_a_sensor_that_fails_is_said_once_and_changes_nothing(
 
 
 def test_a_device_that_is_too_hot_from_the_start(sensors: Sensors) -> None:
-    throttle = Throttle(sensors, max_temperature_c=80, settle=10, clock=Clock())
+    throttle = Throttle(sensors, max_temperature_c=80, settle=10, clock=FakeClock())
     sensors.reading = Reading(95.0)
     throttle.update(0.0)
     assert throttle.rate_limit() is None, "there is no rate yet to take a share of"
@@ -337,10 +331,10 @@ def test_a_hot_device_through_the_pipeline(fakes: ModuleType, sensors: Sensors) 
     source = fakes.Numbers(live=True, period=0.005)
     with Pipeline(source, fakes.first_value, sinks=[sink], throttle=throttle) as pipeline:
         pipeline.start()
-        fakes.wait_until(lambda: pipeline.stats().answered > 60)
+        until(lambda: pipeline.stats().answered > 60)
         full = pipeline.stats().rate
         sensors.reading = Reading(95.0)
-        fakes.wait_until(lambda: pipeline.stats().throttle.share == 0.2)
+        until(lambda: pipeline.stats().throttle.share == 0.2)
         limit = pipeline.stats().throttle.rate_limit
         assert limit == pytest.approx(0.2 * full, rel=0.5)
         begin = len(sink.results)

@@ -19,6 +19,8 @@ from edge_fg.pipeline.result_queue import ResultQueue
 from edge_fg.pipeline.sink_worker import SinkWorker
 from edge_fg.sources import Frame
 from edge_fg.telemetry.meter import Meter
+from support.clock import FakeClock
+from support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -102,25 +104,17 @@ def test_a_failing_sink_is_counted_said_once_and_goes_on(
     assert said == ["sink card failed: OSError: [Errno 28] No space left on device"]
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_a_sink_that_goes_on_failing_is_left_alone_longer_and_longer(
     fakes: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, broken = Clock(), True
+    clock, broken = FakeClock(), True
     sink = fakes.Collecting("net", fails=lambda call: broken)
     worker = SinkWorker(sink, blocking=True, fatal=None, meter=Meter(["sink"]), clock=clock)
     worker.start()
 
     def give(number: int) -> None:
         worker.queue.put(result(number, event(str(number))))
-        fakes.wait_until(
+        until(
             lambda: (
                 worker.stats().waiting == 0
                 and sum((worker.stats().written, worker.stats().failures, worker.stats().dropped))
@@ -199,21 +193,21 @@ def test_a_sink_that_does_not_return_is_left_behind(
     source = fakes.Numbers()
     pipeline = Pipeline(source, fakes.first_value, sinks=[Stuck("stuck", lossless=True)])
     pipeline.start()
-    fakes.wait_until(lambda: pipeline.stats().sinks[0].waiting == 8)
+    until(lambda: pipeline.stats().sinks[0].waiting == 8)
     started = time.monotonic()
     pipeline.stop()
     assert time.monotonic() - started < 5
     assert source.releases == 1
     assert "sink stuck does not return: it was left behind" in caplog.text
     let_go.set()
-    fakes.wait_until(lambda: not any("stuck" in t.name for t in threading.enumerate()))
+    until(lambda: not any("stuck" in t.name for t in threading.enumerate()))
 
 
 def test_a_stop_lets_sinks_write_what_was_answered(fakes: ModuleType) -> None:
     sink = fakes.Collecting(seconds=0.01, lossless=True)
     pipeline = Pipeline(fakes.Numbers(), fakes.first_value, sinks=[sink])
     pipeline.start()
-    fakes.wait_until(lambda: pipeline.stats().sinks[0].waiting == 8)
+    until(lambda: pipeline.stats().sinks[0].waiting == 8)
     pipeline.stop()
     assert sink.numbers == list(range(pipeline.stats().answered))
 

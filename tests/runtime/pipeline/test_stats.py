@@ -11,13 +11,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.pipeline import Pipeline
 from edge_fg.telemetry.histogram import LARGEST, RELATIVE_ERROR, SMALLEST, Histogram
 from edge_fg.telemetry.meter import Meter
 from edge_fg.telemetry.process import open_descriptors, resident_bytes
+from support.properties import examples
 
 SECONDS = st.floats(SMALLEST, LARGEST)
 
@@ -29,7 +30,7 @@ def filled(values) -> Histogram:
     return histogram
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(SECONDS, min_size=1, max_size=200), st.floats(0, 100))
 def test_percentiles_against_numpy(values: list[float], percent: float) -> None:
     (found,) = filled(values).percentiles([percent])
@@ -59,7 +60,6 @@ def test_an_empty_histogram_and_values_out_of_range() -> None:
     assert summary.p99 == pytest.approx(LARGEST, rel=0.1)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(1e-5, 100), max_size=100))
 def test_buckets_of_an_exporter(values: list[float]) -> None:
     bounds = [0.001, 0.01, 0.1, 1.0, 10.0]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,6 +23,7 @@ from edge_fg.preprocess.launch import LaunchPlanner
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg_tools.kernels.cpu_form import CpuForm, compile_cpu_form
+from support.properties import examples
 
 FILTERS = ["bilinear", "bicubic", "lanczos", "box"]
 MODES = ["squash", "shortest-side+center-crop", "letterbox"]
@@ -146,7 +147,7 @@ def test_larger_frames_equal_the_reference(cpu_form, name, mode):
 sides = st.integers(1, 70)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(sides, sides, sides, sides, st.sampled_from(FILTERS), st.integers(0, 1000))
 def test_the_pixels_are_pillows(cpu_form, height, width, out_height, out_width, name, seed):
     frame = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -160,7 +161,7 @@ def test_the_pixels_are_pillows(cpu_form, height, width, out_height, out_width, 
     np.testing.assert_array_equal(tensor[0], expected)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.data(), st.integers(0, 10_000))
 def test_any_mixture_of_formats_equals_the_reference(cpu_form, data, seed):
     rng = np.random.default_rng(seed)

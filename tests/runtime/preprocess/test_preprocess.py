@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,6 +16,7 @@ from edge_fg.preprocess import CpuPreprocessor, Resize, load_preprocess, parse_p
 from edge_fg.preprocess.geometry import MAX_RESIZED_PIXELS, geometry
 from edge_fg.preprocess.resample import resample
 from edge_fg.preprocess.spec import with_input
+from support.properties import examples
 
 FILTERS = ["bilinear", "bicubic", "lanczos", "box"]
 
@@ -40,7 +41,7 @@ sides = st.integers(1, 90)
 seeds = st.integers(0, 1000)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(sides, sides, sides, sides, st.sampled_from(FILTERS), seeds)
 def test_squash_gives_pillows_pixels(height, width, out_height, out_width, name, seed):
     frame = random_frame(height, width, seed)
@@ -49,7 +50,7 @@ def test_squash_gives_pillows_pixels(height, width, out_height, out_width, name,
     np.testing.assert_array_equal(CpuPreprocessor(spec).pixels(frame), expected)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(sides, sides, sides, sides, st.sampled_from(FILTERS), seeds)
 def test_the_coefficient_tables_are_pillows(height, width, out_height, out_width, name, seed):
     frame = random_frame(height, width, seed)
@@ -57,7 +58,7 @@ def test_the_coefficient_tables_are_pillows(height, width, out_height, out_width
     np.testing.assert_array_equal(resample(frame, (out_height, out_width), name), expected)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(8, 200), st.integers(8, 200), st.integers(8, 64), st.data())
 def test_shortest_side_and_center_crop_follow_torchvision(height, width, short, data):
     crop = data.draw(st.integers(1, short))
@@ -72,7 +73,7 @@ def test_shortest_side_and_center_crop_follow_torchvision(height, width, short, 
     np.testing.assert_array_equal(CpuPreprocessor(spec).pixels(frame), expected)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(sides, sides, st.integers(4, 80), st.integers(4, 80), st.integers(0, 255))
 def test_letterbox_keeps_the_aspect_and_fills_the_rest(height, width, box_h, box_w, fill):
     frame = random_frame(height, width, 7)
@@ -91,7 +92,7 @@ def test_letterbox_keeps_the_aspect_and_fills_the_rest(height, width, box_h, box
     assert pixels.shape == (box_h, box_w, 3)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(sides, sides, st.integers(8, 60), st.data())
 def test_a_crop_of_a_letterbox_is_the_crop_of_the_whole(height, width, box, data):
     crop = (data.draw(st.integers(1, box)), data.draw(st.integers(1, box)))

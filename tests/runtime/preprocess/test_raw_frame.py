@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import edge_fg
@@ -17,6 +17,7 @@ from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame, all_bgr, as_pixels
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg_tools.kernels.cpu_form import compile_cpu_form
+from support.properties import examples
 
 YUV = {PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420}
 NV12 = PixelLayout(PixelFormat.NV12, 40, 60, standard=ColorStandard.BT601_LIMITED)
@@ -45,7 +46,7 @@ def raw_frames(draw) -> RawFrame:
     return make(layout, draw(st.integers(0, 1000)), draw(st.integers(0, 3)))
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(raw_frames(), st.data())
 def test_a_part_holds_the_pixels_of_its_region(frame: RawFrame, data):
     width, height = frame.size_wh
@@ -64,7 +65,7 @@ def test_a_part_holds_the_pixels_of_its_region(frame: RawFrame, data):
     )
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.sampled_from(PixelFormat), st.data())
 def test_wherever_a_region_lies_it_has_few_descriptions(kind: PixelFormat, data):
     layout = PixelLayout(kind, 30, 41, standard=ColorStandard.BT709_FULL if kind in YUV else None)

@@ -26,6 +26,7 @@ from edge_fg.errors import (
     UsageError,
 )
 from edge_fg.recognition.submission import Submissions
+from support.clock import FakeClock
 
 
 class Model:
@@ -45,14 +46,6 @@ class Model:
         if frame == "broken":
             raise BackendError("broken")
         return frame, region
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +76,7 @@ def test_the_newest_frame_wins_and_older_ones_are_told(model: Model) -> None:
 
 
 def test_a_frame_whose_turn_comes_too_late_is_not_executed(model: Model) -> None:
-    clock = Clock()
+    clock = FakeClock(100.0)
     submissions = Submissions(model, clock=clock)
     first = submissions.submit(1, deadline=0.02)
     assert model.entered.acquire(timeout=20)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageFont
 
@@ -18,6 +18,7 @@ from edge_fg.errors import ImageError, OutputError, UsageError
 from edge_fg.sinks.annotator import Annotator
 from edge_fg.sinks.video_file import VideoSaver
 from edge_fg.sources import open_source
+from support.properties import examples
 
 cv2 = pytest.importorskip("cv2")
 
@@ -130,7 +131,7 @@ def test_a_thumbnail_and_an_empty_answer_stay_bare() -> None:
         np.testing.assert_array_equal(Annotator()(frame, prediction), frame)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     width=st.integers(1, 900),
     height=st.integers(1, 500),

@@ -32,6 +32,7 @@ from edge_fg.sinks import window as window_module
 from edge_fg.sinks.disk_space import SpaceGuard
 from edge_fg.sinks.fonts import Fonts
 from edge_fg.sources import open_source
+from support.waiting import until
 
 cv2 = pytest.importorskip("cv2")
 
@@ -451,10 +452,10 @@ def test_lines_go_on_when_a_full_disk_has_room_again(small_disk, fakes, results,
     )
     with pipeline:
         pipeline.start()
-        fakes.wait_until(lambda: pipeline.stats().sinks[0].state == "failing")
+        until(lambda: pipeline.stats().sinks[0].state == "failing")
         before = len(seen)
         ballast.unlink()
-        fakes.wait_until(lambda: pipeline.stats().sinks[0].written > 20)
+        until(lambda: pipeline.stats().sinks[0].written > 20)
     assert len(seen) > before  # recognition went on all the time
     assert caplog.text.count("No space left on device") == 1
     lines = path.read_bytes().splitlines()

@@ -7,13 +7,14 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.sources import jpeg
 from edge_fg.sources.jpeg import JpegSplitter, decode_by_pillow, decoder, jpeg_size
+from support.properties import examples
 
 cv2 = pytest.importorskip("cv2")
 
@@ -225,7 +226,7 @@ def test_rubbish_between_images_is_counted_once() -> None:
 
 
 @given(st.binary(max_size=600), st.lists(st.integers(0, 600), max_size=5))
-@settings(max_examples=300)
+@examples(300)
 def test_any_bytes_are_survived_and_nothing_is_invented(data: bytes, places: list[int]) -> None:
     stream = b"\xff\xd8" + data + KINDS[0]
     found, splitter = cut(stream, places)

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import SourceError, UsageError
@@ -28,6 +28,7 @@ from edge_fg.sources.live.backoff import Backoff
 from edge_fg.sources.live.connection import Corrupted, Shot
 from edge_fg.sources.live.freeze_detector import ImageWatch
 from edge_fg.sources.live.source import LiveSource
+from support.properties import examples
 
 FAST = CaptureOptions(timeout=0.3, backoff=(0.001, 0.005), seed=1)
 
@@ -532,7 +533,7 @@ def test_a_changed_size_is_counted_and_taken() -> None:
 @given(
     st.lists(st.integers(0, 3), min_size=2, max_size=30), st.sampled_from(["bgr", "nv12", "yuyv"])
 )
-@settings(max_examples=50)
+@examples(50)
 def test_stillness_is_what_comparing_all_bytes_says(kinds: list[int], form: str) -> None:
     rng = np.random.default_rng(0)
     sizes = {"bgr": 40 * 50 * 3, "nv12": 40 * 50 * 3 // 2, "yuyv": 40 * 50 * 2}

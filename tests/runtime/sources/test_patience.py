@@ -23,6 +23,7 @@ from edge_fg.sources.live import reader, supervisor
 from edge_fg.sources.live.connection import Coded, Corrupted, Shot
 from edge_fg.sources.live.frame_interval import Rhythm
 from edge_fg.sources.live.source import LiveSource
+from support.clock import FakeClock
 from support.servers import camera, mjpeg
 from support.servers import numbered_images as images
 
@@ -106,13 +107,6 @@ def test_images_that_come_anyhow_have_no_rhythm() -> None:
 # ---------------------------------------------------------------- over a fake connection and clock
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Camera:
     """Connections whose items are images, functions that are called, and None for a loss.
 
@@ -121,7 +115,7 @@ class Camera:
 
     fps, size_wh, frame_count = 10.0, (8, 8), None
 
-    def __init__(self, clock: Clock, script: Iterator[Any], period: float = 0.1) -> None:
+    def __init__(self, clock: FakeClock, script: Iterator[Any], period: float = 0.1) -> None:
         self.clock = clock
         self.script = script
         self.period = period
@@ -174,7 +168,7 @@ def noise(number: int) -> np.ndarray:
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Camera, LiveSource]]]:
     """Plays a script (made from the camera) to its end, and keeps every frame."""
-    clock = Clock()
+    clock = FakeClock(100.0)
     opened: list[LiveSource] = []
     for module in (supervisor, reader):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import UsageError
@@ -17,6 +17,7 @@ from edge_fg.tracking.fusion import (
     SmoothingSettings,
     steady_quality,
 )
+from support.properties import examples
 
 CLASSES = 4
 
@@ -124,7 +125,7 @@ def test_before_any_frame_nothing_is_believed():
     assert belief.evidence == 0.0
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     st.lists(st.tuples(st.floats(0.01, 0.3), distributions), max_size=60),
     st.floats(0.05, 1.0),

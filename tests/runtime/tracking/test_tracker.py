@@ -7,13 +7,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import UsageError
 from edge_fg.tracking.assignment import assign
 from edge_fg.tracking.kalman import Moving
 from edge_fg.tracking.tracker import Found, Tracker, TrackerSettings, iou, share_inside
+from support.properties import examples
 
 FPS = 15
 
@@ -72,7 +73,7 @@ def test_the_filter_of_one_axis_is_the_textbooks(steps):
         assert [moving.position, moving.speed] == pytest.approx(state.tolist(), abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_identities_do_not_swap_while_they_do_not_overlap(data):
     """Two pass one another, above and below; each is missed now and then, the order is random."""
@@ -98,7 +99,6 @@ def test_identities_do_not_swap_while_they_do_not_overlap(data):
     assert sorted(owner) == [1, 2]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.lists(

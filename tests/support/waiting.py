@@ -1,0 +1,28 @@
+"""Waiting for what other threads and processes do, without a bound on how fast they are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# Seconds after which a thing is said to hang. A busy machine must never come near it.
+HANG = 120.0
+
+
+def until(condition: Callable[[], T], what: str = "the condition") -> T:
+    """Wait until `condition` gives something true, and return that; fail where it never does."""
+    deadline = time.monotonic() + HANG
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {HANG:.0f} s in vain for {what}"
+        time.sleep(0.002)
+    return found
+
+
+def joined(thread: threading.Thread) -> None:
+    """Wait for the end of a thread; fail where it hangs."""
+    thread.join(HANG)
+    assert not thread.is_alive(), f"thread {thread.name} hangs"
