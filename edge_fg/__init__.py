@@ -4,30 +4,71 @@
 >>> classifier = edge_fg.load("birds.edgefg")
 >>> prediction = classifier(frame)  # (H, W, 3) uint8 BGR
 >>> prediction.label, prediction.confidence
+
+``docs/api.md`` shows every public name in use. What stands here is loaded when it is first used,
+so that the import itself takes hardly any time.
 """
 
-from edge_fg._version import __version__
-from edge_fg.bundle import Bundle
-from edge_fg.errors import EdgeFGError
-from edge_fg.pipeline import Pipeline, stream
-from edge_fg.preprocess import PreprocessSpec
-from edge_fg.recognition.classifier import Classifier, load
-from edge_fg.recognition.prediction import Answer, Latency, Prediction
-from edge_fg.sources import Frame, Source, open_source
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Answer",
-    "Bundle",
-    "Classifier",
-    "EdgeFGError",
-    "Frame",
-    "Latency",
-    "Pipeline",
-    "Prediction",
-    "PreprocessSpec",
-    "Source",
-    "__version__",
-    "load",
-    "open_source",
-    "stream",
-]
+from edge_fg._version import __version__
+from edge_fg.errors import EdgeFGError
+from edge_fg.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from edge_fg.backends.options import EngineOptions
+    from edge_fg.backends.selection import Choice
+    from edge_fg.bundle import Bundle
+    from edge_fg.labels import Label, Labels
+    from edge_fg.pipeline import (
+        Every,
+        FrameClassifier,
+        Latest,
+        Pipeline,
+        Policy,
+        Queue,
+        Rate,
+        Result,
+        Sighting,
+        Sink,
+        Stream,
+        Throttle,
+        VisitEvent,
+        stream,
+    )
+    from edge_fg.preprocess import PreprocessSpec
+    from edge_fg.preprocess.raw_frame import RawFrame
+    from edge_fg.recognition import Answer, Classifier, Latency, Prediction, load
+    from edge_fg.sources import Frame, Source, StateChange, open_source
+    from edge_fg.telemetry.readings import Reading
+    from edge_fg.telemetry.stats import PipelineStats, SinkStats, SourceStats, ThrottleStats
+    from edge_fg.tracking.visits import VisitSettings, follow_visits
+
+__all__ = ["EdgeFGError", "__version__", "load", "open_source", "stream", "follow_visits"]
+__all__ += ["Answer", "Choice", "Classifier", "EngineOptions", "Latency", "Prediction"]
+__all__ += ["Bundle", "Label", "Labels", "PreprocessSpec"]
+__all__ += ["Frame", "RawFrame", "Source", "StateChange"]
+__all__ += ["FrameClassifier", "Pipeline", "Result", "Sink", "Stream"]
+__all__ += ["Every", "Latest", "Policy", "Queue", "Rate"]
+__all__ += ["PipelineStats", "Reading", "SinkStats", "SourceStats", "Throttle", "ThrottleStats"]
+__all__ += ["Sighting", "VisitEvent", "VisitSettings"]
+
+_NAMES_OF = {
+    "backends.options": "EngineOptions",
+    "backends.selection": "Choice",
+    "bundle": "Bundle",
+    "labels": "Label Labels",
+    "pipeline": "Every FrameClassifier Latest Pipeline Policy Queue Rate Result Sighting Sink "
+    "Stream Throttle VisitEvent stream",
+    "preprocess": "PreprocessSpec",
+    "preprocess.raw_frame": "RawFrame",
+    "recognition": "Answer Classifier Latency Prediction load",
+    "sources": "Frame Source StateChange open_source",
+    "telemetry.readings": "Reading",
+    "telemetry.stats": "PipelineStats SinkStats SourceStats ThrottleStats",
+    "tracking.visits": "VisitSettings follow_visits",
+}
+_ROOMS = "backends bundle images labels pipeline preprocess recognition sinks sources telemetry"
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES_OF, f"{_ROOMS} tracking".split())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def deprecated_alias(new: str) -> property:
@@ -23,3 +25,15 @@ def deprecated_alias(new: str) -> property:
         return getattr(owner, new)
 
     return property(get, doc=f"Deprecated: use `{new}`.")
+
+
+def deprecated_argument(new: str, value: T | None, old: str, old_value: T | None) -> T | None:
+    """Return what an argument was given as, under its new name or, with a warning, its old one.
+
+    To be called by the function whose argument it is.
+    """
+    if old_value is None:
+        return value
+    message = f"the argument `{old}` is deprecated and goes with 1.0: use `{new}`"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return old_value

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,35 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     with _translated(path):
         _check_regular(path)
         with _opened(path) as image:
-            _check_size(path, image.size)
-            image.load()
-            # Some formats learn their size only while decoding.
-            _check_size(path, image.size)
-            rgb = _upright(_as_rgb(path, image), _orientation(image))
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+            return _decoded(path, image)
+
+
+def to_frame(image: Any) -> NDArray[np.uint8]:
+    """Return the frame of an image file, a Pillow image or an array.
+
+    Parameters
+    ----------
+    image
+        A path, which `read_image` reads; a `PIL.Image.Image`, which is converted as that would
+        have read it; or an array that `as_frame` takes.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        H x W x 3, BGR, 0..255, C-contiguous.
+
+    Raises
+    ------
+    ImageError
+        It is none of these, or can't be used.
+    """
+    if isinstance(image, (str, PathLike)):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        where = Path(getattr(image, "filename", "") or "given")
+        with _translated(where):
+            return _decoded(where, image)
+    return as_frame(image)
 
 
 def as_frame(array: Any) -> NDArray[np.uint8]:
@@ -116,11 +140,6 @@ def as_frame(array: Any) -> NDArray[np.uint8]:
     )
 
 
-def check_frame(frame: Any) -> None:
-    """Raise `ImageError` unless `frame` is one; see `as_frame`."""
-    as_frame(frame)
-
-
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
     """Turn what opening and decoding raise into one line with the path."""
@@ -140,6 +159,15 @@ def _translated(path: Path) -> Iterator[None]:
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         raise ImageError(f"can't decode the image {path} ({what})") from error
+
+
+def _decoded(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    _check_size(path, image.size)
+    image.load()
+    # Some formats learn their size only while decoding.
+    _check_size(path, image.size)
+    rgb = _upright(_as_rgb(path, image), _orientation(image))
+    return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
 def _opened(path: Path) -> Image.Image:

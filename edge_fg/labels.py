@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+from edge_fg.deprecation import deprecated_alias
 from edge_fg.errors import LabelsError
 
 _MAX_BYTES = 32 << 20
@@ -31,7 +32,7 @@ class Label:
 
     Parameters
     ----------
-    index
+    class_id
         Position in the model's output.
     label
         The name that predictions carry, as the user wrote it.
@@ -39,7 +40,7 @@ class Label:
         Empty where unknown; `species` is the specific epithet alone.
     """
 
-    index: int
+    class_id: int
     label: str
     common_name: str = ""
     class_: str = ""
@@ -49,9 +50,11 @@ class Label:
     species: str = ""
     uuid: str = ""
 
+    index = deprecated_alias("class_id")
+
     def is_sibling_of(self, other: Label) -> bool:
         """Whether both are different classes of one known genus."""
-        return self.index != other.index and self.genus != "" and self.genus == other.genus
+        return self.class_id != other.class_id and self.genus != "" and self.genus == other.genus
 
 
 class Labels(Sequence[Label]):
@@ -73,10 +76,10 @@ class Labels(Sequence[Label]):
         if not labels:
             raise LabelsError("no labels were found: one is needed for each class")
         for position, label in enumerate(labels):
-            if label.index != position:
+            if label.class_id != position:
                 raise LabelsError(
-                    f"label `{label.label}` has index {label.index} where {position} was expected:"
-                    " indices must run from 0 without a gap"
+                    f"label `{label.label}` has index {label.class_id} where {position} was "
+                    "expected: indices must run from 0 without a gap"
                 )
             if not label.label.strip():
                 raise LabelsError(f"the label of class {position} is empty")
@@ -113,7 +116,7 @@ class Labels(Sequence[Label]):
         writer.writerow(["index", "label", *used])
         for label in self._labels:
             row = [getattr(label, _attribute(column)) for column in used]
-            writer.writerow([label.index, label.label, *row])
+            writer.writerow([label.class_id, label.label, *row])
         return text.getvalue()
 
 
@@ -197,7 +200,7 @@ def _parse_csv(text: str, header: list[str], where: str) -> list[Label]:
             labels.append(Label(int(index), row["label"].strip(), **taxonomy))
     except csv.Error as error:
         raise LabelsError(f"{where} is not valid CSV: {error}") from error
-    return sorted(labels, key=lambda label: label.index)
+    return sorted(labels, key=lambda label: label.class_id)
 
 
 def _from_speciesnet(index: int, line: str) -> Label:

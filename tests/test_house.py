@@ -19,8 +19,19 @@ import edge_fg_tools
 PACKAGES = (edge_fg, edge_fg_calibration, edge_fg_tools)
 RANK = {"edge_fg": 0, "edge_fg_calibration": 1, "edge_fg_tools": 2}
 # Inside the runtime: which rooms each room may import, beside itself and `SHARED`.
-SHARED = {"_version", "closing", "deprecation", "errors", "files", "images", "labels"}
-SHARED |= {"opencv", "printing", "progress"}
+SHARED = {
+    "_version",
+    "closing",
+    "deprecation",
+    "errors",
+    "files",
+    "images",
+    "labels",
+    "lazy",
+    "opencv",
+    "printing",
+    "progress",
+}
 ARROWS: dict[str, set[str]] = {
     "preprocess": {"cuda"},
     "cuda": set(),

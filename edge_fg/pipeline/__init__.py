@@ -1,5 +1,6 @@
 """From sources and a classifier to answers, in a loop or beside the program."""
 
+from edge_fg.pipeline.classifier_adapter import FrameClassifier
 from edge_fg.pipeline.pipeline import Pipeline
 from edge_fg.pipeline.policy import Every, Latest, Policy, Queue, Rate, parse_policy
 from edge_fg.pipeline.stream import Stream, stream
@@ -9,6 +10,7 @@ from edge_fg.sinks.protocol import Sink
 
 __all__ = [
     "Every",
+    "FrameClassifier",
     "Latest",
     "Pipeline",
     "Policy",

@@ -7,9 +7,10 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from edge_fg.backends.base import Backend, Outputs, Region
@@ -18,14 +19,19 @@ from edge_fg.backends.selection import Choice, open_best
 from edge_fg.bundle import Bundle
 from edge_fg.bundle.manifest import OutputSpec
 from edge_fg.closing import Closing
+from edge_fg.deprecation import deprecated_argument
 from edge_fg.errors import BackendError, ImageError
+from edge_fg.images import to_frame
 from edge_fg.labels import Labels
-from edge_fg.preprocess.raw_frame import Pixels, as_pixels
+from edge_fg.preprocess.raw_frame import Pixels, RawFrame
 from edge_fg.progress import ProgressCallback
 from edge_fg.recognition.prediction import Latency, Prediction
 from edge_fg.recognition.submission import Submissions
 
 _LOGGER = logging.getLogger("edge_fg")
+
+Image: TypeAlias = Pixels | str | os.PathLike[str] | PIL.Image.Image
+"""What a classifier takes: a frame, an image file, or a Pillow image."""
 
 
 class Classifier(Closing):
@@ -64,16 +70,24 @@ class Classifier(Closing):
         """Bytes of the GPU's memory that loading the model took; None on the CPU."""
         return self._backend.engine_bytes
 
-    def __call__(self, frame: Pixels, region: Region | None = None) -> Prediction:
-        """Return what the model says of one frame.
+    def __call__(
+        self,
+        frame: Image,
+        region_xywh: Region | None = None,
+        *,
+        region: Region | None = None,
+    ) -> Prediction:
+        """Return what the model says of one image.
 
         Parameters
         ----------
         frame
-            (H, W, 3) uint8 BGR, as OpenCV gives it, of any size; or a camera's own bytes as a
-            `edge_fg.preprocess.raw_frame.RawFrame`, which the GPU converts.
-        region
+            (H, W, 3) uint8 BGR, as OpenCV gives it, of any size; the path of an image file; a
+            Pillow image; or a camera's own bytes as a `edge_fg.RawFrame`, which the GPU converts.
+        region_xywh
             (x, y, width, height) in pixels of the frame: look only at this part.
+        region
+            Deprecated name of `region_xywh`.
 
         Raises
         ------
@@ -82,17 +96,20 @@ class Classifier(Closing):
         BackendError
             The model could not be executed.
         """
-        return self.batch([frame], [region])[0]
+        region_xywh = deprecated_argument("region_xywh", region_xywh, "region", region)
+        return self.batch([frame], [region_xywh])[0]
 
     def batch(
         self,
-        frames: Sequence[Pixels] | NDArray[np.uint8],
+        frames: Sequence[Image] | NDArray[np.uint8],
+        regions_xywh: Sequence[Region | None] | None = None,
+        *,
         regions: Sequence[Region | None] | None = None,
     ) -> list[Prediction]:
-        """Return what the model says of each frame; see `__call__`.
+        """Return what the model says of each image; see `__call__`.
 
-        An array of N x H x W x 3 is N frames. Several regions of one frame: give the frame as
-        often.
+        An array of N x H x W x 3 is N frames. For several regions of one frame, repeat the frame.
+        `regions` is the deprecated name of `regions_xywh`.
 
         Raises
         ------
@@ -102,12 +119,15 @@ class Classifier(Closing):
             The model could not be executed, or the classifier is closed.
         """
         started = time.perf_counter()
-        checked = [as_pixels(frame) for frame in frames]
-        if regions is not None and len(regions) != len(checked):
-            raise ImageError(f"{len(checked)} frames came with {len(regions)} regions")
+        regions_xywh = deprecated_argument("regions_xywh", regions_xywh, "regions", regions)
+        if isinstance(frames, (str, os.PathLike, PIL.Image.Image)):
+            raise ImageError(f"batch takes several images, not one ({frames}): give a list")
+        checked = [_pixels(frame) for frame in frames]
+        if regions_xywh is not None and len(regions_xywh) != len(checked):
+            raise ImageError(f"{len(checked)} frames came with {len(regions_xywh)} regions")
         if not checked:
             return []
-        outputs = self._backend.infer(checked, regions)
+        outputs = self._backend.infer(checked, regions_xywh)
         probabilities = self._probabilities(outputs, len(checked))
         latency = Latency(
             outputs.preprocess_ms, outputs.inference_ms, 1e3 * (time.perf_counter() - started)
@@ -116,10 +136,11 @@ class Classifier(Closing):
 
     def submit(
         self,
-        frame: NDArray[np.uint8],
-        region: Region | None = None,
+        frame: Image,
+        region_xywh: Region | None = None,
         *,
         deadline: float | None = None,
+        region: Region | None = None,
     ) -> Future[Prediction]:
         """Hand over a frame and return at once: for control loops that must never wait.
 
@@ -131,7 +152,7 @@ class Classifier(Closing):
 
         Parameters
         ----------
-        frame, region
+        frame, region_xywh, region
             See `__call__`; what is wrong with them is raised by the future.
         deadline
             Seconds from now within which its turn must come; None for no limit.
@@ -143,7 +164,8 @@ class Classifier(Closing):
         UsageError
             `deadline` is negative.
         """
-        return self._submissions.submit(frame, region, deadline=deadline)
+        region_xywh = deprecated_argument("region_xywh", region_xywh, "region", region)
+        return self._submissions.submit(frame, region_xywh, deadline=deadline)
 
     def _probabilities(self, outputs: Outputs, frames: int) -> NDArray[np.float32]:
         scores = outputs.tensors[self._scores.name]
@@ -213,6 +235,10 @@ def load(
     )
     _LOGGER.info("%s runs on %s: %s", opened.path, choice.backend, choice.reason)
     return Classifier(executed, opened.manifest.scores, labels, choice)
+
+
+def _pixels(image: Image) -> Pixels:
+    return image if isinstance(image, RawFrame) else to_frame(image)
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:

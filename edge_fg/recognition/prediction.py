@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.deprecation import deprecated_alias
 from edge_fg.labels import Labels
 
 
@@ -14,9 +15,11 @@ from edge_fg.labels import Labels
 class Answer:
     """One class with its confidence 0..1."""
 
-    index: int
+    class_id: int
     label: str
     confidence: float
+
+    index = deprecated_alias("class_id")
 
 
 @dataclass(frozen=True)
@@ -40,31 +43,38 @@ class Prediction:
         The classes.
     latency
         How long it took.
+
+    Attributes
+    ----------
+    class_id
+        The likeliest class: its position in the model's output.
     """
 
     probabilities: NDArray[np.float32] = field(repr=False)
     labels: Labels = field(repr=False)
     latency: Latency
-    index: int = field(init=False)
+    class_id: int = field(init=False)
+
+    index = deprecated_alias("class_id")
 
     def __post_init__(self) -> None:
         self.probabilities.flags.writeable = False
-        object.__setattr__(self, "index", int(np.argmax(self.probabilities)))
+        object.__setattr__(self, "class_id", int(np.argmax(self.probabilities)))
 
     @property
     def label(self) -> str:
         """Return the label of the likeliest class."""
-        return self.labels[self.index].label
+        return self.labels[self.class_id].label
 
     @property
     def confidence(self) -> float:
         """Return the probability of the likeliest class, 0..1."""
-        return float(self.probabilities[self.index])
+        return float(self.probabilities[self.class_id])
 
     def top(self, k: int = 5) -> list[Answer]:
         """Return the `k` likeliest classes (all, if there are fewer), the likeliest first.
 
-        Equal probabilities stand in the order of their indices, so an answer never depends on
+        Equal probabilities stand in the order of the classes, so an answer never depends on
         the sort.
         """
         order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)]

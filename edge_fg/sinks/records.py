@@ -81,7 +81,7 @@ def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
     if prediction is not None:
         latency = prediction.latency
         record["top"] = [
-            {"index": a.index, "label": a.label, "confidence": a.confidence}
+            {"index": a.class_id, "label": a.label, "confidence": a.confidence}
             for a in prediction.top(top_k)
         ]
         record["latency_ms"] = {
@@ -117,16 +117,14 @@ def rows(result: Result[Any], content: Content) -> list[Sequence[object]]:
 
 def _frame_row(result: Result[Any]) -> Sequence[object]:
     frame, prediction = result.frame, result.prediction
-    top = prediction.top(2) if prediction is not None else []
-    best: tuple[object, ...] = (top[0].label, top[0].index, top[0].confidence) if top else ("",) * 3
-    second: tuple[object, ...] = (top[1].label, top[1].confidence) if len(top) > 1 else ("",) * 2
+    top: Sequence[Any] = prediction.top(2) if prediction is not None else []
     return (
         frame.time.isoformat() if frame.time else None,
         frame.source,
         frame.number,
         frame.position,
-        *best,
-        *second,
+        *([top[0].label, top[0].class_id, top[0].confidence] if top else [""] * 3),
+        *([top[1].label, top[1].confidence] if len(top) > 1 else [""] * 2),
         round(prediction.latency.total_ms, 3) if prediction is not None else None,
         round(1e3 * result.age_s, 3),
     )

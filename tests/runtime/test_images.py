@@ -20,7 +20,6 @@ from edge_fg.images import (
     MAX_PIXELS,
     MAX_SIDE_RATIO,
     as_frame,
-    check_frame,
     read_image,
 )
 from support.properties import examples
@@ -324,7 +323,6 @@ def test_as_frame_returns_a_frame_as_it_is_and_copies_only_strided_ones() -> Non
     flipped = as_frame(frame[:, ::-1])
     assert flipped.flags.c_contiguous
     np.testing.assert_array_equal(flipped, frame[:, ::-1])
-    check_frame(frame)
 
 
 @pytest.mark.parametrize(

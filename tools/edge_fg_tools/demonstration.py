@@ -111,7 +111,7 @@ def _recognise(
             record(result)
             wanted = _one_answer(truth[frame.number], len(classifier.labels) - 1)
             single += wanted is not None
-            right += wanted == prediction.index
+            right += wanted == prediction.class_id
             frames += 1
             progress("recognise clip", frames, len(truth))
         choice = classifier.choice

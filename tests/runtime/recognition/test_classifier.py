@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import PIL.Image
 import pytest
 
 import edge_fg
@@ -45,10 +46,10 @@ def test_the_answer_is_the_models(tiny_bundle: Path, tiny_model: bytes, frame: n
         prediction = classifier(frame)
     expected = reference(tiny_model, frame)
     np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-6)
-    assert prediction.index == int(expected.argmax())
-    assert prediction.label == classifier.labels[prediction.index].label
+    assert prediction.class_id == int(expected.argmax())
+    assert prediction.label == classifier.labels[prediction.class_id].label
     assert prediction.confidence == pytest.approx(expected.max(), abs=1e-6)
-    assert [a.index for a in prediction.top(4)] == list(np.argsort(-expected))
+    assert [a.class_id for a in prediction.top(4)] == list(np.argsort(-expected))
     assert len(prediction.top(2)) == 2
     assert len(prediction.top(99)) == 4
     assert prediction.latency.total_ms >= prediction.latency.inference_ms > 0
@@ -65,7 +66,7 @@ def test_a_batch_is_each_alone(tiny_bundle: Path, frame: np.ndarray):
 
 def test_a_region_is_the_cut(tiny_bundle: Path, frame: np.ndarray):
     classifier = edge_fg.load(tiny_bundle)
-    by_region = classifier(frame, region=(10, 5, 30, 20)).probabilities
+    by_region = classifier(frame, region_xywh=(10, 5, 30, 20)).probabilities
     by_cut = classifier(frame[5:25, 10:40].copy()).probabilities
     np.testing.assert_array_equal(by_region, by_cut)
     regions = [(0, 0, 60, 40), None, (59, 39, 1, 1)]
@@ -77,7 +78,7 @@ def test_a_region_is_the_cut(tiny_bundle: Path, frame: np.ndarray):
 )
 def test_regions_outside_are_refused(tiny_bundle: Path, frame: np.ndarray, region):
     with pytest.raises(ImageError, match="region"):
-        edge_fg.load(tiny_bundle)(frame, region=region)
+        edge_fg.load(tiny_bundle)(frame, region_xywh=region)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,47 @@ def test_regions_outside_are_refused(tiny_bundle: Path, frame: np.ndarray, regio
 def test_what_is_no_frame_is_refused(tiny_bundle: Path, wrong):
     with pytest.raises(ImageError):
         edge_fg.load(tiny_bundle)(wrong)
+
+
+def test_paths_and_pillow_images_are_answered_like_their_frames(
+    tiny_bundle: Path, frame: np.ndarray, tmp_path: Path
+):
+    path = tmp_path / "owl.png"
+    image = PIL.Image.fromarray(frame[:, :, ::-1].copy())
+    image.save(path)
+    turned = image.transpose(PIL.Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    with edge_fg.load(tiny_bundle) as classifier:
+        expected = classifier(frame).probabilities
+        for given in (path, str(path), image, turned):
+            np.testing.assert_array_equal(classifier(given).probabilities, expected)
+        together = classifier.batch([path, frame, image], [(0, 0, 9, 9)] * 3)
+        assert len({prediction.probabilities.tobytes() for prediction in together}) == 1
+        answer = classifier.submit(path).result()
+        np.testing.assert_array_equal(answer.probabilities, expected)
+        for one in (path, str(path), image):
+            with pytest.raises(ImageError, match="give a list"):
+                classifier.batch(one)
+        with pytest.raises(ImageError, match="there is no image"):
+            classifier(tmp_path / "nobody.png")
+
+
+def test_old_names_work_with_a_warning(tiny_bundle: Path, frame: np.ndarray):
+    with edge_fg.load(tiny_bundle) as classifier:
+        region = (10, 5, 30, 20)
+        new = classifier(frame, region_xywh=region)
+        calls = (
+            lambda: classifier(frame, region=region),
+            lambda: classifier.batch([frame], regions=[region])[0],
+            lambda: classifier.submit(frame, region=region).result(),
+        )
+        for call in calls:
+            with pytest.warns(DeprecationWarning, match="_xywh"):
+                old = call()
+            np.testing.assert_array_equal(old.probabilities, new.probabilities)
+    for thing in (new, new.top(1)[0], classifier.labels[new.class_id]):
+        with pytest.warns(DeprecationWarning, match="class_id"):
+            assert thing.index == new.class_id
 
 
 def test_threads_share_one_classifier(tiny_bundle: Path, frame: np.ndarray):
@@ -142,7 +184,7 @@ def test_ties_are_answered_by_index(tiny_bundle: Path):
 
     labels = edge_fg.Bundle(tiny_bundle).labels()
     prediction = Prediction(np.full(4, 0.25, np.float32), labels, Latency(0, 0, 0))
-    assert [answer.index for answer in prediction.top(4)] == [0, 1, 2, 3]
+    assert [answer.class_id for answer in prediction.top(4)] == [0, 1, 2, 3]
 
 
 def test_an_array_of_frames_is_a_batch(tiny_bundle: Path, frame: np.ndarray):
@@ -160,12 +202,12 @@ def test_an_array_of_frames_is_a_batch(tiny_bundle: Path, frame: np.ndarray):
 )
 def test_what_is_no_region_is_refused(tiny_bundle: Path, frame: np.ndarray, region):
     with pytest.raises(ImageError, match="whole pixels"):
-        edge_fg.load(tiny_bundle)(frame, region=region)
+        edge_fg.load(tiny_bundle)(frame, region_xywh=region)
 
 
 def test_a_detectors_whole_numbers_are_a_region(tiny_bundle: Path, frame: np.ndarray):
     classifier = edge_fg.load(tiny_bundle)
-    expected = classifier(frame, region=(10, 5, 30, 20)).probabilities
+    expected = classifier(frame, region_xywh=(10, 5, 30, 20)).probabilities
     for kind in (np.int32, np.uint8):
         region = np.array([10, 5, 30, 20], kind)
         for given in (region, list(region)):

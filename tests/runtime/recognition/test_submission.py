@@ -230,7 +230,7 @@ def test_a_program_that_forgets_to_close_still_ends(tiny_bundle: Path) -> None:
         "import sys, numpy as np, edge_fg\n"
         "classifier = edge_fg.load(sys.argv[1])\n"
         "frame = np.zeros((64, 64, 3), np.uint8)\n"
-        "print(classifier.submit(frame).result().index >= 0)\n"
+        "print(classifier.submit(frame).result().class_id >= 0)\n"
         "classifier.submit(frame)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
