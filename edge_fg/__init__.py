@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from edge_fg.preprocess.raw_frame import RawFrame
     from edge_fg.recognition import Answer, Classifier, Latency, Prediction, load
     from edge_fg.sources import Frame, Source, StateChange, open_source
+    from edge_fg.telemetry.histogram import Summary
     from edge_fg.telemetry.readings import Reading
     from edge_fg.telemetry.stats import PipelineStats, SinkStats, SourceStats, ThrottleStats
     from edge_fg.tracking.visits import VisitSettings, follow_visits
@@ -50,8 +51,8 @@ __all__ += ["Bundle", "Label", "Labels", "PreprocessSpec"]
 __all__ += ["Frame", "RawFrame", "Source", "StateChange"]
 __all__ += ["FrameClassifier", "Pipeline", "Result", "Sink", "Stream"]
 __all__ += ["Every", "Latest", "Policy", "Queue", "Rate"]
-__all__ += ["PipelineStats", "Reading", "SinkStats", "SourceStats", "Throttle", "ThrottleStats"]
-__all__ += ["Sighting", "VisitEvent", "VisitSettings"]
+__all__ += ["PipelineStats", "Reading", "SinkStats", "SourceStats", "Summary", "ThrottleStats"]
+__all__ += ["Sighting", "Throttle", "VisitEvent", "VisitSettings"]
 
 _NAMES_OF = {
     "backends.options": "EngineOptions",
@@ -64,6 +65,7 @@ _NAMES_OF = {
     "preprocess.raw_frame": "RawFrame",
     "recognition": "Answer Classifier Latency Prediction load",
     "sources": "Frame Source StateChange open_source",
+    "telemetry.histogram": "Summary",
     "telemetry.readings": "Reading",
     "telemetry.stats": "PipelineStats SinkStats SourceStats ThrottleStats",
     "tracking.visits": "VisitSettings follow_visits",

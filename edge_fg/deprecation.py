@@ -19,12 +19,20 @@ def deprecated_alias(new: str) -> property:
     """
 
     def get(owner: Any) -> Any:
-        kind = type(owner).__name__
-        message = f"this name of {kind}.{new} is deprecated and goes with 1.0: use {new}"
+        old = f"{type(owner).__name__}.{alias.old}"
+        message = f"{old} is deprecated and goes with 1.0: use {new}"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         return getattr(owner, new)
 
-    return property(get, doc=f"Deprecated: use `{new}`.")
+    alias = _Alias(get, doc=f"Deprecated: use `{new}`.")
+    return alias
+
+
+class _Alias(property):
+    old = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.old = name
 
 
 def deprecated_argument(new: str, value: T | None, old: str, old_value: T | None) -> T | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edge_fg.errors import UsageError
-from edge_fg.pipeline import async_results
 from edge_fg.pipeline.classifier_adapter import FrameClassifier
 from edge_fg.pipeline.engine import Engine
 from edge_fg.pipeline.policy import Policy, checked_policy, default_policy
@@ -222,16 +221,23 @@ class Pipeline(Generic[PredictionT]):
 
     def __aiter__(self) -> AsyncIterator[Result[PredictionT]]:
         """Do as `__iter__`, for ``async for``; other tasks run meanwhile."""
+        # Programs without an event loop load none: it takes longer than all of the pipeline.
+        from edge_fg.pipeline import async_results
+
         return async_results.iterate(self, self._engine, blocking=self._engine.lossless)
 
     async def run_async(self) -> PipelineStats:
         """Do as `run`, while other tasks run; cancelling it releases everything."""
+        from edge_fg.pipeline import async_results
+
         return await async_results.run(self, self._engine)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        from edge_fg.pipeline import async_results
+
         await async_results.stop(self)
 
 
