@@ -37,7 +37,9 @@ if TYPE_CHECKING:
         stream,
     )
     from edge_fg.preprocess import PreprocessSpec
+    from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
     from edge_fg.preprocess.raw_frame import RawFrame
+    from edge_fg.preprocess.yuv import ColorStandard
     from edge_fg.recognition import Answer, Classifier, Latency, Prediction, load
     from edge_fg.sources import Frame, Source, StateChange, open_source
     from edge_fg.telemetry.histogram import Summary
@@ -48,7 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["EdgeFGError", "__version__", "load", "open_source", "stream", "follow_visits"]
 __all__ += ["Answer", "Choice", "Classifier", "EngineOptions", "Latency", "Prediction"]
 __all__ += ["Bundle", "Label", "Labels", "PreprocessSpec"]
-__all__ += ["Frame", "RawFrame", "Source", "StateChange"]
+__all__ += ["ColorStandard", "PixelFormat", "PixelLayout", "RawFrame"]
+__all__ += ["Frame", "Source", "StateChange"]
 __all__ += ["FrameClassifier", "Pipeline", "Result", "Sink", "Stream"]
 __all__ += ["Every", "Latest", "Policy", "Queue", "Rate"]
 __all__ += ["PipelineStats", "Reading", "SinkStats", "SourceStats", "Summary", "ThrottleStats"]
@@ -62,7 +65,9 @@ _NAMES_OF = {
     "pipeline": "Every FrameClassifier Latest Pipeline Policy Queue Rate Result Sighting Sink "
     "Stream Throttle VisitEvent stream",
     "preprocess": "PreprocessSpec",
+    "preprocess.pixel_layout": "PixelFormat PixelLayout",
     "preprocess.raw_frame": "RawFrame",
+    "preprocess.yuv": "ColorStandard",
     "recognition": "Answer Classifier Latency Prediction load",
     "sources": "Frame Source StateChange open_source",
     "telemetry.histogram": "Summary",

@@ -154,7 +154,8 @@ def test_every_module_imports():
 PUBLIC = {"__version__", "EdgeFGError", "load", "open_source", "stream", "follow_visits"}
 PUBLIC |= {"Answer", "Choice", "Classifier", "EngineOptions", "Latency", "Prediction"}
 PUBLIC |= {"Bundle", "Label", "Labels", "PreprocessSpec"}
-PUBLIC |= {"Frame", "RawFrame", "Source", "StateChange"}
+PUBLIC |= {"ColorStandard", "PixelFormat", "PixelLayout", "RawFrame"}
+PUBLIC |= {"Frame", "Source", "StateChange"}
 PUBLIC |= {"FrameClassifier", "Pipeline", "Result", "Sink", "Stream"}
 PUBLIC |= {"Every", "Latest", "Policy", "Queue", "Rate"}
 PUBLIC |= {"PipelineStats", "Reading", "SinkStats", "SourceStats", "Summary", "ThrottleStats"}
