@@ -34,13 +34,10 @@ from edge_fg_calibration.statistics.tensor_statistics import Statistics, Statist
 
 if TYPE_CHECKING:
     from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin
-    from edge_fg_calibration.budget.search import SearchResult, search_budget
-    from edge_fg_calibration.budget.sensitivity import (
-        Sensitivity,
-        ValidationSplit,
-        make_validation_split,
-        measure_sensitivity,
-    )
+    from edge_fg_calibration.budget.evaluation import ValidationSplit, make_validation_split
+    from edge_fg_calibration.budget.results import SearchResult
+    from edge_fg_calibration.budget.search import search_budget
+    from edge_fg_calibration.budget.sensitivity import Sensitivity, measure_sensitivity
     from edge_fg_calibration.corrections.scoring import CorrectionTrial
     from edge_fg_calibration.graph.prepare import prepared_copy
     from edge_fg_calibration.graph.session import predict
@@ -77,11 +74,11 @@ _NEEDS_ONNX = {
     "prepared_copy": "graph.prepare",
     "insert_qdq": "int8.qdq",
     "predict": "graph.session",
-    "SearchResult": "budget.search",
+    "SearchResult": "budget.results",
     "search_budget": "budget.search",
     "Sensitivity": "budget.sensitivity",
-    "ValidationSplit": "budget.sensitivity",
-    "make_validation_split": "budget.sensitivity",
+    "ValidationSplit": "budget.evaluation",
+    "make_validation_split": "budget.evaluation",
     "measure_sensitivity": "budget.sensitivity",
     "validate_qdq": "int8.validation",
 }

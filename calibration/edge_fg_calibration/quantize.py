@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import UnsupportedNodeError
 from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration.budget.evaluation import make_validation_split
 from edge_fg_calibration.budget.fidelity import OutputKind
-from edge_fg_calibration.budget.sensitivity import make_validation_split
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.range_choice import (
     ALL_METHODS,

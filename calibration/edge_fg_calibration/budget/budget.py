@@ -69,52 +69,52 @@ class Budget:
     def checks(self, fidelity: Fidelity) -> list[BudgetCheck]:
         """Hold each limit that is set against what was measured."""
         found = []
-        for key, measure in _MEASURES.items():
+        for key, (name, is_least, measure, unknown) in _MEASURES.items():
             required = getattr(self, key)
-            if required is not None:
-                found.append(BudgetCheck(key, required, measure.measure(fidelity)))
+            if required is None:
+                continue
+            measured = measure(fidelity)
+            if measured is None:
+                failure = f"{name} can't be judged: {unknown}"
+            elif measured < required if is_least else measured > required:
+                side = "below" if is_least else "above"
+                failure = f"{name} is {measured:.4f}, {side} the budget of {required:g}"
+            else:
+                failure = ""
+            found.append(BudgetCheck(key, required, measured, not failure, failure))
         return found
 
     def failures(self, fidelity: Fidelity) -> list[str]:
         """Return one sentence for each limit that is not met; empty when all are.
 
-        A limit that can't be judged, for want of labelled images, counts as not met.
+        A limit that can't be judged, without labelled images, counts as not met.
         """
         return [check.failure for check in self.checks(fidelity) if not check.met]
 
 
 @dataclass(frozen=True)
 class BudgetCheck:
-    """One limit of a budget and what was measured; None where it can't be judged."""
+    """One limit of a budget, held against what was measured.
+
+    Parameters
+    ----------
+    key
+        Which limit, as in ``--budget KEY=VALUE``.
+    required
+        The limit.
+    measured
+        What was measured; None where it can't be judged.
+    met
+        Whether the limit is kept.
+    failure
+        What to say when it is not kept; empty when it is.
+    """
 
     key: str
     required: float
     measured: float | None
-
-    @property
-    def met(self) -> bool:
-        """Whether the limit is kept."""
-        if self.measured is None:
-            return False
-        least = _MEASURES[self.key].least
-        return self.measured >= self.required if least else self.measured <= self.required
-
-    @property
-    def failure(self) -> str:
-        """What to say when the limit is not kept."""
-        measure = _MEASURES[self.key]
-        if self.measured is None:
-            return f"{measure.name} can't be judged: {measure.unknown}"
-        side = "below" if measure.least else "above"
-        return f"{measure.name} is {self.measured:.4f}, {side} the budget of {self.required:g}"
-
-
-@dataclass(frozen=True)
-class _Measure:
-    name: str
-    least: bool
-    measure: Callable[[Fidelity], float | None]
-    unknown: str = ""
+    met: bool
+    failure: str = ""
 
 
 _NO_LABELS = "no image has a label that the model knows"
@@ -134,14 +134,19 @@ def _drop(fidelity: Fidelity) -> float | None:
     return fidelity.top1_reference - fidelity.top1
 
 
-_MEASURES = {
-    "agreement": _Measure("agreement with FP32", True, lambda f: f.agreement),
-    "agreement_labelled": _Measure(
-        "agreement on labelled images", True, lambda f: f.agreement_labelled, _NO_LABELS
+# Of each limit: its name, whether it is the least allowed, what it is held against, and why that
+# may be unknown.
+_MEASURES: dict[str, tuple[str, bool, Callable[[Fidelity], float | None], str]] = {
+    "agreement": ("agreement with FP32", True, lambda f: f.agreement, ""),
+    "agreement_labelled": (
+        "agreement on labelled images",
+        True,
+        lambda f: f.agreement_labelled,
+        _NO_LABELS,
     ),
-    "mean_kl": _Measure("mean KL divergence", False, lambda f: f.mean_kl),
-    "top1_drop": _Measure("loss of top-1 accuracy", False, _drop, _NO_LABELS),
-    "class_drop": _Measure(
+    "mean_kl": ("mean KL divergence", False, lambda f: f.mean_kl, ""),
+    "top1_drop": ("loss of top-1 accuracy", False, _drop, _NO_LABELS),
+    "class_drop": (
         "loss of the worst class",
         False,
         lambda f: f.worst_class_drop,

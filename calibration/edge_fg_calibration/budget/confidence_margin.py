@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg_calibration.budget.budget import Budget
+from edge_fg_calibration.budget.evaluation import ValidationSplit, answer_gaps
 from edge_fg_calibration.budget.fidelity import image_records
-from edge_fg_calibration.budget.sensitivity import ValidationSplit, answer_gaps
 
 DEFAULT_LEAST_INT8 = 0.5
 """Share of the multiply-accumulates that the margin leaves in INT8; the budget itself may not."""
@@ -21,7 +21,7 @@ _ONE_SIDED_90 = 1.2816
 
 @dataclass(frozen=True)
 class ConfidenceMargin:
-    """How sure a budget that holds on validation images is to hold on the images of the proof.
+    """How sure a budget that holds on validation images is to hold on the hold-out set.
 
     Agreement is taken as expected over the whole distribution of errors (`expected_agreement`).
     Its standard error is that of the estimate together with the binomial one of counting
@@ -43,7 +43,7 @@ class ConfidenceMargin:
     z: float = _ONE_SIDED_90
     least_int8: float = DEFAULT_LEAST_INT8
 
-    def margin(self, budget: Budget, validation: ValidationSplit, output: NDArray[Any]) -> float:
+    def of(self, budget: Budget, validation: ValidationSplit, output: NDArray[Any]) -> float:
         """Return by how many standard errors a candidate keeps the budget; below 0 it does not.
 
         Parameters

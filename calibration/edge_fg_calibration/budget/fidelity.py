@@ -154,8 +154,8 @@ def image_records(
     """Return the comparison image by image; parameters and errors as for `compare`."""
     _check(reference, candidate, indices)
     kl = _divergences(reference, candidate, kind)
-    p = np.exp(_log_probabilities(reference, kind))
-    q = np.exp(_log_probabilities(candidate, kind))
+    p = np.exp(log_probabilities(reference, kind))
+    q = np.exp(log_probabilities(candidate, kind))
     first, second = reference.argmax(axis=1), candidate.argmax(axis=1)
     return [
         ImageRecord(
@@ -194,15 +194,14 @@ def _check(
         raise UsageError(f"index {wrong[0]} is not one of {reference.shape[1]} classes")
 
 
-def _log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> NDArray[np.float64]:
-    """Return natural logarithms of probabilities that sum to 1 in each row."""
+def log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> NDArray[np.float64]:
+    """Return the natural logarithms of the probabilities that outputs stand for, N x classes."""
     values = output.astype(np.float64)
-    if kind == "logits":
-        values -= values.max(axis=1, keepdims=True)
-    else:
+    if kind == "probabilities":
         values = np.log(np.maximum(values, 0.0) + PROBABILITY_FLOOR)
-    total = np.log(np.exp(values).sum(axis=1, keepdims=True))
-    return np.asarray(values - total, dtype=np.float64)
+    values -= values.max(axis=1, keepdims=True)
+    values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
+    return values
 
 
 def _divergences(
@@ -210,7 +209,7 @@ def _divergences(
     candidate: NDArray[np.floating[Any]],
     kind: OutputKind,
 ) -> NDArray[np.float64]:
-    log_p, log_q = _log_probabilities(reference, kind), _log_probabilities(candidate, kind)
+    log_p, log_q = log_probabilities(reference, kind), log_probabilities(candidate, kind)
     kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
     # Never negative but for rounding.
     return np.asarray(np.maximum(kl, 0.0), dtype=np.float64)

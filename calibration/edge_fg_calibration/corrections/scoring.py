@@ -9,13 +9,8 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_fg.progress import ProgressCallback, no_progress
-from edge_fg_calibration.budget.fidelity import OutputKind, image_records
-from edge_fg_calibration.budget.sensitivity import (
-    Evaluator,
-    ValidationSplit,
-    log_probabilities,
-    spread,
-)
+from edge_fg_calibration.budget.evaluation import Evaluator, ValidationSplit
+from edge_fg_calibration.budget.fidelity import OutputKind, image_records, log_probabilities
 
 ALONE_IMAGES = 32
 """Validation images on which one tensor or group is tried alone: its divergence varies less."""
@@ -145,7 +140,7 @@ class Scorer:
             them by default.
         """
         validation = self.validation
-        which = range(len(validation.batches)) if images is None else spread(validation, images)
+        which = range(len(validation.batches)) if images is None else validation.spread(images)
         found = list(self._evaluator.outputs(model, which))
         seen = np.concatenate([np.arange(len(validation))[part] for part, _ in found])
         reference = validation.reference[seen]

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from edge_fg.errors import CalibrationError
 from edge_fg_calibration import Budget, compare, insert_qdq, place, to_fp16
+from edge_fg_calibration.budget import evaluation
 from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin, expected_agreement
-from edge_fg_calibration.budget.search import search_budget
-from edge_fg_calibration.budget.sensitivity import (
+from edge_fg_calibration.budget.evaluation import (
     Evaluator,
     ValidationSplit,
     answer_gaps,
     make_validation_split,
-    measure_sensitivity,
 )
+from edge_fg_calibration.budget.search import search_budget
+from edge_fg_calibration.budget.sensitivity import measure_sensitivity
 from edge_fg_calibration.graph.onnx_graph import Graph, node_key
 from edge_fg_calibration.graph.session import predict
 from edge_fg_calibration.statistics.collection import collect_histograms
@@ -116,7 +117,7 @@ def test_exactly_the_fragile_layer_is_left_in_float(fragile, budget) -> None:
     found = fragile.search(budget)
     assert found.kept_float == {"c"}
     assert found.met
-    assert found.fidelity == fragile.fidelity(["c"])
+    assert found.best.fidelity == fragile.fidelity(["c"])
     assert found.reason.startswith("with 1 layer left in float")
     nodes = [next(iter(group)) for group in fragile.placement.groups]
     holding = [
@@ -128,7 +129,7 @@ def test_exactly_the_fragile_layer_is_left_in_float(fragile, budget) -> None:
     cheapest = min(holding, key=lambda kept: sum(fragile.costs[node] for node in kept))
     assert found.kept_float == cheapest  # of all 15 subsets
     share = sum(fragile.costs[node] for node in ("a", "b", "logits")) / sum(fragile.costs.values())
-    assert found.int8_macs == pytest.approx(share)
+    assert found.best.int8_macs == pytest.approx(share)
 
 
 def test_what_it_tried_is_told_in_order(fragile, budget) -> None:
@@ -165,9 +166,9 @@ def test_a_budget_that_holds_needs_one_evaluation(fragile) -> None:
     assert found.kept_float == frozenset()
     assert (found.met, found.with_margin, found.stopped) == (True, True, False)
     assert len(found.tried) == 1
-    assert found.sensitivity is None
+    assert found.layers == ()
     assert found.images_run == len(fragile.validation)
-    assert found.int8_macs == pytest.approx(1.0)
+    assert found.best.int8_macs == pytest.approx(1.0)
 
 
 def test_an_impossible_budget_is_not_met_and_says_why(fragile) -> None:
@@ -175,7 +176,7 @@ def test_an_impossible_budget_is_not_met_and_says_why(fragile) -> None:
     assert not found.met
     assert "the budget is missed on 20 validation images" in found.reason
     # A graph without any INT8 would keep it, but would be none.
-    assert 0 < found.int8_macs < 1
+    assert 0 < found.best.int8_macs < 1
     assert len(found.kept_float) == 3
 
 
@@ -218,10 +219,23 @@ def test_a_search_runs_each_graph_at_most_once(fragile, budget) -> None:
     assert found.images_run + found.images_cached <= distinct * len(fragile.validation)
 
 
+def interrupt_after(count: int, patch: pytest.MonkeyPatch) -> None:
+    """Let Ctrl-C come when `count` batches have been run."""
+    run, asked = evaluation.run_session, itertools.count(1)
+
+    def interrupted(*arguments):
+        if next(asked) > count:
+            raise KeyboardInterrupt
+        return run(*arguments)
+
+    patch.setattr(evaluation, "run_session", interrupted)
+
+
 @pytest.mark.parametrize("after", range(1, 45, 4))
-def test_stopping_returns_the_best_so_far(fragile, budget, after) -> None:
-    asked = itertools.count(1)
-    found = fragile.search(budget, should_stop=lambda: next(asked) > after)
+def test_stopping_returns_the_best_so_far(fragile, budget, after, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(after, patch)
+        found = fragile.search(budget)
     assert found.stopped == ("stopped" in found.reason)
     if found.met:
         assert found.kept_float == {"c"} or found.stopped
@@ -230,7 +244,7 @@ def test_stopping_returns_the_best_so_far(fragile, budget, after) -> None:
         assert found.stopped
 
 
-def test_ctrl_c_keeps_what_was_found(fragile, budget) -> None:
+def test_ctrl_c_keeps_what_was_found(fragile, budget, monkeypatch) -> None:
     whole = fragile.search(budget)
     enough = next(n for n, one in enumerate(whole.tried, start=1) if one.holds)
     interrupted = []
@@ -243,8 +257,9 @@ def test_ctrl_c_keeps_what_was_found(fragile, budget) -> None:
     found = fragile.search(budget, progress=progress)
     assert (found.stopped, found.met) == (True, True)
     assert found.tried == whole.tried[:enough]
-    at_once = fragile.search(budget, should_stop=lambda: True)
-    assert (at_once.met, at_once.fidelity, at_once.tried) == (False, None, ())
+    interrupt_after(0, monkeypatch)
+    at_once = fragile.search(budget)
+    assert (at_once.met, at_once.best, at_once.tried) == (False, None, ())
     assert "stopped" in at_once.reason
 
 
@@ -264,8 +279,8 @@ def test_a_margin_leaves_more_in_float_as_far_as_it_may_cost(residual_net, image
     assert bare.kept_float == frozenset()
     careful = bench.search(limit, ConfidenceMargin(20, least_int8=0.0))
     assert careful.with_margin
-    assert careful.int8_macs < 1
-    assert careful.fidelity.mean_kl < bare.fidelity.mean_kl
+    assert careful.best.int8_macs < 1
+    assert careful.best.fidelity.mean_kl < bare.best.fidelity.mean_kl
     # Where no INT8 work may be given up for it, the budget alone is kept, and that is said.
     stingy = bench.search(limit, ConfidenceMargin(20, least_int8=1.0))
     assert (stingy.met, stingy.with_margin, stingy.kept_float) == (True, False, frozenset())
@@ -356,5 +371,5 @@ def test_what_is_shipped_is_what_is_judged(fragile, budget) -> None:
     shipped = to_fp16(fragile.make(found.kept_float))
     output = predict(shipped, validation.batches, "input", "logits")
     judged = compare(validation.reference, output, kind=validation.kind, indices=validation.indices)
-    assert found.fidelity == judged
-    assert found.fidelity != fragile.fidelity(found.kept_float)
+    assert found.best.fidelity == judged
+    assert found.best.fidelity != fragile.fidelity(found.kept_float)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import onnx
 
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import Budget, ImageSet, Int8Result
 from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin
-from edge_fg_calibration.budget.search import Finisher, SearchResult, search_budget, unchanged
-from edge_fg_calibration.budget.sensitivity import Int8Maker, ValidationSplit, make_validation_split
+from edge_fg_calibration.budget.evaluation import ValidationSplit, make_validation_split
+from edge_fg_calibration.budget.results import SearchResult
+from edge_fg_calibration.budget.search import Finisher, search_budget, unchanged
+from edge_fg_calibration.budget.sensitivity import Int8Maker
 from edge_fg_calibration.graph.onnx_graph import Graph, node_key
 from edge_fg_calibration.int8.validation import validate_qdq
 from edge_fg_tools.building.image_feed import ImageFeed
@@ -92,16 +94,6 @@ def keep_budget(
 
 def search_facts(found: SearchResult) -> SearchFacts:
     """Return what the report shows of a search."""
-    total = found.total_macs or 1
-    layers = [
-        LayerFacts(
-            nodes=tuple(sorted(layer.nodes)),
-            macs=layer.macs / total,
-            mean_kl=layer.mean_kl,
-            kept_float=layer.nodes <= found.kept_float,
-        )
-        for layer in (found.sensitivity.layers if found.sensitivity else ())
-    ]
     return SearchFacts(
         reason=found.reason,
         validation_images=found.validation_images,
@@ -109,14 +101,14 @@ def search_facts(found: SearchResult) -> SearchFacts:
         with_margin=found.with_margin,
         stopped=found.stopped,
         expected_agreement=found.expected_agreement,
-        layers=tuple(sorted(layers, key=lambda layer: -layer.mean_kl)),
+        layers=tuple(LayerFacts(**asdict(layer)) for layer in found.layers),
         tried=tuple(
             TriedFacts(
                 kept=one.kept,
                 int8_macs=one.int8_macs,
                 agreement=one.agreement,
                 mean_kl=one.mean_kl,
-                complete=one.images == found.validation_images,
+                complete=one.complete,
                 holds=one.holds,
                 with_margin=one.with_margin,
                 taken=number == found.taken,
@@ -155,7 +147,7 @@ def _maker(int8: Int8Result) -> Int8Maker:
 
 
 def _applied(int8: Int8Result, maker: Int8Maker, found: SearchResult) -> Int8Result:
-    if not found.kept_float:
+    if found.best is None or not found.kept_float:
         return int8
     model = maker(found.kept_float)
     validate_qdq(model)
@@ -165,5 +157,5 @@ def _applied(int8: Int8Result, maker: Int8Maker, found: SearchResult) -> Int8Res
         model=model,
         placement=placement,
         ranges={name: int8.ranges[name] for name in placement.activations},
-        int8_macs=found.int8_macs,
+        int8_macs=found.best.int8_macs,
     )

@@ -18,7 +18,8 @@ from edge_fg_calibration import (
     quantize_int8,
     to_fp16,
 )
-from edge_fg_calibration.budget.search import SearchResult, unchanged
+from edge_fg_calibration.budget.results import SearchResult
+from edge_fg_calibration.budget.search import unchanged
 from edge_fg_tools.building.budgeting import keep_budget
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
