@@ -19,7 +19,7 @@ class DeviceBuffer(Resource):
     Parameters
     ----------
     device
-        Where it lies.
+        Where it is.
     nbytes
         How many bytes, at least one.
 
@@ -34,11 +34,8 @@ class DeviceBuffer(Resource):
     def __init__(self, device: Device, nbytes: int) -> None:
         if nbytes < 1:
             raise UsageError(f"a device buffer of {nbytes} bytes can't be made")
-        with device.use():
-            try:
-                raw = device.pycuda.mem_alloc(nbytes)
-            except device.pycuda.Error as error:
-                raise device.fail(error, f"allocate {_size(nbytes)} on the GPU") from error
+        with device.use(f"allocate {_size(nbytes)} on the GPU") as cuda:
+            raw = cuda.mem_alloc(nbytes)
             super().__init__(device, raw)
         self._pointer = int(raw)
         self.nbytes = nbytes
@@ -79,20 +76,16 @@ class HostBuffer(Resource):
     def __init__(
         self, device: Device, shape: tuple[int, ...], dtype: DTypeLike, mapped: bool = False
     ) -> None:
-        cuda = device.pycuda
-        flags = cuda.host_alloc_flags.PORTABLE
-        if mapped:
-            flags |= cuda.host_alloc_flags.DEVICEMAP
         kind = np.dtype(dtype)
         nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         if nbytes < 1:
             raise UsageError(f"a page-locked buffer of shape {shape} can't be made")
-        with device.use():
-            try:
-                array = cuda.pagelocked_empty(shape, kind, mem_flags=flags)
-                device_pointer = int(array.base.get_device_pointer()) if mapped else 0
-            except cuda.Error as error:
-                raise device.fail(error, f"page-lock {_size(nbytes)} of memory") from error
+        with device.use(f"page-lock {_size(nbytes)} of memory") as cuda:
+            flags = cuda.host_alloc_flags.PORTABLE
+            if mapped:
+                flags |= cuda.host_alloc_flags.DEVICEMAP
+            array = cuda.pagelocked_empty(shape, kind, mem_flags=flags)
+            device_pointer = int(array.base.get_device_pointer()) if mapped else 0
             super().__init__(device, array.base)
         self._array: NDArray[Any] | None = array
         self._device_pointer = device_pointer
@@ -138,8 +131,8 @@ def copy_to_device(destination: DeviceBuffer | int, array: NDArray[Any], stream:
     destination
         A buffer or an address on the device.
     array
-        C-contiguous. Of page-locked memory the copy is asynchronous: leave it as it is until the
-        stream has passed. Of other memory the driver takes it over before it returns.
+        C-contiguous. From page-locked memory the copy is asynchronous: don't change it until the
+        stream has passed. Other memory is copied before the call returns.
     stream
         In which the copy happens.
 
@@ -149,12 +142,8 @@ def copy_to_device(destination: DeviceBuffer | int, array: NDArray[Any], stream:
         The array isn't contiguous, or larger than the buffer.
     """
     pointer = _target(destination, array)
-    device = stream.device
-    with device.use():
-        try:
-            device.pycuda.memcpy_htod_async(pointer, array, stream.pycuda)
-        except device.pycuda.Error as error:
-            raise device.fail(error, f"copy {_size(array.nbytes)} to the GPU") from error
+    with stream.device.use(f"copy {_size(array.nbytes)} to the GPU") as cuda:
+        cuda.memcpy_htod_async(pointer, array, stream.pycuda)
 
 
 def copy_to_host(array: NDArray[Any], source: DeviceBuffer | int, stream: Stream) -> None:
@@ -175,12 +164,8 @@ def copy_to_host(array: NDArray[Any], source: DeviceBuffer | int, stream: Stream
         The array isn't contiguous, or larger than the buffer.
     """
     pointer = _target(source, array)
-    device = stream.device
-    with device.use():
-        try:
-            device.pycuda.memcpy_dtoh_async(array, pointer, stream.pycuda)
-        except device.pycuda.Error as error:
-            raise device.fail(error, f"copy {_size(array.nbytes)} from the GPU") from error
+    with stream.device.use(f"copy {_size(array.nbytes)} from the GPU") as cuda:
+        cuda.memcpy_dtoh_async(array, pointer, stream.pycuda)
 
 
 def _target(place: DeviceBuffer | int, array: NDArray[Any]) -> int:

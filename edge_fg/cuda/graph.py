@@ -23,12 +23,12 @@ class Graph(Resource):
         self._work = work
 
     @classmethod
-    def capture(cls, device: Device, stream: Stream, work: Callable[[], None]) -> Graph:
+    def capture(cls, stream: Stream, work: Callable[[], None]) -> Graph:
         """Record what `work` queues in `stream`, without executing it.
 
         Parameters
         ----------
-        device, stream
+        stream
             Where the work goes. Nothing else may use the stream meanwhile; other threads may
             use other streams.
         work
@@ -41,7 +41,7 @@ class Graph(Resource):
             Something in `work` can't be captured. An error that `work` itself raises comes
             through as it is; the stream can be used again either way.
         """
-        library = libcuda.load()
+        library, device = libcuda.load(), stream.device
         action = "capture a CUDA graph"
         template, executable = ctypes.c_void_p(), ctypes.c_void_p()
         with device.use():

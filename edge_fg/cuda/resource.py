@@ -5,19 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from abc import abstractmethod
+from typing import Any
 
+from edge_fg.closing import Closing
 from edge_fg.cuda import failures
-
-if TYPE_CHECKING:
-    from edge_fg.cuda.context import Device
-
-_Resource = TypeVar("_Resource", bound="Resource")
+from edge_fg.cuda.context import Device
 
 
-class Resource(ABC):
+class Resource(Closing):
     """Something that the driver holds for us until `close`.
 
     `Device.close` closes what is still open, the youngest first. One that is dropped unclosed is
@@ -35,7 +31,7 @@ class Resource(ABC):
 
     @property
     def device(self) -> Device:
-        """The device that it lies on."""
+        """The device that it is on."""
         return self._device
 
     @property
@@ -66,17 +62,6 @@ class Resource(ABC):
     def _check_open(self) -> None:
         if not self._open:
             raise failures.closed(self._what)
-
-    def __enter__(self: _Resource) -> _Resource:  # noqa: PYI019 (Self needs Python 3.11)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_open", False) and not sys.is_finalizing():

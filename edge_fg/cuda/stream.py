@@ -29,12 +29,9 @@ class Stream(Resource):
     _what = "stream"
 
     def __init__(self, device: Device) -> None:
-        with device.use():
-            try:
-                # Non-blocking, or every use of the default stream, such as PyTorch's, would wait.
-                raw = device.pycuda.Stream(_NON_BLOCKING)
-            except device.pycuda.Error as error:
-                raise device.fail(error, "make a stream") from error
+        with device.use("make a stream") as cuda:
+            # Non-blocking, or every use of the default stream, such as PyTorch's, would wait.
+            raw = cuda.Stream(_NON_BLOCKING)
             super().__init__(device, raw)
         self._handle: int = raw.handle
 
@@ -59,20 +56,14 @@ class Stream(Resource):
             Some of it broke the device.
         """
         raw = self.pycuda
-        with self._device.use():
-            try:
-                raw.synchronize()
-            except self._device.pycuda.Error as error:
-                raise self._device.fail(error, "finish the work of a stream") from error
+        with self._device.use("finish the work of a stream"):
+            raw.synchronize()
 
     def wait(self, event: Event) -> None:
         """Make what is queued from now on wait for `event`, without waiting here."""
         raw = self.pycuda
-        with self._device.use():
-            try:
-                raw.wait_for_event(event.pycuda)
-            except self._device.pycuda.Error as error:
-                raise self._device.fail(error, "make a stream wait for an event") from error
+        with self._device.use("make a stream wait for an event"):
+            raw.wait_for_event(event.pycuda)
 
     def _release(self, raw: Any) -> None:
         del raw  # PyCUDA destroys it with its last reference
@@ -95,11 +86,8 @@ class Event(Resource):
 
     def __init__(self, device: Device, timing: bool = False, blocking: bool = False) -> None:
         flags = (0 if timing else _DISABLE_TIMING) | (_BLOCKING_SYNC if blocking else 0)
-        with device.use():
-            try:
-                raw = device.pycuda.Event(flags)
-            except device.pycuda.Error as error:
-                raise device.fail(error, "make an event") from error
+        with device.use("make an event") as cuda:
+            raw = cuda.Event(flags)
             super().__init__(device, raw)
 
     @property
@@ -111,11 +99,8 @@ class Event(Resource):
     def record(self, stream: Stream) -> None:
         """Mark the point that `stream` has been filled to."""
         raw = self.pycuda
-        with self._device.use():
-            try:
-                raw.record(stream.pycuda)
-            except self._device.pycuda.Error as error:
-                raise self._device.fail(error, "record an event") from error
+        with self._device.use("record an event"):
+            raw.record(stream.pycuda)
 
     def synchronize(self) -> None:
         """Wait until the device has passed the mark.
@@ -126,20 +111,14 @@ class Event(Resource):
             What came before it broke the device.
         """
         raw = self.pycuda
-        with self._device.use():
-            try:
-                raw.synchronize()
-            except self._device.pycuda.Error as error:
-                raise self._device.fail(error, "wait for an event") from error
+        with self._device.use("wait for an event"):
+            raw.synchronize()
 
     def elapsed_ms_since(self, other: Event) -> float:
         """Return the milliseconds from `other` to this one, both passed and taking the time."""
         raw = self.pycuda
-        with self._device.use():
-            try:
-                return float(raw.time_since(other.pycuda))
-            except self._device.pycuda.Error as error:
-                raise self._device.fail(error, "read the time between two events") from error
+        with self._device.use("read the time between two events"):
+            return float(raw.time_since(other.pycuda))
 
     def _release(self, raw: Any) -> None:
         del raw  # PyCUDA destroys it with its last reference

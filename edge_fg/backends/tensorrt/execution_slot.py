@@ -199,7 +199,7 @@ class Lane:
             # TensorRT finishes its preparation in the first inference, outside the capture.
             self._enqueue(context, batch)
             self._stream.synchronize()
-            graph = Graph.capture(self._device, self._stream, lambda: self._enqueue(context, batch))
+            graph = Graph.capture(self._stream, lambda: self._enqueue(context, batch))
         except DeviceLostError:
             raise
         except BackendError as error:

@@ -112,8 +112,8 @@ class Intake:
             try:
                 batch = self._preprocess.prepare(sources, self._output, self._stream)
                 undone.callback(batch.close)
-                device, stream = self._stream.device, self._stream
-                graph = Graph.capture(device, stream, lambda: batch.queue(stream))
+                stream = self._stream
+                graph = Graph.capture(stream, lambda: batch.queue(stream))
             except DeviceLostError:
                 raise
             except BackendError as error:

@@ -49,7 +49,7 @@ def test_only_edge_fg_cuda_imports_pycuda():
         for name, path in sources()
         if any(str(n).split(".")[0] == "pycuda" for n in imported(path))
     }
-    assert homes == {"edge_fg.cuda.context"}
+    assert homes == {"edge_fg.cuda.pycuda_driver"}
 
 
 def test_nobody_makes_a_context_of_his_own():

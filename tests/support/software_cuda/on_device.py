@@ -90,7 +90,7 @@ def closes_what_is_open():
         HostBuffer(device, (2, 3), np.uint8, mapped=True),
         Module(device, IMAGE),
     ]
-    resources.append(Graph.capture(device, resources[0], lambda: None))
+    resources.append(Graph.capture(resources[0], lambda: None))
     for resource in resources:
         release = resource._release
 
@@ -225,7 +225,7 @@ def graphs():
             copy_to_host(result.array, buffer, stream)
 
         source.array[:] = result.array[:] = 0
-        graph = Graph.capture(device, stream, work)
+        graph = Graph.capture(stream, work)
         stream.synchronize()
         untouched = result.array.tolist()
         seen = []
@@ -245,15 +245,15 @@ def graphs():
             raise KeyError("work's own")
 
         errors = [
-            attempt(lambda: Graph.capture(device, stream, allocates)),
-            attempt(lambda: Graph.capture(device, stream, stream.synchronize)),
+            attempt(lambda: Graph.capture(stream, allocates)),
+            attempt(lambda: Graph.capture(stream, stream.synchronize)),
         ]
         try:
-            Graph.capture(device, stream, refuses)
+            Graph.capture(stream, refuses)
         except KeyError as error:
             own = str(error)
         fail("cuGraphInstantiate", 801)
-        errors.append(attempt(lambda: Graph.capture(device, stream, work)))
+        errors.append(attempt(lambda: Graph.capture(stream, work)))
         heal()
         # Another thread's allocation doesn't spoil a capture in this one.
         spoiler = threading.Thread(target=lambda: DeviceBuffer(device, 64).close())
@@ -263,7 +263,7 @@ def graphs():
             spoiler.start()
             spoiler.join()
 
-        with Graph.capture(device, stream, beside) as second:
+        with Graph.capture(stream, beside) as second:
             second.launch(stream)
             stream.synchronize()
         alive_after = counts()["graphs"]
@@ -355,7 +355,7 @@ def many(iterations="10000"):
                     add = module.function("add")
                     arguments = (buffer, np.int32(16), np.int32(1))
                     add.launch((1, 1, 1), (16, 1, 1), arguments, stream)
-                with Graph.capture(device, stream, lambda: None) as graph:
+                with Graph.capture(stream, lambda: None) as graph:
                     graph.launch(stream)
             event.synchronize()
         if i in (int(iterations) // 2, int(iterations) - 1):
@@ -461,7 +461,7 @@ def device_lost(code="700", where="kernel"):
     stream, event, module = Stream(device), Event(device), Module(device, IMAGE)
     buffer, host = DeviceBuffer(device, 64), HostBuffer(device, (16,), np.int32)
     add = module.function("add")
-    graph = Graph.capture(device, stream, lambda: None)
+    graph = Graph.capture(stream, lambda: None)
     fail(where, int(code))
     copy = attempt(lambda: copy_to_device(buffer, host.array, stream))
     launch = attempt(

@@ -278,7 +278,7 @@ def captured(transfer):
     part = PixelLayout(PixelFormat.BGR, 50, 70, region=(5, 6, 30, 20))
     sources = [bgr, nv12, part]
     batch = setup.gpu.prepare(sources, setup.output.pointer, setup.stream, at=[0, 1, 0])
-    graph = Graph.capture(setup.device, setup.stream, lambda: batch.queue(setup.stream))
+    graph = Graph.capture(setup.stream, lambda: batch.queue(setup.stream))
     ever = counts(["allocations"])
     for i in range(20):
         frame = random.integers(0, 256, (50, 70, 3), dtype=np.uint8)

@@ -208,13 +208,13 @@ class Graph(_Resource):
         self.work = work
 
     @classmethod
-    def capture(cls, device: Device, stream: Stream, work: Callable[[], None]) -> Graph:
-        if device.machine.capture_fails:
+    def capture(cls, stream: Stream, work: Callable[[], None]) -> Graph:
+        if stream.device.machine.capture_fails:
             raise CudaError("can't capture a CUDA graph: operation not permitted")
         stream.captured = []
         try:
             work()
-            return cls(device, stream.captured, work)
+            return cls(stream.device, stream.captured, work)
         finally:
             stream.captured = None
 

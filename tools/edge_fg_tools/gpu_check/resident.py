@@ -93,7 +93,7 @@ class ResidentBatches:
             for _ in range(copies):
                 frames = [_uploaded(held, stream, frame).pointer for frame in data]
                 described = _uploaded(held, stream, plan.descriptors(frames))
-                graph = self._capture(device, plan, {**places, "descriptors": described})
+                graph = self._capture(plan, {**places, "descriptors": described})
                 held.enter_context(graph)
                 self.works.append(functools.partial(graph.launch, stream))
             stream.synchronize()
@@ -115,7 +115,7 @@ class ResidentBatches:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _capture(self, device: Device, plan: LaunchPlan, places: dict[str, DeviceBuffer]) -> Graph:
+    def _capture(self, plan: LaunchPlan, places: dict[str, DeviceBuffer]) -> Graph:
         launches = [
             self._module.function(launch.kernel).prepare(
                 launch.grid,
@@ -130,7 +130,7 @@ class ResidentBatches:
             for launch in launches:
                 launch.queue(self._stream)
 
-        return Graph.capture(device, self._stream, queue)
+        return Graph.capture(self._stream, queue)
 
 
 def _uploaded(held: contextlib.ExitStack, stream: Stream, array: NDArray[np.uint8]) -> DeviceBuffer:

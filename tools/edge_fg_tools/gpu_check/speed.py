@@ -133,7 +133,7 @@ def measure_way(
             started = time.perf_counter()
             batch.fill(turns[turn % len(turns)])
             fills.append(1e6 * (time.perf_counter() - started))
-        with Graph.capture(device, stream, lambda: batch.queue(stream)) as graph:
+        with Graph.capture(stream, lambda: batch.queue(stream)) as graph:
             times = gpu_times_us(device, stream, [lambda: graph.launch(stream)], repeats, busy)
     return WayTimes(times, statistics.median(fills))
 
