@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import edge_fg
+from edge_fg_tools.cli.command import GROUP
 
 pytest.importorskip("onnxruntime")
 
@@ -270,3 +272,35 @@ def test_doctor_names_a_broken_package(edge_fg_command, tmp_path, monkeypatch):
 
 def test_version(edge_fg_command):
     assert edge_fg.__version__ in edge_fg_command("--version").out
+
+
+SONG = """
+from edge_fg_tools.cli.command import Command
+
+def sing(arguments):
+    import ornithology
+
+SONG = Command("sing", lambda parser: None, sing, extra="song")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("songs", "ornithology is needed to run edge-fg song and is not installed"),
+        ("no_songs", "edge-fg song can't be loaded: No module named 'no_songs'"),
+    ],
+)
+def test_a_command_of_another_package_says_what_it_lacks(
+    module, said, tmp_path, monkeypatch, edge_fg_command
+):
+    (tmp_path / "songs.py").write_text(SONG)
+    monkeypatch.syspath_prepend(tmp_path)
+    commands = [*entry_points(group=GROUP), EntryPoint("song", f"{module}:SONG", GROUP)]
+    monkeypatch.setattr(
+        sys.modules["edge_fg_tools.cli.main"], "entry_points", lambda group: commands
+    )
+    done = edge_fg_command("song")
+    assert done.code == 1
+    assert said in done.complaint
+    assert edge_fg_command("doctor").code == 0

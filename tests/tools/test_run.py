@@ -22,7 +22,7 @@ from PIL import Image
 import edge_fg
 from edge_fg.telemetry.readings import Reading
 from edge_fg_tools.cli import run_session
-from edge_fg_tools.cli.run_arguments import Address, address
+from edge_fg_tools.cli.arguments import Address, address
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")

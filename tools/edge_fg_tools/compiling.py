@@ -1,16 +1,22 @@
-"""Compile a graph ahead of time, to a file or into the plan cache."""
+"""Compile graphs ahead of time, to a file or into the plan cache."""
 
 from __future__ import annotations
 
+import logging
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_fg.backends.plan_cache import PlanCache
 from edge_fg.backends.plan_provider import PlanRequest, ProvidedPlan, provide_plan
-from edge_fg.backends.tensorrt.library import Library
+from edge_fg.backends.tensorrt.library import Library, import_library
+from edge_fg.bundle import Precision
 from edge_fg.errors import ModelFormatError, OutputError
 from edge_fg.files import write_atomically
 from edge_fg.progress import ProgressCallback, no_progress
+
+_LOGGER = logging.getLogger("edge_fg")
 
 
 @dataclass(frozen=True)
@@ -99,13 +105,9 @@ def compile_graph(
     cache = PlanCache() if cache is None else cache
     what = str(model) if isinstance(model, Path) else "the model"
     provided = provide_plan(request, cache, what=what, progress=progress, store=output is None)
-    return _described(provided, _place(provided, output))
-
-
-def _described(provided: ProvidedPlan, path: Path) -> CompiledPlan:
     plan = provided.plan
     return CompiledPlan(
-        path=path,
+        path=_place(provided, output),
         bytes=len(plan.data),
         sha256=plan.sha256,
         seconds=plan.seconds,
@@ -114,6 +116,52 @@ def _described(provided: ProvidedPlan, path: Path) -> CompiledPlan:
         from_cache=provided.from_cache,
         warnings=plan.warnings,
     )
+
+
+def check_target(target: str) -> None:
+    """Find out before long work whether `target` can be compiled for.
+
+    Raises
+    ------
+    MissingDependencyError, BackendUnavailableError
+        TensorRT-RTX is wanted and not there, or can't be loaded.
+    """
+    if target == "tensorrt-rtx":
+        import_library("tensorrt-rtx")
+
+
+def compile_plans(
+    graphs: Mapping[Precision, bytes], target: str, progress: ProgressCallback
+) -> dict[Precision, CompiledPlan]:
+    """Compile each variant for TensorRT-RTX; nothing for other targets.
+
+    A plan for TensorRT depends on the GPU that it will run on and is built there.
+
+    Raises
+    ------
+    CompileError
+        A graph can't be built.
+    """
+    if target != "tensorrt-rtx":
+        return {}
+    return {name: _compile_variant(graph, name, progress) for name, graph in graphs.items()}
+
+
+def _compile_variant(
+    graph: bytes, precision: Precision, progress: ProgressCallback
+) -> CompiledPlan:
+    def told(stage: str, done: int, total: int) -> None:
+        progress(f"{precision} plan: {stage}", done, total)
+
+    try:
+        return compile_graph(graph, "tensorrt-rtx", precision=precision, progress=told)
+    except OutputError as error:
+        _LOGGER.warning("the %s plan is built as a proof, and not kept: %s", precision, error)
+    with tempfile.TemporaryDirectory(prefix="edge-fg-plan-") as folder:
+        output = Path(folder) / f"{precision}.plan"
+        return compile_graph(
+            graph, "tensorrt-rtx", precision=precision, output=output, progress=told
+        )
 
 
 def _place(provided: ProvidedPlan, output: Path | None) -> Path:

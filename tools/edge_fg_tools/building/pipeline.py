@@ -38,11 +38,11 @@ from edge_fg_calibration.statistics.cache import StatisticsCache
 from edge_fg_tools.building.facts import BuildFacts, make_report
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
-from edge_fg_tools.building.plans import check_target, compile_plans
 from edge_fg_tools.building.proof import Proof, check_budget, prove
 from edge_fg_tools.building.qat_variants import KEPT, quantised_variants
 from edge_fg_tools.building.split import choose_sides, image_set, left_out
 from edge_fg_tools.building.variants import Variants, make_variants
+from edge_fg_tools.compiling import check_target, compile_plans
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
 from edge_fg_tools.report import check_report, report_html, report_json
 

@@ -1,26 +1,54 @@
-"""Arguments that several commands share."""
+"""Arguments that several commands share, and how arguments are read."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TypeAlias
+import math
+from pathlib import Path
+from typing import NamedTuple
 
 from edge_fg.backends.selection import BACKENDS
 from edge_fg.bundle import PRECISIONS
+from edge_fg.errors import UsageError
+from edge_fg.http_hosts import is_loopback
+from edge_fg.pipeline import Policy, parse_policy
 
-# argparse has no public name for what add_subparsers returns.
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
+
+class Address(NamedTuple):
+    """Where to listen; `remote` if other machines are meant to reach it."""
+
+    host: str
+    port: int
+    remote: bool
 
 
 def add_format(parser: argparse.ArgumentParser, *choices: str) -> None:
     """Add ``--format``; the first of `choices` is the default."""
-    parser.add_argument("--format", choices=choices, default=choices[0])
+    parser.add_argument(
+        "--format",
+        choices=choices,
+        default=choices[0],
+        help="of what is printed on standard output; default: %(default)s",
+    )
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """Add the bundle that the command works on."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder or .zip file")
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
     """Add what `edge_fg.load` can be asked for."""
-    parser.add_argument("--backend", choices=BACKENDS, help="default: the first that works here")
-    parser.add_argument("--precision", choices=PRECISIONS, help="variant; default: the best there")
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="what runs the model; default: the first that works on this machine",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="variant of the model; default: the best that the backend can run",
+    )
 
 
 def add_model_choices(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +58,11 @@ def add_model_choices(parser: argparse.ArgumentParser) -> None:
         type=positive,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="for a model that leaves its input size open",
+        help="size of the input in pixels, for a model that leaves it open",
     )
-    parser.add_argument("--model-output", metavar="NAME", help="for a model with several outputs")
+    parser.add_argument(
+        "--model-output", metavar="NAME", help="output with the classes, for a model with several"
+    )
 
 
 def model_choices(
@@ -49,3 +79,33 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return number
+
+
+def address(text: str) -> Address:
+    """Parse ``[HOST:]PORT``; without a host only this machine is meant."""
+    host, colon, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port[:6]) <= 65535) or (colon and not host):
+        raise argparse.ArgumentTypeError(f"{text!r} is not [HOST:]PORT")
+    if not host:
+        return Address("127.0.0.1", int(port), remote=False)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise argparse.ArgumentTypeError(f"write [{host}]:{port} for an IPv6 address")
+    return Address(host, int(port), remote=not is_loopback(host))
+
+
+def above_zero(text: str) -> float:
+    """Parse a number above zero."""
+    number = float(text)
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
+    return number
+
+
+def policy(text: str) -> Policy:
+    """Parse a policy."""
+    try:
+        return parse_policy(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from edge_fg.bundle import PRECISIONS
-from edge_fg.errors import MissingDependencyError
 from edge_fg_tools.cli.arguments import (
-    Subparsers,
     add_format,
     add_model_choices,
     model_choices,
     positive,
 )
-from edge_fg_tools.progress import shown_progress
+from edge_fg_tools.cli.command import Command, show
+from edge_fg_tools.cli.progress import shown_progress
 
 _TARGETS = ("portable", "tensorrt", "tensorrt-rtx")
 
 
-def add_parser(commands: Subparsers) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser(
-        "build", help="turn an ONNX classifier into a bundle, and prove that it answers alike"
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a trained classifier")
+    parser.add_argument(
+        "--labels", type=Path, required=True, metavar="FILE", help="names of the classes, in order"
     )
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
-    parser.add_argument("--labels", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--calibration",
         required=True,
@@ -37,46 +34,60 @@ def add_parser(commands: Subparsers) -> None:
         help="images: some to calibrate on, the others to prove the result",
     )
     parser.add_argument(
-        "--preprocess", metavar="PRESET|FILE.toml", help="how the model's images are prepared"
+        "--preprocess",
+        metavar="PRESET|FILE.toml",
+        help="how the model's images are prepared; always needed, since a guess costs accuracy",
     )
     parser.add_argument(
         "--precision",
         default="fp32,fp16,int8",
         metavar="LIST",
-        help=f"of {','.join(PRECISIONS)}; default %(default)s",
+        help=f"variants to make, of {','.join(PRECISIONS)}; default: %(default)s",
     )
     parser.add_argument(
         "--budget",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="such as agreement=0.97: INT8 leaves layers in float until it keeps it on calibration "
-        "images; when a variant misses it on the others, no bundle is written (exit 3)",
+        help="fidelity to keep, such as agreement=0.97: INT8 leaves layers in float until it keeps "
+        "it on calibration images; when a variant misses it on the others, no bundle is written "
+        "(exit 3); default: no limit",
     )
-    parser.add_argument("--target", choices=_TARGETS, default="portable")
-    parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument(
-        "--calibration-images", type=positive, default=512, metavar="N", help="at most; default 512"
+        "--target", choices=_TARGETS, default="portable", help="of INT8; default: %(default)s"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of those images")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="BUNDLE", help="a new folder, or a .zip file"
+    )
+    parser.add_argument(
+        "--calibration-images",
+        type=positive,
+        default=512,
+        metavar="N",
+        help="most images to calibrate on; default: %(default)s",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="chooses which images calibrate; default: %(default)s",
+    )
     parser.add_argument("--name", help="of the bundle; default: the output's")
     add_model_choices(parser)
     parser.add_argument(
         "--no-cache",
         action="store_true",
-        help="count calibration statistics anew, and don't keep them for the next build",
+        help="collect calibration statistics again, and don't keep them for the next build",
     )
     add_format(parser, "text", "json")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
-    try:
-        from edge_fg_calibration import Budget
-        from edge_fg_tools.building import BuildOptions, build
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(str(error.name), "build", "build bundles") from error
+    from edge_fg_calibration import Budget
+    from edge_fg_tools.building import BuildOptions, build
+
     size, output = model_choices(arguments)
     options = BuildOptions(
         model=arguments.model,
@@ -97,14 +108,12 @@ def execute(arguments: argparse.Namespace) -> int:
     )
     with shown_progress() as progress:
         result = build(options, progress)
-    if arguments.format == "json":
-        print(json.dumps({"bundle": str(result.output), **result.report}))
-    else:
-        print(_as_text(result.output, result.report))
+    show(arguments, {"bundle": str(result.output), **result.report}, _as_text)
     return 0
 
 
-def _as_text(output: Path, report: dict[str, Any]) -> str:
+def _as_text(report: dict[str, Any]) -> str:
+    output = Path(report["bundle"])
     lines = [f"{output}: proven on {report['proof']['images']} images not calibrated on"]
     for variant in report["variants"]:
         fidelity, plan = variant["fidelity"], variant["plan"]
@@ -122,3 +131,10 @@ def _as_text(output: Path, report: dict[str, Any]) -> str:
     where = "in it" if output.is_file() else str(output / "report.html")
     lines.append(f"Look at the report: {where}")
     return "\n".join(lines)
+
+
+COMMAND = Command(
+    "turn an ONNX classifier into a bundle, and prove that its answers stay the same",
+    add_arguments,
+    execute,
+)

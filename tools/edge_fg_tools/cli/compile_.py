@@ -3,48 +3,60 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.selection import GPU_PREFERENCE
 from edge_fg.bundle import PRECISIONS, Bundle
-from edge_fg_tools.cli.arguments import Subparsers, add_format, positive
+from edge_fg_tools.cli.arguments import add_bundle, add_format, positive
+from edge_fg_tools.cli.command import Command, show
+from edge_fg_tools.cli.progress import shown_progress
 from edge_fg_tools.compiling import compile_graph
-from edge_fg_tools.progress import shown_progress
 
 _MEBIBYTE = 1 << 20
 
 
-def add_parser(commands: Subparsers) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("compile", help="build a TensorRT plan ahead of time")
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--target", choices=("tensorrt-rtx", "tensorrt"), required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_bundle(parser)
     parser.add_argument(
-        "--precision", choices=PRECISIONS, help="default: the fastest that the bundle has"
+        "--target", choices=("tensorrt-rtx", "tensorrt"), required=True, help="what runs the plan"
     )
-    parser.add_argument("--max-batch", type=positive, default=8, metavar="N", help="default 8")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="variant of the model; default: the fastest that the bundle has",
+    )
+    parser.add_argument(
+        "--max-batch",
+        type=positive,
+        default=8,
+        metavar="N",
+        help="most images at once; default: %(default)s",
+    )
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
-        "--output", type=Path, metavar="FILE", help="write the plan there, not to the plan cache"
+        "--output", type=Path, metavar="FILE", help="write the plan there; default: the plan cache"
     )
     place.add_argument(
         "--beside", action="store_true", help="keep the plan in BUNDLE.plans beside the bundle"
     )
     parser.add_argument(
-        "--workspace", type=positive, metavar="MIB", help="most GPU memory for one layer"
+        "--workspace",
+        type=positive,
+        metavar="MIB",
+        help="most GPU memory for one layer, in MiB; default: no limit",
     )
     parser.add_argument(
         "--level",
         type=int,
         choices=range(6),
         metavar="0-5",
-        help="0: quick build, 5: slow build and fastest plan",
+        help="0: quick build, 5: slow build and fastest plan; default: the library's",
     )
     add_format(parser, "text", "json")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -65,9 +77,14 @@ def execute(arguments: argparse.Namespace) -> int:
             cache=None if arguments.output else options.open_cache(bundle.path),
             progress=progress,
         )
-    if arguments.format == "json":
-        print(json.dumps({"precision": precision, **asdict(plan)}, default=str))
-    else:
-        how = "found in the cache" if plan.from_cache else f"built in {plan.seconds:.1f} s"
-        print(f"{plan.path}: {precision}, {plan.bytes / 1e6:.1f} MB, {plan.version}, {how}")
+    show(arguments, {"precision": precision, **asdict(plan)}, _as_text)
     return 0
+
+
+def _as_text(plan: dict[str, Any]) -> str:
+    how = "found in the cache" if plan["from_cache"] else f"built in {plan['seconds']:.1f} s"
+    size = f"{plan['bytes'] / 1e6:.1f} MB"
+    return f"{plan['path']}: {plan['precision']}, {size}, {plan['version']}, {how}"
+
+
+COMMAND = Command("build a TensorRT plan ahead of time", add_arguments, execute, extra="tensorrt")

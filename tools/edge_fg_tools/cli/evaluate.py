@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
 import edge_fg
 from edge_fg.bundle import PRECISIONS
-from edge_fg_tools.cli.arguments import Subparsers, add_backend, add_format
+from edge_fg_tools.cli.arguments import add_backend, add_bundle, add_format
+from edge_fg_tools.cli.command import Command, show
+from edge_fg_tools.cli.progress import shown_progress
 from edge_fg_tools.evaluation.evaluate import evaluate
-from edge_fg_tools.progress import shown_progress
 
 
-def add_parser(commands: Subparsers) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("evaluate", help="accuracy on a set of images")
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("images", type=Path, metavar="DIR|CSV")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_bundle(parser)
+    parser.add_argument(
+        "images", type=Path, metavar="DIR|CSV", help="images, in folders by class or in a table"
+    )
     add_backend(parser)
     parser.add_argument(
-        "--against", metavar="BUNDLE|VARIANT", help="also measure how often both answer alike"
+        "--against",
+        metavar="BUNDLE|VARIANT",
+        help="also measure how often the answers are those of this bundle or variant",
     )
     add_format(parser, "text", "json")
-    parser.set_defaults(execute=execute)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -35,14 +37,15 @@ def execute(arguments: argparse.Namespace) -> int:
             edge_fg.load(arguments.bundle, backend=arguments.backend, precision=arguments.precision)
         )
         against = None
-        if arguments.against in PRECISIONS:
-            against = edge_fg.load(
-                arguments.bundle, backend=arguments.backend, precision=arguments.against
+        if arguments.against:
+            of_this = arguments.against in PRECISIONS
+            against = stack.enter_context(
+                edge_fg.load(
+                    arguments.bundle if of_this else arguments.against,
+                    backend=arguments.backend,
+                    precision=arguments.against if of_this else None,
+                )
             )
-        elif arguments.against:
-            against = edge_fg.load(arguments.against, backend=arguments.backend)
-        if against is not None:
-            stack.enter_context(against)
         progress = stack.enter_context(shown_progress())
         document = evaluate(
             classifier,
@@ -51,7 +54,7 @@ def execute(arguments: argparse.Namespace) -> int:
             against_name=arguments.against or "",
             progress=progress,
         )
-    print(json.dumps(document) if arguments.format == "json" else _as_text(document))
+    show(arguments, document, _as_text)
     return 0
 
 
@@ -68,3 +71,6 @@ def _as_text(document: dict[str, Any]) -> str:
             f"mean KL {against['mean_kl']:.5f}"
         )
     return "\n".join(lines)
+
+
+COMMAND = Command("measure accuracy on a set of images", add_arguments, execute)

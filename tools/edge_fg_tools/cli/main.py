@@ -12,15 +12,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 
 import edge_fg
-from edge_fg.errors import EdgeFGError
-from edge_fg_tools.cli import build, compile_, demo, doctor, evaluate, inspect_, run
+from edge_fg.errors import EdgeFGError, MissingDependencyError
+from edge_fg.printing import first_line
+from edge_fg_tools.cli.command import GROUP, Command
 
-_COMMANDS = (build, compile_, inspect_, run, evaluate, doctor, demo)
 _INTERRUPTED = 128 + signal.SIGINT
 _SOON_SECONDS = 0.01
-_EPILOG = """exit codes: 0 done, 1 a failure told in one line on standard error, 2 wrong usage,
+_EPILOG = """exit codes: 0 done, 1 a failure named in one line on standard error, 2 wrong usage,
 3 an accuracy budget was not met (no bundle is written)"""
 
 
@@ -103,9 +105,39 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-fg {edge_fg.__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is chosen and why")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    for entry in entry_points(group=GROUP):
+        command = _load(entry)
+        chosen = commands.add_parser(entry.name, help=command.summary)
+        command.add_arguments(chosen)
+        chosen.set_defaults(execute=partial(_execute, entry.name, command))
     return parser
+
+
+def _load(entry: EntryPoint) -> Command:
+    """Import a command; one that can't be imported says why when it is called."""
+    try:
+        command: Command = entry.load()
+    except Exception as error:  # noqa: BLE001  a command of another package may fail in any way
+        reason = f"edge-fg {entry.name} can't be loaded: {first_line(error)}"
+
+        def refuse(_arguments: argparse.Namespace) -> int:
+            raise EdgeFGError(reason)
+
+        def take_any(parser: argparse.ArgumentParser) -> None:
+            parser.add_argument("arguments", nargs=argparse.REMAINDER)
+
+        return Command("can't be loaded here", take_any, refuse)
+    return command
+
+
+def _execute(name: str, command: Command, arguments: argparse.Namespace) -> int:
+    try:
+        return command.execute(arguments)
+    except ModuleNotFoundError as error:
+        package = str(error.name)
+        if package.startswith("edge_fg"):
+            raise
+        raise MissingDependencyError(package, command.extra, f"run edge-fg {name}") from error
 
 
 def _log_to_stderr(level: int) -> None:

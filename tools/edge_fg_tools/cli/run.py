@@ -9,29 +9,43 @@ from pathlib import Path
 import edge_fg
 from edge_fg.errors import MissingDependencyError, OutputError
 from edge_fg.opencv import quiet_ffmpeg
-from edge_fg_tools.cli.arguments import Subparsers, add_backend, add_format, positive
-from edge_fg_tools.cli.run_arguments import above_zero, address, policy
+from edge_fg_tools.cli.arguments import (
+    above_zero,
+    add_backend,
+    add_bundle,
+    add_format,
+    address,
+    policy,
+    positive,
+)
+from edge_fg_tools.cli.command import Command
 
 _SOURCES = """image, folder, quoted glob, video file, camera number, csi://0, rtsp://...;
-several are answered by one model"""
+several share one model"""
 
 
-def add_parser(commands: Subparsers) -> None:
-    """Add the command to the parser."""
-    parser = commands.add_parser("run", help="recognise what cameras, videos or images show")
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_bundle(parser)
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help=_SOURCES)
-    parser.add_argument("--top-k", type=positive, default=5, metavar="N", help="default 5")
+    parser.add_argument(
+        "--top-k",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="most classes in a JSON line; default: %(default)s",
+    )
     add_backend(parser)
     add_format(parser, "text", "jsonl")
     _add_frames(parser)
     _add_outputs(parser)
     _add_watching(parser)
-    parser.set_defaults(execute=execute)
 
 
 def _add_frames(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("which frames are answered")
+    group = parser.add_argument_group(
+        "which frames are answered", "Without limits: until the sources end."
+    )
     group.add_argument(
         "--policy",
         type=policy,
@@ -42,15 +56,15 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--events",
         choices=("visits",),
-        help="follow individuals and tell of their visits instead of frames; needs a fixed camera",
+        help="follow individuals and report their visits instead of frames; needs a fixed camera",
     )
     group.add_argument("--max-frames", type=positive, metavar="N", help="stop after N answers")
     group.add_argument("--duration", type=above_zero, metavar="S", help="stop after S seconds")
     group.add_argument(
-        "--max-temperature", type=float, metavar="C", help="answer less often when hotter than C"
+        "--max-temperature", type=float, metavar="C", help="answer less often above C °C"
     )
     group.add_argument(
-        "--max-power", type=above_zero, metavar="W", help="answer less often when drawing over W"
+        "--max-power", type=above_zero, metavar="W", help="answer less often above W watts"
     )
 
 
@@ -109,3 +123,8 @@ def _check_save(save: Path | None, sources: list[str]) -> None:
         for source in sources:
             if path.exists() and Path(source).exists() and path.samefile(source):
                 raise OutputError(f"--save {path} would replace a source: name another file")
+
+
+COMMAND = Command(
+    "recognise what cameras, videos or images show", add_arguments, execute, extra="cpu"
+)

@@ -25,7 +25,7 @@ from edge_fg.telemetry.prometheus import MetricsServer, PipelineCollector
 from edge_fg.telemetry.stats import PipelineStats
 from edge_fg.telemetry.status_line import StatusLine, summary_text
 from edge_fg.tracking.visits import follow_visits
-from edge_fg_tools.cli.run_arguments import Address
+from edge_fg_tools.cli.arguments import Address
 from edge_fg_tools.cli.run_output import (
     Lines,
     StandardOutput,

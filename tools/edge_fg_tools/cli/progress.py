@@ -1,4 +1,4 @@
-"""Showing how far long work is: bars on a terminal, plain lines otherwise."""
+"""Show how far long work is: bars on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -17,11 +17,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextlib.contextmanager
-def shown_progress(*, quiet: bool = False) -> Iterator[ProgressCallback]:
+def shown_progress() -> Iterator[ProgressCallback]:
     """Yield a callback that shows progress on standard error until the block ends."""
-    if quiet:
-        yield no_progress
-    elif sys.stderr.isatty() and _rich_is_there():
+    if sys.stderr.isatty() and _rich_is_there():
         with _bars() as bars:
             yield bars
     else:
@@ -35,16 +33,16 @@ class PlainLines:
         self._stream = stream
         self._stage = ""
         self._began = 0.0
-        self._spoke = 0.0
+        self._printed = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Take note of `done` of `total` steps of `stage`."""
+        """Note that `done` of `total` steps of `stage` are done."""
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._began, self._spoke = stage, now, 0.0
+            self._stage, self._began, self._printed = stage, now, 0.0
         ended = done >= total
-        if ended or now - self._spoke >= _SECONDS_BETWEEN_LINES:
-            self._spoke = now
+        if ended or now - self._printed >= _SECONDS_BETWEEN_LINES:
+            self._printed = now
             seconds = f", {now - self._began:.1f} s" if ended and now > self._began else ""
             print(f"{stage}: {done} of {total}{seconds}", file=self._stream, flush=True)
 

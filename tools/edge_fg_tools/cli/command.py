@@ -1,0 +1,51 @@
+"""What a command of `edge-fg` is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+GROUP = "edge_fg.commands"
+"""Group of the entry points; each names a `Command` and bears the command's name."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `edge-fg`.
+
+    Modules that hold one import what is heavy or optional inside `execute`, so that the command
+    line starts fast and other commands work without it.
+
+    Parameters
+    ----------
+    summary
+        What it is for, in one line.
+    add_arguments
+        Declares its arguments.
+    execute
+        Carries it out with the parsed arguments, and returns the exit code.
+    extra
+        The extra of edge-fg that brings the packages it needs.
+    """
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    execute: Callable[[argparse.Namespace], int]
+    extra: str = "build"
+
+
+def show(
+    arguments: argparse.Namespace,
+    document: dict[str, Any],
+    as_text: Callable[[dict[str, Any]], str],
+    *,
+    indent: int | None = None,
+) -> None:
+    """Print a result as ``--format`` asks: as JSON, or as text."""
+    if arguments.format == "json":
+        print(json.dumps(document, indent=indent, default=str))
+    else:
+        print(as_text(document))
