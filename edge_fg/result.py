@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
+from edge_fg.boxes import Region
 from edge_fg.deprecation import deprecated_alias
 from edge_fg.sources import Frame
 
 PredictionT_co = TypeVar("PredictionT_co", covariant=True)
-Region = tuple[int, int, int, int]
-"""(x, y, width, height) in pixels."""
 VisitEventKind = Literal["visit_started", "visit_updated", "visit_ended"]
 
 

@@ -22,6 +22,7 @@ RANK = {"edge_fg": 0, "edge_fg_calibration": 1, "edge_fg_tools": 2}
 # Inside the runtime: which rooms each room may import, beside itself and `SHARED`.
 SHARED = {
     "_version",
+    "boxes",
     "closing",
     "deprecation",
     "errors",
@@ -46,7 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "result": {"sources"},
     "sinks": {"http_hosts", "http_server", "result", "sources"},
     "tracking": {"preprocess", "result", "sources"},
-    "pipeline": {"result", "sinks", "sources", "telemetry", "tracking"},
+    "pipeline": {"result", "sinks", "sources", "telemetry"},
 }
 HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
 HEAVY |= {"av", "jinja2", "onnxslim", "prometheus_client"}

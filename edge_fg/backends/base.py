@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.boxes import checked_region
 from edge_fg.bundle import Precision
-from edge_fg.preprocess.pixel_layout import checked_region
 from edge_fg.preprocess.raw_frame import Pixels
 
 Region = tuple[int, int, int, int]

@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.boxes import Region, checked_region
 from edge_fg.errors import ImageError, UsageError
-from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, Region, checked_region
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame, size_of
 
 Sample = tuple[int, int, Region | None] | PixelLayout

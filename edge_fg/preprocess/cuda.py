@@ -11,6 +11,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.boxes import Region
 from edge_fg.cuda import Device, Function, Module, Stream
 from edge_fg.errors import CudaError, UsageError
 from edge_fg.preprocess.batch_input import (
@@ -24,7 +25,7 @@ from edge_fg.preprocess.batch_input import (
 from edge_fg.preprocess.batch_layout import Layout, LayoutCache, TableCache
 from edge_fg.preprocess.kernels import load_image
 from edge_fg.preprocess.launch import KERNELS, LaunchPlan, LaunchPlanner
-from edge_fg.preprocess.pixel_layout import PixelLayout, Region
+from edge_fg.preprocess.pixel_layout import PixelLayout
 from edge_fg.preprocess.raw_frame import Pixels
 from edge_fg.preprocess.spec import PreprocessSpec
 from edge_fg.preprocess.staging import Batch, Lane, Transfer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -11,15 +10,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.boxes import Region, checked_region
 from edge_fg.errors import ImageError
 from edge_fg.preprocess.yuv import ColorStandard, i420_to_bgr, nv12_to_bgr, yuyv_to_bgr
 
 MAX_SIDE: Final = 1 << 20
 """Largest width or height in pixels, so that offsets within a row fit 32 bits."""
 MAX_PITCH: Final = (1 << 31) - 1
-
-Region = tuple[int, int, int, int]
-"""Part of a frame: (x, y, width, height) in pixels, wholly inside it."""
 
 
 class PixelFormat(str, Enum):
@@ -216,27 +213,6 @@ class PixelLayout:
                 f"chroma_offsets {offsets} of a {self.format.value} frame must be "
                 f"{self._chroma_planes} numbers >= 0"
             )
-
-
-def checked_region(region: Region, height: int, width: int) -> Region:
-    """Return `region` in Python's integers, if it lies inside a frame of this size.
-
-    Raises
-    ------
-    ImageError
-        The region is not four whole numbers, is empty or reaches outside the frame.
-    """
-    try:
-        x, y, region_width, region_height = (operator.index(number) for number in region)
-    except (TypeError, ValueError) as error:
-        raise ImageError(
-            f"region {region!r} must be (x, y, width, height) in whole pixels"
-        ) from error
-    if x < 0 or y < 0 or region_width < 1 or region_height < 1:
-        raise ImageError(f"region {region} must be (x, y, width, height) with x, y >= 0, sides > 0")
-    if x + region_width > width or y + region_height > height:
-        raise ImageError(f"region {region} reaches outside the frame of {width} x {height}")
-    return (x, y, region_width, region_height)
 
 
 def _plane(

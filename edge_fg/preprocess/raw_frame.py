@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.boxes import Region, checked_region
 from edge_fg.errors import ImageError
 from edge_fg.images import as_frame
-from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, Region, checked_region
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.yuv import ColorStandard
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from edge_fg.result import Region, Result, Sighting
+from edge_fg.boxes import Region
+from edge_fg.result import Result, Sighting
 from edge_fg.sinks.annotator import Annotator
 from edge_fg.sinks.base import Annotate
 from edge_fg.sinks.fonts import Fonts

@@ -19,11 +19,11 @@ from edge_fg.backends.tensorrt.engine import Engine, PlanRejectedError
 from edge_fg.backends.tensorrt.engine_layers import EngineLayer
 from edge_fg.backends.tensorrt.execution_slot import Lane, LanePool, Tensors
 from edge_fg.backends.tensorrt.library import Library, import_library, title
+from edge_fg.boxes import checked_region
 from edge_fg.bundle import Bundle, Manifest, Precision
 from edge_fg.cuda import Device
 from edge_fg.errors import BackendError, BackendUnavailableError, CudaError, DeviceMemoryError
 from edge_fg.preprocess.cuda import CudaPreprocessor
-from edge_fg.preprocess.pixel_layout import checked_region
 from edge_fg.preprocess.raw_frame import Pixels, as_pixels, size_of
 from edge_fg.progress import ProgressCallback
 

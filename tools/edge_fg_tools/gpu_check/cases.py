@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.backends.base import cut
+from edge_fg.boxes import Region
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize, presets
-from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, Region
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.spec import Filter, Mode
 from edge_fg.preprocess.yuv import ColorStandard
 
