@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.result import Region
+from edge_fg.boxes import Region
 from edge_fg.sources import Frame
 
 PredictionT = TypeVar("PredictionT")

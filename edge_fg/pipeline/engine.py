@@ -13,7 +13,7 @@ from edge_fg.pipeline.answer_loop import AnswerLoop
 from edge_fg.pipeline.batch_size import BatchSizer
 from edge_fg.pipeline.classifier_adapter import ClassifierAdapter, FrameClassifier
 from edge_fg.pipeline.policy import Policy
-from edge_fg.pipeline.recogniser import Recogniser
+from edge_fg.pipeline.recogniser import Follower, Recogniser
 from edge_fg.pipeline.result_queue import ResultQueue
 from edge_fg.pipeline.sink_group import SinkGroup
 from edge_fg.pipeline.source_group import SourceGroup
@@ -23,7 +23,6 @@ from edge_fg.sinks.protocol import Sink
 from edge_fg.sources import Source
 from edge_fg.telemetry.meter import Meter
 from edge_fg.telemetry.stats import PipelineStats
-from edge_fg.tracking.follower import Follower
 
 _logger = logging.getLogger("edge_fg")
 

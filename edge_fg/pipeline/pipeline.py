@@ -10,13 +10,13 @@ from edge_fg.errors import UsageError
 from edge_fg.pipeline.classifier_adapter import FrameClassifier
 from edge_fg.pipeline.engine import Engine
 from edge_fg.pipeline.policy import Policy, checked_policy, default_policy
+from edge_fg.pipeline.recogniser import FollowerFactory
 from edge_fg.pipeline.stream import check_max_frames
 from edge_fg.pipeline.throttle import Throttle
 from edge_fg.result import Result
 from edge_fg.sinks.protocol import Sink
 from edge_fg.sources import Source, open_source
 from edge_fg.telemetry.stats import PipelineStats
-from edge_fg.tracking.follower import Follower, FollowerFactory
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,8 +52,9 @@ class Pipeline(Generic[PredictionT]):
     sinks
         Take the results, see `Sink`.
     visits
-        Makes one follower of visits for each source; then only the regions that it proposes are
-        looked at. None looks at whole frames.
+        Makes a follower of visits for each source, given the source's number from 1, as
+        `follow_visits` does; then the model is asked only about the regions that it proposes.
+        None asks about whole frames.
     max_frames
         Stop after so many answers, of all sources together; None to go on to the end.
     batch
@@ -94,7 +95,8 @@ class Pipeline(Generic[PredictionT]):
         chosen = checked_policy(policy)
         opened = _open_all(sources)
         try:
-            followers = None if visits is None else _followers(visits, len(opened))
+            numbers = range(1, len(opened) + 1)
+            followers = None if visits is None else [visits(number) for number in numbers]
         except BaseException:
             _close_all(opened)
             raise
@@ -239,13 +241,6 @@ class Pipeline(Generic[PredictionT]):
         from edge_fg.pipeline import async_results
 
         await async_results.stop(self)
-
-
-def _followers(visits: FollowerFactory, count: int) -> list[Follower]:
-    followers = [visits() for _ in range(count)]
-    for number, follower in enumerate(followers, start=1):
-        follower.number = number
-    return followers
 
 
 def _open_all(sources: Any) -> list[Source]:

@@ -5,17 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from edge_fg.boxes import Region
 from edge_fg.errors import ImageError
 from edge_fg.pipeline.batch_size import BatchSizer
 from edge_fg.pipeline.classifier_adapter import ClassifierAdapter
-from edge_fg.result import Region, Result
+from edge_fg.result import Result, Sighting, VisitEvent
 from edge_fg.sources import Frame
 from edge_fg.telemetry.meter import Meter
-from edge_fg.tracking.follower import Follower
 
 PredictionT = TypeVar("PredictionT")
+
+
+class Follower(Protocol):
+    """Follows the visits of one source; used from one thread."""
+
+    def propose(self, frame: Frame, /) -> Sequence[Region]:
+        """Return where to look on this frame; nothing where nobody is there."""
+
+    def update(
+        self, frame: Frame, regions: Sequence[Region], predictions: Sequence[Any], /
+    ) -> tuple[Sequence[Sighting[Any]], Sequence[VisitEvent]]:
+        """Return who is on this frame, from what the model says of each region."""
+
+    def finish(self) -> Sequence[VisitEvent]:
+        """End the open visits: the source has ended or was lost; frames may still follow."""
+
+
+FollowerFactory = Callable[[int], Follower]
+"""Makes the follower of a source, given its number from 1: names of visits begin with it."""
 
 
 @dataclass(frozen=True)

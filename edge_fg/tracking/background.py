@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import UsageError
 from edge_fg.opencv import load_cv2
+from edge_fg.tracking.light import Image, Light, fit_light
 
-Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _FITTED_PIXELS = 700
 # Grey levels that the sensor's noise may reach in a small, blurred image.
 _DARKEST = 5.0
-_GAINS = (0.1, 10.0)
 # Fraction of the frame's longer side by which a shaken camera may have moved.
 _FARTHEST_SHIFT = 0.06
 # Share of an 8 x 8 grid's cells in which something differs when all of the frame moved.
@@ -82,7 +81,7 @@ class Background:
         self._settings = settings
         self._cv2 = load_cv2("see where something moves")
         self._scene: Image | None = None
-        self._light = _Light(np.ones(1, np.float32), np.zeros(1, np.float32))
+        self._light = Light.unchanged(1)
         self._age = 0.0
         self._frames = 0
         self._shift = (0.0, 0.0)
@@ -175,7 +174,7 @@ class Background:
     def _start(self, image: Image) -> None:
         channels = image.shape[2]
         self._scene = image.copy()
-        self._light = _Light(np.ones(channels, np.float32), np.zeros(channels, np.float32))
+        self._light = Light.unchanged(channels)
         self._deviation = np.full(image.shape[:2], 1.0, dtype=np.float32)
         self._last = image.copy()
         self._still = np.zeros(image.shape[:2], dtype=np.float32)
@@ -237,7 +236,7 @@ class Background:
         self._shift = (float(dx), float(dy))
         return self._light.undo(moved), after
 
-    def _fit_light(self, image: Image) -> _Light:
+    def _fit_light(self, image: Image) -> Light:
         """Fit each channel's gain and offset to the part of the image that shows the scene."""
         assert self._scene is not None
         step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / _FITTED_PIXELS)))
@@ -246,72 +245,7 @@ class Background:
             free = np.ones_like(free)
         scene = np.ascontiguousarray(self._scene[::step, ::step][free].T)
         seen = np.ascontiguousarray(image[::step, ::step][free].T)
-        return _fit(scene, seen, self._light)
-
-
-@dataclass(frozen=True)
-class _Light:
-    """Gain and offset of each channel that turn the scene into what is seen now."""
-
-    gain: NDArray[np.float32]
-    offset: NDArray[np.float32]
-
-    @property
-    def scale(self) -> float:
-        """Grey levels now that are worth one of the scene's."""
-        return float(self.gain.max())
-
-    def apply(self, scene: Image) -> Image:
-        seen: Image = scene * self.gain + self.offset
-        np.clip(seen, 0.0, 255.0, out=seen)
-        return seen
-
-    def column(self, scene: Image) -> Image:
-        """Return what pixels of the scene, (channels, pixels), look like now."""
-        seen: Image = scene * self.gain[:, np.newaxis] + self.offset[:, np.newaxis]
-        return seen
-
-    def undo(self, seen: Image) -> Image:
-        scene: Image = (seen - self.offset) / self.gain
-        return scene
-
-
-def _fit(scene: Image, seen: Image, previous: _Light) -> _Light:
-    """Fit seen = gain * scene + offset by least trimmed squares, from the better of two starts.
-
-    Concentration steps after Rousseeuw and Van Driessen, "Computing LTS regression for large data
-    sets" (2006): refit to the half of the pixels that fit best. `scene` and `seen` are
-    (channels, pixels).
-    """
-    unclipped = ((seen > 2.0) & (seen < 253.0)).all(axis=0)
-    if unclipped.mean() > 0.25:
-        scene, seen = scene[:, unclipped], seen[:, unclipped]
-    everything = np.ones(scene.shape, dtype=np.float32)
-    fit = _better(scene, seen, previous, _least_squares(scene, seen, everything))
-    for _ in range(2):
-        off = np.abs(seen - fit.column(scene))
-        limit = np.maximum(np.median(off, axis=1, keepdims=True), 0.5)
-        fit = _least_squares(scene, seen, (off <= limit).astype(np.float32))
-    return _better(scene, seen, previous, fit)
-
-
-def _better(scene: Image, seen: Image, one: _Light, other: _Light) -> _Light:
-    """Return, channel by channel, which of two leaves the smaller median off."""
-    off = [np.median(np.abs(seen - light.column(scene)), axis=1) for light in (one, other)]
-    first = off[0] <= off[1]
-    return _Light(np.where(first, one.gain, other.gain), np.where(first, one.offset, other.offset))
-
-
-def _least_squares(scene: Image, seen: Image, weight: Image) -> _Light:
-    total = weight.sum(axis=1)
-    mean_scene = (weight * scene).sum(axis=1) / total
-    mean_seen = (weight * seen).sum(axis=1) / total
-    spread = weight * (scene - mean_scene[:, np.newaxis])
-    variance = (spread * scene).sum(axis=1) / total
-    product = (spread * seen).sum(axis=1) / total
-    # A scene of one grey says nothing of a gain: all of a change is then taken for an offset.
-    gain = np.where(variance < 4.0, 1.0, np.clip(product / np.maximum(variance, 4.0), *_GAINS))
-    return _Light(gain, mean_seen - gain * mean_scene)
+        return fit_light(scene, seen, self._light)
 
 
 def largest(image: Image) -> Image:

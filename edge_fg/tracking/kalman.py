@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_fg.boxes import Box, centre
+
 # Of a visitor's own size: how far it may be off where it was found, how it may accelerate, and
 # what is assumed of its speed before it has been seen twice. A flushed bird of 15 cm reaches a
 # few metres a second within tenths of a second.
@@ -13,7 +15,7 @@ _FIRST_SPEED = 5.0
 _GROWTH = 0.8
 
 
-class Moving:
+class AxisFilter:
     """Position and speed along one axis: a constant speed, disturbed by white acceleration.
 
     The discrete model is that of Bar-Shalom, Li and Kirubarajan, "Estimation with Applications to
@@ -63,7 +65,7 @@ class Moving:
 
 
 @dataclass
-class _Length:
+class _SideFilter:
     """A side of the box: a random walk."""
 
     value: float
@@ -87,16 +89,13 @@ class BoxFilter:
         (x, y, width, height) in pixels.
     """
 
-    def __init__(self, box: tuple[float, float, float, float]) -> None:
-        x, y, width, height = box
-        size = max(width, height)
-        self._x = Moving(x + width / 2, _OFF * size, _FIRST_SPEED * size)
-        self._y = Moving(y + height / 2, _OFF * size, _FIRST_SPEED * size)
-        self._width = _Length(width, (_OFF * size) ** 2)
-        self._height = _Length(height, (_OFF * size) ** 2)
+    def __init__(self, box: Box) -> None:
+        size = max(box[2:])
+        self._x, self._y = (AxisFilter(at, _OFF * size, _FIRST_SPEED * size) for at in centre(box))
+        self._width, self._height = (_SideFilter(side, (_OFF * size) ** 2) for side in box[2:])
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """(x, y, width, height) in pixels, as expected now."""
         width, height = max(1.0, self._width.value), max(1.0, self._height.value)
         return self._x.position - width / 2, self._y.position - height / 2, width, height
@@ -120,19 +119,18 @@ class BoxFilter:
         self._x.speed *= factor
         self._y.speed *= factor
 
-    def update(self, box: tuple[float, float, float, float]) -> None:
+    def update(self, box: Box) -> None:
         """Take in where it was found."""
-        x, y, width, height = box
-        off = _OFF * max(width, height)
-        self._x.update(x + width / 2, off)
-        self._y.update(y + height / 2, off)
-        self._width.update(width, off)
-        self._height.update(height, off)
+        off = _OFF * max(box[2:])
+        for axis, at in zip((self._x, self._y), centre(box), strict=True):
+            axis.update(at, off)
+        for side, length in zip((self._width, self._height), box[2:], strict=True):
+            side.update(length, off)
 
-    def distance(self, box: tuple[float, float, float, float]) -> float:
+    def distance(self, box: Box) -> float:
         """Return the squared Mahalanobis distance of a box's centre from the expected one."""
-        x, y, width, height = box
-        off = _OFF * max(width, height)
-        across = (x + width / 2 - self._x.position) ** 2 / self._x.innovation(off)
-        down = (y + height / 2 - self._y.position) ** 2 / self._y.innovation(off)
-        return across + down
+        off = _OFF * max(box[2:])
+        return sum(
+            (at - axis.position) ** 2 / axis.innovation(off)
+            for at, axis in zip(centre(box), (self._x, self._y), strict=True)
+        )

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.boxes import Box, Region, area, clipped, gap, union
 from edge_fg.errors import UsageError
 from edge_fg.opencv import load_cv2
-from edge_fg.result import Region
 from edge_fg.sources import Frame
-from edge_fg.tracking.background import Background, BackgroundSettings, Image, Mask, grey
-from edge_fg.tracking.thumbnail import glance
-
-Box = tuple[float, float, float, float]
-"""(left, top, width, height) in pixels, with fractions."""
+from edge_fg.tracking.background import Background, BackgroundSettings, Mask, grey
+from edge_fg.tracking.light import Image
+from edge_fg.tracking.thumbnail import thumbnail
 
 _LONGEST_STEP_S = 1.0
 # What follows tells a thing from a change of light; see `MotionFinder._is_light`.
@@ -89,7 +86,7 @@ class MotionFinder:
 
         While the scene is being learnt, and when all of it changed, there are none.
         """
-        image = glance(frame, self.settings.width)
+        image = thumbnail(frame, self.settings.width)
         self._scale = frame.size_wh[0] / image.shape[1]
         dt = self._step(frame)
         aligned, differs = self._background.compare(image)
@@ -104,12 +101,12 @@ class MotionFinder:
         self._background.learn(aligned, occupied, dt)
         return [self._region(box, frame.size_wh) for box in self._join(things)]
 
-    def absorb(self, region: Region) -> None:
+    def absorb(self, region_xywh: Region) -> None:
         """Take what is seen in a region for scenery: it has turned out to be nothing."""
         if self._aligned is None:
             return
         mask = np.zeros(self._aligned.shape[:2], dtype=np.bool_)
-        x, y, width, height = (value / self._scale for value in region)
+        x, y, width, height = (value / self._scale for value in region_xywh)
         rows = slice(max(0, int(y)), int(np.ceil(y + height)))
         mask[rows, max(0, int(x)) : int(np.ceil(x + width))] = True
         self._background.absorb(self._aligned, mask)
@@ -205,23 +202,23 @@ class MotionFinder:
 
     def _join(self, boxes: list[Box]) -> list[Box]:
         """Join parts to what they belong to, largest first, and leave out what is too small."""
-        area = self._aligned.shape[0] * self._aligned.shape[1] if self._aligned is not None else 1
+        pixels = self._aligned.shape[0] * self._aligned.shape[1] if self._aligned is not None else 1
         joined: list[Box] = []
-        for box in sorted(boxes, key=lambda box: -box[2] * box[3]):
+        for box in sorted(boxes, key=area, reverse=True):
             for place, whole in enumerate(joined):
-                small = box[2] * box[3] < 0.5 * whole[2] * whole[3]
+                small = area(box) < 0.5 * area(whole)
                 if small and gap(box, whole) <= self.settings.joined * max(whole[2:]):
                     joined[place] = union(box, whole)
                     break
             else:
                 joined.append(box)
-        low, high = self.settings.smallest * area, self.settings.largest * area
-        return [box for box in joined if low <= box[2] * box[3] <= high]
+        low, high = self.settings.smallest * pixels, self.settings.largest * pixels
+        return [box for box in joined if low <= area(box) <= high]
 
     def _region(self, box: Box, size_wh: tuple[int, int]) -> Region:
         dx, dy = self._background.shift_xy
         x, y = (box[0] + dx) * self._scale, (box[1] + dy) * self._scale
-        return inside_frame((x, y, box[2] * self._scale, box[3] * self._scale), size_wh)
+        return clipped((x, y, box[2] * self._scale, box[3] * self._scale), size_wh)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,57 +230,6 @@ class _Blob:
 def seconds_of(frame: Frame) -> float:
     """Return the frame's own clock: its position in a file, else when it was captured."""
     return frame.captured if frame.position is None else frame.position
-
-
-def padded_square(box: Box | Region, padding: float, size_wh: tuple[int, int]) -> Region:
-    """Return the square around a box that the model shall see.
-
-    Parameters
-    ----------
-    box
-        (x, y, width, height) in pixels.
-    padding
-        Side of the square, in longer sides of the box.
-    size_wh
-        Width and height of the frame. At its border the square is shifted; a square larger than
-        the frame loses what is outside.
-    """
-    x, y, width, height = box
-    side = padding * max(width, height)
-    across, down = min(side, size_wh[0]), min(side, size_wh[1])
-    left = min(max(0.0, x + width / 2 - across / 2), size_wh[0] - across)
-    top = min(max(0.0, y + height / 2 - down / 2), size_wh[1] - down)
-    return inside_frame((left, top, across, down), size_wh)
-
-
-def inside_frame(box: Box, size_wh: tuple[int, int]) -> Region:
-    """Return a box in whole pixels, at least one each way, wholly inside the frame."""
-    left = min(max(0, round(box[0])), size_wh[0] - 1)
-    top = min(max(0, round(box[1])), size_wh[1] - 1)
-    right = min(max(left + 1, round(box[0] + box[2])), size_wh[0])
-    bottom = min(max(top + 1, round(box[1] + box[3])), size_wh[1])
-    return left, top, right - left, bottom - top
-
-
-def gap(one: Box, other: Box) -> float:
-    """Return the pixels between two boxes, the larger of across and down; 0 if they touch."""
-    across = max(one[0], other[0]) - min(one[0] + one[2], other[0] + other[2])
-    down = max(one[1], other[1]) - min(one[1] + one[3], other[1] + other[3])
-    return max(0.0, across, down)
-
-
-def distance(one: Box | Region, other: Box | Region) -> float:
-    """Return the pixels between the centres of two boxes."""
-    across = one[0] + one[2] / 2 - other[0] - other[2] / 2
-    return math.hypot(across, one[1] + one[3] / 2 - other[1] - other[3] / 2)
-
-
-def union(one: Box, other: Box) -> Box:
-    """Return the smallest box around two."""
-    left, top = min(one[0], other[0]), min(one[1], other[1])
-    right = max(one[0] + one[2], other[0] + other[2])
-    bottom = max(one[1] + one[3], other[1] + other[3])
-    return left, top, right - left, bottom - top
 
 
 def _grown(window: tuple[slice, slice], shape: tuple[int, int]) -> tuple[slice, slice]:

@@ -1,46 +1,52 @@
-"""What the model is asked on one frame, kept until its answers come."""
+"""Which regions of a frame the model is asked about, and the frames that wait for its answers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from edge_fg.boxes import Region, clipped, padded_square
 from edge_fg.errors import UsageError
-from edge_fg.result import Region, VisitEvent
-from edge_fg.tracking.individual import Individual, PredictionLike
+from edge_fg.result import VisitEvent
+from edge_fg.sources import Frame
+from edge_fg.tracking.smoothing import frame_quality
+from edge_fg.tracking.thumbnail import sharpness
+from edge_fg.tracking.tracker import Track
+from edge_fg.tracking.visit import PredictionLike, Visit, VisitSettings
 
 PredictionT = TypeVar("PredictionT", bound=PredictionLike)
 
 
 @dataclass(eq=False)
-class Question:
+class RegionRequest:
     """One region that the model is asked about.
 
     Parameters
     ----------
-    individual
+    visit
         Who is there.
-    region
+    region_xywh
         (x, y, width, height) in pixels.
     quality
         What the answer will be worth, 0..1.
     """
 
-    individual: Individual
-    region: Region
+    visit: Visit
+    region_xywh: Region
     quality: float
 
 
 @dataclass(eq=False)
-class Look:
-    """What was seen on one frame whose answers have not come yet.
+class PendingFrame:
+    """A frame whose answers have not come yet.
 
     Parameters
     ----------
     time_s
         The frame's clock.
-    questions
+    requests
         What the model is asked.
     seen
         Who was seen, and where.
@@ -49,14 +55,14 @@ class Look:
     """
 
     time_s: float
-    questions: list[Question]
-    seen: list[tuple[Individual, Region]]
+    requests: list[RegionRequest]
+    seen: list[tuple[Visit, Region]]
     events: list[VisitEvent]
 
-    def take_in(
+    def add_answers(
         self, regions: Sequence[Region], predictions: Sequence[PredictionT]
     ) -> dict[int, PredictionT]:
-        """Give each individual its answer; return them by the individual's identity.
+        """Give each visit its answer; return them by the number of the visit.
 
         Raises
         ------
@@ -64,12 +70,72 @@ class Look:
             A region was not asked about.
         """
         answers: dict[int, PredictionT] = {}
-        left = list(self.questions)
+        left = list(self.requests)
         for region, prediction in zip(regions, predictions, strict=True):
-            question = next((one for one in left if one.region == tuple(region)), None)
-            if question is None:
+            request = next((one for one in left if one.region_xywh == tuple(region)), None)
+            if request is None:
                 raise UsageError(f"region {tuple(region)} was not proposed for this frame")
-            left.remove(question)
-            question.individual.take_in(prediction, self.time_s, question.quality)
-            answers[id(question.individual)] = prediction
+            left.remove(request)
+            request.visit.add(prediction, self.time_s, request.quality)
+            answers[request.visit.number] = prediction
         return answers
+
+
+def choose_regions(
+    frame: Frame, now: float, seen: Sequence[tuple[Track, Visit]], settings: VisitSettings
+) -> list[RegionRequest]:
+    """Choose whom the model is asked about: who was never asked, then who waited longest.
+
+    Parameters
+    ----------
+    frame, now
+        The frame, and the seconds of its clock.
+    seen
+        Those who are on it.
+    settings
+        How often to ask, and about how many.
+    """
+    due = [
+        (track, visit)
+        for track, visit in seen
+        # Of two that touch, the model would name one for both.
+        if not track.merged and _is_due(visit, now, settings)
+    ]
+    due.sort(key=_longest_wait_first)
+    requests = []
+    for track, visit in due[: settings.most_regions]:
+        visit.asked_s = now
+        region = padded_square(track.box, settings.padding, frame.size_wh)
+        quality = _quality(frame, track, visit, settings.full_size)
+        requests.append(RegionRequest(visit, region, quality))
+    return requests
+
+
+def _longest_wait_first(one: tuple[Track, Visit]) -> tuple[float, int, int]:
+    track, visit = one
+    asked_s = -math.inf if visit.asked_s is None else visit.asked_s
+    return asked_s, visit.pool.count, track.number
+
+
+def _is_due(visit: Visit, now: float, settings: VisitSettings) -> bool:
+    if visit.asked_s is None:
+        return True
+    settled = (
+        not visit.answer.challenged
+        and (visit.confidence or 0.0) >= settings.settled
+        and visit.pool.evidence >= settings.settled_evidence
+    )
+    wait = settings.recheck_s if settled else settings.ask_s
+    # A clock in binary fractions may fall short of the interval by a hair.
+    return now - visit.asked_s >= wait - 1e-6
+
+
+def _quality(frame: Frame, track: Track, visit: Visit, full_size: float) -> float:
+    """Return what the model's answer to this frame will be worth, 0..1."""
+    x, y, width, height = clipped(track.box, frame.size_wh)
+    detail = sharpness(frame, (x, y, width, height))
+    visit.sharpest = max(visit.sharpest, detail)
+    quality = frame_quality(detail, visit.sharpest, max(width, height), full_size, track.speed)
+    frame_width, frame_height = frame.size_wh
+    is_cut_off = 0 in (x, y) or x + width == frame_width or y + height == frame_height
+    return 0.5 * quality if is_cut_off else quality

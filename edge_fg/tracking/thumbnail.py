@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.boxes import Region
 from edge_fg.opencv import load_cv2
-from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, Region
+from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.sources import Frame
 
 
-def glance(frame: Frame, longest: int) -> NDArray[np.float32]:
+def thumbnail(frame: Frame, longest_px: int) -> NDArray[np.float32]:
     """Return a small version of a frame, for looking where something is.
 
     Raw YUV frames keep their luma and chroma: nothing is converted, for only differences between
@@ -21,7 +22,7 @@ def glance(frame: Frame, longest: int) -> NDArray[np.float32]:
     ----------
     frame
         The frame.
-    longest
+    longest_px
         Its longer side becomes so many pixels; smaller frames stay as they are.
 
     Returns
@@ -37,20 +38,16 @@ def glance(frame: Frame, longest: int) -> NDArray[np.float32]:
     """
     cv2 = load_cv2("see where something moves")
     width, height = frame.size_wh
-    scale = min(1.0, longest / max(width, height))
+    scale = min(1.0, longest_px / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    planes = [
-        cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
-        for plane in _planes(frame)
-        if plane.size
-    ]
+    planes = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in _planes(frame)]
     small = np.dstack(planes).astype(np.float32)
     # Sensor noise of single pixels and the jitter of codecs would be taken for movement.
     blurred = cv2.GaussianBlur(small, (3, 3), 0)
     return np.asarray(blurred, dtype=np.float32).reshape(small.shape)
 
 
-def sharpness(frame: Frame, region: Region) -> float:
+def sharpness(frame: Frame, region_xywh: Region) -> float:
     """Return how much fine detail a region has: the variance of its Laplacian.
 
     Taken at 128 pixels, so that noise of the sensor is not mistaken for detail. (Pech-Pacheco et
@@ -60,11 +57,11 @@ def sharpness(frame: Frame, region: Region) -> float:
     ----------
     frame
         The frame.
-    region
+    region_xywh
         (x, y, width, height) in pixels, wholly inside it.
     """
     cv2 = load_cv2("see how sharp something is")
-    x, y, width, height = region
+    x, y, width, height = region_xywh
     part = _planes(frame)[0][y : y + height, x : x + width]
     scale = min(1.0, 128.0 / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -74,42 +71,18 @@ def sharpness(frame: Frame, region: Region) -> float:
 
 
 def _planes(frame: Frame) -> list[NDArray[np.uint8]]:
+    """Return a frame's planes, (rows, columns) or (rows, columns, channels), as they lie."""
     pixels = frame.pixels
     if not isinstance(pixels, RawFrame):
         return [pixels]
     layout = pixels.layout
+    planes = list(pixels.part((0, 0, layout.width, layout.height))[1])
     if layout.format is PixelFormat.YUYV:
-        pairs = (layout.width + 1) // 2
-        rows = _rows(pixels.data, 0, layout.height, layout.row_pitch, 4 * pairs)
-        luma = np.ascontiguousarray(rows[:, ::2][:, : layout.width])
-        return [luma, rows[:, 1::4].copy(), rows[:, 3::4].copy()]
-    if layout.format in (PixelFormat.NV12, PixelFormat.I420):
-        return _planar(pixels.data, layout)
-    if layout.format is PixelFormat.GRAY:
-        return [_rows(pixels.data, 0, layout.height, layout.row_pitch, layout.width)]
-    rows = _rows(pixels.data, 0, layout.height, layout.row_pitch, 3 * layout.width)
-    return [rows.reshape(layout.height, layout.width, 3)]
-
-
-def _planar(data: NDArray[np.uint8], layout: PixelLayout) -> list[NDArray[np.uint8]]:
-    luma = _rows(data, 0, layout.height, layout.row_pitch, layout.width)
-    down, across = (layout.height + 1) // 2, (layout.width + 1) // 2
-    paired = layout.format is PixelFormat.NV12
-    chroma = [
-        _rows(data, offset, down, layout.chroma_row_pitch, across * (2 if paired else 1))
-        for offset in layout.chroma_planes
-    ]
-    if paired:
-        return [luma, chroma[0].reshape(down, across, 2)]
-    return [luma, *chroma]
-
-
-def _rows(
-    data: NDArray[np.uint8], offset: int, rows: int, pitch: int, length: int
-) -> NDArray[np.uint8]:
-    """Return `rows` rows of `length` bytes that lie `pitch` bytes apart, row by row."""
-    # The last row need not be followed by a gap.
-    view = np.lib.stride_tricks.as_strided(
-        data[offset : offset + (rows - 1) * pitch + length], (rows, length), (pitch, 1)
-    )
-    return np.ascontiguousarray(view)
+        rows = planes[0]
+        planes = [rows[:, ::2][:, : layout.width], rows[:, 1::4], rows[:, 3::4]]
+        return [np.ascontiguousarray(plane) for plane in planes]
+    if layout.format is PixelFormat.NV12:
+        return [planes[0], planes[1].reshape(len(planes[1]), -1, 2)]
+    if layout.format in (PixelFormat.BGR, PixelFormat.RGB):
+        return [planes[0].reshape(layout.height, layout.width, 3)]
+    return planes

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from edge_fg.boxes import Box, area, centre, centre_distance, intersection, iou
 from edge_fg.errors import UsageError
 from edge_fg.tracking.assignment import assign
 from edge_fg.tracking.kalman import BoxFilter
 
-Box = tuple[float, float, float, float]
-"""(x, y, width, height) in pixels, with fractions."""
 TrackState = Literal["tentative", "confirmed", "lost"]
 
 # Half-life of the speed of what is not seen.
@@ -22,10 +21,10 @@ _UNASSIGNED = 1.0
 _INTERVALS = 9
 
 
-class Found(NamedTuple):
+class Detection(NamedTuple):
     """A box in which a detector sees something, (x, y, width, height), and how surely, 0..1."""
 
-    box: Box
+    box_xywh: Box
     score: float = 1.0
 
 
@@ -78,7 +77,7 @@ class Track:
         When it was first and last seen, in seconds.
     hits
         Frames on which it was seen.
-    covered
+    merged
         Whether it was, on the last frame, part of a box that holds others too.
     """
 
@@ -87,14 +86,14 @@ class Track:
         self.state: TrackState = "tentative"
         self.first_s = self.last_s = time_s
         self.hits = 1
-        self.covered = False
+        self.merged = False
         self._filter = BoxFilter(box)
         self._seen = box
 
     @property
     def box(self) -> Box:
         """Where it is: as found where it was seen on the last frame, else as expected."""
-        return self._seen if self.state != "lost" and not self.covered else self._filter.box
+        return self._seen if self.state != "lost" and not self.merged else self._filter.box
 
     @property
     def expected(self) -> Box:
@@ -118,9 +117,9 @@ class Track:
         self._seen = box
         self.last_s = time_s
         self.hits += 1
-        self.covered = False
+        self.merged = False
 
-    def cover(self, time_s: float) -> None:
+    def see_merged(self, time_s: float) -> None:
         """Take in that it is somewhere in a box with others: seen, but not where exactly."""
         self.last_s = time_s
         self.hits += 1
@@ -129,14 +128,13 @@ class Track:
     def cost(self, box: Box, settings: TrackerSettings) -> float:
         """Return how badly a box fits, 0..1; infinity where it can't be this individual."""
         expected = self._filter.box
-        ratio = (box[2] * box[3]) / (expected[2] * expected[3])
+        ratio = area(box) / area(expected)
         if not 1.0 / settings.resized <= ratio <= settings.resized:
             return math.inf
         overlap = iou(expected, box)
         distance = self._filter.distance(box)
-        across = box[0] + box[2] / 2 - expected[0] - expected[2] / 2
-        down = box[1] + box[3] / 2 - expected[1] - expected[3] / 2
-        far = math.hypot(across, down) > settings.reach * max(*expected[2:], *box[2:])
+        reach = settings.reach * max(*expected[2:], *box[2:])
+        far = centre_distance(box, expected) > reach
         if far or (distance > settings.gate and overlap < 0.3):
             return math.inf
         return 0.5 * (1.0 - overlap) + 0.5 * min(1.0, distance / settings.gate)
@@ -164,7 +162,7 @@ class Tracker:
         self._intervals: deque[float] = deque(maxlen=_INTERVALS)
 
     @property
-    def patience_s(self) -> float:
+    def max_hidden_s(self) -> float:
         """Seconds that something may be hidden: `lost_s`, or more where frames are rarer."""
         return max(self.settings.lost_s, 2.5 * self._interval)
 
@@ -179,7 +177,7 @@ class Tracker:
 
     def update(
         self,
-        found: Sequence[Found],
+        found: Sequence[Detection],
         time_s: float,
         size_wh: tuple[int, int] | None = None,
     ) -> list[Track]:
@@ -204,8 +202,8 @@ class Tracker:
             self._intervals.append(dt)
         self._time = time_s
         # After a gap, who is at the old place need not be who was there.
-        patience = self.patience_s
-        self._tracks = [t for t in self._tracks if time_s - t.last_s <= patience]
+        max_hidden_s = self.max_hidden_s
+        self._tracks = [t for t in self._tracks if time_s - t.last_s <= max_hidden_s]
         for track in self._tracks:
             track.advance(dt)
         # Any order of what was found gives the same tracks and numbers.
@@ -215,7 +213,7 @@ class Tracker:
             self._settle(track, time_s)
         self._tracks = [t for t in self._tracks if self._is_kept(t, time_s, size_wh)]
         self._tracks += [
-            Track(one.box, time_s) for one in free if one.score >= self.settings.new_score
+            Track(one.box_xywh, time_s) for one in free if one.score >= self.settings.new_score
         ]
         for track in self._tracks:
             self._confirm(track, time_s)
@@ -231,46 +229,51 @@ class Tracker:
         self._tracks = []
         self._time = None
 
-    def _match(self, found: list[Found], time_s: float) -> list[Found]:
+    def _match(self, found: list[Detection], time_s: float) -> list[Detection]:
         """Assign what was found; return what is left over."""
         for track in self._tracks:
-            track.covered = False
-        crowds = self._crowds(found)
-        single = [one for number, one in enumerate(found) if number not in crowds]
+            track.merged = False
+        merged = self._merged(found)
+        single = [one for number, one in enumerate(found) if number not in merged]
         # What has been seen for longer chooses first: a tentative neighbour takes nobody's place.
         for group in (True, False):
-            tracks = [t for t in self._tracks if (t.number > 0) is group and not t.covered]
-            costs = [[track.cost(one.box, self.settings) for one in single] for track in tracks]
+            tracks = [t for t in self._tracks if (t.number > 0) is group and not t.merged]
+            costs = [
+                [track.cost(one.box_xywh, self.settings) for one in single] for track in tracks
+            ]
             matched = set()
             for track, column in zip(tracks, assign(costs, _UNASSIGNED), strict=True):
                 if column is not None:
-                    track.see(single[column].box, time_s)
+                    track.see(single[column].box_xywh, time_s)
                     matched.add(column)
             single = [one for number, one in enumerate(single) if number not in matched]
         return single
 
-    def _crowds(self, found: list[Found]) -> set[int]:
-        """Find boxes that hold several confirmed individuals, and mark these as covered."""
-        crowds = set()
+    def _merged(self, found: list[Detection]) -> set[int]:
+        """Find boxes that hold several confirmed individuals, and mark these as merged."""
+        merged = set()
         followed = [track for track in self._tracks if track.number]
         for number, one in enumerate(found):
-            inside = [track for track in followed if share_inside(track.expected, one.box) > 0.6]
+            inside = [
+                track
+                for track in followed
+                if intersection(track.expected, one.box_xywh) > 0.6 * area(track.expected)
+            ]
             if len(inside) < 2:
                 continue
-            largest = max(track.expected[2] * track.expected[3] for track in inside)
-            if one.box[2] * one.box[3] < 1.5 * largest:
+            if area(one.box_xywh) < 1.5 * max(area(track.expected) for track in inside):
                 continue
             others = [other for place, other in enumerate(found) if place != number]
-            if any(iou(track.expected, o.box) > 0.3 for track in inside for o in others):
+            if any(iou(track.expected, o.box_xywh) > 0.3 for track in inside for o in others):
                 continue
-            crowds.add(number)
+            merged.add(number)
             for track in inside:
-                track.covered = True
-        return crowds
+                track.merged = True
+        return merged
 
     def _settle(self, track: Track, time_s: float) -> None:
-        if track.covered:
-            track.cover(time_s)
+        if track.merged:
+            track.see_merged(time_s)
         elif track.number:
             track.state = "confirmed" if track.last_s == time_s else "lost"
 
@@ -279,13 +282,11 @@ class Tracker:
             return True
         if not track.number:
             # One missed frame in a burst is the detector's; two are nobody's.
-            patience = max(0.5 * self.settings.confirm_s, 1.5 * self._interval)
-            return track.hits > 1 and time_s - track.last_s <= patience
+            longest_s = max(0.5 * self.settings.confirm_s, 1.5 * self._interval)
+            return track.hits > 1 and time_s - track.last_s <= longest_s
         if size_wh is not None:
-            x, y, width, height = track.expected
-            centre = (x + width / 2, y + height / 2)
-            if not (0.0 <= centre[0] <= size_wh[0] and 0.0 <= centre[1] <= size_wh[1]):
-                return False
+            x, y = centre(track.expected)
+            return 0.0 <= x <= size_wh[0] and 0.0 <= y <= size_wh[1]
         return True
 
     def _confirm(self, track: Track, time_s: float) -> None:
@@ -295,20 +296,3 @@ class Tracker:
             self._count += 1
             track.number = self._count
             track.state = "confirmed"
-
-
-def iou(one: Box, other: Box) -> float:
-    """Return the area that two boxes share over that of both together, 0..1."""
-    shared = _shared(one, other)
-    return shared / (one[2] * one[3] + other[2] * other[3] - shared) if shared else 0.0
-
-
-def share_inside(box: Box, around: Box) -> float:
-    """Return the share of a box, 0..1, that lies inside another."""
-    return _shared(box, around) / (box[2] * box[3])
-
-
-def _shared(one: Box, other: Box) -> float:
-    across = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
-    down = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
-    return across * down if across > 0.0 and down > 0.0 else 0.0

@@ -16,11 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.result import Region
+from edge_fg.boxes import Region, iou
 from edge_fg.sources import Frame
 from edge_fg.tracking.motion import MotionFinder
-from edge_fg.tracking.thumbnail import glance
-from edge_fg.tracking.tracker import iou
+from edge_fg.tracking.thumbnail import thumbnail
 from edge_fg_tools.fieldguide.drawing.anatomy import random_pose
 from edge_fg_tools.fieldguide.drawing.feeder import CLIP_WH, PERCH_Y, paint_feeder
 from edge_fg_tools.fieldguide.drawing.individual import draw_individual
@@ -147,7 +146,7 @@ class Mog2:
 
     def __call__(self, frame: Frame) -> list[Region]:
         """Return boxes of what it holds for foreground."""
-        small = glance(frame, 160)
+        small = thumbnail(frame, 160)
         found = self._model.apply(small.astype(np.uint8))
         self._frames += 1
         if self._frames < 6:

@@ -202,7 +202,7 @@ def test_a_source_that_cannot_be_opened_closes_the_others(fakes: ModuleType) -> 
 
 
 def test_followers_that_cannot_be_made_close_the_sources(fakes: ModuleType) -> None:
-    def follower() -> Follower:
+    def follower(number: int) -> Follower:
         raise UsageError("no OpenCV")
 
     source = fakes.Numbers(5)
@@ -347,8 +347,8 @@ def raise_interrupt() -> bool:
 class Follower:
     """Looks at two regions of odd frames; one visit a source, which ends with it."""
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.finished = 0
         self.seen = 0
 

@@ -8,15 +8,15 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from edge_fg.boxes import iou, padded_square
 from edge_fg.errors import MissingDependencyError, UsageError
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources import Frame
 from edge_fg.tracking.background import BackgroundSettings
-from edge_fg.tracking.motion import MotionFinder, MotionSettings, padded_square
-from edge_fg.tracking.thumbnail import glance, sharpness
-from edge_fg.tracking.tracker import iou
+from edge_fg.tracking.motion import MotionFinder, MotionSettings
+from edge_fg.tracking.thumbnail import sharpness, thumbnail
 
 cv2 = pytest.importorskip("cv2", reason="the extra opencv is not installed")
 
@@ -207,7 +207,7 @@ def test_raw_frames_are_looked_at_as_they_are(kind):
         regions = finder(frame)
         assert [is_bird(region) for region in regions] == ([] if number < 8 else [True])
         assert "image" not in vars(frame), "the frame was converted"
-    assert glance(frame, 160).shape == (90, 160, 3)
+    assert thumbnail(frame, 160).shape == (90, 160, 3)
     bgr = Frame(image, 0, "test")
     assert sharpness(frame, BOX) == pytest.approx(sharpness(bgr, BOX), rel=0.4)
 

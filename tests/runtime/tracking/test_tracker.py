@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_fg.boxes import intersection, iou
 from edge_fg.errors import UsageError
 from edge_fg.tracking.assignment import assign
-from edge_fg.tracking.kalman import Moving
-from edge_fg.tracking.tracker import Found, Tracker, TrackerSettings, iou, share_inside
+from edge_fg.tracking.kalman import AxisFilter
+from edge_fg.tracking.tracker import Detection, Tracker, TrackerSettings
 from support.properties import examples
 
 FPS = 15
@@ -23,7 +24,7 @@ def run(tracker: Tracker, moments, *, fps: float = FPS, start: float = 0.0):
     """Update with lists of boxes, one a frame; return (number, state, box) for each frame."""
     history = []
     for count, boxes in enumerate(moments):
-        tracks = tracker.update([Found(box) for box in boxes], start + count / fps, (640, 360))
+        tracks = tracker.update([Detection(box) for box in boxes], start + count / fps, (640, 360))
         history.append([(t.number, t.state, t.box) for t in tracks])
     return history
 
@@ -57,7 +58,7 @@ def test_the_assignment_is_as_cheap_as_the_cheapest_of_all(table):
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(-50, 50)), max_size=8))
 def test_the_filter_of_one_axis_is_the_textbooks(steps):
-    moving = Moving(3.0, 2.0, 10.0)
+    moving = AxisFilter(3.0, 2.0, 10.0)
     state, spread = np.array([3.0, 0.0]), np.diag([4.0, 100.0])
     for dt, found in steps:
         moving.predict(dt, 30.0)
@@ -92,7 +93,9 @@ def test_identities_do_not_swap_while_they_do_not_overlap(data):
             boxes.append((x - size / 2 + jitter[0], y + jitter[1], size, size))
         seen = [box for box in boxes if frame < 5 or random.random() > 0.15]
         random.shuffle(seen)
-        for track in tracker.update([Found(tuple(box)) for box in seen], frame / FPS, (640, 360)):
+        for track in tracker.update(
+            [Detection(tuple(box)) for box in seen], frame / FPS, (640, 360)
+        ):
             if track.state == "confirmed":
                 who = int(np.argmax([iou(track.box, box) for box in boxes]))
                 assert owner.setdefault(track.number, who) == who
@@ -186,11 +189,11 @@ def test_two_that_touch_are_found_as_one_and_part_as_themselves():
 
 def test_a_box_of_low_score_continues_but_begins_nothing():
     tracker = Tracker()
-    weak = [Found((100.0, 100.0, 60.0, 50.0), 0.2)]
+    weak = [Detection((100.0, 100.0, 60.0, 50.0), 0.2)]
     for k in range(10):
         assert tracker.update(weak, k / FPS) == []
     for k in range(10, 15):
-        tracker.update([Found((100.0, 100.0, 60.0, 50.0), 0.9)], k / FPS)
+        tracker.update([Detection((100.0, 100.0, 60.0, 50.0), 0.9)], k / FPS)
     for k in range(15, 40):
         assert [t.number for t in tracker.update(weak, k / FPS)] == [1]
 
@@ -210,7 +213,7 @@ def test_overlaps_of_boxes():
     assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1.0
     assert iou((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3)
     assert iou((0, 0, 10, 10), (10, 0, 10, 10)) == 0.0
-    assert share_inside((0, 0, 10, 10), (5, 5, 100, 100)) == 0.25
+    assert intersection((0, 0, 10, 10), (5, 5, 100, 100)) == 25
 
 
 @pytest.mark.parametrize("wrong", [{"confirm_hits": 0}, {"gate": 0}, {"resized": 0.5}])

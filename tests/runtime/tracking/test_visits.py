@@ -11,8 +11,8 @@ import pytest
 import edge_fg
 from edge_fg.errors import UsageError
 from edge_fg.sources import Frame
-from edge_fg.tracking.fusion import SmoothingSettings
-from edge_fg.tracking.tracker import Found
+from edge_fg.tracking.smoothing import SmoothingSettings
+from edge_fg.tracking.tracker import Detection
 from edge_fg.tracking.visits import VisitFollower, VisitSettings, follow_visits
 
 pytest.importorskip("cv2", reason="the extra opencv is not installed")
@@ -309,7 +309,7 @@ def test_what_was_not_proposed_is_refused():
 
 
 def test_a_detectors_scores_decide_who_is_new():
-    follower = VisitFollower(regions=lambda frame: [Found(LEFT, 0.9), Found(RIGHT, 0.1)])
+    follower = VisitFollower(regions=lambda frame: [Detection(LEFT, 0.9), Detection(RIGHT, 0.1)])
     for k in range(10):
         frame = Frame(PIXELS, k, "yard", position=k / FPS)
         regions = follower.propose(frame)
@@ -319,7 +319,7 @@ def test_a_detectors_scores_decide_who_is_new():
 
 def test_each_source_has_followers_and_names_of_its_own():
     make = follow_visits(VisitSettings(padding=1.2), regions=lambda: lambda frame: [LEFT])
-    first, second = make(), make()
+    first, second = make(1), make(2)
     assert (first.number, second.number) == (1, 2)
     assert first.settings.padding == 1.2
     for k in range(15):

@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.boxes import Region, iou
 from edge_fg.recognition.prediction import Prediction
-from edge_fg.result import Region, Sighting, VisitEvent
+from edge_fg.result import Sighting, VisitEvent
 from edge_fg.sources import Frame
-from edge_fg.tracking.tracker import iou
 from edge_fg.tracking.visits import VisitFollower, VisitSettings
 from edge_fg_tools.fieldguide.clip import CLIP_FPS, FrameTruth, render_clip
 

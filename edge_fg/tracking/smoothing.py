@@ -68,7 +68,7 @@ class SmoothingSettings:
             raise UsageError("dwell_s and least must not be negative")
 
 
-class FusedBelief:
+class OpinionPool:
     """What all frames of one individual together say of its class.
 
     A logarithmic opinion pool (Genest and Zidek, "Combining Probability Distributions: A Critique
@@ -147,7 +147,7 @@ class FusedBelief:
         return np.asarray(fused, dtype=np.float64)
 
 
-class HeldAnswer:
+class StableAnswer:
     """The answer that is given out: it changes only for one that led clearly, for long enough.
 
     A Schmitt trigger in time. There is no answer (None) until one class has held `threshold` and
@@ -164,7 +164,7 @@ class HeldAnswer:
         self._settings = settings or SmoothingSettings()
         self._challenger: int | None = None
         self._since: float | None = None
-        self.index: int | None = None
+        self.class_id: int | None = None
 
     def update(self, belief: Distribution, evidence: float, time_s: float) -> int | None:
         """Take in what is believed at `time_s`; return the answer, or None.
@@ -179,14 +179,14 @@ class HeldAnswer:
             Seconds of a clock that does not run backwards.
         """
         wanted = self._wanted(belief, evidence)
-        if wanted == self.index:
+        if wanted == self.class_id:
             self._since = None
-            return self.index
+            return self.class_id
         if self._since is None or wanted != self._challenger:
             self._challenger, self._since = wanted, time_s
         if time_s - self._since >= self._settings.dwell_s:
-            self.index, self._since = wanted, None
-        return self.index
+            self.class_id, self._since = wanted, None
+        return self.class_id
 
     @property
     def challenged(self) -> bool:
@@ -196,7 +196,7 @@ class HeldAnswer:
     def _wanted(self, belief: Distribution, evidence: float) -> int | None:
         settings = self._settings
         best = int(np.argmax(belief))
-        held = self.index
+        held = self.class_id
         if best == held:
             return held if belief[best] >= settings.release else None
         rival = float(np.partition(belief, -2)[-2]) if held is None and belief.size > 1 else 0.0
@@ -210,7 +210,7 @@ class HeldAnswer:
         return held
 
 
-def steady_quality(
+def frame_quality(
     sharpness: float, sharpest: float, size: float, full_size: float, speed: float
 ) -> float:
     """Return what a frame is worth beside a sharp, large, calm one: 0.05..1.

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import UsageError
-from edge_fg.tracking.fusion import (
-    FusedBelief,
-    HeldAnswer,
+from edge_fg.tracking.smoothing import (
+    OpinionPool,
     SmoothingSettings,
-    steady_quality,
+    StableAnswer,
+    frame_quality,
 )
 from support.properties import examples
 
@@ -33,13 +33,13 @@ observations = st.lists(
 )
 
 
-def fused(frames, chosen: SmoothingSettings) -> FusedBelief:
+def fused(frames, chosen: SmoothingSettings) -> OpinionPool:
     """Take in (gap, distribution, quality) one after the other."""
-    belief, now = FusedBelief(chosen), 0.0
+    pool, now = OpinionPool(chosen), 0.0
     for gap, distribution, quality in frames:
         now += gap
-        belief.add(distribution, now, quality)
-    return belief
+        pool.add(distribution, now, quality)
+    return pool
 
 
 def brute_force(frames, chosen: SmoothingSettings) -> np.ndarray:
@@ -79,11 +79,11 @@ def test_without_decay_the_order_of_evenly_spaced_frames_does_not_matter(frames,
 
 @given(observations)
 def test_the_pool_is_a_distribution_and_its_evidence_is_bounded(frames):
-    belief = fused(frames, SmoothingSettings(most=3.0))
-    assert belief.distribution().sum() == pytest.approx(1.0)
-    assert belief.distribution().min() >= 0.0
-    assert 0.0 <= belief.evidence < 3.0
-    assert belief.count == len(frames)
+    pool = fused(frames, SmoothingSettings(most=3.0))
+    assert pool.distribution().sum() == pytest.approx(1.0)
+    assert pool.distribution().min() >= 0.0
+    assert 0.0 <= pool.evidence < 3.0
+    assert pool.count == len(frames)
 
 
 def test_twice_the_frame_rate_is_not_twice_the_evidence():
@@ -98,10 +98,10 @@ def test_twice_the_frame_rate_is_not_twice_the_evidence():
 
 def test_frames_that_agree_make_surer_and_one_that_disagrees_is_no_veto():
     single = normalised([0.6, 0.2, 0.2, 0])
-    belief = fused([(0.5, single, 1.0)] * 6, SmoothingSettings())
-    assert belief.distribution()[0] > 0.8 > single[0]
-    belief.add([0.0, 1.0, 0.0, 0.0], 3.1, 1.0)
-    assert belief.distribution().argmax() == 0
+    pool = fused([(0.5, single, 1.0)] * 6, SmoothingSettings())
+    assert pool.distribution()[0] > 0.8 > single[0]
+    pool.add([0.0, 1.0, 0.0, 0.0], 3.1, 1.0)
+    assert pool.distribution().argmax() == 0
 
 
 def test_a_bad_frame_counts_less_and_an_old_one_too():
@@ -120,9 +120,9 @@ def test_a_higher_temperature_makes_less_sure():
 
 
 def test_before_any_frame_nothing_is_believed():
-    belief = FusedBelief()
-    assert belief.distribution() is None
-    assert belief.evidence == 0.0
+    pool = OpinionPool()
+    assert pool.distribution() is None
+    assert pool.evidence == 0.0
 
 
 @examples(200)
@@ -132,11 +132,11 @@ def test_before_any_frame_nothing_is_believed():
     st.floats(0.0, 0.5),
 )
 def test_an_answer_never_changes_faster_than_its_dwell(moments, dwell_s, margin):
-    held = HeldAnswer(SmoothingSettings(dwell_s=dwell_s, margin=margin, threshold=0.4))
+    held = StableAnswer(SmoothingSettings(dwell_s=dwell_s, margin=margin, threshold=0.4))
     now, before, changes = 0.0, None, []
-    for gap, belief in moments:
+    for gap, pool in moments:
         now += gap
-        answer = held.update(belief, 5.0, now)
+        answer = held.update(pool, 5.0, now)
         if answer != before:
             changes.append(now)
             before = answer
@@ -147,16 +147,16 @@ def test_an_answer_never_changes_faster_than_its_dwell(moments, dwell_s, margin)
 @given(st.lists(st.tuples(st.floats(0.01, 0.5), distributions), max_size=40))
 def test_every_answer_once_stood_above_the_threshold(moments):
     chosen = SmoothingSettings(threshold=0.5)
-    held, now, fit = HeldAnswer(chosen), 0.0, {None}
-    for gap, belief in moments:
+    held, now, fit = StableAnswer(chosen), 0.0, {None}
+    for gap, pool in moments:
         now += gap
-        fit |= {int(k) for k in np.flatnonzero(belief >= chosen.threshold)}
-        assert held.update(belief, 5.0, now) in fit
+        fit |= {int(k) for k in np.flatnonzero(pool >= chosen.threshold)}
+        assert held.update(pool, 5.0, now) in fit
 
 
-def hold(beliefs: list[list[float]], step_s: float = 0.5, evidence: float = 5.0) -> list:
-    held = HeldAnswer(SmoothingSettings(threshold=0.6, release=0.3, margin=0.2, dwell_s=0.4))
-    return [held.update(np.array(b), evidence, k * step_s) for k, b in enumerate(beliefs)]
+def hold(pools: list[list[float]], step_s: float = 0.5, evidence: float = 5.0) -> list:
+    held = StableAnswer(SmoothingSettings(threshold=0.6, release=0.3, margin=0.2, dwell_s=0.4))
+    return [held.update(np.array(b), evidence, k * step_s) for k, b in enumerate(pools)]
 
 
 def test_an_answer_is_taken_kept_replaced_and_given_up():
@@ -171,11 +171,11 @@ def test_an_answer_is_taken_kept_replaced_and_given_up():
 
 
 def test_a_sharp_large_calm_frame_is_worth_most():
-    best = steady_quality(10, 10, 200, 100, 0.0)
+    best = frame_quality(10, 10, 200, 100, 0.0)
     assert best == 1.0
     for worse in [(1, 10, 200, 100, 0.0), (10, 10, 30, 100, 0.0), (10, 10, 200, 100, 3.0)]:
-        assert 0.05 <= steady_quality(*worse) < 0.5
-    assert steady_quality(0, 0, 200, 100, 0.0) == 1.0
+        assert 0.05 <= frame_quality(*worse) < 0.5
+    assert frame_quality(0, 0, 200, 100, 0.0) == 1.0
 
 
 @pytest.mark.parametrize(

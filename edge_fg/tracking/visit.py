@@ -1,0 +1,227 @@
+"""One visit: what is known of an individual while it is followed, and the settings of that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_fg.boxes import Region
+from edge_fg.errors import UsageError
+from edge_fg.result import VisitEvent, VisitEventKind
+from edge_fg.tracking.motion import MotionSettings
+from edge_fg.tracking.smoothing import OpinionPool, SmoothingSettings, StableAnswer
+from edge_fg.tracking.tracker import TrackerSettings
+
+
+@dataclass(frozen=True)
+class VisitSettings:
+    """How visits are followed.
+
+    Parameters
+    ----------
+    padding
+        Side of the square that the model sees, in longer sides of what was found.
+    full_size
+        Longer side in pixels from which a larger region says no more.
+    ask_s
+        Seconds between two questions to the model about one individual.
+    recheck_s
+        The same once its answer is settled: nothing new is to be expected.
+    settled
+        Confidence, 0..1, from which an answer is settled.
+    settled_evidence
+        Independent frames that a settled answer rests on.
+    most_regions
+        Regions of one frame that the model is asked about; the others have their turn next.
+    shortest_s
+        Seconds for which something must be seen to be a visit.
+    undecided_s
+        Seconds after which a visit is told of without a species.
+    final
+        Confidence, 0..1, from which the likeliest species is told of a visit that ends undecided:
+        no frame will come that says more, and above 0.5 it is likelier right than wrong.
+    absence_s
+        Seconds of absence after which a visit has ended.
+    return_reach
+        How far from where it was seen last, in sizes, an individual may appear again.
+    nothing
+        Labels by which a model says that nothing is there.
+    motion, tracker, smoothing
+        Of the parts.
+    """
+
+    padding: float = 1.6
+    full_size: float = 96.0
+    ask_s: float = 0.1
+    recheck_s: float = 1.0
+    settled: float = 0.9
+    settled_evidence: float = 2.0
+    most_regions: int = 8
+    shortest_s: float = 0.6
+    undecided_s: float = 3.0
+    final: float = 0.5
+    absence_s: float = 2.0
+    return_reach: float = 2.5
+    nothing: frozenset[str] = frozenset({"background"})
+    motion: MotionSettings = field(default_factory=MotionSettings)
+    tracker: TrackerSettings = field(default_factory=TrackerSettings)
+    smoothing: SmoothingSettings = field(default_factory=SmoothingSettings)
+
+    def __post_init__(self) -> None:
+        if self.padding < 1.0 or self.full_size <= 0.0 or self.most_regions < 1:
+            raise UsageError("padding and most_regions must be at least 1, full_size more than 0")
+        for name in ("settled", "final"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UsageError(f"{name} must be in 0..1, not {getattr(self, name)}")
+        for name in ("ask_s", "recheck_s", "shortest_s", "undecided_s", "absence_s"):
+            if not getattr(self, name) >= 0.0:
+                raise UsageError(f"{name} must not be negative, but is {getattr(self, name)}")
+
+
+class NamedClass(Protocol):
+    """A class with its label."""
+
+    @property
+    def label(self) -> str:
+        """The name that predictions carry."""
+
+
+class PredictionLike(Protocol):
+    """What a visit needs of an answer of the model."""
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """(classes,), summing to 1."""
+
+    @property
+    def labels(self) -> Sequence[NamedClass]:
+        """The classes."""
+
+
+@dataclass(eq=False)
+class Visit:
+    """One individual: when and where it was seen, and what it is held for.
+
+    Parameters
+    ----------
+    number
+        Of its (first) track.
+    source
+        Name of the source, fit to be shown.
+    pool, answer
+        What its frames say together, and what is given out.
+    first_s, first_at
+        When it was first seen, by the frames' clock and as wall time (None for files).
+    frames
+        Frames on which it was seen.
+    last_s, last_at
+        When it was last seen.
+    region_xywh
+        Where it was seen last: (x, y, width, height) in pixels.
+    labels
+        The classes; empty before any answer.
+    asked_s
+        When the model was last asked about it.
+    sharpest
+        Detail of its sharpest frame.
+    announced, announced_class_id
+        Whether its start was told, and as which class it was told last.
+    """
+
+    number: int
+    source: str
+    pool: OpinionPool
+    answer: StableAnswer
+    first_s: float
+    first_at: datetime | None
+    frames: int
+    last_s: float = -math.inf
+    last_at: datetime | None = None
+    region_xywh: Region = (0, 0, 1, 1)
+    labels: Sequence[NamedClass] = ()
+    asked_s: float | None = None
+    sharpest: float = 0.0
+    announced: bool = False
+    announced_class_id: int | None = None
+
+    def add(self, prediction: PredictionLike, time_s: float, quality: float) -> None:
+        """Take in the model's answer to one frame."""
+        self.labels = prediction.labels
+        self.pool.add(prediction.probabilities, time_s, quality)
+        fused = self.pool.distribution()
+        assert fused is not None
+        self.answer.update(fused, self.pool.evidence, time_s)
+
+    @property
+    def class_id(self) -> int | None:
+        """Class that it is held for; None while undecided."""
+        return self.answer.class_id
+
+    @property
+    def label(self) -> str | None:
+        """Label of the class that it is held for."""
+        return None if self.class_id is None else self.labels[self.class_id].label
+
+    @property
+    def confidence(self) -> float | None:
+        """Fused probability of that class, 0..1."""
+        fused = self.pool.distribution()
+        return None if self.class_id is None or fused is None else float(fused[self.class_id])
+
+    @property
+    def likeliest(self) -> str | None:
+        """Label that is likeliest so far, decided or not; None before any answer."""
+        fused = self.pool.distribution()
+        return None if fused is None else self.labels[int(np.argmax(fused))].label
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds between its first and last sighting."""
+        return self.last_s - self.first_s
+
+    def best_guess(self, confidence: float, nothing: frozenset[str]) -> int | None:
+        """Return the likeliest class if it is at least so likely, and something."""
+        fused = self.pool.distribution()
+        if fused is None:
+            return None
+        best = int(np.argmax(fused))
+        if fused[best] < confidence or self.labels[best].label in nothing:
+            return None
+        return best
+
+    def continue_as(self, other: Visit) -> None:
+        """Take over what was seen of one that turned out to be this individual come back."""
+        self.last_s, self.last_at, self.region_xywh = other.last_s, other.last_at, other.region_xywh
+        self.frames += other.frames
+        self.pool, self.answer = other.pool, other.answer
+
+    def event(self, kind: VisitEventKind, source_number: int, class_id: int | None) -> VisitEvent:
+        """Return what is to be told of it now, as a class (None: undecided)."""
+        fused = self.pool.distribution()
+        confidence, runner_up = None, None
+        if fused is not None:
+            order = np.argsort(-fused, kind="stable")
+            others = [int(place) for place in order[:2] if int(place) != class_id]
+            runner_up = self.labels[others[0]].label if others else None
+            confidence = None if class_id is None else float(fused[class_id])
+        return VisitEvent(
+            kind=kind,
+            visit=f"{source_number}-{self.number}",
+            source=self.source,
+            label=None if class_id is None else self.labels[class_id].label,
+            class_id=class_id,
+            confidence=confidence,
+            runner_up=runner_up,
+            frames=self.frames,
+            started_s=self.first_s,
+            ended_s=self.last_s,
+            started_at=self.first_at,
+            ended_at=self.last_at,
+            region_xywh=self.region_xywh,
+        )
