@@ -164,7 +164,7 @@ PUBLIC |= {"Throttle", "Sighting", "VisitEvent", "VisitSettings"}
 # Mentioned by public signatures and left in their rooms: for those who write a part of their own
 # (a backend, a follower of visits), or settings that are seldom changed.
 IN_THEIR_ROOMS = {"Backend", "Outputs", "OutputSpec", "PlanCache", "Follower", "VisitFollower"}
-IN_THEIR_ROOMS |= {"Found", "MotionSettings", "SmoothingSettings", "TrackerSettings", "Resize"}
+IN_THEIR_ROOMS |= {"Detection", "MotionSettings", "SmoothingSettings", "TrackerSettings", "Resize"}
 
 
 def test_the_public_names():
