@@ -12,9 +12,10 @@ import sys
 import msgspec
 
 from edge_fg.cuda import Device, DeviceBuffer
-from edge_fg_tools.gpu_check import leaks, timing
-from edge_fg_tools.gpu_check.checks import run_check
-from edge_fg_tools.gpu_check.results import Settings
+from edge_fg_tools.gpu_check import test_leaks as leaks
+from edge_fg_tools.gpu_check.findings import Entry, Findings
+from edge_fg_tools.gpu_check.plugin import run_here
+from edge_fg_tools.gpu_check.settings import Settings
 
 
 def engine_checks(bundle: str, images: str, work: str, *names: str) -> dict[str, object]:
@@ -32,7 +33,7 @@ def engine_checks(bundle: str, images: str, work: str, *names: str) -> dict[str,
         copy_mib=1,
         untimed="a stand-in",
     )
-    found = {name: msgspec.to_builtins(run_check(name, settings)) for name in names}
+    found = {entry.check: msgspec.to_builtins(entry) for entry in run_here(names, settings)}
     return {**found, "left": end_to_end.left(), "violations": tensorrt.violations}
 
 
@@ -63,20 +64,25 @@ def folding(bundle: str, images: str, work: str, *names: str) -> dict[str, objec
 def leaking(mebibytes: str) -> dict[str, object]:
     """GPU memory that nobody gives back."""
     held = []
+    entry = Entry("leaks", "", "passed")
+    settings = Settings(work="", inferences=7, cycles=3)
     with Device() as device:
 
-        def look() -> leaks.Memory:
-            return leaks.Memory(timing.free_bytes(device), leaks.process_bytes())
+        def memory() -> leaks.Memory:
+            return leaks.Memory(device.free_bytes(), leaks.process_bytes())
 
         def leak() -> None:
             held.append(DeviceBuffer(device, int(mebibytes) << 20))
 
-        nothing = leaks.watch(lambda: None, look)
-        growth = leaks.watch(leak, look)
-        found = leaks.judge(Settings(work="", inferences=7, cycles=3), growth, nothing)
+        nothing = leaks.watch(lambda: None, memory)
+        growth = leaks.watch(leak, memory)
+        try:
+            leaks.judge(Findings(entry, settings), settings, growth, nothing)
+        except AssertionError as error:
+            entry.verdict, entry.summary = "failed", str(error)
         for buffer in held:
             buffer.close()
-    return msgspec.to_builtins(found)
+    return msgspec.to_builtins(entry)
 
 
 def failing(code: str) -> dict[str, object]:
@@ -84,7 +90,8 @@ def failing(code: str) -> dict[str, object]:
     ctypes.CDLL("libcuda.so.1").software_cuda_fail(
         b"cuLaunchKernel", ctypes.c_long(5), int(code), 0
     )
-    return msgspec.to_builtins(run_check("kernels", Settings(work="", cases=5)))
+    (entry,) = run_here(["kernels"], Settings(work="", cases=5))
+    return msgspec.to_builtins(entry)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -14,24 +16,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_fg_tools.gpu_check import bundles, exactness, leaks
+from edge_fg_tools.gpu_check import bundles
+from edge_fg_tools.gpu_check import test_kernels as exactness
+from edge_fg_tools.gpu_check import test_leaks as leaks
 from edge_fg_tools.gpu_check.cases import random_cases
-from edge_fg_tools.gpu_check.checks import CHECKS
-from edge_fg_tools.gpu_check.results import (
-    SCHEMA,
-    CheckResult,
-    Entry,
-    Figure,
-    Report,
-    Settings,
-    Target,
-    target,
-    timed,
-)
-from edge_fg_tools.gpu_check.table import render
+from edge_fg_tools.gpu_check.findings import Entry, Findings
+from edge_fg_tools.gpu_check.plugin import SCHEMA
+from edge_fg_tools.gpu_check.settings import CHECKS, Settings
 from edge_fg_tools.kernels.cpu_form import compile_cpu_form
 from support.software_cuda import harness
 
+PACKAGE = "edge_fg_tools.gpu_check"
 TESTS = Path(__file__).resolve().parents[1]
 SCRIPT = TESTS.parent / "tools" / "gpu_check.py"
 SCENARIOS = TESTS / "support" / "gpu_check_scenarios.py"
@@ -68,6 +63,18 @@ def python(*arguments: object, environment: dict[str, str], paths: tuple[Path, .
         timeout=240,
         check=False,
     )
+
+
+def checked(names: list[str], settings: Settings, *paths: Path) -> list[Entry]:
+    """Run checks in one child, since pytest within pytest would share its state."""
+    code = "import sys, msgspec; from edge_fg_tools.gpu_check.plugin import run_here\n"
+    code += "from edge_fg_tools.gpu_check.settings import Settings\n"
+    code += "settings = msgspec.json.decode(sys.argv[1], type=Settings)\n"
+    code += "print(msgspec.json.encode(run_here(sys.argv[2:], settings)).decode())"
+    given = msgspec.json.encode(settings).decode()
+    result = python("-c", code, given, *names, environment=dict(os.environ), paths=paths)
+    assert result.returncode == 0, result.stderr
+    return msgspec.json.decode(result.stdout, type=list[Entry])
 
 
 def scenario(machine, *arguments: object):
@@ -112,20 +119,23 @@ def test_a_driver_without_a_device_is_no_gpu_either(machine, tmp_path: Path):
     assert not target.exists()
 
 
-def test_the_table_and_the_json_under_the_software_driver(machine, tmp_path: Path):
+def test_the_summary_and_the_json_under_the_software_driver(machine, tmp_path: Path):
     target = tmp_path / "figures.json"
     chosen = "kernels,copies,torchvision,cupy,leaks"
     result = python(
         *(SCRIPT, "--only", chosen, "--json", target, *SMALL), environment=machine.environment()
     )
     assert result.returncode == 0, result.stderr
-    report = msgspec.json.decode(target.read_bytes(), type=Report)
-    assert report.schema == SCHEMA
-    assert report.passed
-    assert report.settings.cases == 12
-    assert [entry.check for entry in report.checks] == ["device", *chosen.split(",")]
-    found = {entry.check: entry.result for entry in report.checks}
+    report = json.loads(target.read_bytes())
+    assert report["schema"] == SCHEMA
+    assert report["passed"]
+    assert report["settings"]["cases"] == 12
+    assert report["command"][:3] == ["gpu_check", "--only", chosen]
+    entries = [msgspec.convert(entry, Entry) for entry in report["checks"]]
+    assert [entry.check for entry in entries] == ["device", *chosen.split(",")]
+    found = {entry.check: entry for entry in entries}
     assert found["device"].facts["GPU"] == "Software GPU 0"
+    assert found["device"].facts["edge_fg"] == report["edge_fg"]
     assert found["kernels"].verdict == found["leaks"].verdict == "passed"
     figures = {figure.name: figure.value for figure in found["kernels"].figures}
     assert figures["tensors compared"] == 3 * (12 + 6)
@@ -133,13 +143,16 @@ def test_the_table_and_the_json_under_the_software_driver(machine, tmp_path: Pat
     assert all(figures[f"images {kind}"] for kind in ("bgr", "nv12", "yuyv", "i420"))
     assert found["copies"].verdict == "not measured"
     assert "the driver is a stand-in" in found["copies"].summary
-    assert result.stdout == render(report) + "\n"
-    for entry in report.checks:
-        (line,) = [
-            line for line in result.stdout.splitlines() if line.startswith(f"{entry.check}: ")
-        ]
-        assert entry.result.verdict in line
-        assert line.endswith(entry.result.summary)
+    assert {figure.name for figure in found["copies"].figures if figure.value > 0} == {
+        "device to device (read + written)",
+        "host to device, page-locked",
+        "device to host, page-locked",
+        "two copies of nothing in a CUDA graph",
+    }
+    for entry in entries:
+        line = f"{entry.verdict:12}  {entry.check}: {entry.summary}"
+        assert result.stdout.splitlines().count(line) == 1
+    assert "3 passed, 3 skipped" in result.stdout
 
 
 def test_a_check_that_kills_its_process_fails_and_the_others_go_on(machine, tmp_path: Path):
@@ -155,12 +168,43 @@ def test_a_check_that_kills_its_process_fails_and_the_others_go_on(machine, tmp_
         *(SCRIPT, "--only", "kernels,copies", "--json", target, *SMALL),
         environment=broken.environment(),
     )
-    report = msgspec.json.decode(target.read_bytes(), type=Report)
+    report = json.loads(target.read_bytes())
     assert result.returncode == 1
-    assert not report.passed
-    assert [entry.result.verdict for entry in report.checks] == ["passed", "failed", "not measured"]
-    assert "SIGABRT" in report.checks[1].result.summary
-    assert "1 passed, 1 failed, 1 not measured" in result.stdout
+    assert not report["passed"]
+    verdicts = [entry["verdict"] for entry in report["checks"]]
+    assert verdicts == ["passed", "failed", "not measured"]
+    assert "SIGABRT" in report["checks"][1]["summary"]
+    assert "1 failed, 1 passed, 1 skipped" in result.stdout
+
+
+def test_every_check_is_a_test_of_its_module():
+    for name, module in CHECKS.items():
+        found = importlib.import_module(f"{PACKAGE}.{module.removesuffix('.py')}")
+        assert callable(getattr(found, f"test_{name.replace('-', '_')}"))
+    defined = {
+        function
+        for module in set(CHECKS.values())
+        for function in vars(importlib.import_module(f"{PACKAGE}.{module.removesuffix('.py')}"))
+        if function.startswith("test_")
+    }
+    assert defined == {f"test_{name.replace('-', '_')}" for name in CHECKS}
+
+
+def test_a_report_that_cannot_be_written_is_one_line(machine, tmp_path: Path):
+    target = tmp_path / "absent" / "folder" / "figures.json"
+    result = python(
+        *(SCRIPT, "--only", "copies", "--json", target, *SMALL), environment=machine.environment()
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_pytest_it_names_the_extra(tmp_path: Path):
+    (tmp_path / "pytest.py").write_text("raise ModuleNotFoundError('none', name='pytest')")
+    result = python(SCRIPT, environment=dict(os.environ), paths=(tmp_path,))
+    assert result.returncode == 1
+    assert "edge-fg[gpu-check]" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -180,6 +224,10 @@ def test_a_wrong_command_line_is_one_line(arguments: list[str], said: str):
 # --- what each check sees ------------------------------------------------------------------------
 
 
+def findings(**settings) -> Findings:
+    return Findings(Entry("check", "title", "passed"), Settings(work="", **settings))
+
+
 def test_one_wrong_bit_fails_the_kernels():
     def subject(case):
         tensor = case.expected()
@@ -187,16 +235,16 @@ def test_one_wrong_bit_fails_the_kernels():
         tensor.reshape(-1).view(np.uint8)[0] ^= 1
         yield tensor
 
-    result = exactness.compare(random_cases(4, 5), subject)
-    figures = {figure.name: figure.value for figure in result.figures}
-    assert result.verdict == "failed"
-    assert figures["tensors compared"] == 2 * 11
-    assert figures["tensors that differ"] == 11
-    assert "bgr 1920 x 1080" in result.summary
+    found = findings()
+    with pytest.raises(AssertionError, match="bgr 1920 x 1080"):
+        exactness.compare(found, random_cases(4, 5), subject)
+    assert found.value("tensors compared") == 2 * 11
+    assert found.value("tensors that differ") == 11
 
 
 def test_nothing_to_compare_is_not_a_pass():
-    assert exactness.compare([], lambda case: []).verdict == "failed"
+    with pytest.raises(AssertionError, match="nothing to compare"):
+        exactness.compare(findings(), [], lambda case: [])
 
 
 @pytest.mark.parametrize("tensor", [np.zeros((1, 3, 2, 2)), np.full(3, np.nan, np.float32)])
@@ -204,9 +252,8 @@ def test_a_tensor_of_another_shape_or_nan_is_as_wrong_as_can_be(tensor):
     case = next(random_cases(4, 0))
     if tensor.ndim == 1:
         tensor = np.full(case.expected().shape, np.nan, np.float32)
-    result = exactness.compare([case], lambda _: [tensor])
-    assert result.verdict == "failed"
-    assert "up to 255 levels" in result.summary
+    with pytest.raises(AssertionError, match="up to 255 levels"):
+        exactness.compare(findings(), [case], lambda _: [tensor])
 
 
 def test_memory_that_is_not_given_back_fails(machine):
@@ -218,9 +265,8 @@ def test_memory_that_is_not_given_back_fails(machine):
 
 def test_a_process_that_grows_fails():
     grown = leaks.Growth(0, leaks.PROCESS_TOLERANCE + 1)
-    result = leaks.judge(Settings(work=""), leaks.Growth(0, 0), grown)
-    assert result.verdict == "failed"
-    assert "process memory grew" in result.summary
+    with pytest.raises(AssertionError, match="process memory grew"):
+        leaks.judge(findings(), Settings(work=""), leaks.Growth(0, 0), grown)
 
 
 def test_a_gpu_that_fails_ends_the_check_in_words(machine):
@@ -230,45 +276,47 @@ def test_a_gpu_that_fails_ends_the_check_in_words(machine):
 
 
 @pytest.mark.parametrize(
-    ("met", "untimed", "verdict"),
-    [(True, "", "passed"), (False, "", "failed"), (False, "no GPU", "not measured")],
+    ("met", "untimed", "verdict", "ends"),
+    [
+        (True, "", "passed", None),
+        (False, "", "failed", pytest.fail.Exception),
+        (False, "no GPU", "not measured", pytest.skip.Exception),
+    ],
 )
-def test_a_missed_target_fails_where_times_count(met: bool, untimed: str, verdict: str):
-    settings = Settings(work="", untimed=untimed)
-    judged = target("a", "<= 1 us", "2 us", met, settings)
-    result = timed(settings, "text", [Figure("a", 2.0, "us")], [judged])
-    assert result.verdict == judged.verdict == verdict
-    assert result.summary == (untimed or "text")
-    report = Report(SCHEMA, "1", "now", [], settings, True, [Entry("x", "title", 0.0, result)])
-    assert "2 us; wanted <= 1 us" in render(report)
+def test_a_missed_target_fails_where_times_count(met: bool, untimed: str, verdict: str, ends):
+    found = findings(untimed=untimed)
+    found.target("a", "<= 1 us", "2 us", met, timed=True)
+    with pytest.raises(ends) if ends else contextlib.nullcontext() as raised:
+        found.conclude("text", timed=True)
+    assert found.entry.targets[0].verdict == verdict
+    assert raised is None or str(raised.value) == (untimed or "text")
 
 
 def test_wrong_pixels_fail_even_where_times_do_not_count():
-    settings = Settings(work="", untimed="no GPU")
-    wrong = Target("what was timed", "Pillow's bits", "others", "failed")
-    assert timed(settings, "text", [], [wrong]).verdict == "failed"
+    found = findings(untimed="no GPU")
+    found.target("what was timed", "Pillow's bits", "others", met=False)
+    with pytest.raises(pytest.fail.Exception):
+        found.conclude("text", timed=True)
 
 
-def test_a_library_that_is_broken_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_library_that_is_broken_is_not_measured(tmp_path: Path):
     folder = tmp_path / "cupy"
     folder.mkdir()
     (folder / "__init__.py").write_text("raise RuntimeError('built for\\nanother CUDA')")
-    monkeypatch.syspath_prepend(tmp_path)
-    (check,) = [check for check in CHECKS if check.name == "cupy"]
-    result = check.run(Settings(work=""))
-    assert result.verdict == "not measured"
-    assert result.summary == "cupy can't be imported: built for another CUDA"
+    (entry,) = checked(["cupy"], Settings(work=""), tmp_path)
+    assert entry.verdict == "not measured"
+    assert entry.summary == "cupy can't be imported: built for another CUDA"
 
 
 def test_no_engine_is_not_measured(tmp_path: Path):
     if bundles.usable_libraries():
         pytest.skip("TensorRT can run here")
-    for check in CHECKS:
-        if check.name in {"bundle", "fidelity", "latency", "leaks-engine"}:
-            result = check.run(Settings(work=str(tmp_path)))
-            assert isinstance(result, CheckResult)
-            assert result.verdict == "not measured"
-            assert "tensorrt: " in result.summary
+    engines = ["bundle", "fidelity", "latency", "leaks-engine"]
+    entries = checked(engines, Settings(work=str(tmp_path)))
+    assert [entry.check for entry in entries] == engines
+    for entry in entries:
+        assert entry.verdict == "not measured"
+        assert "tensorrt: " in entry.summary
 
 
 # --- engines, with ONNX Runtime behind TensorRT's interface --------------------------------------

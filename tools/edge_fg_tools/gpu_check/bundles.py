@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from edge_fg.backends.options import EngineOptions
-from edge_fg.backends.selection import survey
+from edge_fg.backends.selection import GPU_PREFERENCE, survey
 from edge_fg.backends.tensorrt.library import Library
-from edge_fg.bundle import PRECISIONS, Bundle
-from edge_fg.errors import EdgeFGError, MissingDependencyError, UsageError
+from edge_fg.bundle import PRECISIONS, Bundle, Precision
+from edge_fg.errors import MissingDependencyError, UsageError
 from edge_fg.images import read_image
-from edge_fg_tools.gpu_check.results import CheckResult, Settings, not_measured
+from edge_fg_tools.gpu_check.settings import Settings
 
 _BUILT: Final = "fieldguide.edgefg"
 _PHOTOGRAPHS_PER_CLASS: Final = 4
@@ -24,26 +25,33 @@ _IMAGES: Final = "images"
 _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
-def check_bundle(settings: Settings) -> CheckResult:
-    """Open the bundle that was given, or build one from the reference model, offline."""
+def open_bundle(settings: Settings) -> Bundle:
+    """Open the bundle that was given, or build one from the reference model, offline.
+
+    The calling check is not measured where no bundle was given and none can be built, or where
+    no engine could run it.
+
+    Raises
+    ------
+    BundleError
+        The bundle can't be read.
+    """
     if settings.bundle:
-        bundle = Bundle(Path(settings.bundle))
-        return _opened(bundle, f"{settings.bundle} as it was given")
+        return Bundle(Path(settings.bundle))
     if not usable_libraries():
-        return not_measured(why_no_engine())
+        pytest.skip(why_no_engine())
+    built = Path(settings.work) / _BUILT
     try:
-        _build(Path(settings.work))
+        if not built.exists():
+            _build(built)
     except MissingDependencyError as error:
-        return not_measured(f"no bundle can be built here ({error}); or give --bundle")
-    found = find_bundle(settings)
-    assert found is not None
-    return _opened(found, "built from the reference model")
+        pytest.skip(f"no bundle can be built here ({error}); or give --bundle")
+    return Bundle(built)
 
 
-def find_bundle(settings: Settings) -> Bundle | None:
-    """Return the bundle of `check_bundle`, None if it made none."""
-    path = Path(settings.bundle) if settings.bundle else Path(settings.work) / _BUILT
-    return Bundle(path) if settings.bundle or path.exists() else None
+def best_variant(bundle: Bundle) -> Precision:
+    """Return the variant that edge_fg takes on a GPU by itself."""
+    return next(name for name in GPU_PREFERENCE if name in bundle.manifest.variants)
 
 
 def usable_libraries() -> list[Library]:
@@ -87,21 +95,18 @@ def load_images(settings: Settings) -> list[NDArray[np.uint8]]:
     return [read_image(path) for path in paths]
 
 
-def _build(work: Path) -> None:
-    """Build all variants; what is lacking for that is an error of ours."""
+def _build(output: Path) -> None:
     from edge_fg_tools import fieldguide
     from edge_fg_tools.building import BuildOptions, build
 
-    if (work / _BUILT).exists():
-        return
-    photographs = work / "photographs"
+    photographs = output.parent / "photographs"
     fieldguide.write_image_set(photographs, _PHOTOGRAPHS_PER_CLASS, _SEED)
     build(
         BuildOptions(
             model=fieldguide.model_path(),
             labels=fieldguide.labels_path(),
             calibration=photographs / "images.csv",
-            output=work / _BUILT,
+            output=output,
             preprocess=str(fieldguide.preprocess_path()),
             precisions=PRECISIONS,
             calibration_images=_CALIBRATION_IMAGES,
@@ -109,14 +114,3 @@ def _build(work: Path) -> None:
             cache=False,
         )
     )
-
-
-def _opened(bundle: Bundle, origin: str) -> CheckResult:
-    variants = ", ".join(bundle.manifest.variants)
-    for precision in bundle.manifest.variants:
-        try:
-            bundle.graph(precision)
-        except EdgeFGError as error:
-            return CheckResult("failed", f"the variant {precision} can't be read: {error}")
-    text = f"{bundle.manifest.name} ({variants}), {origin}"
-    return CheckResult("passed", text, facts={"bundle": bundle.manifest.name, "variants": variants})

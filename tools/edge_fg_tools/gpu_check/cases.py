@@ -18,6 +18,9 @@ from edge_fg.preprocess.yuv import ColorStandard
 
 YUV: Final = frozenset({PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420})
 FULL_HD: Final = (1080, 1920)
+PRESET: Final = "torchvision"
+"""Shortest side to 256, centre crop of 224, bilinear: the most usual way to 224."""
+
 _FILTERS: Final[tuple[Filter, ...]] = ("bilinear", "bicubic", "lanczos", "box")
 _MODES: Final[tuple[Mode, ...]] = ("squash", "shortest-side+center-crop", "letterbox")
 _LONGEST: Final = 160
@@ -73,9 +76,7 @@ def random_cases(seed: int, count: int) -> Iterator[Case]:
     """Yield one full-HD case of each format, then `count` small ones of any kind."""
     random = np.random.default_rng(seed)
     for kind in PixelFormat:
-        standard = ColorStandard.BT709_LIMITED if kind in YUV else None
-        source = PixelLayout(kind, *FULL_HD, standard=standard)
-        yield Case(presets()["torchvision"], (source,), (random_bytes(random, source),))
+        yield full_hd_case(presets()[PRESET], kind, 1, int(random.integers(1 << 31)))
     for _ in range(count):
         spec = random_spec(random)
         kinds = [str(random.choice([kind.value for kind in PixelFormat]))] * _MOST_IMAGES
@@ -84,6 +85,14 @@ def random_cases(seed: int, count: int) -> Iterator[Case]:
         images = int(random.integers(1, _MOST_IMAGES + 1))
         sources = tuple(_random_source(random, PixelFormat(kind)) for kind in kinds[:images])
         yield Case(spec, sources, tuple(random_bytes(random, source) for source in sources))
+
+
+def full_hd_case(spec: PreprocessSpec, kind: PixelFormat, batch: int, seed: int) -> Case:
+    """Return a batch of random frames of 1920 x 1080."""
+    random = np.random.default_rng(seed)
+    standard = ColorStandard.BT709_LIMITED if kind in YUV else None
+    source = PixelLayout(kind, *FULL_HD, standard=standard)
+    return Case(spec, (source,) * batch, tuple(random_bytes(random, source) for _ in range(batch)))
 
 
 def random_bytes(random: np.random.Generator, source: PixelLayout) -> NDArray[np.uint8]:

@@ -1,10 +1,12 @@
-"""The GPU's own time, and the rates at which it copies."""
+"""The GPU's own time, the rates at which it copies, and the speed of the CPU."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -14,30 +16,67 @@ from edge_fg.cuda import (
     Device,
     DeviceBuffer,
     Event,
+    Graph,
     HostBuffer,
     Stream,
     copy_to_device,
     copy_to_host,
     libcuda,
 )
+from edge_fg.preprocess.cuda import CudaPreprocessor
+from edge_fg.preprocess.staging import Transfer
+from edge_fg_tools.gpu_check.cases import Case
+from edge_fg_tools.gpu_check.settings import Settings
 
 Work = Callable[[], None]
 """Queues something in the stream that is measured."""
 
 _WARM_UP: Final = 5
 _COPIES: Final = 10
+_FRAMES: Final = 8
+_NEXT_TO_NOTHING: Final = 16
+_STEPS: Final = 2000
+_STEP_ROUNDS: Final = 50
 
 
 class CopyRates(NamedTuple):
-    """What the card reaches, in bytes a second.
+    """What the card reaches.
 
-    ``device`` counts the bytes read and those written, as a kernel that reads and writes does;
-    the other two count each byte once.
+    Parameters
+    ----------
+    device
+        Bytes a second within its memory: those read and those written both count, as they do
+        for a kernel that reads and writes.
+    to_device, to_host
+        Bytes a second from and to page-locked memory; each byte counts once.
+    two_copies_us
+        GPU microseconds of a CUDA graph of two copies, one after the other, that move next to
+        nothing: what any graph of two launches takes at least.
     """
 
     device: float
     to_device: float
     to_host: float
+    two_copies_us: float
+
+    def us(self, nbytes: int) -> float:
+        """Return the microseconds of two launches that move some bytes at the copy rate."""
+        return self.two_copies_us + 1e6 * nbytes / self.device
+
+
+class UploadTimes(NamedTuple):
+    """What one way of the images took.
+
+    Parameters
+    ----------
+    gpu_us
+        GPU time of each sample: the copy, where there is one, and the kernels.
+    fill_us
+        Median of the host's copy of the frames into page-locked memory.
+    """
+
+    gpu_us: list[float]
+    fill_us: float
 
 
 def gpu_times_us(
@@ -112,7 +151,64 @@ def measure_copy_rates(device: Device, nbytes: int) -> CopyRates:
         to_device = rate(lambda: copy_to_device(one, host.array, stream))
         within = rate(lambda: copy_within(other, one, nbytes, stream))
         to_host = rate(lambda: copy_to_host(host.array, other, stream))
-        return CopyRates(2 * within, to_device, to_host)
+
+        def two_copies() -> None:
+            copy_within(other, one, _NEXT_TO_NOTHING, stream)
+            copy_within(one, other, _NEXT_TO_NOTHING, stream)
+
+        graph = held.enter_context(Graph.capture(stream, two_copies))
+        busy = functools.partial(copy_within, other, one, nbytes, stream)
+        shortest = gpu_times_us(device, stream, [lambda: graph.launch(stream)], _COPIES, busy)
+        return CopyRates(2 * within, to_device, to_host, statistics.median(shortest))
+
+
+class _Steps:
+    """The kind of Python that a frame costs the host: a look-up, a count, a small tuple."""
+
+    def __init__(self) -> None:
+        self._known = {(1080, 1920): 1}
+        self._count = 0
+
+    def step(self, size: tuple[int, int]) -> tuple[int | None, int]:
+        self._count += 1
+        return self._known.get(size), self._count
+
+
+def host_step_us() -> float:
+    """Return how many microseconds this CPU takes for one step of plain Python, the median."""
+    steps = _Steps()
+    taken = []
+    for _ in range(_STEP_ROUNDS):
+        started = time.perf_counter()
+        for _ in range(_STEPS):
+            steps.step((1080, 1920))
+        taken.append(1e6 * (time.perf_counter() - started) / _STEPS)
+    return statistics.median(taken)
+
+
+def measure_upload(
+    stream: Stream, case: Case, transfer: Transfer, settings: Settings
+) -> UploadTimes:
+    """Measure a captured batch as the backends queue it: the copy, if any, and the kernels."""
+    spec, sources, data = case.spec, case.sources, case.data
+    device, repeats = stream.device, settings.repeats
+    # As a camera's frames do, they come from elsewhere each time.
+    turns = [[frame.copy() for frame in data] for _ in range(max(1, _FRAMES // len(data)))]
+    nbytes = len(sources) * int(np.prod(spec.tensor_shape)) * np.dtype(spec.dtype).itemsize
+    with (
+        DeviceBuffer(device, nbytes) as output,
+        CudaPreprocessor(device, spec, len(sources), transfer=transfer) as gpu,
+        gpu.prepare(sources, output.pointer, stream) as batch,
+        keeping_busy(stream, settings.copy_bytes) as busy,
+    ):
+        fills = []
+        for turn in range(max(3, repeats // 10)):
+            started = time.perf_counter()
+            batch.fill(turns[turn % len(turns)])
+            fills.append(1e6 * (time.perf_counter() - started))
+        with Graph.capture(stream, lambda: batch.queue(stream)) as graph:
+            times = gpu_times_us(device, stream, [lambda: graph.launch(stream)], repeats, busy)
+    return UploadTimes(times, statistics.median(fills))
 
 
 def copy_within(target: DeviceBuffer, source: DeviceBuffer, nbytes: int, stream: Stream) -> None:
@@ -124,16 +220,6 @@ def copy_within(target: DeviceBuffer, source: DeviceBuffer, nbytes: int, stream:
         device.check(
             copy(target.pointer, source.pointer, nbytes, handle), "copy from GPU memory to itself"
         )
-
-
-def free_bytes(device: Device) -> int:
-    """Return how much of the device's memory nobody uses."""
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    ask = _driver("cuMemGetInfo_v2", ctypes.c_void_p)
-    with device.use():
-        code = ask(ctypes.addressof(free), ctypes.c_void_p(ctypes.addressof(total)))
-        device.check(code, "ask how much GPU memory is free")
-    return free.value
 
 
 def current_context() -> int:

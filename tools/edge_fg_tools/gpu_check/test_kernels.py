@@ -13,27 +13,23 @@ from edge_fg.cuda import Device, DeviceBuffer, Stream, copy_to_device, copy_to_h
 from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg_tools.gpu_check.cases import Case, random_cases
-from edge_fg_tools.gpu_check.results import CheckResult, Figure, Settings
+from edge_fg_tools.gpu_check.findings import Findings
+from edge_fg_tools.gpu_check.settings import Settings
 
 Subject = Callable[[Case], Iterable[NDArray[Any]]]
 """Gives a case's tensor, once for each way there is to compute it."""
 
 
-def check_kernels(settings: Settings) -> CheckResult:
-    """Compare every way into the kernels with Pillow on random cases."""
-    with Device() as device, Stream(device) as stream:
-        return compare(
-            random_cases(settings.seed, settings.cases), lambda case: _on_gpu(case, device, stream)
-        )
+def test_kernels(settings: Settings, found: Findings, device: Device, stream: Stream) -> None:
+    """Compare every way into the kernels with Pillow on random cases, bit by bit."""
+    cases = random_cases(settings.seed, settings.cases)
+    compare(found, cases, lambda case: _on_gpu(case, device, stream))
 
 
-def compare(cases: Iterable[Case], subject: Subject) -> CheckResult:
+def compare(found: Findings, cases: Iterable[Case], subject: Subject) -> None:
     """Compare what `subject` gives with what each case expects, bit by bit.
 
-    Returns
-    -------
-    CheckResult
-        Failed if a single bit of a single tensor differs; the summary describes the first case.
+    Fails if a single bit of a single tensor differs; the summary describes the first case.
     """
     tensors = wrong = 0
     worst = 0.0
@@ -42,26 +38,23 @@ def compare(cases: Iterable[Case], subject: Subject) -> CheckResult:
     for case in cases:
         expected = case.expected()
         images.update(source.format for source in case.sources)
-        for found in subject(case):
+        for tensor in subject(case):
             tensors += 1
-            if _same_bits(found, expected):
-                continue
-            wrong += 1
-            first = first or case.describe()
-            worst = max(worst, _difference(case, found, expected))
-    figures = (
-        Figure("images", sum(images.values()), ""),
-        *(Figure(f"images {kind.value}", images[kind], "") for kind in PixelFormat),
-        Figure("tensors compared", tensors, ""),
-        Figure("tensors that differ", wrong, ""),
-        Figure("largest difference", worst, "levels of 255"),
+            if not _same_bits(tensor, expected):
+                wrong += 1
+                first = first or case.describe()
+                worst = max(worst, _difference(case, tensor, expected))
+    found.figure("images", images.total())
+    for kind in PixelFormat:
+        found.figure(f"images {kind.value}", images[kind])
+    found.figure("tensors compared", tensors)
+    found.figure("tensors that differ", wrong)
+    found.figure("largest difference", worst, "levels of 255")
+    assert tensors, "there was nothing to compare"
+    assert not wrong, (
+        f"{wrong} of {tensors} tensors differ, by up to {worst:g} levels; first: {first}"
     )
-    if not tensors:
-        return CheckResult("failed", "there was nothing to compare", figures)
-    if wrong:
-        text = f"{wrong} of {tensors} tensors differ, by up to {worst:g} levels; first: {first}"
-        return CheckResult("failed", text, figures)
-    return CheckResult("passed", f"{tensors} tensors bit-exact, largest difference 0", figures)
+    found.conclude(f"{tensors} tensors bit-exact, largest difference 0")
 
 
 def _same_bits(found: NDArray[Any], expected: NDArray[Any]) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import edge_fg
@@ -18,15 +18,11 @@ from edge_fg.errors import (
     BackendUnavailableError,
     CompileError,
     DeviceLostError,
+    EdgeFGError,
 )
-from edge_fg_tools.gpu_check.bundles import (
-    find_bundle,
-    load_images,
-    options,
-    usable_libraries,
-    why_no_engine,
-)
-from edge_fg_tools.gpu_check.results import CheckResult, Figure, Settings, Verdict, not_measured
+from edge_fg_tools.gpu_check.bundles import load_images, options
+from edge_fg_tools.gpu_check.findings import Findings
+from edge_fg_tools.gpu_check.settings import Settings
 
 LEAST_AGREEMENT: Final[dict[Precision, float]] = {
     "fp32": 0.99,
@@ -37,73 +33,81 @@ LEAST_AGREEMENT: Final[dict[Precision, float]] = {
 """Share of images with the same best class as the same graph on ONNX Runtime's CPU.
 
 TensorRT computes fp32 in TF32 by default, and rounds int8 at other places than ONNX Runtime
-does, so that images on the edge between two classes may fall to the other side.
+does, so that images between two classes may fall to the other side.
 """
 _BATCH: Final = 8
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """How alike two sets of (N, classes) probabilities are."""
+def test_bundle(settings: Settings, found: Findings, bundle: Bundle) -> None:
+    """Open the bundle that engines are built of, and read each of its variants."""
+    manifest = bundle.manifest
+    for precision in manifest.variants:
+        try:
+            bundle.graph(precision)
+        except EdgeFGError as error:
+            pytest.fail(f"the variant {precision} can't be read: {error}", pytrace=False)
+    variants = ", ".join(manifest.variants)
+    found.facts({"bundle": manifest.name, "variants": variants})
+    origin = f"{settings.bundle} as it was given" if settings.bundle else "of the reference model"
+    found.conclude(f"{manifest.name} ({variants}), {origin}")
 
-    agreement: float
-    largest: float
 
-    @staticmethod
-    def of(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Fidelity:
-        """Compare what was found with what was expected."""
-        same = found.argmax(axis=1) == expected.argmax(axis=1)
-        return Fidelity(float(same.mean()), float(np.abs(found - expected).max()))
-
-
-def check_fidelity(settings: Settings) -> CheckResult:
+def test_fidelity(
+    settings: Settings, found: Findings, libraries: list[Library], bundle: Bundle
+) -> None:
     """Build an engine of every variant and compare its answers with ONNX Runtime's.
 
     A variant that a library can't build, or can't load on this GPU, is noted; the check fails
     where an engine answers otherwise, or can't be executed.
     """
-    bundle = find_bundle(settings)
-    libraries = usable_libraries()
-    if not libraries or bundle is None:
-        return not_measured(
-            why_no_engine() if not libraries else "there is no bundle, see `bundle`"
-        )
     images = load_images(settings)
-    figures = [Figure("images", len(images), "")]
+    found.figure("images", len(images))
     failures: list[str] = []
-    refused: dict[str, str] = {}
     lowest = 1.0
     fp32 = _probabilities(bundle, "onnxruntime", "fp32", images, settings)
     for precision in bundle.manifest.variants:
-        oracle = _probabilities(bundle, "onnxruntime", precision, images, settings)
+        same_graph = _probabilities(bundle, "onnxruntime", precision, images, settings)
         for library in libraries:
             name = f"{library} {precision}"
             try:
                 seconds = _seconds_to_open(bundle, library, precision, settings)
-                found = _probabilities(bundle, library, precision, images, settings)
+                answers = _probabilities(bundle, library, precision, images, settings)
             except (CompileError, BackendUnavailableError) as error:
-                refused[f"{name} refused"] = str(error)
+                found.facts({f"{name} refused": str(error)})
                 continue
             except DeviceLostError:
                 raise
             except BackendError as error:
                 failures.append(f"{name}: {error}")
                 continue
-            same = Fidelity.of(found, oracle)
-            lowest = min(lowest, same.agreement)
-            figures += _figures(name, seconds, same, Fidelity.of(found, fp32))
-            if same.agreement < LEAST_AGREEMENT[precision]:
-                least = LEAST_AGREEMENT[precision]
-                failures.append(f"{name} agrees on {same.agreement:.1%} only, {least:.0%} wanted")
-    verdict: Verdict = "passed"
-    text = f"{len(images)} images, lowest agreement {lowest:.1%} with ONNX Runtime on the CPU"
-    if failures:
-        verdict, text = "failed", "; ".join(failures)
-    elif len(figures) == 1:
-        verdict, text = "not measured", "no variant could be built"
-    if refused:
-        text += f"; refused: {', '.join(name.removesuffix(' refused') for name in refused)}"
-    return CheckResult(verdict, text, tuple(figures), facts=refused)
+            found.figure(f"{name} ready after", seconds, "s", 1)
+            agreement = _compare(found, name, "same graph", answers, same_graph)
+            _compare(found, name, "fp32", answers, fp32)
+            lowest = min(lowest, agreement)
+            if agreement < (least := LEAST_AGREEMENT[precision]):
+                failures.append(f"{name} agrees on {agreement:.1%} only, {least:.0%} wanted")
+    refused = ", ".join(name.removesuffix(" refused") for name in found.entry.facts)
+    also = f"; refused: {refused}" if refused else ""
+    assert not failures, "; ".join(failures) + also
+    if len(found.entry.figures) == 1:
+        pytest.skip(f"no variant could be built{also}")
+    agreed = f"lowest agreement {lowest:.1%} with ONNX Runtime on the CPU"
+    found.conclude(f"{len(images)} images, {agreed}{also}")
+
+
+def _compare(
+    found: Findings,
+    name: str,
+    other: str,
+    answers: NDArray[np.float32],
+    expected: NDArray[np.float32],
+) -> float:
+    """Note how alike two sets of (N, classes) probabilities are; return their agreement."""
+    agreement = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    largest = float(np.abs(answers - expected).max())
+    found.figure(f"{name} agreement, {other}", 100 * agreement, "%", 2)
+    found.figure(f"{name} largest difference, {other}", largest, "probability", 5)
+    return agreement
 
 
 def _seconds_to_open(
@@ -112,16 +116,6 @@ def _seconds_to_open(
     started = time.perf_counter()
     with _loaded(bundle, library, precision, settings):
         return time.perf_counter() - started
-
-
-def _figures(name: str, seconds: float, same: Fidelity, fp32: Fidelity) -> tuple[Figure, ...]:
-    return (
-        Figure(f"{name} ready after", round(seconds, 1), "s"),
-        Figure(f"{name} agreement, same graph", round(100 * same.agreement, 2), "%"),
-        Figure(f"{name} largest difference, same graph", round(same.largest, 5), "probability"),
-        Figure(f"{name} agreement, fp32", round(100 * fp32.agreement, 2), "%"),
-        Figure(f"{name} largest difference, fp32", round(fp32.largest, 5), "probability"),
-    )
 
 
 def _loaded(

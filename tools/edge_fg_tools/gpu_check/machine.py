@@ -1,4 +1,4 @@
-"""What the machine is: the GPU, its driver and the versions of all that takes part."""
+"""What the machine is: the GPU, its driver and the versions of what the checks use."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from edge_fg.cuda import Device
 from edge_fg.errors import CudaError
 from edge_fg.preprocess.cuda import transfer_for
 from edge_fg.preprocess.kernels import load_image
-from edge_fg_tools.gpu_check.results import CheckResult, Settings
-from edge_fg_tools.gpu_check.timing import free_bytes
 
 _DISTRIBUTIONS: Final = (
     *("numpy", "Pillow", "onnxruntime", "pycuda"),
@@ -31,25 +29,20 @@ _ATTRIBUTES: Final[dict[str, tuple[int, str, float]]] = {
 }
 
 
-def check_device(settings: Settings) -> CheckResult:  # noqa: ARG001  every check is called alike
-    """Open the GPU and say what it is."""
-    with Device() as device:
-        facts = {
-            "GPU": device.name,
-            "compute capability": device.compute_capability,
-            "CUDA of the driver": _version(device.driver_version),
-            "driver": _kernel_driver(),
-            "memory": f"{device.total_bytes / (1 << 30):.1f} GiB",
-            "memory free": f"{free_bytes(device) / (1 << 30):.1f} GiB",
-            "shares the host's memory": "yes" if device.integrated else "no",
-            **_attributes(device),
-            "kernels": load_image(device.compute_capability, device.driver_version).name,
-            "images get there": transfer_for(device),
-        }
-    facts.update(versions())
-    name, capability = facts["GPU"], facts["compute capability"]
-    text = f"{name}, compute capability {capability}, CUDA {facts['CUDA of the driver']}"
-    return CheckResult("passed", text, facts=facts)
+def describe(device: Device) -> dict[str, str]:
+    """Return what the GPU is, what its driver is, and how edge_fg uses it."""
+    return {
+        "GPU": device.name,
+        "compute capability": device.compute_capability,
+        "CUDA of the driver": _version(device.driver_version),
+        "driver": _kernel_driver(),
+        "memory": f"{device.total_bytes / (1 << 30):.1f} GiB",
+        "memory free": f"{device.free_bytes() / (1 << 30):.1f} GiB",
+        "shares the host's memory": "yes" if device.integrated else "no",
+        **_attributes(device),
+        "kernels": load_image(device.compute_capability, device.driver_version).name,
+        "images get there": transfer_for(device),
+    }
 
 
 def versions() -> dict[str, str]:

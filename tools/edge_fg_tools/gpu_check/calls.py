@@ -1,0 +1,182 @@
+"""Times of whole calls: from frames in memory to outputs, from one or more threads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from edge_fg.cuda import Stream
+from edge_fg.errors import EdgeFGError
+from edge_fg.preprocess import PreprocessSpec, presets
+from edge_fg.preprocess.cuda import transfer_for
+from edge_fg.preprocess.pixel_layout import PixelFormat
+from edge_fg.preprocess.raw_frame import Pixels, RawFrame
+from edge_fg_tools.gpu_check.cases import PRESET, full_hd_case
+from edge_fg_tools.gpu_check.findings import Findings, percentile
+from edge_fg_tools.gpu_check.settings import Settings
+from edge_fg_tools.gpu_check.timing import measure_upload
+
+HOST_STEPS: Final = 800
+"""Steps of plain Python (`host_step_us`) that a frame may cost the host beyond the GPU's time.
+
+The host's part is Python and the driver's calls, so it grows with the time that this CPU takes
+for a step of Python: 60 us where a step takes 0.075 us (a server core of 2023), about 150 us on a
+core that is 2.5 times slower.
+"""
+GRAPH_MARGIN: Final = 1.10
+"""How much longer than the GPU's time a frame may take."""
+_PERCENTS: Final = (50, 90, 99)
+_WARM_UP: Final = 10
+KINDS: Final = (PixelFormat.BGR, PixelFormat.NV12)
+
+Infer = Callable[[Sequence[Pixels]], float]
+"""Runs frames to their outputs; returns the milliseconds that the engine took on the GPU."""
+
+
+@dataclass
+class CallTimes:
+    """Milliseconds of single calls, and the seconds that all of them took."""
+
+    wall_ms: list[float] = field(default_factory=list)
+    engine_ms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def note(self, found: Findings, name: str, batch: int) -> None:
+        """Note percentiles and the throughput."""
+        found.spread(name, self.wall_ms, "ms", _PERCENTS)
+        found.spread(f"{name} engine", self.engine_ms, "ms", (50,))
+        rate = batch * len(self.wall_ms) / max(self.seconds, 1e-9)
+        found.figure(f"{name} throughput", rate, "frames/s", 1)
+
+
+def measure_calls(
+    infer: Infer, frames: Sequence[Pixels], batch: int, threads: int, repeats: int
+) -> CallTimes:
+    """Call `infer` from some threads at once, each `repeats` times, and measure the times.
+
+    Raises
+    ------
+    EdgeFGError
+        What a call failed with, in any of the threads.
+    """
+    times = CallTimes()
+    errors: list[EdgeFGError] = []
+    ready = threading.Barrier(threads + 1)
+
+    def work(number: int) -> None:
+        wall: list[float] = []
+        engine: list[float] = []
+        turns = [
+            [frames[(turn * batch + i + number) % len(frames)] for i in range(batch)]
+            for turn in range(len(frames))
+        ]
+        try:
+            for turn in range(_WARM_UP):
+                infer(turns[turn % len(turns)])
+            ready.wait()
+            for turn in range(repeats):
+                started = time.perf_counter()
+                engine.append(infer(turns[turn % len(turns)]))
+                wall.append(1e3 * (time.perf_counter() - started))
+        except EdgeFGError as error:
+            errors.append(error)
+            ready.abort()
+        except threading.BrokenBarrierError:
+            return  # another thread failed and says why
+        times.wall_ms.extend(wall)
+        times.engine_ms.extend(engine)
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    with contextlib.suppress(threading.BrokenBarrierError):
+        ready.wait()
+    started = time.perf_counter()
+    for worker in workers:
+        worker.join()
+    times.seconds = time.perf_counter() - started
+    if errors:
+        raise errors[0]
+    return times
+
+
+class HostOverhead(NamedTuple):
+    """What one frame costs beyond the GPU's time.
+
+    Parameters
+    ----------
+    kind
+        Its pixels.
+    preprocess_us
+        Median GPU time of its preprocessing, the upload included.
+    fill_us
+        Median of the host's copy of it into page-locked memory. It is left out of the targets:
+        it takes what 6 MB take at the rate of the host's memory, however work is launched.
+    allowed_us
+        What the host may take.
+    """
+
+    kind: PixelFormat
+    preprocess_us: float
+    fill_us: float
+    allowed_us: float
+
+    @classmethod
+    def of(
+        cls,
+        kind: PixelFormat,
+        spec: PreprocessSpec,
+        stream: Stream,
+        settings: Settings,
+        step_us: float,
+    ) -> HostOverhead:
+        """Measure a full-HD frame's preprocessing, the way that the backend takes."""
+        case = full_hd_case(spec, kind, 1, settings.seed)
+        upload = measure_upload(stream, case, transfer_for(stream.device), settings)
+        return cls(kind, percentile(upload.gpu_us, 50), upload.fill_us, HOST_STEPS * step_us)
+
+    def note(self, found: Findings) -> None:
+        """Note what was measured before any call."""
+        name = f"{self.kind.value} x1"
+        found.figure(f"{name} preprocessing on the GPU p50", self.preprocess_us, "us", 1)
+        found.figure(f"{name} host's copy of the frame", self.fill_us, "us", 1)
+
+    def compare(self, found: Findings, name: str, times: CallTimes) -> None:
+        """Note what a call costs, with the host's copy of the frame and without."""
+        overhead = 1e3 * percentile(times.wall_ms, 50) - self._gpu_us(times)
+        found.figure(f"{name} host, all that it does", overhead, "us", 1)
+        found.figure(f"{name} host, less its copy of the frame", overhead - self.fill_us, "us", 1)
+
+    def judge(self, found: Findings, times: CallTimes) -> None:
+        """Judge calls with CUDA graphs: the host's part, and the whole against the GPU's time."""
+        gpu_us = self._gpu_us(times)
+        wall_us = 1e3 * percentile(times.wall_ms, 50) - self.fill_us
+        kind = self.kind.value
+        found.target(
+            f"{kind}: host overhead of a frame, CUDA graphs, p50, less its copy",
+            f"<= {self.allowed_us:.0f} us ({HOST_STEPS} steps of Python here)",
+            f"{wall_us - gpu_us:.1f} us (the copy: {self.fill_us:.1f} us)",
+            wall_us - gpu_us <= self.allowed_us,
+            timed=True,
+        )
+        found.target(
+            f"{kind}: a frame, CUDA graphs, p50, less its copy, against the GPU's time",
+            f"<= {100 * GRAPH_MARGIN - 100:.0f} % above",
+            f"{100 * wall_us / gpu_us - 100:+.1f} % ({wall_us:.1f} us, {gpu_us:.1f} us)",
+            wall_us <= GRAPH_MARGIN * gpu_us,
+            timed=True,
+        )
+
+    def _gpu_us(self, times: CallTimes) -> float:
+        return self.preprocess_us + 1e3 * percentile(times.engine_ms, 50)
+
+
+def full_hd_frames(kind: PixelFormat, count: int, settings: Settings) -> list[Pixels]:
+    """Return different full-HD frames; a camera's are raw ones."""
+    case = full_hd_case(presets()[PRESET], kind, count, settings.seed)
+    raw = [RawFrame(frame, source) for frame, source in zip(case.data, case.sources, strict=True)]
+    return [frame.to_bgr() for frame in raw] if kind is PixelFormat.BGR else [*raw]

@@ -1,0 +1,75 @@
+"""Latency and throughput of the whole path: from a full-HD frame in memory to the answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+from edge_fg.backends.options import EngineOptions
+from edge_fg.backends.tensorrt.backend import TensorRTBackend
+from edge_fg.backends.tensorrt.library import Library
+from edge_fg.bundle import Bundle
+from edge_fg.cuda import Stream
+from edge_fg.preprocess.pixel_layout import PixelFormat
+from edge_fg_tools.gpu_check import clocks
+from edge_fg_tools.gpu_check.bundles import best_variant, options
+from edge_fg_tools.gpu_check.calls import (
+    KINDS,
+    HostOverhead,
+    Infer,
+    full_hd_frames,
+    measure_calls,
+)
+from edge_fg_tools.gpu_check.findings import Findings
+from edge_fg_tools.gpu_check.settings import Settings
+from edge_fg_tools.gpu_check.timing import host_step_us
+
+_BATCHES: Final = (1, 4, 8)
+_THREADS: Final = (1, 2, 3, 4)
+
+
+def test_latency(
+    settings: Settings,
+    found: Findings,
+    libraries: list[Library],
+    bundle: Bundle,
+    stream: Stream,
+) -> None:
+    """Measure calls with and without CUDA graphs, batches, and threads with contexts."""
+    library, precision = libraries[0], best_variant(bundle)
+
+    @contextlib.contextmanager
+    def opened(chosen: EngineOptions) -> Iterator[Infer]:
+        backend = TensorRTBackend(bundle, precision, library, options=chosen)
+        with contextlib.closing(backend):
+            yield lambda frames: backend.infer(frames).inference_ms
+
+    step_us = host_step_us()
+    found.figure("one step of Python", step_us, "us", 4)
+    for kind in KINDS:
+        spec = bundle.manifest.preprocess
+        overhead = HostOverhead.of(kind, spec, stream, settings, step_us)
+        overhead.note(found)
+        frames = full_hd_frames(kind, max(_BATCHES), settings)
+        for cuda_graph in (False, True):
+            with opened(options(settings, cuda_graph=cuda_graph)) as infer:
+                for batch in _BATCHES:
+                    name = f"{kind.value} {'graph' if cuda_graph else 'no graph'} x{batch}"
+                    times = measure_calls(infer, frames, batch, 1, settings.repeats)
+                    times.note(found, name, batch)
+                    if batch == 1:
+                        overhead.compare(found, name, times)
+                        if cuda_graph:
+                            overhead.judge(found, times)
+    frames = full_hd_frames(PixelFormat.BGR, max(_BATCHES), settings)
+    for count in _THREADS:
+        with opened(options(settings, contexts=count)) as infer:
+            times = measure_calls(infer, frames, 1, count, settings.repeats)
+            times.note(found, f"{count} threads and contexts", 1)
+    found.facts(clocks.read(stream.device))
+    best = found.value("bgr graph x1 p50")
+    found.conclude(
+        f"{library} {precision}: 1080p BGR to the answer in {best:g} ms (p50, CUDA graph)",
+        timed=True,
+    )
