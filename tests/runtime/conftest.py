@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from support import pipeline_fakes, sink_results
 from support.software_cuda import harness
 from support.standin_tensorrt import fixtures, host_cuda
 
@@ -37,15 +35,3 @@ def standin(monkeypatch: pytest.MonkeyPatch):
     made = fixtures.put_in_place(monkeypatch, host_cuda)
     yield made
     made.check()
-
-
-@pytest.fixture(scope="session")
-def fakes() -> ModuleType:
-    """Sources, models and sinks of a pipeline that do what a test tells them."""
-    return pipeline_fakes
-
-
-@pytest.fixture(scope="session")
-def results() -> ModuleType:
-    """Results as a pipeline hands them on, with real predictions."""
-    return sink_results

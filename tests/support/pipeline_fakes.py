@@ -10,8 +10,7 @@ import numpy as np
 
 from edge_fg.sources import Frame
 from edge_fg.sources.base import BaseSource
-
-TIMEOUT = 20
+from support.waiting import HANG
 
 
 def image(value: int) -> np.ndarray:
@@ -40,20 +39,24 @@ class Numbers(BaseSource):
         self.period = period
         self.error = error
         self.gate = gate
+        self.read = 0
         self.releases = 0
+        self.threads: set[str] = set()
 
     def say(self, state: str) -> None:
         self._board.change(state, "the test says so")
 
     def _read(self) -> Frame | None:
+        self.threads.add(threading.current_thread().name)
         if self.period:
             time.sleep(self.period)
         if self.gate is not None:
-            self.gate.acquire(timeout=TIMEOUT)
+            self.gate.acquire(timeout=HANG)
         if self._delivered == self.count or self._closed:
             if self.error is not None:
                 raise self.error
             return None
+        self.read += 1
         return Frame(image(self._delivered), self._delivered, self.name)
 
     def close(self) -> None:

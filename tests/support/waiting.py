@@ -22,6 +22,19 @@ def until(condition: Callable[[], T], what: str = "the condition") -> T:
     return found
 
 
+def unchanged(value: Callable[[], T]) -> T:
+    """Give what must not happen the time to happen: the value once it stood for 0.2 s.
+
+    A test that passes may then have missed a change, but one that fails never fails by chance.
+    """
+    last, since = value(), time.monotonic()
+    while time.monotonic() - since < 0.2:
+        time.sleep(0.01)
+        if (now := value()) != last:
+            last, since = now, time.monotonic()
+    return last
+
+
 def joined(thread: threading.Thread) -> None:
     """Wait for the end of a thread; fail where it hangs."""
     thread.join(HANG)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import threading
-from types import ModuleType
 
 import pytest
 
 from edge_fg.pipeline import Pipeline, Result
 from edge_fg.telemetry.process import open_descriptors, resident_bytes
+from support import pipeline_fakes as fakes
 
 MIB = 2**20
 
@@ -37,10 +37,10 @@ class Looking:
         pass
 
 
-def check_frames(fakes: ModuleType, frames: int) -> None:
+def check_frames(frames: int) -> None:
     looking = Looking(frames // 10)
     sources = [fakes.Numbers(frames // 2, name=name) for name in "ab"]
-    stats = Pipeline(sources, fakes.first_value, sinks=[looking, fakes_null(fakes)]).run()
+    stats = Pipeline(sources, fakes.first_value, sinks=[looking, fakes_null()]).run()
     assert stats.answered == frames
     first, *_, last = looking.seen[1:]
     assert last[0] - first[0] < 2 * MIB, looking.seen
@@ -49,7 +49,7 @@ def check_frames(fakes: ModuleType, frames: int) -> None:
     assert last[2] == first[2]
 
 
-def fakes_null(fakes: ModuleType):
+def fakes_null():
     class Null(fakes.Collecting):
         def __call__(self, result: Result) -> None:
             pass
@@ -57,18 +57,18 @@ def fakes_null(fakes: ModuleType):
     return Null("null")
 
 
-def test_frames_leave_nothing_behind(fakes: ModuleType) -> None:
-    check_frames(fakes, 10_000)
+def test_frames_leave_nothing_behind() -> None:
+    check_frames(10_000)
 
 
 @pytest.mark.slow
-def test_two_hundred_thousand_frames_leave_nothing_behind(fakes: ModuleType) -> None:
-    check_frames(fakes, 200_000)
+def test_two_hundred_thousand_frames_leave_nothing_behind() -> None:
+    check_frames(200_000)
 
 
-def test_pipelines_leave_nothing_behind(fakes: ModuleType) -> None:
+def test_pipelines_leave_nothing_behind() -> None:
     def once() -> None:
-        with Pipeline(fakes.Numbers(live=True), fakes.first_value, sinks=[fakes_null(fakes)]) as p:
+        with Pipeline(fakes.Numbers(live=True), fakes.first_value, sinks=[fakes_null()]) as p:
             next(iter(p))
 
     for _ in range(20):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from edge_fg.pipeline.frame_queue import FrameQueue
 from edge_fg.pipeline.scheduler import Scheduler, Turn
 from edge_fg.sources import Frame
 from edge_fg.telemetry.readings import Reading
+from support import pipeline_fakes as fakes
 from support.clock import FakeClock
 from support.properties import examples
 from support.waiting import until
@@ -130,7 +131,7 @@ def test_a_batch_may_hold_one_frame_of_each_or_several() -> None:
     assert sorted(number for number, _ in taken) == [0, 1, 2]
 
 
-def test_shares_through_the_pipeline(fakes: ModuleType) -> None:
+def test_shares_through_the_pipeline() -> None:
     """A camera of 500 frames a second beside one of 50: the engine takes 10 ms a frame."""
     sources = [
         fakes.Numbers(live=True, period=0.002, name="fast"),
@@ -203,7 +204,7 @@ def test_a_size_that_was_chosen_is_kept(fixed: int, waiting: int) -> None:
     assert sum(batch.split(waiting)) == waiting
 
 
-def test_batches_through_the_pipeline(fakes: ModuleType) -> None:
+def test_batches_through_the_pipeline() -> None:
     model = fakes.Batching(lambda size: 0.004 + 0.0001 * size)
     sources = [fakes.Numbers(200, name=str(n)) for n in range(4)]
     stats = Pipeline(sources, model).run()
@@ -323,31 +324,37 @@ def test_a_throttle_that_makes_no_sense(sensors: Sensors, options: dict) -> None
         Throttle(sensors, **options)
 
 
-def test_a_hot_device_through_the_pipeline(fakes: ModuleType, sensors: Sensors) -> None:
-    throttle = Throttle(
-        sensors, max_temperature_c=80, period=0.05, settle=60, steps=(1.0, 0.2), hysteresis_c=5
+def test_a_hot_device_through_the_pipeline(sensors: Sensors) -> None:
+    rates = []
+
+    class Recording(Throttle):
+        def update(self, rate: float) -> None:
+            rates.append(rate)
+            super().update(rate)
+
+    throttle = Recording(
+        sensors, max_temperature_c=80, period=0.05, settle=600, steps=(1.0, 0.05), hysteresis_c=5
     )
     sink = fakes.Collecting()
     source = fakes.Numbers(live=True, period=0.005)
     with Pipeline(source, fakes.first_value, sinks=[sink], throttle=throttle) as pipeline:
         pipeline.start()
         until(lambda: pipeline.stats().answered > 60)
-        full = pipeline.stats().rate
         sensors.reading = Reading(95.0)
-        until(lambda: pipeline.stats().throttle.share == 0.2)
+        until(lambda: pipeline.stats().throttle.share == 0.05)
         limit = pipeline.stats().throttle.rate_limit
-        assert limit == pytest.approx(0.2 * full, rel=0.5)
-        begin = len(sink.results)
-        threading.Event().wait(0.6)
-        got = len(sink.results) - begin
-        assert 0.3 * 0.6 * limit <= got <= 1.2 * 0.6 * limit + 2
+        assert any(limit == pytest.approx(0.05 * rate) for rate in rates), "of what was reached"
+        begin, began = len(sink.results), time.monotonic()
+        until(lambda: len(sink.results) >= begin + 10)
+        got, seconds = len(sink.results) - begin, time.monotonic() - began
+        assert got <= 1.2 * seconds * limit + 2
         # Fewer answers, not older ones.
         ages = [result.age_s for result in sink.results[begin + 2 :]]
-        assert np.median(ages) < 0.05
+        assert np.median(ages) < 0.5 / limit
     assert pipeline.stats().throttle.temperature_c == 95.0
 
 
-def test_a_camera_hears_when_its_next_frame_is_wanted(fakes: ModuleType) -> None:
+def test_a_camera_hears_when_its_next_frame_is_wanted() -> None:
     """So that it need not decode the frames before: at the end of the turn, not later."""
 
     class Camera(fakes.Numbers):
@@ -358,11 +365,18 @@ def test_a_camera_hears_when_its_next_frame_is_wanted(fakes: ModuleType) -> None
         def wanted_at(self, moment: float) -> None:
             self.told.append((time.monotonic(), moment))
 
+    began = []
+
+    def cost(size: int) -> float:
+        began.append(time.monotonic())
+        return 0.02
+
     camera = Camera(count=60, live=True, period=0.005)
-    stats = Pipeline(camera, fakes.Batching(lambda size: 0.02)).run()
+    stats = Pipeline(camera, fakes.Batching(cost)).run()
     assert 0 < len(camera.told) <= stats.answered - 9, "once a turn, when nine have been timed"
     ahead = [moment - now for now, moment in camera.told]
-    assert 0.018 < np.median(ahead) < 0.04
+    longest = max(after - before for before, after in itertools.pairwise(began))
+    assert 0.018 < np.median(ahead) < longest
     for policy in ("every", "queue(4)"):
         camera = Camera(count=20, live=True)
         Pipeline(camera, fakes.Batching(), policy=policy).run()

@@ -6,8 +6,9 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from edge_fg.pipeline import Pipeline
 from edge_fg.telemetry.histogram import LARGEST, RELATIVE_ERROR, SMALLEST, Histogram
 from edge_fg.telemetry.meter import Meter
 from edge_fg.telemetry.process import open_descriptors, resident_bytes
+from support import pipeline_fakes as fakes
 from support.properties import examples
 
 SECONDS = st.floats(SMALLEST, LARGEST)
@@ -108,7 +110,7 @@ def test_the_process() -> None:
     assert open_descriptors() == before
 
 
-def test_counts_add_up_at_any_moment(fakes: ModuleType) -> None:
+def test_counts_add_up_at_any_moment() -> None:
     """Read by two threads while frames come from three sources, dropped in three ways."""
     sources = [fakes.Numbers(400, name=name, live=True, period=0.0005) for name in "abc"]
     wrong: list[object] = []
@@ -144,7 +146,7 @@ def test_counts_add_up_at_any_moment(fakes: ModuleType) -> None:
     assert stats.sinks[0].written + stats.sinks[0].dropped == stats.answered
 
 
-def test_stages_are_told_apart(fakes: ModuleType) -> None:
+def test_stages_are_told_apart() -> None:
     class Latency:
         preprocess_ms, inference_ms = 4.0, 16.0
 
@@ -156,18 +158,18 @@ def test_stages_are_told_apart(fakes: ModuleType) -> None:
         return Answer()
 
     sink = fakes.Collecting(seconds=0.005)
-    stats = Pipeline(fakes.Numbers(20, period=0.03), model, sinks=[sink]).run()
+    stats = Pipeline(fakes.Numbers(20, period=0.06), model, sinks=[sink]).run()
     about = {name: summary.p50 for name, summary in stats.stages.items()}
     assert list(about) == ["capture", "queue", "preprocess", "inference", "sink"]
     assert about["preprocess"] == pytest.approx(0.004, rel=0.03)
     assert about["inference"] == pytest.approx(0.016, rel=0.03)
-    assert 0.0049 <= about["sink"] < 0.02
-    assert 0.029 <= about["capture"] < 0.06
-    assert 0.0195 <= stats.age.p50 < 0.05
+    assert 0.0049 <= about["sink"] < about["capture"]
+    assert about["capture"] >= 0.059
+    assert 0.0195 <= stats.age.p50 < about["capture"]
     assert all(summary.count == 20 for summary in stats.stages.values())
 
 
-def test_it_is_ready_for_json(fakes: ModuleType) -> None:
+def test_it_is_ready_for_json() -> None:
     pipeline = Pipeline(fakes.Numbers(30, live=True), fakes.first_value, sinks=[fakes.Collecting()])
     assert pipeline.stats().uptime == 0
     told = json.loads(json.dumps(pipeline.run().to_dict()))
@@ -177,24 +179,37 @@ def test_it_is_ready_for_json(fakes: ModuleType) -> None:
     assert told["sinks"][0]["state"] == "closed"
     assert told["rss_bytes"] > 0
     assert told["throttle"] is None
-    assert 0 < told["uptime"] < 20
+    assert told["uptime"] > 0
     later = pipeline.stats().uptime
     assert later == told["uptime"], "it stands still after the end"
 
 
-def test_engine_memory_where_it_is_known(fakes: ModuleType) -> None:
+def test_engine_memory_where_it_is_known() -> None:
     model = fakes.Batching()
     assert Pipeline(fakes.Numbers(1), model).run().engine_bytes is None
     model.engine_bytes = 123
     assert Pipeline(fakes.Numbers(1), model).run().engine_bytes == 123
 
 
-def test_reading_them_is_cheap(fakes: ModuleType) -> None:
-    pipeline = Pipeline(fakes.Numbers(2000), fakes.first_value, sinks=[fakes.Collecting()])
-    pipeline.run()
-    took = []
-    for _ in range(50):
-        started = time.perf_counter()
-        pipeline.stats()
-        took.append(time.perf_counter() - started)
-    assert min(took) < 0.003
+def test_reading_them_costs_the_same_after_many_frames() -> None:
+    def lines_run(frames: int) -> int:
+        """Count the lines of Python that one reading runs."""
+
+        def trace(*_: object) -> Callable[..., Any]:
+            nonlocal count
+            count += 1
+            return trace
+
+        count = 0
+        pipeline = Pipeline(fakes.Numbers(frames), fakes.first_value, sinks=[fakes.Collecting()])
+        pipeline.run()
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            pipeline.stats()
+        finally:
+            sys.settrace(before)
+        return count
+
+    few, many = lines_run(200), lines_run(2000)
+    assert many < 1.5 * few < 15_000, (few, many)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,49 +17,8 @@ import pytest
 from edge_fg.errors import ImageError, SourceError, TruncatedSourceError, UsageError
 from edge_fg.pipeline import stream
 from edge_fg.sources import Frame, open_source
-from edge_fg.sources.base import BaseSource
-
-
-def array(number: int) -> np.ndarray:
-    return np.full((2, 2, 3), number, np.uint8)
-
-
-def first_value(image: np.ndarray) -> int:
-    return int(image[0, 0, 0])
-
-
-class Counting(BaseSource):
-    """Gives numbered frames, and remembers what happened to it."""
-
-    def __init__(
-        self,
-        count: int | None,
-        *,
-        live: bool = False,
-        period: float = 0.0,
-        error: BaseException | None = None,
-    ) -> None:
-        super().__init__("counting", live=live)
-        self.count = count
-        self.period = period
-        self.error = error
-        self.read = 0
-        self.releases = 0
-        self.threads: set[str] = set()
-
-    def _read(self) -> Frame | None:
-        self.threads.add(threading.current_thread().name)
-        if self.period:
-            time.sleep(self.period)
-        if self.read == self.count:
-            if self.error is not None:
-                raise self.error
-            return None
-        self.read += 1
-        return Frame(array(self._delivered % 256), self._delivered, self.name)
-
-    def _release(self) -> None:
-        self.releases += 1
+from support.pipeline_fakes import Numbers, first_value, image
+from support.waiting import HANG, unchanged, until
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +30,7 @@ def no_thread_leaks() -> Iterator[None]:
 
 
 def test_every_frame_in_order_with_its_answer() -> None:
-    source = Counting(200)
+    source = Numbers(200)
     pairs = list(stream(source, first_value))
     assert [frame.number for frame, _ in pairs] == list(range(200))
     assert [answer for _, answer in pairs] == list(range(200))
@@ -80,7 +38,7 @@ def test_every_frame_in_order_with_its_answer() -> None:
 
 
 def test_frames_are_read_in_one_other_thread() -> None:
-    source = Counting(20)
+    source = Numbers(20)
     list(stream(source, first_value))
     (name,) = source.threads
     assert name != threading.current_thread().name
@@ -88,37 +46,43 @@ def test_frames_are_read_in_one_other_thread() -> None:
 
 
 def test_what_open_source_opens_is_opened(tmp_path: Path) -> None:
-    answers = [answer for _, answer in stream([array(3), array(5)], first_value)]
+    answers = [answer for _, answer in stream([image(3), image(5)], first_value)]
     assert answers == [3, 5]
     with pytest.raises(SourceError, match="there is no file"):
         stream(tmp_path / "none.mp4", first_value)
 
 
 def test_reading_ahead_is_bounded() -> None:
-    source = Counting(1000)
+    source = Numbers(1000)
     answers = stream(source, first_value)
     next(answers)
-    time.sleep(0.1)
-    assert 2 <= source.read <= 8
+    until(lambda: source.read >= 2)
+    assert unchanged(lambda: source.read) <= 8
     answers.close()
     assert source.releases == 1
 
 
 def test_decoding_and_inference_overlap() -> None:
-    def slow(image: np.ndarray) -> int:
-        time.sleep(0.02)
+    overlap = threading.Barrier(2, timeout=HANG)  # passed by both at the same time or never
+
+    class Source(Numbers):
+        def _read(self) -> Frame | None:
+            if self.read == 1:
+                overlap.wait()
+            return super()._read()
+
+    def model(image: np.ndarray) -> int:
+        if first_value(image) == 0:
+            overlap.wait()
         return first_value(image)
 
-    start = time.perf_counter()
-    assert len(list(stream(Counting(20, period=0.02), slow))) == 20
-    # One after the other would take 0.8 s.
-    assert time.perf_counter() - start < 0.7
+    assert len(list(stream(Source(20), model))) == 20
 
 
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("limit", [1, 5])
 def test_max_frames(live: bool, limit: int) -> None:
-    source = Counting(None if live else 50, live=live, period=0.001)
+    source = Numbers(None if live else 50, live=live, period=0.001)
     pairs = list(stream(source, first_value, max_frames=limit))
     assert len(pairs) == limit
     assert source.releases == 1
@@ -127,14 +91,14 @@ def test_max_frames(live: bool, limit: int) -> None:
 
 
 def test_max_frames_stops_before_a_later_error() -> None:
-    source = Counting(5, error=SourceError("lost"))
+    source = Numbers(5, error=SourceError("lost"))
     assert len(list(stream(source, first_value, max_frames=5))) == 5
 
 
 @pytest.mark.parametrize("limit", [0, -1])
 def test_max_frames_must_be_positive(limit: int) -> None:
     with pytest.raises(UsageError, match="max_frames"):
-        stream(Counting(5), first_value, max_frames=limit)
+        stream(Numbers(5), first_value, max_frames=limit)
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -142,7 +106,7 @@ def test_max_frames_must_be_positive(limit: int) -> None:
 def test_an_error_of_the_source_comes_after_the_frames_before_it(
     live: bool, error: Exception
 ) -> None:
-    source = Counting(7, live=live, error=error, period=0.005)
+    source = Numbers(7, live=live, error=error, period=0.005)
     numbers = []
     with pytest.raises(type(error)) as caught:
         numbers.extend(frame.number for frame, _ in stream(source, first_value))
@@ -158,7 +122,7 @@ def test_an_error_of_the_classifier_stops_everything() -> None:
             raise ZeroDivisionError("three")
         return first_value(image)
 
-    source = Counting(1000)
+    source = Numbers(1000)
     seen = []
     with pytest.raises(ZeroDivisionError, match="three"):
         seen.extend(answer for _, answer in stream(source, broken))
@@ -167,7 +131,7 @@ def test_an_error_of_the_classifier_stops_everything() -> None:
 
 
 def test_leaving_the_loop_releases_the_source() -> None:
-    source = Counting(1000)
+    source = Numbers(1000)
     for frame, _ in stream(source, first_value):
         if frame.number == 2:
             break
@@ -178,7 +142,7 @@ def test_leaving_the_loop_releases_the_source() -> None:
 
 
 def test_closing_before_the_start_and_twice() -> None:
-    source = Counting(10)
+    source = Numbers(10)
     answers = stream(source, first_value)
     answers.close()
     answers.close()
@@ -188,29 +152,34 @@ def test_closing_before_the_start_and_twice() -> None:
 
 
 def test_as_a_context_manager() -> None:
-    source = Counting(1000)
+    source = Numbers(1000)
     with stream(source, first_value) as answers:
         assert next(answers).prediction == 0
     assert source.releases == 1
 
 
 def test_of_a_live_source_the_newest_frame_comes_and_drops_are_counted() -> None:
-    def slow(image: np.ndarray) -> int:
-        time.sleep(0.03)
-        return first_value(image)
+    def model(image: np.ndarray) -> int:
+        """Take as long as the source takes for the next four frames."""
+        number, before = first_value(image), answers.dropped
+        source.gate.release(4)
+        until(lambda: number == 40 or answers.dropped == before + 3)
+        return number
 
-    source = Counting(40, live=True, period=0.005)
-    answers = stream(source, slow)
-    numbers = [frame.number for frame, _ in answers]
-    assert numbers == sorted(set(numbers))
-    assert numbers[-1] == 39
-    assert len(numbers) < 20
-    assert answers.dropped == 40 - len(numbers)
+    source = Numbers(41, live=True, gate=threading.Semaphore(1))
+    answers = stream(source, model)
+    assert [frame.number for frame, _ in answers] == list(range(0, 41, 4))
+    assert answers.dropped == 30
 
 
 def test_a_live_source_that_is_slower_than_the_classifier_loses_nothing() -> None:
-    answers = stream(Counting(10, live=True, period=0.01), first_value)
-    assert [frame.number for frame, _ in answers] == list(range(10))
+    source = Numbers(10, live=True, gate=threading.Semaphore(1))
+    answers = stream(source, first_value)
+    numbers = []
+    for frame, _ in answers:
+        numbers.append(frame.number)
+        source.gate.release()
+    assert numbers == list(range(10))
     assert answers.dropped == 0
 
 
@@ -259,17 +228,17 @@ def test_a_video_file(tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (32, 32))
     noise = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    for image in noise:
-        writer.write(image)
+    for pixels in noise:
+        writer.write(pixels)
     writer.release()
     with open_source(path) as video:
         direct = [frame.image for frame in video]
     with open_source(path) as video:
         pairs = list(stream(video, lambda image: image.sum()))
     assert len(direct) == len(pairs) == 40
-    for image, (frame, answer) in zip(direct, pairs, strict=True):
-        np.testing.assert_array_equal(frame.image, image)
-        assert answer == image.sum()
+    for pixels, (frame, answer) in zip(direct, pairs, strict=True):
+        np.testing.assert_array_equal(frame.image, pixels)
+        assert answer == pixels.sum()
 
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     seen = []
@@ -282,5 +251,5 @@ def test_a_video_file(tmp_path: Path) -> None:
 def test_a_broken_frame_in_an_iterable() -> None:
     seen = []
     with pytest.raises(ImageError, match="number 2"):
-        seen.extend(n for _, n in stream([array(0), array(1), np.zeros(3)], first_value))
+        seen.extend(n for _, n in stream([image(0), image(1), np.zeros(3)], first_value))
     assert seen == [0, 1]

@@ -32,6 +32,8 @@ from edge_fg.sinks import window as window_module
 from edge_fg.sinks.disk_space import SpaceGuard
 from edge_fg.sinks.fonts import Fonts
 from edge_fg.sources import open_source
+from support import pipeline_fakes as fakes
+from support import sink_results as results
 from support.waiting import until
 
 cv2 = pytest.importorskip("cv2")
@@ -60,7 +62,7 @@ def luminance(bgr: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("value", [0, 90, 255])
-def test_each_individual_has_a_box_and_a_legible_name(results, value) -> None:
+def test_each_individual_has_a_box_and_a_legible_name(value) -> None:
     frame = results.grey(640, 480, value)
     one = results.sighting(1, (200, 200, 120, 90), "Burrowing Owl")
     drawn = ResultAnnotator()(results.result(image=frame, prediction=None, sightings=(one,)))
@@ -78,7 +80,7 @@ def test_each_individual_has_a_box_and_a_legible_name(results, value) -> None:
     assert (line.max() + 0.05) / (line.min() + 0.05) > 2.5
 
 
-def test_an_undecided_individual_is_drawn_without_a_name(results) -> None:
+def test_an_undecided_individual_is_drawn_without_a_name() -> None:
     frame = results.grey(640, 480)
     where = [
         changed(frame, ResultAnnotator()(results.result(image=frame, prediction=None, sightings=s)))
@@ -90,7 +92,7 @@ def test_an_undecided_individual_is_drawn_without_a_name(results) -> None:
     assert 0 < where[0].sum() < where[1].sum()
 
 
-def test_names_do_not_cover_each_other(results) -> None:
+def test_names_do_not_cover_each_other() -> None:
     frame = results.grey(640, 480)
     box = (300, 200, 100, 100)
     one = [results.sighting(1, box, "Burrowing Owl")]
@@ -106,21 +108,21 @@ def test_names_do_not_cover_each_other(results) -> None:
     "box", [(-50, -50, 100, 100), (600, 440, 200, 200), (0, 0, 640, 480), (700, 500, 10, 10)]
 )
 @pytest.mark.parametrize("size", [(640, 480), (30, 20), (1, 1)])
-def test_boxes_beyond_the_edge_are_cut(results, box, size) -> None:
+def test_boxes_beyond_the_edge_are_cut(box, size) -> None:
     frame = results.grey(*size)
     one = results.sighting(1, box, "Owl " * 60)
     drawn = ResultAnnotator()(results.result(image=frame, prediction=None, sightings=(one,)))
     assert drawn.shape == frame.shape
 
 
-def test_a_frame_without_anything_stays_as_it_is(results) -> None:
+def test_a_frame_without_anything_stays_as_it_is() -> None:
     frame = results.grey(640, 480)
     drawn = ResultAnnotator()(results.result(image=frame, prediction=None))
     np.testing.assert_array_equal(drawn, frame)
     assert drawn is not frame
 
 
-def test_a_result_is_drawn_once_for_all(results) -> None:
+def test_a_result_is_drawn_once_for_all() -> None:
     drawn = []
 
     def draw(result):
@@ -158,7 +160,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
         return [frame.image for frame in video]
 
 
-def test_a_file_is_saved_frame_by_frame(tmp_path, results) -> None:
+def test_a_file_is_saved_frame_by_frame(tmp_path) -> None:
     source = results.Camera("clip.mp4", fps=12.0)
     made = [results.result(i, results.grey(value=20 * i)) for i in range(10)]
     made.insert(5, results.result(4, closing=True))
@@ -170,7 +172,7 @@ def test_a_file_is_saved_frame_by_frame(tmp_path, results) -> None:
     assert values == pytest.approx([20 * i for i in range(10)], abs=6)
 
 
-def test_a_camera_keeps_its_time(tmp_path, results) -> None:
+def test_a_camera_keeps_its_time(tmp_path) -> None:
     """At 10 frames a second: too many, a hole of a second, and an absence of a minute."""
     source = results.Camera("cam", live=True, fps=10.0)
     seconds = [0.0, 0.02, 0.1, 1.1, 61.1, 61.2]
@@ -184,7 +186,7 @@ def test_a_camera_keeps_its_time(tmp_path, results) -> None:
     assert values == [0, *[2] * 10, *[3] * 21, 4, 5]
 
 
-def test_several_sources_have_a_video_each(tmp_path, results) -> None:
+def test_several_sources_have_a_video_each(tmp_path) -> None:
     sources = [results.Camera("a", fps=5.0), results.Camera("b", fps=7.0)]
     made = [results.result(i, source=i % 2) for i in range(6)]
     record(VideoSink(tmp_path / "a.mp4"), sources, made)
@@ -192,12 +194,12 @@ def test_several_sources_have_a_video_each(tmp_path, results) -> None:
     assert len(frames_of(tmp_path / "a-1.mp4")) == 3
 
 
-def test_no_frame_makes_no_file(tmp_path, results) -> None:
+def test_no_frame_makes_no_file(tmp_path) -> None:
     record(VideoSink(tmp_path / "a.mp4"), [results.Camera("a")], [])
     assert names(tmp_path) == []
 
 
-def test_videos_that_can_not_be_saved_are_refused_at_the_start(tmp_path, results) -> None:
+def test_videos_that_can_not_be_saved_are_refused_at_the_start(tmp_path) -> None:
     for name, why in (
         ("a.txt", "must end in"),
         ("no/a.mp4", "folder"),
@@ -208,7 +210,7 @@ def test_videos_that_can_not_be_saved_are_refused_at_the_start(tmp_path, results
             VideoSink(path).open([results.Camera("a")])
 
 
-def test_a_video_follows_the_umask(tmp_path, results) -> None:
+def test_a_video_follows_the_umask(tmp_path) -> None:
     before = os.umask(0o077)
     try:
         record(VideoSink(tmp_path / "a.avi"), [results.Camera("a")], [results.result()])
@@ -217,7 +219,7 @@ def test_a_video_follows_the_umask(tmp_path, results) -> None:
     assert (tmp_path / "a.avi").stat().st_mode & 0o777 == 0o600
 
 
-def test_what_a_killed_recording_left_is_removed(tmp_path, results, caplog) -> None:
+def test_what_a_killed_recording_left_is_removed(tmp_path, caplog) -> None:
     abandoned, young, held, other = (
         tmp_path / f".a.{name}.mp4" for name in ("abandond", "youngone", "heldheld", "x")
     )
@@ -232,7 +234,7 @@ def test_what_a_killed_recording_left_is_removed(tmp_path, results, caplog) -> N
     assert ".a.abandond.mp4" in caplog.text
 
 
-def test_a_nearly_full_disk_pauses_the_video(tmp_path, results, monkeypatch) -> None:
+def test_a_nearly_full_disk_pauses_the_video(tmp_path, monkeypatch) -> None:
     sink = VideoSink(tmp_path / "a.avi", annotate=plain, reserve_bytes=1 << 20)
     free = [100 << 20]
     monkeypatch.setattr(os, "statvfs", lambda path: _Disk(free[0]))
@@ -276,7 +278,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_up_keeps_whole_images_only(small_disk, results) -> None:
+def test_a_disk_that_fills_up_keeps_whole_images_only(small_disk) -> None:
     """Without a reserve every byte is used; what does not fit leaves nothing behind."""
     sink = ImagesSink(small_disk / "frames", annotate=plain, reserve_bytes=0)
     sink.open([results.Camera("a")])
@@ -300,7 +302,7 @@ def test_a_disk_that_fills_up_keeps_whole_images_only(small_disk, results) -> No
 # ---------------------------------------------------------------- images
 
 
-def test_images_are_named_after_their_file_or_time(tmp_path, results) -> None:
+def test_images_are_named_after_their_file_or_time(tmp_path) -> None:
     made = [
         results.result(3),
         results.result(4, path="a/b/../x y\n\x1b.jpg"),
@@ -315,13 +317,13 @@ def test_images_are_named_after_their_file_or_time(tmp_path, results) -> None:
     ]
 
 
-def test_images_of_several_sources_have_their_number(tmp_path, results) -> None:
+def test_images_of_several_sources_have_their_number(tmp_path) -> None:
     sources = [results.Camera("a"), results.Camera("b")]
     record(ImagesSink(tmp_path), sources, [results.result(0), results.result(0, source=1)])
     assert names(tmp_path) == ["0-clip-000000.jpg", "1-clip-000000.jpg"]
 
 
-def test_a_image_shows_the_answer_in_its_colours(tmp_path, results) -> None:
+def test_a_image_shows_the_answer_in_its_colours(tmp_path) -> None:
     image = results.grey(640, 480)
     image[:] = (200, 40, 10)  # blue
     record(ImagesSink(tmp_path), [results.Camera("a")], [results.result(0, image)])
@@ -330,7 +332,7 @@ def test_a_image_shows_the_answer_in_its_colours(tmp_path, results) -> None:
     assert (np.abs(saved[300:].astype(int) - (10, 40, 200)) > 30).mean() > 0.1
 
 
-def test_a_folder_that_can_not_be_made(tmp_path, results) -> None:
+def test_a_folder_that_can_not_be_made(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="can't make the folder"):
         ImagesSink(tmp_path / "file" / "frames").open([])
@@ -373,7 +375,7 @@ def screen(monkeypatch):
     return made
 
 
-def test_a_window_shows_the_newest_of_each_source(screen, results) -> None:
+def test_a_window_shows_the_newest_of_each_source(screen) -> None:
     window = WindowSink("birds", annotate=plain)
     made = [results.result(0), results.result(1), results.result(0, source=1)]
     for one in (*made, results.result(9, closing=True)):
@@ -388,7 +390,7 @@ def test_a_window_shows_the_newest_of_each_source(screen, results) -> None:
 
 
 @pytest.mark.parametrize("key", [ord("q"), 27, None])
-def test_a_window_is_closed_by_key_or_mouse(screen, results, key) -> None:
+def test_a_window_is_closed_by_key_or_mouse(screen, key) -> None:
     window = WindowSink(annotate=plain)
     window(results.result())
     assert window.refresh()
@@ -427,7 +429,7 @@ class SlowToFinish(BaseSink):
         self.finished = True
 
 
-def test_a_sink_that_is_finishing_is_waited_for(fakes, results, monkeypatch, caplog) -> None:
+def test_a_sink_that_is_finishing_is_waited_for(monkeypatch, caplog) -> None:
     monkeypatch.setattr("edge_fg.pipeline.sink_group.GRACE", 0.2)
     sink = SlowToFinish(1.0)
     pipeline = Pipeline(fakes.Numbers(), lambda image: results.prediction(), sinks=[sink])
@@ -437,7 +439,7 @@ def test_a_sink_that_is_finishing_is_waited_for(fakes, results, monkeypatch, cap
     assert "left behind" not in caplog.text
 
 
-def test_lines_go_on_when_a_full_disk_has_room_again(small_disk, fakes, results, caplog) -> None:
+def test_lines_go_on_when_a_full_disk_has_room_again(small_disk, caplog) -> None:
     """A camera, a disk that is full from the start, and somebody who makes room."""
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):

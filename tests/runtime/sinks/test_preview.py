@@ -20,10 +20,11 @@ from edge_fg.errors import OutputError, UsageError
 from edge_fg.http_hosts import HostNames, is_loopback
 from edge_fg.sinks import PreviewSink
 from edge_fg.sinks.preview import server as server_module
+from support import sink_results as results
 
 
 @pytest.fixture
-def preview(results):
+def preview():
     """Makes and opens previews; closes them at the end."""
     with ExitStack() as opened:
 
@@ -108,7 +109,7 @@ def test_nothing_may_be_embedded_or_kept_elsewhere(preview) -> None:
     assert "Python" not in headers["Server"]
 
 
-def test_a_snapshot_is_the_newest_image(preview, results) -> None:
+def test_a_snapshot_is_the_newest_image(preview) -> None:
     sink = preview("a", "b")
     assert ask(sink, "/snapshot.jpg")[0] == 404
     sink(results.result(0, results.grey(value=10)))
@@ -122,7 +123,7 @@ def test_a_snapshot_is_the_newest_image(preview, results) -> None:
         assert ask(sink, f"/snapshot.jpg?source={wrong}")[0] == 404
 
 
-def test_a_stream_gives_each_new_image(preview, results) -> None:
+def test_a_stream_gives_each_new_image(preview) -> None:
     sink = preview(max_fps=1000)
     viewer = Viewer(sink)
     assert viewer.status == 200
@@ -133,7 +134,7 @@ def test_a_stream_gives_each_new_image(preview, results) -> None:
     viewer.close()
 
 
-def test_several_viewers_share_one_drawing(preview, results) -> None:
+def test_several_viewers_share_one_drawing(preview) -> None:
     drawn = []
 
     def annotate(result):
@@ -152,7 +153,7 @@ def test_several_viewers_share_one_drawing(preview, results) -> None:
         viewer.close()
 
 
-def test_a_slow_viewer_gets_fewer_images_and_nobody_waits(preview, results) -> None:
+def test_a_slow_viewer_gets_fewer_images_and_nobody_waits(preview) -> None:
     sink = preview(max_fps=1000)
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     slow = Viewer(sink, buffer=1 << 16)
@@ -177,7 +178,7 @@ def test_a_slow_viewer_gets_fewer_images_and_nobody_waits(preview, results) -> N
         viewer.close()
 
 
-def test_images_come_no_faster_than_asked(preview, results) -> None:
+def test_images_come_no_faster_than_asked(preview) -> None:
     sink = preview(max_fps=20)
     viewer = Viewer(sink)
     stop = threading.Event()
@@ -202,7 +203,7 @@ def test_images_come_no_faster_than_asked(preview, results) -> None:
     viewer.close()
 
 
-def test_more_viewers_than_allowed_are_sent_away_and_may_come_back(preview, results) -> None:
+def test_more_viewers_than_allowed_are_sent_away_and_may_come_back(preview) -> None:
     sink = preview(max_viewers=2)
     viewers = [Viewer(sink) for _ in range(3)]
     assert [viewer.status for viewer in viewers] == [200, 200, 503]
@@ -231,7 +232,7 @@ def test_connections_that_say_nothing_are_bounded(preview, monkeypatch) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8080", "localhost.evil", "10.0.0.9"]
 )
-def test_foreign_host_names_are_refused(preview, results, host) -> None:
+def test_foreign_host_names_are_refused(preview, host) -> None:
     sink = preview()
     sink(results.result())
     for path in ("/", "/snapshot.jpg", "/stats.json", "/stream.mjpg", "/healthz"):
@@ -265,7 +266,7 @@ def test_the_network_is_only_served_when_asked() -> None:
     assert PreviewSink(0, "0.0.0.0", allow_remote=True).url == "http://localhost:0/"
 
 
-def test_ports_that_can_not_be_had(preview, results) -> None:
+def test_ports_that_can_not_be_had(preview) -> None:
     taken = preview()
     with pytest.raises(OutputError, match=r"127\.0\.0\.1 port \d+: Address already in use"):
         PreviewSink(taken.address[1]).open([results.Camera("a")])
@@ -281,7 +282,7 @@ def test_arguments_that_make_no_sense(wrong) -> None:
         PreviewSink(**wrong)
 
 
-def test_statistics_are_json_whatever_they_hold(preview, results) -> None:
+def test_statistics_are_json_whatever_they_hold(preview) -> None:
     stats = {"rate": float("nan"), "sources": ({"state": "live"},), 3: [float("inf"), "é"]}
     sink = preview(stats=lambda: stats)
     sink(results.result())
@@ -296,7 +297,7 @@ def test_statistics_are_json_whatever_they_hold(preview, results) -> None:
     }
 
 
-def test_health_says_whether_frames_come(preview, results, monkeypatch) -> None:
+def test_health_says_whether_frames_come(preview, monkeypatch) -> None:
     sink = preview("a", "b")
     sink(results.result())
     assert ask(sink, "/healthz")[::2] == (503, b"no fresh frames of source 1\n")
@@ -306,7 +307,7 @@ def test_health_says_whether_frames_come(preview, results, monkeypatch) -> None:
     assert ask(sink, "/healthz")[0] == 503
 
 
-def test_heads_unknown_pages_and_other_methods(preview, results) -> None:
+def test_heads_unknown_pages_and_other_methods(preview) -> None:
     sink = preview()
     sink(results.result())
     for path in ("/", "/snapshot.jpg", "/stream.mjpg"):
@@ -316,7 +317,7 @@ def test_heads_unknown_pages_and_other_methods(preview, results) -> None:
     assert ask(sink, "/", method="POST")[0] == 501
 
 
-def test_garbage_is_survived(preview, results) -> None:
+def test_garbage_is_survived(preview) -> None:
     sink = preview()
     for garbage in (
         b"\0" * 100,
@@ -331,7 +332,7 @@ def test_garbage_is_survived(preview, results) -> None:
     assert ask(sink)[0] == 200
 
 
-def test_closing_ends_the_streams_and_frees_the_port(results) -> None:
+def test_closing_ends_the_streams_and_frees_the_port() -> None:
     before = threading.active_count()
     sink = PreviewSink(0, annotate=lambda result: result.frame.image)
     sink.open([results.Camera("a")])
@@ -354,7 +355,7 @@ def descriptors() -> int:
 
 
 @pytest.mark.slow
-def test_a_thousand_viewers_leave_nothing(preview, results) -> None:
+def test_a_thousand_viewers_leave_nothing(preview) -> None:
     sink = preview(max_fps=1000)
     sink(results.result())
     for _ in range(50):
@@ -371,7 +372,7 @@ def test_a_thousand_viewers_leave_nothing(preview, results) -> None:
     assert descriptors() <= before[0] + 2
 
 
-def test_it_serves_over_ipv6_too(results) -> None:
+def test_it_serves_over_ipv6_too() -> None:
     sink = PreviewSink(0, "::1", annotate=lambda result: result.frame.image)
     try:
         sink.open([results.Camera("a")])

@@ -20,6 +20,8 @@ from edge_fg.errors import OutputError, UsageError
 from edge_fg.pipeline import Pipeline
 from edge_fg.sinks import CallbackSink, CsvSink, JsonLinesSink
 from edge_fg.sinks.line_file import LineFile
+from support import pipeline_fakes as fakes
+from support import sink_results as results
 
 
 def lines(path: Path) -> list[dict]:
@@ -33,7 +35,7 @@ def written(sink, *given_results) -> None:
     sink.close()
 
 
-def test_frames_have_the_keys_of_the_command_line(tmp_path, results) -> None:
+def test_frames_have_the_keys_of_the_command_line(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     written(JsonLinesSink(path, top_k=2), results.result(7, time=results.NOON))
     (line,) = lines(path)
@@ -47,7 +49,7 @@ def test_frames_have_the_keys_of_the_command_line(tmp_path, results) -> None:
     assert line["latency_ms"] == {"preprocess": 1.25, "inference": 2.5, "total": 3.75}
 
 
-def test_frames_with_individuals_tell_of_them(tmp_path, results) -> None:
+def test_frames_with_individuals_tell_of_them(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     seen = (results.sighting(3, (1, 2, 3, 4), "Great, Tit"),)
     written(JsonLinesSink(path), results.result(prediction=None, sightings=seen))
@@ -58,7 +60,7 @@ def test_frames_with_individuals_tell_of_them(tmp_path, results) -> None:
     ]
 
 
-def test_visits_have_a_line_an_event(tmp_path, results) -> None:
+def test_visits_have_a_line_an_event(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     first, last = results.event("visit_started"), results.event("visit_ended", label=None)
     written(
@@ -70,18 +72,18 @@ def test_visits_have_a_line_an_event(tmp_path, results) -> None:
     assert lines(path) == [first.to_dict(), last.to_dict()]
 
 
-def test_a_closing_result_gives_no_second_line_of_its_frame(tmp_path, results) -> None:
+def test_a_closing_result_gives_no_second_line_of_its_frame(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     written(JsonLinesSink(path), results.result(1), results.result(1, closing=True))
     assert len(lines(path)) == 1
 
 
-def test_standard_output(capsys, results) -> None:
+def test_standard_output(capsys) -> None:
     written(JsonLinesSink("-"), results.result(), results.result(1))
     assert [json.loads(line)["frame"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
 
 
-def test_a_table_of_frames(tmp_path, results) -> None:
+def test_a_table_of_frames(tmp_path) -> None:
     path = tmp_path / "a.csv"
     nasty = "line\nbreak,\x1b[2J\udcff.jpg"
     written(CsvSink(path), results.result(5, prediction=results.prediction(0.1, 0.2, 0.7)))
@@ -99,7 +101,7 @@ def test_a_table_of_frames(tmp_path, results) -> None:
     assert path.read_bytes().count(b"\n") == 3
 
 
-def test_a_table_of_visits(tmp_path, results) -> None:
+def test_a_table_of_visits(tmp_path) -> None:
     path = tmp_path / "a.csv"
     written(CsvSink(path, content="visits"), results.result(events=(results.event(),)))
     (row,) = csv.DictReader(path.open())
@@ -108,7 +110,7 @@ def test_a_table_of_visits(tmp_path, results) -> None:
     assert row["ended"] == "2026-05-01T12:00:03.750000+02:00"
 
 
-def test_a_file_is_added_to(tmp_path, results) -> None:
+def test_a_file_is_added_to(tmp_path) -> None:
     for path, make in ((tmp_path / "a.jsonl", JsonLinesSink), (tmp_path / "a.csv", CsvSink)):
         for number in range(2):
             written(make(path), results.result(number))
@@ -125,7 +127,7 @@ def test_a_file_is_added_to(tmp_path, results) -> None:
         (b"", b""),
     ],
 )
-def test_a_torn_last_line_is_cut_off(tmp_path, results, caplog, torn, kept) -> None:
+def test_a_torn_last_line_is_cut_off(tmp_path, caplog, torn, kept) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(torn)
     written(JsonLinesSink(path), results.result(3))
@@ -134,7 +136,7 @@ def test_a_torn_last_line_is_cut_off(tmp_path, results, caplog, torn, kept) -> N
     assert ("were cut off" in caplog.text) == (torn != kept)
 
 
-def test_a_torn_header_of_a_table_is_written_anew(tmp_path, results) -> None:
+def test_a_torn_header_of_a_table_is_written_anew(tmp_path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"time,sour")
     written(CsvSink(path), results.result(3))
@@ -145,7 +147,7 @@ def test_a_torn_header_of_a_table_is_written_anew(tmp_path, results) -> None:
 @pytest.mark.parametrize(
     "content", [b"# Notes\nprecious\n", b"precious", b"x" * (3 << 20), b"\n", b"name,age\n"]
 )
-def test_what_is_not_ours_is_left_alone(tmp_path, results, content) -> None:
+def test_what_is_not_ours_is_left_alone(tmp_path, content) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     for sink in (JsonLinesSink(path), CsvSink(path)):
@@ -154,7 +156,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path, results, content) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_table_of_other_columns_is_left_alone(tmp_path, results) -> None:
+def test_a_table_of_other_columns_is_left_alone(tmp_path) -> None:
     written(CsvSink(tmp_path / "a.csv"), results.result())
     with pytest.raises(OutputError, match="something else"):
         CsvSink(tmp_path / "a.csv", content="visits").open([])
@@ -171,7 +173,7 @@ def test_two_programs_do_not_write_to_one_file(tmp_path) -> None:
     sink.close()
 
 
-def test_a_file_that_was_moved_away_is_made_anew(tmp_path, results) -> None:
+def test_a_file_that_was_moved_away_is_made_anew(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     sink = JsonLinesSink(path)
     sink.open([])
@@ -201,7 +203,7 @@ def test_arguments_that_make_no_sense(tmp_path) -> None:
         JsonLinesSink(tmp_path / "a", top_k=0)
 
 
-def test_a_pipe_gets_the_lines(tmp_path, results) -> None:
+def test_a_pipe_gets_the_lines(tmp_path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -210,7 +212,7 @@ def test_a_pipe_gets_the_lines(tmp_path, results) -> None:
     os.close(reader)
 
 
-def test_a_full_device_is_said_and_recognition_goes_on(results, fakes, caplog) -> None:
+def test_a_full_device_is_said_and_recognition_goes_on(caplog) -> None:
     """/dev/full takes nothing: the sink fails, the other one gets every result."""
     seen = []
     pipeline = Pipeline(
@@ -283,7 +285,7 @@ while True:
 """
 
 
-def test_a_killed_process_leaves_whole_lines(tmp_path, results) -> None:
+def test_a_killed_process_leaves_whole_lines(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(path)],
@@ -312,7 +314,7 @@ def test_any_line_is_written_as_one(tmp_path_factory, texts) -> None:
     assert path.read_bytes() == whole.encode(errors="backslashreplace")
 
 
-def test_a_callback_sink_calls(results) -> None:
+def test_a_callback_sink_calls() -> None:
     seen = []
 
     def remember(result):
@@ -336,7 +338,7 @@ def test_importing_the_sinks_loads_nothing_heavy() -> None:
     assert not {"cv2", "onnxruntime", "prometheus_client"} & set(done.stdout.split())
 
 
-def test_a_file_system_without_locks_will_do(tmp_path, results, monkeypatch) -> None:
+def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch) -> None:
     def refuse(descriptor, how):
         raise OSError(95, "Operation not supported")
 

@@ -22,6 +22,8 @@ from edge_fg.telemetry.histogram import Summary
 from edge_fg.telemetry.prometheus import MetricsServer, PipelineCollector
 from edge_fg.telemetry.stats import PipelineStats, SinkStats, SourceStats, ThrottleStats
 from edge_fg.telemetry.status_line import StatusLine, status_text, summary_text
+from support import pipeline_fakes as fakes
+from support import sink_results as results
 
 AGE = Summary(250, 0.02, 0.018, 0.03, 0.2, 12.5)
 STATS = PipelineStats(
@@ -177,7 +179,7 @@ def test_prometheus_reads_what_is_served() -> None:
     assert not [name for name, _ in found if "memory_used" in name]
 
 
-def test_the_figures_are_those_of_the_moment(fakes, results) -> None:
+def test_the_figures_are_those_of_the_moment() -> None:
     pytest.importorskip("prometheus_client")
     seen = []
     pipeline = Pipeline(
