@@ -8,9 +8,10 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from edge_fg.errors import OutputError
+from edge_fg.printing import reason
 
 _CHUNK_BYTES = 1 << 20
 
@@ -31,38 +32,56 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def opened_atomically(path: Path) -> Iterator[BinaryIO]:
+def output_errors(path: Path, failed: str = "can't write") -> Iterator[None]:
+    """Raise an `OSError` of the block as an `OutputError` that names `path`.
+
+    An `OutputError` is raised as it is: it names the file that it is about.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{failed} {path}: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def opened_atomically(path: Path, *, suffix: str = "") -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that replaces it when the block ends well.
 
-    The data are on the disk (fsync) before the name changes; when the block raises,
-    the temporary file is removed and `path` is untouched.
+    The data are on the disk (fsync) before the name changes; when the block raises, the temporary
+    file is removed and `path` is untouched. The file stays open until then.
+
+    Parameters
+    ----------
+    path
+        The file.
+    suffix
+        What the name of the temporary file ends in.
 
     Raises
     ------
     OutputError
         The folder can't be written to, or the disk is full.
     """
-    temporary: str | None = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; what we publish follows the user's umask.
-        os.chmod(temporary, 0o666 & ~umask())
-        os.replace(temporary, path)
-        temporary = None
-        sync_folder(path.parent)
-    except OutputError:
-        # Told by whoever wrote another file inside the block; it names that file.
-        raise
-    except OSError as error:
-        raise OutputError(f"can't write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
+    with output_errors(path):
+        prefix = f".{path.name.removesuffix(suffix)}."
+        file: Any = tempfile.NamedTemporaryFile(  # noqa: SIM115  closed below
+            prefix=prefix, suffix=suffix, dir=path.parent, delete=False
+        )
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                # A temporary file is private; what we publish follows the user's umask.
+                os.chmod(file.name, 0o666 & ~umask())
+                os.replace(file.name, path)
+            sync_folder(path.parent)
+        except BaseException:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+                os.unlink(file.name)
+            raise
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from edge_fg.errors import OutputError
+from edge_fg.printing import reason
 
 _LOGGER = logging.getLogger("edge_fg")
 
@@ -58,8 +59,8 @@ class BoundedServer(http.server.ThreadingHTTPServer):
         try:
             super().__init__(address, handler)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"can't serve {what} on {host} port {port}: {reason}") from error
+            where = f"{host} port {port}"
+            raise OutputError(f"can't serve {what} on {where}: {reason(error)}") from error
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for a connection; refuse it where there are too many already."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edge_fg.errors import EdgeFGError, ImageError
+from edge_fg.printing import reason
 
 #: Suffixes (lower case) of the image files that a directory or a data set is searched for.
 IMAGE_SUFFIXES = frozenset(
@@ -154,7 +155,7 @@ def _translated(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has more than {MAX_PIXELS} pixels and is not decoded") from error
     except OSError as error:
-        raise ImageError(f"can't read the image {path}: {error.strerror or error}") from error
+        raise ImageError(f"can't read the image {path}: {reason(error)}") from error
     # Decoders meet damaged files with errors of nearly any type (struct.error, KeyError, ...).
     except Exception as error:
         what = f"{type(error).__name__}: {error}"

@@ -12,6 +12,7 @@ from typing import overload
 
 from edge_fg.deprecation import deprecated_alias
 from edge_fg.errors import LabelsError
+from edge_fg.printing import reason
 
 _MAX_BYTES = 32 << 20
 _MAX_CLASSES = 1_000_000
@@ -144,8 +145,7 @@ def read_labels(path: Path, *, classes: int | None = None) -> Labels:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise LabelsError(f"can't read labels from {path}: {reason}") from error
+        raise LabelsError(f"can't read labels from {path}: {reason(error)}") from error
     labels = parse_labels(data, where=str(path))
     if classes is not None and len(labels) != classes:
         raise LabelsError(

@@ -21,3 +21,8 @@ def first_line(error: BaseException) -> str:
     """Return what `error` says first, at most 300 characters of it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:_QUOTED_CHARACTERS] if lines else type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Return why a call failed: in the system's words, or what `error` says first."""
+    return str(getattr(error, "strerror", None) or first_line(error))

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from edge_fg.bundle.graph_check import check_graph
 from edge_fg.bundle.manifest import (
@@ -27,6 +27,7 @@ from edge_fg.errors import (
     UnsafeBundleError,
 )
 from edge_fg.labels import Labels, parse_labels
+from edge_fg.printing import reason
 
 if TYPE_CHECKING:
     import zipfile
@@ -38,22 +39,6 @@ _MAX_SIDE_FILE_BYTES: Final = 64 << 20
 _MAX_PACKED_RATIO: Final = 200
 _PACKED_ALLOWANCE: Final = 1 << 20
 _STORED_OR_DEFLATED: Final = (0, 8)
-
-
-class _Store(Protocol):
-    """Where the files of a bundle lie."""
-
-    def names(self) -> list[str]:
-        """Return the names of all files."""
-        ...
-
-    def size(self, name: str) -> int:
-        """Return how many bytes a file has, without unpacking it."""
-        ...
-
-    def read(self, name: str, limit: int) -> bytes:
-        """Return up to `limit` bytes of a file."""
-        ...
 
 
 class Bundle:
@@ -164,7 +149,7 @@ class Bundle:
         return data
 
 
-def _open_store(path: Path) -> _Store:
+def _open_store(path: Path) -> _Folder | _Zip:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -180,29 +165,30 @@ def _open_store(path: Path) -> _Store:
         raise BundleError(f"there is no bundle at {path}") from error
     # ValueError: a null character in the path.
     except (OSError, ValueError) as error:
-        raise BundleError(f"can't read a bundle at {path}: {_reason(error)}") from error
+        raise BundleError(f"can't read a bundle at {path}: {reason(error)}") from error
     raise BundleFormatError(f"{path} is not a bundle: neither a folder nor a zip file")
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
-
-
 class _Folder:
+    """The files of a bundle that is a folder."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def names(self) -> list[str]:
+        """Return the names of all files."""
         try:
             return sorted(entry.name for entry in self._path.iterdir())
         except OSError as error:
-            raise BundleError(f"can't list {self._path}: {_reason(error)}") from error
+            raise BundleError(f"can't list {self._path}: {reason(error)}") from error
 
     def size(self, name: str) -> int:
+        """Return how many bytes a file has."""
         with self._opened(name) as file:
             return os.fstat(file.fileno()).st_size
 
     def read(self, name: str, limit: int) -> bytes:
+        """Return up to `limit` bytes of a file."""
         with self._opened(name) as file:
             return file.read(limit)
 
@@ -224,10 +210,12 @@ class _Folder:
                 raise BundleFormatError(
                     f"{self._path} is not a bundle: it has no {MANIFEST_NAME}"
                 ) from error
-            raise BundleIntegrityError(f"can't read {path}: {_reason(error)}") from error
+            raise BundleIntegrityError(f"can't read {path}: {reason(error)}") from error
 
 
 class _Zip:
+    """The files of a bundle that is a zip."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         packed = path.stat().st_size
@@ -265,12 +253,15 @@ class _Zip:
             )
 
     def names(self) -> list[str]:
+        """Return the names of all files."""
         return sorted(self._members)
 
     def size(self, name: str) -> int:
+        """Return how many bytes a file has, without unpacking it."""
         return self._member(name).file_size
 
     def read(self, name: str, limit: int) -> bytes:
+        """Return up to `limit` bytes of a file."""
         member = self._member(name)
         with self._opened() as archive, archive.open(member) as file:
             return file.read(limit)
@@ -298,5 +289,5 @@ class _Zip:
                 yield archive
         except (*damage, ValueError, RuntimeError, OverflowError) as error:
             raise BundleIntegrityError(
-                f"{self._path} is damaged, copy it again: {_reason(error)}"
+                f"{self._path} is damaged, copy it again: {reason(error)}"
             ) from error

@@ -19,7 +19,7 @@ from edge_fg.bundle.manifest import (
 )
 from edge_fg.bundle.reader import Bundle
 from edge_fg.errors import BundleError, OutputError
-from edge_fg.files import opened_atomically, sync_folder, write_atomically
+from edge_fg.files import opened_atomically, output_errors, sync_folder, write_atomically
 
 
 def check_output(output: Path) -> None:
@@ -33,11 +33,8 @@ def check_output(output: Path) -> None:
     parent = output.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"can't write {output}: there is no folder {parent}")
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise OutputError(f"can't write {output}: {error.strerror}") from error
+    with output_errors(output), tempfile.TemporaryFile(dir=parent):
+        pass
     if output.is_symlink() or output.exists():
         _check_replaceable(output)
 
@@ -100,24 +97,20 @@ def _write_zip(output: Path, content: dict[str, bytes]) -> None:
 
 def _write_folder(output: Path, content: dict[str, bytes]) -> None:
     parent = output.absolute().parent
-    try:
+    with output_errors(output):
         temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
-    except OSError as error:
-        raise OutputError(f"can't write {output}: {error.strerror}") from error
-    old = temporary / "old"
-    try:
-        fresh = temporary / "new"
-        fresh.mkdir()
-        for name, data in content.items():
-            write_atomically(fresh / name, data)
-        _swap(fresh, output, old)
-        sync_folder(parent)
-    except OSError as error:
-        raise OutputError(f"can't write {output}: {error.strerror or error}") from error
-    finally:
-        # Should putting the old bundle back have failed, it stays where it can be found.
-        if output.exists() or not old.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
+        old = temporary / "old"
+        try:
+            fresh = temporary / "new"
+            fresh.mkdir()
+            for name, data in content.items():
+                write_atomically(fresh / name, data)
+            _swap(fresh, output, old)
+            sync_folder(parent)
+        finally:
+            # If the old bundle could not be put back, it stays where it can be found.
+            if output.exists() or not old.exists():
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _swap(fresh: Path, output: Path, old: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from edge_fg.errors import OutputError
+from edge_fg.files import output_errors
 
 
 class SpaceGuard:
@@ -34,10 +35,8 @@ class SpaceGuard:
         OutputError
             There isn't: says so of the file `what`.
         """
-        try:
+        with output_errors(what):
             found = os.statvfs(self._folder)
-        except OSError as error:
-            raise OutputError(f"can't write {what}: {error.strerror or error}") from error
         free = found.f_bavail * found.f_frsize
         needed = self._reserve * 3 // 2 if self._refusing else self._reserve
         self._refusing = free < needed

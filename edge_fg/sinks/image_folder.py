@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_fg.errors import OutputError, UsageError
-from edge_fg.files import write_atomically
+from edge_fg.errors import UsageError
+from edge_fg.files import output_errors, write_atomically
 from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate, BaseSink
 from edge_fg.sinks.disk_space import SpaceGuard
@@ -72,12 +72,8 @@ class ImagesSink(BaseSink):
     def open(self, sources: Sequence[Source]) -> None:
         """Make the folder."""
         self._several = len(sources) > 1
-        try:
+        with output_errors(self._folder, "can't make the folder"):
             self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"can't make the folder {self._folder}: {error.strerror or error}"
-            ) from error
 
     def __call__(self, result: Result[Any], /) -> None:
         """Save one frame."""

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from edge_fg.errors import OutputError
+from edge_fg.files import output_errors
 
 _LOGGER = logging.getLogger("edge_fg")
 _CHUNK_BYTES = 1 << 16
@@ -62,11 +63,8 @@ class LineFile:
             It can't be written to, another program is writing to it, or it holds something else.
         """
         self.close()
-        try:
+        with output_errors(self.path):
             self._open()
-        except OSError as error:
-            self.close()
-            raise self._translated(error) from error
 
     def write(self, line: str) -> None:
         """Append a line, given without its end.
@@ -77,14 +75,12 @@ class LineFile:
             The disk is full, for example; the file ends with a whole line then, and the next
             line may be tried.
         """
-        try:
+        with output_errors(self.path):
             self._follow_renaming()
             if self._descriptor is None:
                 self._open()
             self._append(line)
             self._sync_now_and_then()
-        except OSError as error:
-            raise self._translated(error) from error
 
     def close(self) -> None:
         """Force what was written onto the disk and let go of the file; may be called again.
@@ -96,14 +92,12 @@ class LineFile:
         """
         if self._descriptor is None:
             return
-        descriptor, self._descriptor = self._descriptor, None
-        try:
-            if self._regular:
-                os.fsync(descriptor)
-        except OSError as error:
-            raise self._translated(error) from error
-        finally:
-            os.close(descriptor)
+        with output_errors(self.path):
+            try:
+                if self._regular:
+                    os.fsync(self._descriptor)
+            finally:
+                self._drop()
 
     def _open(self) -> None:
         try:
@@ -118,21 +112,23 @@ class LineFile:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         self._descriptor = os.open(self.path, flags, _PRIVATE)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._drop()
-            raise OutputError(
-                f"can't write {self.path}: another program is writing to it"
-            ) from error
-        except OSError as error:  # not every network file system can lock
-            _LOGGER.info("%s can't be locked: %s", self.path, error)
-        try:
+            self._lock(self._descriptor)
             self._repair()
             if self._header is not None and not os.fstat(self._descriptor).st_size:
                 self._append(self._header)
         except BaseException:
             self._drop()
             raise
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"can't write {self.path}: another program is writing to it"
+            ) from error
+        except OSError as error:  # not every network file system can lock
+            _LOGGER.info("%s can't be locked: %s", self.path, error)
 
     def _repair(self) -> None:
         """Check that the file is one of ours and cut off a line that was not finished."""
@@ -193,11 +189,6 @@ class LineFile:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _translated(self, error: OSError) -> OutputError:
-        if isinstance(error, OutputError):
-            return error
-        return OutputError(f"can't write {self.path}: {error.strerror or error}")
 
 
 def _last_line_end(descriptor: int, size: int) -> int:

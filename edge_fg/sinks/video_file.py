@@ -8,7 +8,6 @@ import glob
 import logging
 import math
 import os
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import OutputError, UsageError
-from edge_fg.files import sync_folder, umask
+from edge_fg.files import opened_atomically
 from edge_fg.images import as_frame
 from edge_fg.opencv import is_utf8, load_cv2
 
@@ -73,18 +72,22 @@ class VideoSaver:
         self._fps = fps
         check_video_path(self.path)
         self._cv2 = load_cv2("save videos")
-        self._temporary: Path | None = None
-        self._lock: int | None = None
         self._writer: Any = None
+        self._temporary = ""
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         _remove_abandoned(self.path)
-        self._temporary, self._lock = _make_temporary(self.path)
-        try:
-            self._writer = self._open(self._temporary)
-        except BaseException:
-            self._discard()
-            raise
+        with contextlib.ExitStack() as opening:
+            # OpenCV chooses the container by the suffix.
+            opened = opened_atomically(self.path, suffix=self.path.suffix)
+            file = opening.enter_context(opened)
+            with contextlib.suppress(OSError):  # not every network file system can lock
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._writer = self._new_writer(file.name)
+            opening.push(self._finish)
+            self._open = opening.pop_all()
+            self._temporary = file.name
         return self
 
     def __exit__(
@@ -94,11 +97,25 @@ class VideoSaver:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._writer.release()
+            self._open.__exit__(kind, error, trace)
+        except OutputError:
             if kind is None:
-                self._publish()
-        finally:
-            self._discard()
+                raise  # else what failed in the block is told, as it is
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Finish the video and, unless an error ends it anyway, see that it is whole."""
+        writer, self._writer = self._writer, None
+        writer.release()
+        if kind is not None:
+            return
+        if not self.frames:
+            raise OutputError(f"{self.path} was not written: there was no frame to save")
+        # The writer doesn't say that the disk is full; the file does.
+        if not self._is_whole():
+            raise OutputError(
+                f"can't save {self.path}: not all of its {self.frames} frames reached the file; "
+                "is the disk full?"
+            )
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Append a frame: H x W x 3, uint8, BGR, of any size.
@@ -110,15 +127,15 @@ class VideoSaver:
         OutputError
             The saver is not open.
         """
-        if self._temporary is None:
+        if self._writer is None:
             raise OutputError(f"{self.path} is not open: use VideoSaver in a with statement")
         self._writer.write(_letterboxed(self._cv2, as_frame(frame), self._size_wh))
         self.frames += 1
 
-    def _open(self, temporary: Path) -> Any:
+    def _new_writer(self, temporary: str) -> Any:
         for codec in _CODECS[self.path.suffix.lower()]:
             code = self._cv2.VideoWriter_fourcc(*codec)
-            writer = self._cv2.VideoWriter(os.fspath(temporary), code, self._fps, self._size_wh)
+            writer = self._cv2.VideoWriter(temporary, code, self._fps, self._size_wh)
             if writer.isOpened():
                 return writer
             writer.release()
@@ -128,29 +145,10 @@ class VideoSaver:
             f"{self._fps:g} frames per second to it"
         )
 
-    def _publish(self) -> None:
-        assert self._temporary is not None
-        if not self.frames:
-            raise OutputError(f"{self.path} was not written: there was no frame to save")
-        # The writer doesn't say that the disk is full; the file does.
-        if not self._is_whole(self._temporary):
-            raise OutputError(
-                f"can't save {self.path}: not all of its {self.frames} frames reached the file; "
-                "is the disk full?"
-            )
-        try:
-            with self._temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(self._temporary, self.path)
-        except OSError as error:
-            raise OutputError(f"can't save {self.path}: {error.strerror or error}") from error
-        self._temporary = None
-        sync_folder(self.path.parent)
-
-    def _is_whole(self, path: Path) -> bool:
+    def _is_whole(self) -> bool:
         """Tell whether the file counts every frame and still gives the last one."""
         cv2 = self._cv2
-        capture = cv2.VideoCapture(os.fspath(path), cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(self._temporary, cv2.CAP_FFMPEG)
         if not capture.isOpened():
             return False
         counted = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == self.frames
@@ -158,15 +156,6 @@ class VideoSaver:
         good = counted and capture.read()[0]
         capture.release()
         return bool(good)
-
-    def _discard(self) -> None:
-        if self._temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                self._temporary.unlink()
-            self._temporary = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
 
 def check_video_path(path: Path) -> None:
@@ -190,22 +179,6 @@ def _even_size(size_wh: tuple[int, int]) -> tuple[int, int]:
     if len(size_wh) != 2 or min(size_wh) < 2:
         raise UsageError(f"size_wh must be (width, height) of 2 pixels or more, not {size_wh}")
     return int(size_wh[0]) // 2 * 2, int(size_wh[1]) // 2 * 2
-
-
-def _make_temporary(path: Path) -> tuple[Path, int]:
-    """Return an empty file beside `path`, and a descriptor that locks it while it is in use."""
-    # OpenCV chooses the container by the suffix.
-    try:
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
-        )
-        with contextlib.suppress(OSError):  # not every network file system can lock
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # mkstemp makes files private; what we publish follows the user's umask.
-        os.chmod(name, 0o666 & ~umask())
-    except OSError as error:
-        raise OutputError(f"can't save {path}: {error.strerror or error}") from error
-    return Path(name), descriptor
 
 
 def _remove_abandoned(path: Path) -> None:

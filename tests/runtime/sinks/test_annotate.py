@@ -250,7 +250,7 @@ def test_places_that_can_not_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a directory"):
         VideoSaver(tmp_path / "b.mp4", 10, (64, 48))
     with (
-        pytest.raises(OutputError, match=r"can't save .*none/a\.mp4: No such file"),
+        pytest.raises(OutputError, match=r"can't write .*none/a\.mp4: No such file"),
         VideoSaver(tmp_path / "none" / "a.mp4", 10, (64, 48)),
     ):
         pass
