@@ -1,4 +1,4 @@
-"""HTTP servers that whoever can reach them can't bring down: the preview and the figures."""
+"""HTTP servers that no client can exhaust: for the preview and for the metrics."""
 
 from __future__ import annotations
 
@@ -9,21 +9,39 @@ import socket
 import sys
 import threading
 import time
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 from edge_fg.errors import OutputError
+from edge_fg.http_hosts import HostNames
 from edge_fg.printing import reason
 
 _LOGGER = logging.getLogger("edge_fg")
+_POLL_SECONDS = 0.1
 
 REQUEST_SECONDS = 10.0
-"""For a whole request to come, and for each answer, or image of one, to be taken."""
+"""Longest time for a request to arrive, and for the client to take each part of an answer."""
+
+_POLICY = (
+    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_HEADERS = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    # Other sites may neither show what we serve nor read it.
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Content-Security-Policy", _POLICY),
+)
 
 
 class BoundedServer(http.server.ThreadingHTTPServer):
-    """Serves each connection in a thread of its own, and not more than some at a time.
+    """Serves each connection in a thread of its own, up to a limit.
 
-    A client that sends its request drop by drop is cut off; closing the server waits for none.
+    A client that sends its request too slowly is cut off. `close` waits for no client.
 
     Parameters
     ----------
@@ -33,8 +51,10 @@ class BoundedServer(http.server.ThreadingHTTPServer):
         Answers a request.
     what
         What is served, for errors and the log.
+    hosts
+        Names that requests may call the server by.
     most
-        Connections at a time; others are hung up on.
+        Connections at a time; further ones are closed at once.
 
     Raises
     ------
@@ -46,12 +66,20 @@ class BoundedServer(http.server.ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(
-        self, address: tuple[str, int], handler: type[BoundedHandler], what: str, *, most: int
+        self,
+        address: tuple[str, int],
+        handler: type[BoundedHandler],
+        what: str,
+        hosts: HostNames,
+        *,
+        most: int,
     ) -> None:
+        self.hosts = hosts
         self._what = what
         self._free = threading.BoundedSemaphore(most)
-        self._asking: dict[Any, float] = {}  # connections whose request is still to come
+        self._pending: dict[Any, float] = {}  # connections whose request is not complete
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
         self.request_queue_size = most
         host, port = address
         if ":" in host:
@@ -62,13 +90,33 @@ class BoundedServer(http.server.ThreadingHTTPServer):
             where = f"{host} port {port}"
             raise OutputError(f"can't serve {what} on {where}: {reason(error)}") from error
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that it listens on."""
+        host, port = self.server_address[:2]
+        return str(host), int(port)
+
+    def start(self, name: str) -> None:
+        """Serve in a thread of this name, until `close`."""
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(_POLL_SECONDS,), name=name, daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving; may be called again."""
+        if self._thread is not None and self._thread.is_alive():
+            self.shutdown()
+            self._thread.join()
+        self.server_close()
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for a connection; refuse it where there are too many already."""
         if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
             return
         with self._lock:
-            self._asking[request] = time.monotonic()
+            self._pending[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -76,43 +124,81 @@ class BoundedServer(http.server.ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self.heard(request)
+            self.received(request)
             self._free.release()
 
-    def heard(self, request: Any) -> None:
-        """Note that the whole request of this connection has come."""
+    def received(self, request: Any) -> None:
+        """Note that the request of this connection is complete."""
         with self._lock:
-            self._asking.pop(request, None)
+            self._pending.pop(request, None)
 
     def service_actions(self) -> None:
-        """Cut off who doesn't get to the end of a request; called now and then while serving."""
+        """Cut off connections whose request takes too long; called regularly while serving."""
         latest = time.monotonic() - REQUEST_SECONDS
         with self._lock:
-            for request, since in self._asking.items():
-                if since < latest:
+            for request, started in self._pending.items():
+                if started < latest:
                     # Its thread finds the end of the stream, and closes it.
                     with contextlib.suppress(OSError):
                         request.shutdown(socket.SHUT_RD)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Say nothing of a client who went away; what else fails is a defect of ours."""
+        """Ignore a client that hung up; everything else that fails is a defect of ours."""
         if not isinstance(sys.exc_info()[1], OSError):
             _LOGGER.exception("a request to %s failed", self._what)
 
 
 class BoundedHandler(http.server.BaseHTTPRequestHandler):
-    """Reads a request for a `BoundedServer`; a subclass has `do_GET`."""
+    """Answers one request to a `BoundedServer`; a subclass has `answer`."""
 
     server: BoundedServer
+    protocol_version = "HTTP/1.1"
     timeout = REQUEST_SECONDS
     server_version = "edge-fg"
     sys_version = ""
 
+    def answer(self, path: str) -> None:
+        """Answer a GET request for `path`; the whole address stands in `url`."""
+        raise NotImplementedError
+
     def parse_request(self) -> bool:
         """Read the rest of a request."""
-        whole = super().parse_request()
-        self.server.heard(self.connection)
-        return whole
+        complete = super().parse_request()
+        self.server.received(self.connection)
+        return complete
+
+    def do_GET(self) -> None:
+        """Answer, if the request is meant for this server."""
+        self.close_connection = True  # one request a connection, so that they are easy to count
+        if self.server.hosts.allows(self.headers.get("Host")):
+            self.url = urlsplit(self.path)
+            self.answer(self.url.path)
+        else:
+            self.send_text(HTTPStatus.MISDIRECTED_REQUEST, "this server has another name")
+
+    do_HEAD = do_GET  # noqa: N815  the name that http.server calls
+
+    def send_text(self, status: HTTPStatus, text: str) -> None:
+        """Send one line of text."""
+        self.send(status, "text/plain; charset=utf-8", text + "\n")
+
+    def send(self, status: HTTPStatus, kind: str, body: str | bytes) -> None:
+        """Send a whole answer of the content type `kind`."""
+        content = body.encode(errors="backslashreplace") if isinstance(body, str) else body
+        self.send_head(status, kind, len(content))
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def send_head(self, status: HTTPStatus, kind: str, length: int | None) -> None:
+        """Send what comes before the body; `length` is None where the body ends only with it."""
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.send_header("Connection", "close")
+        for name, value in _HEADERS:
+            self.send_header(name, value)
+        self.end_headers()
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-        """Say nothing: browsers and Prometheus ask all the time."""
+        """Log nothing: browsers and Prometheus send requests all the time."""

@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "preprocess": {"cuda"},
     "cuda": set(),
     "http_hosts": set(),
-    "http_server": set(),
+    "http_server": {"http_hosts"},
     "bundle": {"preprocess"},
     "sources": {"preprocess"},
     "telemetry": {"http_hosts", "http_server"},

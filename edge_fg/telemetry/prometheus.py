@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 from edge_fg._version import __version__
@@ -17,7 +17,6 @@ from edge_fg.telemetry.histogram import Summary
 from edge_fg.telemetry.stats import PipelineStats
 
 _MOST_CONNECTIONS = 8  # a scrape takes one, for an instant
-_POLL_SECONDS = 0.1
 _STATES = ("connecting", "live", "stalled", "lost", "ended")
 
 
@@ -56,22 +55,19 @@ class PipelineCollector:
     def collect(self) -> Iterator[Any]:
         """Yield the metrics of this moment."""
         stats = self._stats()
-        yield self._single("edge_fg_build_info", "Version.", 1.0, {"version": __version__})
-        yield self._single("edge_fg_uptime_seconds", "Since the start.", stats.uptime)
-        yield self._single("edge_fg_batch_size", "Frames given to the model at once.", stats.batch)
-        if stats.rss_bytes is not None:
-            yield self._single(
-                "edge_fg_resident_memory_bytes", "Memory of the process.", stats.rss_bytes
-            )
-        if stats.engine_bytes is not None:
-            yield self._single(
-                "edge_fg_engine_memory_bytes", "Memory of the model on its device.",
-                stats.engine_bytes,
-            )  # fmt: skip
+        share = stats.throttle.share if stats.throttle is not None else None
+        yield from self._single("edge_fg_build_info", "Version.", 1.0, version=__version__)
+        for name, text, value in (
+            ("uptime_seconds", "Since the start.", stats.uptime),
+            ("batch_size", "Frames given to the model at once.", stats.batch),
+            ("resident_memory_bytes", "Memory of the process.", stats.rss_bytes),
+            ("engine_memory_bytes", "Memory of the model on its device.", stats.engine_bytes),
+            ("throttle_ratio", "Share of the full rate allowed.", share),
+        ):
+            yield from self._single(f"edge_fg_{name}", text, value)
         yield from self._sources(stats)
         yield from self._sinks(stats)
         yield from self._latencies(stats)
-        yield from self._throttle(stats)
         if self._device is not None:
             yield from self._sensors(self._device())
 
@@ -126,40 +122,31 @@ class PipelineCollector:
         _add_summary(age, {}, stats.age)
         yield from (stages, age)
 
-    def _throttle(self, stats: PipelineStats) -> Iterator[Any]:
-        if stats.throttle is not None:
-            yield self._single(
-                "edge_fg_throttle_ratio", "Share of the full rate allowed.", stats.throttle.share
-            )
-
     def _sensors(self, state: DeviceState) -> Iterator[Any]:
-        gauge = self._core.GaugeMetricFamily
-        heat = gauge("edge_fg_device_temperature_celsius", "Of a zone.", labels=("zone",))
-        for zone, value in state.temperatures_c.items():
-            heat.add_metric((zone,), value)
-        power = gauge("edge_fg_device_power_watts", "Of a rail.", labels=("rail",))
-        for rail, value in state.power_w.items():
-            power.add_metric((rail,), value)
-        clocks = gauge("edge_fg_device_cpu_clock_hertz", "Of a core.", labels=("core",))
-        for i, value in enumerate(state.cpu_hz):
-            clocks.add_metric((str(i),), value)
-        yield from (heat, power, clocks)
+        clocks = {str(core): value for core, value in enumerate(state.cpu_hz)}
+        for name, text, label, values in (
+            ("temperature_celsius", "Of a zone.", "zone", state.temperatures_c),
+            ("power_watts", "Of a rail.", "rail", state.power_w),
+            ("cpu_clock_hertz", "Of a core.", "core", clocks),
+        ):
+            family = self._core.GaugeMetricFamily(f"edge_fg_device_{name}", text, labels=(label,))
+            for key, value in values.items():
+                family.add_metric((key,), value)
+            yield family
         for name, text, single in (
             ("total_power_watts", "Of the module.", state.total_power_w),
             ("gpu_load_ratio", "Share of the time that the GPU is busy.", state.gpu_load),
             ("gpu_clock_hertz", "Clock of the GPU.", state.gpu_hz),
             ("memory_used_bytes", "Main memory in use.", state.memory_used_bytes),
         ):
-            if single is not None:
-                yield self._single(f"edge_fg_device_{name}", text, single)
+            yield from self._single(f"edge_fg_device_{name}", text, single)
 
-    def _single(
-        self, name: str, text: str, value: float, labels: Mapping[str, str] | None = None
-    ) -> Any:
-        labels = labels or {}
-        family = self._core.GaugeMetricFamily(name, text, labels=tuple(labels))
-        family.add_metric(tuple(labels.values()), value)
-        return family
+    def _single(self, name: str, text: str, value: float | None, **labels: str) -> Iterator[Any]:
+        """Yield a metric of one value; nothing where it is not known."""
+        if value is not None:
+            family = self._core.GaugeMetricFamily(name, text, labels=tuple(labels))
+            family.add_metric(tuple(labels.values()), value)
+            yield family
 
 
 class MetricsServer(Closing):
@@ -198,48 +185,28 @@ class MetricsServer(Closing):
         check_bindable(host, allow_remote)
         registry = client.CollectorRegistry()
         registry.register(collector)
-        handler = _make_handler(client, registry, HostNames(host))
-        self._server = BoundedServer((host, port), handler, "metrics", most=_MOST_CONNECTIONS)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever,
-            args=(_POLL_SECONDS,),
-            name="edge_fg-metrics",
-            daemon=True,
+
+        class Handler(BoundedHandler):
+            def answer(self, path: str) -> None:
+                if path in ("/", "/metrics"):
+                    metrics = client.generate_latest(registry)
+                    self.send(HTTPStatus.OK, client.CONTENT_TYPE_LATEST, metrics)
+                else:
+                    self.send_text(HTTPStatus.NOT_FOUND, "see /metrics")
+
+        self._server = BoundedServer(
+            (host, port), Handler, "metrics", HostNames(host), most=_MOST_CONNECTIONS
         )
-        self._thread.start()
+        self._server.start("edge_fg-metrics")
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port that it listens on."""
-        host, port = self._server.server_address[:2]
-        return str(host), int(port)
+        return self._server.address
 
     def close(self) -> None:
         """Stop serving; may be called again."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-
-
-def _make_handler(client: Any, registry: Any, hosts: HostNames) -> type[BoundedHandler]:
-    class Handler(BoundedHandler):
-        def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
-            status, kind, body = 200, client.CONTENT_TYPE_LATEST, b""
-            if not hosts.allows(self.headers.get("Host")):
-                status, kind, body = 421, "text/plain", b"this is not the host asked for\n"
-            elif self.path.partition("?")[0] not in ("/", "/metrics"):
-                status, kind, body = 404, "text/plain", b"see /metrics\n"
-            else:
-                body = client.generate_latest(registry)
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.end_headers()
-            self.wfile.write(body)
-
-    return Handler
+        self._server.close()
 
 
 def _add_summary(family: Any, labels: dict[str, str], summary: Summary) -> None:

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qs
 
 from edge_fg.http_hosts import HostNames
 from edge_fg.http_server import BoundedHandler, BoundedServer
@@ -24,21 +24,8 @@ _BOUNDARY = "edge-fg-frame"
 _MOST_CONNECTIONS = 32
 _IDLE_SECONDS = 1.0
 _STALE_SECONDS = 10.0
-# Small, so that a slow viewer's images wait in our hands, where newer ones replace them.
+# Small, so that a slow viewer's images wait here, where newer ones replace them.
 _SEND_BUFFER_BYTES = 1 << 17
-_POLICY = (
-    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-_HEADERS = (
-    ("Cache-Control", "no-store"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    # Other sites may neither show our images nor read them.
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Content-Security-Policy", _POLICY),
-)
 
 
 class PreviewServer(BoundedServer):
@@ -76,25 +63,24 @@ class PreviewServer(BoundedServer):
         stats: StatsFunction | None,
     ) -> None:
         self.hub = hub
-        self.hosts = hosts
         self.pause = 1 / max_fps
         self.stats = stats
         self.max_viewers = max_viewers
         self.viewers = 0
         self._counting = threading.Lock()
-        super().__init__(address, _Handler, "the preview", most=_MOST_CONNECTIONS)
+        super().__init__(address, _Handler, "the preview", hosts, most=_MOST_CONNECTIONS)
 
     @contextlib.contextmanager
     def viewing(self) -> Iterator[bool]:
-        """Count a viewer; gives False where there are as many as may be."""
+        """Count a viewer; gives False where the limit is reached."""
         with self._counting:
-            welcome = self.viewers < self.max_viewers
-            self.viewers += welcome
+            admitted = self.viewers < self.max_viewers
+            self.viewers += admitted
         try:
-            yield welcome
+            yield admitted
         finally:
             with self._counting:
-                self.viewers -= welcome
+                self.viewers -= admitted
 
     def statistics(self) -> dict[str, Any]:
         """Return what ``/stats.json`` tells."""
@@ -118,74 +104,57 @@ class _Handler(BoundedHandler):
     """Answers one request."""
 
     server: PreviewServer
-    protocol_version = "HTTP/1.1"
 
-    _ROUTES: ClassVar[dict[str, str]] = {
-        "/": "_index",
-        "/index.html": "_index",
-        "/preview.css": "_style",
-        "/preview.js": "_script",
-        "/stream.mjpg": "_stream",
-        "/snapshot.jpg": "_snapshot",
-        "/stats.json": "_stats",
-        "/healthz": "_health",
-    }
-
-    def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
-        """Answer."""
-        self.close_connection = True  # one request a connection, so that they are easy to count
-        if not self.server.hosts.allows(self.headers.get("Host")):
-            self._text(HTTPStatus.MISDIRECTED_REQUEST, "this is not the host that was asked for\n")
-            return
-        answer = self._ROUTES.get(urlsplit(self.path).path)
-        if answer is None:
-            self._text(HTTPStatus.NOT_FOUND, "there is no such page\n")
-            return
-        getattr(self, answer)()
-
-    do_HEAD = do_GET  # noqa: N815  the name that http.server calls
-
-    def _index(self) -> None:
-        self._send(HTTPStatus.OK, "text/html; charset=utf-8", index_page(self.server.hub.names))
-
-    def _style(self) -> None:
-        self._send(HTTPStatus.OK, "text/css; charset=utf-8", STYLE)
-
-    def _script(self) -> None:
-        self._send(HTTPStatus.OK, "text/javascript; charset=utf-8", SCRIPT)
-
-    def _stats(self) -> None:
-        document = json.dumps(_jsonable(self.server.statistics()), allow_nan=False)
-        self._send(HTTPStatus.OK, "application/json", document + "\n")
+    def answer(self, path: str) -> None:
+        """Send what stands at `path`."""
+        hub = self.server.hub
+        match path:
+            case "/" | "/index.html":
+                self.send(HTTPStatus.OK, "text/html; charset=utf-8", index_page(hub.names))
+            case "/preview.css":
+                self.send(HTTPStatus.OK, "text/css; charset=utf-8", STYLE)
+            case "/preview.js":
+                self.send(HTTPStatus.OK, "text/javascript; charset=utf-8", SCRIPT)
+            case "/stats.json":
+                document = json.dumps(_jsonable(self.server.statistics()), allow_nan=False)
+                self.send(HTTPStatus.OK, "application/json", document + "\n")
+            case "/stream.mjpg":
+                self._stream()
+            case "/snapshot.jpg":
+                self._snapshot()
+            case "/healthz":
+                self._health()
+            case _:
+                self.send_text(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def _health(self) -> None:
-        """Say whether frames still come from every source: for supervisors."""
+        """Tell supervisors whether frames still come from every source."""
         ages = self.server.hub.ages()
         late = [i for i, age in enumerate(ages) if age is None or age > _STALE_SECONDS]
         if late or self.server.hub.closed:
             where = ", ".join(map(str, late)) or "all"
-            self._text(HTTPStatus.SERVICE_UNAVAILABLE, f"no fresh frames of source {where}\n")
+            self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, f"no fresh frames of source {where}")
         else:
-            self._text(HTTPStatus.OK, "ok\n")
+            self.send_text(HTTPStatus.OK, "ok")
 
     def _snapshot(self) -> None:
         source = self._source()
         image = None if source is None else self.server.hub.image(source)
         if image is None:
-            self._text(HTTPStatus.NOT_FOUND, "there is no such image yet\n")
+            self.send_text(HTTPStatus.NOT_FOUND, "there is no such image yet")
         else:
-            self._send(HTTPStatus.OK, "image/jpeg", image)
+            self.send(HTTPStatus.OK, "image/jpeg", image)
 
     def _stream(self) -> None:
         source = self._source()
         if source is None:
-            self._text(HTTPStatus.NOT_FOUND, "there is no such source\n")
+            self.send_text(HTTPStatus.NOT_FOUND, "there is no such source")
             return
-        with self.server.viewing() as welcome:
-            if not welcome:
-                self._text(HTTPStatus.SERVICE_UNAVAILABLE, "too many viewers\n")
+        with self.server.viewing() as admitted:
+            if not admitted:
+                self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, "too many viewers")
                 return
-            self._start(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={_BOUNDARY}", None)
+            self.send_head(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={_BOUNDARY}", None)
             if self.command != "HEAD":
                 self._send_images(source)
 
@@ -194,7 +163,7 @@ class _Handler(BoundedHandler):
         hub = self.server.hub
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         seen = 0
-        # Whoever is gone, or takes no image for long, has his thread ended by an error.
+        # An error ends the thread of a viewer that hung up, or that takes no image for long.
         while not hub.closed:
             started = time.monotonic()
             newest = hub.wait(source, seen, _IDLE_SECONDS)
@@ -208,7 +177,7 @@ class _Handler(BoundedHandler):
             time.sleep(max(0.0, self.server.pause - (time.monotonic() - started)))
 
     def _still_there(self) -> bool:
-        """Return whether the viewer has not hung up: without images nothing else would tell."""
+        """Return whether the viewer has not hung up: nothing else shows it without images."""
         self.connection.setblocking(False)
         try:
             return bool(self.connection.recv(1))
@@ -220,29 +189,10 @@ class _Handler(BoundedHandler):
             self.connection.settimeout(self.timeout)
 
     def _source(self) -> int | None:
-        asked = parse_qs(urlsplit(self.path).query).get("source", ["0"])[0]
-        if not (asked.isascii() and asked.isdigit() and len(asked) < 5):
+        number = parse_qs(self.url.query).get("source", ["0"])[0]
+        if not (number.isascii() and number.isdigit() and len(number) < 5):
             return None
-        return int(asked) if int(asked) < len(self.server.hub.names) else None
-
-    def _text(self, status: HTTPStatus, text: str) -> None:
-        self._send(status, "text/plain; charset=utf-8", text)
-
-    def _send(self, status: HTTPStatus, kind: str, body: str | bytes) -> None:
-        content = body.encode(errors="backslashreplace") if isinstance(body, str) else body
-        self._start(status, kind, len(content))
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def _start(self, status: HTTPStatus, kind: str, length: int | None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        self.send_header("Connection", "close")
-        for name, value in _HEADERS:
-            self.send_header(name, value)
-        self.end_headers()
+        return int(number) if int(number) < len(self.server.hub.names) else None
 
 
 def _jsonable(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from edge_fg.sinks.preview.hub import Hub
 from edge_fg.sinks.preview.server import PreviewServer, StatsFunction
 from edge_fg.sinks.result_annotator import ResultAnnotator
 from edge_fg.sources import Source
-
-_POLL_SECONDS = 0.1
 
 
 class PreviewSink(BaseSink):
@@ -86,15 +83,13 @@ class PreviewSink(BaseSink):
         self._max_viewers = max_viewers
         self._stats = stats
         self._server: PreviewServer | None = None
-        self._thread: threading.Thread | None = None
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port that it listens on, or will."""
         if self._server is None:
             return self._asked
-        host, port = self._server.server_address[:2]
-        return str(host), int(port)
+        return self._server.address
 
     @property
     def url(self) -> str:
@@ -115,13 +110,7 @@ class PreviewSink(BaseSink):
             max_fps=self._max_fps,
             stats=self._stats,
         )
-        self._thread = threading.Thread(
-            target=self._server.serve_forever,
-            args=(_POLL_SECONDS,),
-            name="edge_fg-preview",
-            daemon=True,
-        )
-        self._thread.start()
+        self._server.start("edge_fg-preview")
 
     def __call__(self, result: Result[Any], /) -> None:
         """Show a result to those who look."""
@@ -131,8 +120,6 @@ class PreviewSink(BaseSink):
     def close(self) -> None:
         """Stop serving; streams end."""
         self._hub.close()
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
-            self._server = self._thread = None
+        if self._server is not None:
+            self._server.close()
+            self._server = None
