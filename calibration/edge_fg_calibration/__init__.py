@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from edge_fg_calibration.budget.sensitivity import Sensitivity, measure_sensitivity
     from edge_fg_calibration.corrections.scoring import CorrectionTrial
     from edge_fg_calibration.graph.prepare import prepared_copy
-    from edge_fg_calibration.graph.session import predict
     from edge_fg_calibration.int8.fp16 import float_tensors, overflowing, to_fp16
     from edge_fg_calibration.int8.placement import (
         TARGETS,
@@ -73,7 +72,6 @@ _NEEDS_ONNX = {
     "place": "int8.placement",
     "prepared_copy": "graph.prepare",
     "insert_qdq": "int8.qdq",
-    "predict": "graph.session",
     "SearchResult": "budget.results",
     "search_budget": "budget.search",
     "Sensitivity": "budget.sensitivity",
@@ -120,7 +118,6 @@ __all__ = [
     "measure_sensitivity",
     "overflowing",
     "place",
-    "predict",
     "prepared_copy",
     "quantize_int8",
     "read_image_set",

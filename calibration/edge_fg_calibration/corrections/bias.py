@@ -14,12 +14,13 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
-from edge_fg_calibration.corrections.rounding import weight_rows
-from edge_fg_calibration.graph.channel_groups import weight_of
+from edge_fg_calibration.graph.editing import GraphEditor, copied
 from edge_fg_calibration.graph.onnx_graph import Graph
+from edge_fg_calibration.graph.weights import weight_of, weight_rows
 from edge_fg_calibration.int8.placement import Placement
-from edge_fg_calibration.int8.qdq import StoredWeight, quantise_weight
+from edge_fg_calibration.int8.weight_quantisation import StoredWeight, quantise_weight
 from edge_fg_calibration.statistics.channel_statistics import Window
 
 
@@ -58,3 +59,25 @@ def bias_corrections(
         mean = windows[place.node].mean[:, :, None]
         found[place.node] = np.matmul(error, mean).reshape(-1)
     return found
+
+
+def with_added_biases(
+    model: onnx.ModelProto, added: Mapping[str, NDArray[np.float64]]
+) -> onnx.ModelProto:
+    """Return a copy with something added to the bias of each node named by key.
+
+    A node without a bias gets one, a MatMul becomes a Gemm for it.
+    """
+    editor = GraphEditor(copied(model))
+    for key, values in added.items():
+        node = editor.graph.producers[key]
+        if len(node.input) > 2 and node.input[2]:
+            stored = editor.graph.initializers[node.input[2]]
+            new = numpy_helper.to_array(stored).astype(np.float64) + values
+            stored.CopyFrom(numpy_helper.from_array(new.astype(np.float32), stored.name))
+            continue
+        name = editor.store(f"{key}_bias", np.asarray(values, np.float32))
+        if node.op_type == "MatMul":
+            node.op_type = "Gemm"
+        node.input[:] = [*node.input[:2], name]
+    return editor.model

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from edge_fg_calibration.graph.channel_groups import ChannelGroup
-from edge_fg_calibration.graph.onnx_graph import Graph, attribute
-from edge_fg_calibration.graph.prepare import copied
+from edge_fg_calibration.graph.editing import with_arrays
+from edge_fg_calibration.graph.onnx_graph import Graph
+from edge_fg_calibration.graph.weights import from_rows, over_window, weight_rows
 from edge_fg_calibration.statistics.channel_statistics import ChannelRange
 
 HEADROOM = 1.3
@@ -95,13 +95,6 @@ def channel_factors(
     return factors
 
 
-def is_depthwise(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Say whether a node filters each input channel by itself."""
-    if node.op_type != "Conv":
-        return False
-    return int(graph.initializers[node.input[1]].dims[1]) == 1 and attribute(node, "group", 1) > 1
-
-
 def rescaled(
     model: onnx.ModelProto, factors: Mapping[ChannelGroup, NDArray[np.float64]]
 ) -> onnx.ModelProto:
@@ -114,52 +107,21 @@ def rescaled(
     arrays: dict[str, NDArray[np.float64]] = {}
 
     def stored(name: str) -> NDArray[np.float64]:
-        if name not in arrays:
-            arrays[name] = graph.array(name).astype(np.float64)
-        return arrays[name]
+        return arrays[name] if name in arrays else graph.array(name).astype(np.float64)
 
     for group, factor in factors.items():
         for key in group.makers:
             node = graph.producers[key]
-            arrays[node.input[1]] = scale_outputs(node, stored(node.input[1]), factor)
+            name, weight = node.input[1], stored(node.input[1])
+            rows = weight_rows(node, weight)
+            scaled = rows * factor.reshape(len(rows), -1, 1)
+            arrays[name] = from_rows(node, scaled, weight.shape)
             if len(node.input) > 2 and node.input[2]:
                 arrays[node.input[2]] = stored(node.input[2]) * factor
         for key in group.readers:
             node = graph.producers[key]
-            arrays[node.input[1]] = scale_inputs(node, stored(node.input[1]), 1 / factor)
+            name, weight = node.input[1], stored(node.input[1])
+            rows = weight_rows(node, weight)
+            scaled = rows * over_window(1 / factor, len(rows), rows.shape[2])[:, None]
+            arrays[name] = from_rows(node, scaled, weight.shape)
     return with_arrays(model, arrays)
-
-
-def with_arrays(
-    model: onnx.ModelProto, arrays: Mapping[str, NDArray[np.floating]]
-) -> onnx.ModelProto:
-    """Return a copy of a model with other values of some stored float32 tensors."""
-    result = copied(model)
-    for tensor in result.graph.initializer:
-        if tensor.name in arrays:
-            new = np.asarray(arrays[tensor.name], dtype=np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
-    return result
-
-
-def scale_outputs(
-    node: onnx.NodeProto, weight: NDArray[np.float64], factor: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return a Conv's, Gemm's or MatMul's weight with its output channels multiplied."""
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
-        return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-    return weight * factor
-
-
-def scale_inputs(
-    node: onnx.NodeProto, weight: NDArray[np.float64], factor: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return a Conv's, Gemm's or MatMul's weight with its input channels multiplied."""
-    if node.op_type == "Conv":
-        groups = int(attribute(node, "group", 1))
-        outputs, inside = weight.shape[:2]
-        split = weight.reshape(groups, outputs // groups, inside, -1)
-        return (split * factor.reshape(groups, 1, inside, 1)).reshape(weight.shape)
-    if node.op_type == "Gemm" and attribute(node, "transB", 0):
-        return weight * factor
-    return weight * factor[:, None]

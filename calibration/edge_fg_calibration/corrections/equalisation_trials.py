@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from edge_fg_calibration.corrections.equalisation import (
     Setting,
     channel_factors,
-    is_depthwise,
     rescaled,
 )
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.scoring import ALONE_IMAGES, CorrectionTrial, Score, Scorer
 from edge_fg_calibration.graph.channel_groups import ChannelGroup, find_channel_groups
 from edge_fg_calibration.graph.onnx_graph import Graph
+from edge_fg_calibration.graph.weights import is_depthwise
 from edge_fg_calibration.int8.ranges import mse
 from edge_fg_calibration.statistics.channel_statistics import ChannelRange
 from edge_fg_calibration.statistics.collection import collect_histograms

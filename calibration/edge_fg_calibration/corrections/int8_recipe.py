@@ -10,16 +10,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_fg_calibration.corrections.bias import bias_corrections
+from edge_fg_calibration.corrections.bias import bias_corrections, with_added_biases
 from edge_fg_calibration.corrections.zero_point_shift import (
     ShiftPlace,
     moved_tensors,
     shifted,
-    with_added_biases,
 )
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.int8.placement import Placement
-from edge_fg_calibration.int8.qdq import StoredWeight, insert_qdq
+from edge_fg_calibration.int8.qdq import insert_qdq
+from edge_fg_calibration.int8.weight_quantisation import StoredWeight
 from edge_fg_calibration.statistics.channel_statistics import Window
 
 

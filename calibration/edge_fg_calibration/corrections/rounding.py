@@ -16,11 +16,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_fg_calibration.graph.onnx_graph import Graph, attribute
+from edge_fg_calibration.graph.onnx_graph import Graph
+from edge_fg_calibration.graph.weights import from_rows, weight_rows
 from edge_fg_calibration.int8.placement import Placement
-from edge_fg_calibration.int8.qdq import MINIMUM_SCALE, StoredWeight
 from edge_fg_calibration.int8.ranges import LEVELS
-from edge_fg_calibration.int8.weight_grid import grid_levels
+from edge_fg_calibration.int8.weight_quantisation import (
+    MINIMUM_SCALE,
+    StoredWeight,
+    grid_levels,
+)
 from edge_fg_calibration.statistics.channel_statistics import Window
 
 SHRINKS = np.linspace(1.0, 0.5, 51)
@@ -45,7 +49,7 @@ def least_error_scale(
     Returns
     -------
     Float32 scales above 0, shape (rows,): that of the weights' own grid, where they lie on one
-    (see `edge_fg_calibration.int8.weight_grid`), or ``amax / 127`` times one of
+    (see `edge_fg_calibration.int8.weight_quantisation`), or ``amax / 127`` times one of
     `SHRINKS`; of equals the first.
     """
     amax = np.abs(weight).max(axis=1)
@@ -153,27 +157,9 @@ def calibrated_weights(
                 steps[group] = gptq_round(rows[group], scales[group], moments)
             else:
                 steps[group] = _rounded(rows[group], scales[group][:, None].astype(np.float64))
-        values = _stored_layout(node, steps, stored.shape)
+        values = from_rows(node, steps, stored.shape)
         found[place.initializer] = (values, scales.reshape(-1))
     return found
-
-
-def weight_rows(node: onnx.NodeProto, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a weight as groups x output channels of the group x window."""
-    if node.op_type == "Conv":
-        groups = int(attribute(node, "group", 1))
-        return weight.reshape(groups, len(weight) // groups, -1)
-    if node.op_type == "Gemm" and attribute(node, "transB", 0):
-        return weight[None]
-    return np.asarray(weight.T[None])
-
-
-def _stored_layout(
-    node: onnx.NodeProto, rows: NDArray[np.int8], shape: tuple[int, ...]
-) -> NDArray[np.int8]:
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
-        return rows.reshape(shape)
-    return np.ascontiguousarray(rows[0].T)
 
 
 def _rounded(values: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.int8]:

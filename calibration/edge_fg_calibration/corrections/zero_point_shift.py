@@ -1,4 +1,4 @@
-"""Moving the middle of an activation's range to zero, so that symmetric INT8 wastes no half.
+"""Shifting the zero point of an activation, so that symmetric INT8 wastes no half of its levels.
 
 What comes out of a ReLU is never negative: symmetric INT8, which is all that TensorRT takes,
 leaves half of its levels unused. With a constant t subtracted, ``Clip(x, 0, u)`` becomes
@@ -17,16 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
-from edge_fg_calibration.graph.channel_groups import (
-    clip_limits,
-    is_addition,
-    keeps_channels,
-    weight_of,
-)
+from edge_fg_calibration.corrections.bias import with_added_biases
+from edge_fg_calibration.graph.channel_groups import clip_limits, is_addition, keeps_channels
+from edge_fg_calibration.graph.editing import GraphEditor
 from edge_fg_calibration.graph.onnx_graph import Graph, Use, attribute, node_key
-from edge_fg_calibration.graph.prepare import copied, replace_nodes
+from edge_fg_calibration.graph.weights import over_window, weight_axis, weight_of, weight_rows
 from edge_fg_calibration.statistics.channel_statistics import padded
 
 
@@ -119,59 +115,80 @@ def shifted(
     -------
     The model; its outputs are the same but for rounding.
     """
-    graph = Graph(model)
+    editor = GraphEditor(with_added_biases(model, _biases(Graph(model), shifts)))
+    by_activation = {place.activation: place for place in shifts}
+    found = [
+        (node, by_activation[node_key(node)])
+        for node in editor.graph.nodes
+        if node_key(node) in by_activation
+    ]
+    for node, place in found:
+        _move_limits(editor, node, float(shifts[place][0]))
+    for node, place in found:
+        if place.pads:
+            _pad_first(editor, node, place, float(shifts[place][0]))
+    editor.write()
+    return editor.model
+
+
+def _biases(
+    graph: Graph, shifts: Mapping[ShiftPlace, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Return what to add to the biases of the nodes around the shifted tensors, by node key."""
+    added: dict[str, NDArray[np.float64]] = {}
     moved = moved_tensors(graph, shifts)
     by_maker = {place.maker: shift for place, shift in shifts.items()}
-    writer = _Biases(graph)
+
+    def add(node: onnx.NodeProto, values: NDArray[np.float64]) -> None:
+        channels = graph.initializers[node.input[1]].dims[weight_axis(node)]
+        added[node_key(node)] = added.get(node_key(node), np.zeros(channels)) + values
+
     for node in graph.nodes:
         if weight_of(graph, node) is None:
             continue
         if node.input[0] in moved:
-            writer.add(node, _response(graph, node, moved[node.input[0]]))
+            rows = weight_rows(node, graph.array(node.input[1]).astype(np.float64))
+            constant = over_window(moved[node.input[0]], len(rows), rows.shape[2])
+            add(node, np.matmul(rows, constant[:, :, None]).reshape(-1))
         if node_key(node) in by_maker:
-            writer.add(node, -by_maker[node_key(node)])
+            add(node, -by_maker[node_key(node)])
     for node in graph.nodes:
-        if is_addition(graph, node):
-            free = free_operand(graph, node)
-            for place, name in enumerate(node.input):
-                if name in moved and place != free and free is not None:
-                    writer.add(graph.producers[node.input[free]], moved[name])
-    result = writer.written(model)
-    activations = {place.activation: shift for place, shift in shifts.items() if place.activation}
-    _move_limits(result, graph, {key: float(one[0]) for key, one in activations.items() if key})
-    _pad_first(result, graph, {one: float(shift[0]) for one, shift in shifts.items() if one.pads})
-    return result
+        free = free_operand(graph, node) if is_addition(graph, node) else None
+        for position, name in enumerate(node.input):
+            if free is not None and name in moved and position != free:
+                add(graph.producers[node.input[free]], moved[name])
+    return added
 
 
-def _pad_first(model: onnx.ModelProto, graph: Graph, shifts: Mapping[ShiftPlace, float]) -> None:
-    """Put a Pad behind each activation, which takes over its tensor's name, and none in readers."""
-    by_activation = {place.activation: place for place in shifts}
-    readers = {
-        node_key(use.node) for place in shifts for use in graph.consumers.get(place.tensor, ())
-    }
-    nodes = []
-    for node in model.graph.node:
-        key = node_key(node)
-        if key in readers:
-            for one in node.attribute:
-                if one.name == "pads":
-                    one.ints[:] = [0] * len(one.ints)
-        place = by_activation.get(key)
-        nodes.append(node)
-        if place is None:
-            continue
-        before = f"{place.tensor}_unpadded"
-        half = len(place.pads) // 2
-        pads = np.array([0, 0, *place.pads[:half], 0, 0, *place.pads[half:]], np.int64)
-        value = np.array(-shifts[place], np.float32)
-        names = [f"{before}_pads", f"{before}_value"]
-        model.graph.initializer.append(numpy_helper.from_array(pads, names[0]))
-        model.graph.initializer.append(numpy_helper.from_array(value, names[1]))
-        node.output[0] = before
-        nodes.append(
-            helper.make_node("Pad", [before, *names], [place.tensor], name=f"{before}_pad")
-        )
-    replace_nodes(model.graph, nodes)
+def _move_limits(editor: GraphEditor, node: onnx.NodeProto, shift: float) -> None:
+    """Turn a Relu or Clip into a Clip whose limits are moved."""
+    limits = clip_limits(editor.graph, node) or (0.0, np.inf)
+    inputs = [node.input[0]]
+    for end, limit in zip(("minimum", "maximum"), limits, strict=True):
+        if np.isfinite(limit):
+            value = np.array(limit - shift, np.float32)
+            inputs.append(editor.store(f"{node_key(node)}_{end}", value))
+    node.op_type, node.name = "Clip", node.name or node_key(node)
+    node.input[:] = inputs
+
+
+def _pad_first(editor: GraphEditor, node: onnx.NodeProto, place: ShiftPlace, shift: float) -> None:
+    """Put a Pad behind an activation, which takes over its tensor's name, and none in readers."""
+    for use in editor.graph.consumers.get(place.tensor, ()):
+        for one in use.node.attribute:
+            if one.name == "pads":
+                one.ints[:] = [0] * len(one.ints)
+    before = f"{place.tensor}_unpadded"
+    half = len(place.pads) // 2
+    pads = np.array([0, 0, *place.pads[:half], 0, 0, *place.pads[half:]], np.int64)
+    names = [
+        editor.store(f"{before}_pads", pads),
+        editor.store(f"{before}_value", np.array(-shift, np.float32)),
+    ]
+    editor.insert(
+        "Pad", [before, *names], place.tensor, behind=place.activation, name=f"{before}_pad"
+    )
+    node.output[0] = before
 
 
 def moved_tensors(
@@ -246,97 +263,3 @@ def _passes_shift(graph: Graph, node: onnx.NodeProto) -> bool:
     if node.op_type in {"Relu", "LeakyRelu", "AveragePool"}:
         return False  # of an average over padding only part would move
     return keeps_channels(graph, node)
-
-
-def _response(
-    graph: Graph, node: onnx.NodeProto, shift: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return what a node's weights make of a constant input."""
-    weight = graph.array(node.input[1]).astype(np.float64)
-    if node.op_type == "Conv":
-        groups = int(attribute(node, "group", 1))
-        outputs, inside = weight.shape[:2]
-        split = weight.reshape(groups, outputs // groups, inside, -1).sum(axis=3)
-        full = np.broadcast_to(shift, (groups * inside,)).reshape(groups, inside, 1)
-        return np.asarray(np.matmul(split, full).reshape(outputs), np.float64)
-    if not (node.op_type == "Gemm" and attribute(node, "transB", 0)):
-        weight = weight.T
-    return np.asarray(weight @ np.broadcast_to(shift, (weight.shape[1],)), np.float64)
-
-
-class _Biases:
-    """Sums what is added to biases, and writes them, new ones where there was none."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self._added: dict[str, NDArray[np.float64]] = {}
-
-    def add(self, node: onnx.NodeProto, values: NDArray[np.float64]) -> None:
-        channels = output_channels(self.graph, node)
-        before = self._added.setdefault(node_key(node), np.zeros(channels))
-        self._added[node_key(node)] = before + values
-
-    def written(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        return with_added_biases(model, self._added)
-
-
-def output_channels(graph: Graph, node: onnx.NodeProto) -> int:
-    """Return how many channels a weighted node makes."""
-    dims = graph.initializers[node.input[1]].dims
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
-        return int(dims[0])
-    return int(dims[1])
-
-
-def with_added_biases(
-    model: onnx.ModelProto, added: Mapping[str, NDArray[np.float64]]
-) -> onnx.ModelProto:
-    """Return a copy with something added to the bias of each node named by key.
-
-    A node without a bias gets one, a MatMul becomes a Gemm for it.
-    """
-    result = copied(model)
-    graph = Graph(result)
-    for key, values in added.items():
-        node = graph.producers[key]
-        if len(node.input) > 2 and node.input[2]:
-            stored = graph.initializers[node.input[2]]
-            new = numpy_helper.to_array(stored).astype(np.float64) + values
-            stored.CopyFrom(numpy_helper.from_array(new.astype(np.float32), stored.name))
-            continue
-        name = f"{key}_bias"
-        while name in graph.initializers or name in graph.producers or name in graph.inputs:
-            name += "_"
-        result.graph.initializer.append(
-            numpy_helper.from_array(np.asarray(values, np.float32), name)
-        )
-        if node.op_type == "MatMul":
-            node.op_type = "Gemm"
-        node.input[:] = [*node.input[:2], name]
-    return result
-
-
-def _move_limits(model: onnx.ModelProto, graph: Graph, shifts: Mapping[str, float]) -> None:
-    """Turn each Relu and Clip that is named into a Clip whose limits are moved."""
-    nodes = []
-    for node in model.graph.node:
-        key = node_key(node)
-        if key in shifts:
-            limits = clip_limits(graph, graph.producers[key])
-            node = _moved_clip(model, node, limits or (0.0, np.inf), shifts[key])
-        nodes.append(node)
-    replace_nodes(model.graph, nodes)
-
-
-def _moved_clip(
-    model: onnx.ModelProto, node: onnx.NodeProto, limits: tuple[float, float], shift: float
-) -> onnx.NodeProto:
-    names = []
-    for end, limit in zip(("minimum", "maximum"), limits, strict=True):
-        if np.isfinite(limit):
-            names.append(f"{node_key(node)}_{end}")
-            moved = np.array(limit - shift, np.float32)
-            model.graph.initializer.append(numpy_helper.from_array(moved, names[-1]))
-    return helper.make_node(
-        "Clip", [node.input[0], *names], list(node.output), name=node.name or node_key(node)
-    )

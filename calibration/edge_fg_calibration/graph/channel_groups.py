@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from edge_fg_calibration.graph.onnx_graph import Graph, attribute, node_key
+from edge_fg_calibration.graph.weights import weight_of
 
 _PASSING = frozenset(
     {
@@ -64,33 +65,6 @@ def find_channel_groups(graph: Graph) -> tuple[ChannelGroup, ...]:
     for node in graph.nodes:
         walk.visit(node)
     return walk.groups()
-
-
-def weight_of(graph: Graph, node: onnx.NodeProto) -> str | None:
-    """Return the stored weight of a Conv, Gemm or MatMul that may be rewritten, else None.
-
-    That is a stored float32 tensor that no other node reads, as is the bias.
-    """
-    if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.domain not in {"", "ai.onnx"}:
-        return None
-    if node.input[0] in graph.constants:
-        return None
-    rank = len(graph.shapes.get(node.input[0], ()))
-    if rank != (4 if node.op_type == "Conv" else 2):
-        return None
-    if node.op_type == "Gemm" and any(
-        attribute(node, name, usual) != usual
-        for name, usual in (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
-    ):
-        return None
-    for name in (one for one in node.input[1:] if one):
-        if not graph.is_float_initializer(name) or name in graph.captured:
-            return None
-        if len(graph.consumers[name]) != 1 or name in graph.outputs:
-            return None
-    if len(node.input) > 2 and node.input[2] and len(graph.initializers[node.input[2]].dims) != 1:
-        return None
-    return str(node.input[1])
 
 
 def clip_limits(graph: Graph, node: onnx.NodeProto) -> tuple[float, float] | None:

@@ -7,6 +7,7 @@ import onnx
 from onnx import numpy_helper
 
 from edge_fg.errors import ModelFormatError
+from edge_fg_calibration.graph.editing import copied, replace_nodes
 from edge_fg_calibration.graph.onnx_graph import attribute, opset_of
 
 MINIMUM_OPSET = 13  # the first where DequantizeLinear has an axis
@@ -36,29 +37,6 @@ def prepared_copy(model: onnx.ModelProto) -> onnx.ModelProto:
     result.ir_version = max(result.ir_version, _MINIMUM_IR)
     _store_constants(result.graph)
     return result
-
-
-def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a deep copy of a model."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
-
-
-def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """Make `nodes`, some of which may be the graph's own, the graph's nodes."""
-    kept = onnx.GraphProto()
-    kept.node.extend(nodes)
-    del graph.node[:]
-    graph.node.extend(kept.node)
-
-
-def replace_initializers(graph: onnx.GraphProto, tensors: list[onnx.TensorProto]) -> None:
-    """Make `tensors`, some of which may be the graph's own, the graph's stored tensors."""
-    kept = onnx.GraphProto()
-    kept.initializer.extend(tensors)
-    del graph.initializer[:]
-    graph.initializer.extend(kept.initializer)
 
 
 def _store_constants(graph: onnx.GraphProto) -> None:

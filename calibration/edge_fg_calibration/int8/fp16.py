@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from edge_fg.errors import ModelFormatError, UsageError
+from edge_fg_calibration.graph.editing import GraphEditor
 from edge_fg_calibration.graph.onnx_graph import Graph, node_key, opset_of
 from edge_fg_calibration.graph.patterns import layer_norm_nodes
-from edge_fg_calibration.graph.prepare import prepared_copy, replace_initializers, replace_nodes
+from edge_fg_calibration.graph.prepare import prepared_copy
 from edge_fg_calibration.statistics.histogram import Histogram
 
 FP16_MAX = 65504.0
@@ -75,7 +76,7 @@ def to_fp16(
         raise UsageError(f"no node of the model is called {unknown[0]!r}")
     chooser = _Chooser(graph, types, opset_of(result), frozenset(keep_fp32), frozenset(wide))
     half = frozenset(node_key(node) for node in graph.nodes if chooser.fits(node))
-    _Writer(result, graph, types, half).rewrite()
+    _Writer(result, types, half).rewrite()
     try:
         onnx.checker.check_model(result, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -168,96 +169,62 @@ class _Chooser:
         return largest == 0.0 or FP16_SMALLEST_NORMAL <= largest <= FP16_MAX
 
 
-@dataclass
 class _Writer:
     """Gives each tensor its type and puts Casts where maker and reader differ."""
 
-    model: onnx.ModelProto
-    graph: Graph
-    types: Mapping[str, int]
-    half: frozenset[str]
-    _names: set[str] = field(default_factory=set)
-    _twins: dict[str, str] = field(default_factory=dict)
-    _after: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
-    _first: list[onnx.NodeProto] = field(default_factory=list)
-    _stored: list[onnx.TensorProto] = field(default_factory=list)
+    def __init__(
+        self, model: onnx.ModelProto, types: Mapping[str, int], half: frozenset[str]
+    ) -> None:
+        self._editor = GraphEditor(model)
+        self._graph = self._editor.graph
+        self._types, self._half = types, half
+        self._twins: dict[str, str] = {}
+        self._replaced: set[str] = set()
 
     def rewrite(self) -> None:
         """Rewrite the model in place."""
-        self._names.update(self.types, self.graph.producers)
-        self._names.update(one.name for one in self.graph.nodes)
-        self._rename_half_outputs()
-        needed = [(node, node_key(node) in self.half) for node in self.graph.nodes]
-        edges = []
-        for node, wants_half in needed:
+        graph, editor = self._graph, self._editor
+        # A Cast makes each float32 output of the model whose node computes in FP16.
+        for name in graph.outputs:
+            if editor.maker(name) in self._half:
+                self._twins[name] = editor.unique(f"{name}_fp16")
+                self._cast(self._twins[name], name, TensorProto.FLOAT, behind=editor.maker(name))
+        for node in graph.nodes:
             if node.op_type in _ANY_TYPE_OPS:
                 continue
             for position, name in enumerate(node.input):
-                if self.types.get(name) == TensorProto.FLOAT:
-                    edges.append((node, position, self._read(name, half=wants_half)))
-        nodes = list(self._first)
-        keys = [node_key(node) for node in self.graph.nodes]
-        for node, position, name in edges:
-            node.input[position] = name
-        for node, key in zip(self.graph.nodes, keys, strict=True):
-            self._apply_output_names(node)
-            nodes.append(node)
-            nodes.extend(self._after.get(key, ()))
-        self._store_initializers(nodes)
-        replace_nodes(self.model.graph, nodes)
-        del self.model.graph.value_info[:]
+                if self._types.get(name) == TensorProto.FLOAT:
+                    twin = self._in_type(name, half=node_key(node) in self._half)
+                    editor.connect(node, position, twin)
+        for node in graph.nodes:
+            if node_key(node) in self._half:
+                node.output[:] = [
+                    self._twins[name] if name in graph.outputs else name for name in node.output
+                ]
+        editor.write()
+        editor.drop_unused(self._replaced)
+        del editor.model.graph.value_info[:]
 
-    def _rename_half_outputs(self) -> None:
-        """Let a Cast make each float32 output of the model whose node computes in FP16."""
-        for name in self.graph.outputs:
-            node = self.graph.producers.get(name)
-            if node is not None and node_key(node) in self.half:
-                twin = self._unique(f"{name}_fp16")
-                self._twins[name] = twin
-                self._cast_after(node, twin, name, TensorProto.FLOAT)
-
-    def _apply_output_names(self, node: onnx.NodeProto) -> None:
-        if node_key(node) in self.half:
-            for position, name in enumerate(node.output):
-                if name in self.graph.outputs:
-                    node.output[position] = self._twins[name]
-
-    def _read(self, name: str, *, half: bool) -> str:
-        """Return what holds tensor `name` in the type asked for, making a Cast if need be."""
-        node = self.graph.producers.get(name)
-        if name in self.graph.outputs and name in self._twins:
-            return self._twins[name] if half else name
-        made_half = node is not None and node_key(node) in self.half
-        if made_half == half:
+    def _in_type(self, name: str, *, half: bool) -> str:
+        """Return what holds tensor `name` in the type asked for; adds a Cast if needed."""
+        editor = self._editor
+        maker = editor.maker(name)
+        if (maker in self._half) == half:
+            return self._twins[name] if half and name in self._graph.outputs else name
+        if name in self._graph.outputs and maker in self._half:
             return name
         if name not in self._twins:
-            self._twins[name] = self._unique(f"{name}_{'fp16' if half else 'fp32'}")
-            if self.graph.is_float_initializer(name):
-                array = self.graph.array(name).astype(np.float16)
-                self._stored.append(numpy_helper.from_array(array, self._twins[name]))
+            wanted = f"{name}_{'fp16' if half else 'fp32'}"
+            if self._graph.is_float_initializer(name):
+                array = self._graph.array(name).astype(np.float16)
+                self._twins[name] = editor.store(wanted, array)
+                self._replaced.add(name)
             else:
+                self._twins[name] = editor.unique(wanted)
                 kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-                self._cast_after(node, name, self._twins[name], kind)
+                self._cast(name, self._twins[name], kind, behind=maker)
         return self._twins[name]
 
-    def _cast_after(self, node: onnx.NodeProto | None, source: str, to: str, kind: int) -> None:
-        cast = helper.make_node("Cast", [source], [to], name=self._unique(f"{to}_cast"), to=kind)
-        where = self._first if node is None else self._after.setdefault(node_key(node), [])
-        where.append(cast)
-
-    def _store_initializers(self, nodes: list[onnx.NodeProto]) -> None:
-        used = {name for node in nodes for name in node.input}
-        used.update(self.graph.captured, self.graph.outputs, self.graph.inputs)
-        tensors = [
-            one
-            for one in self.model.graph.initializer
-            if one.name in used or one.name not in self._twins
-        ]
-        replace_initializers(self.model.graph, [*tensors, *self._stored])
-
-    def _unique(self, name: str) -> str:
-        candidate, number = name, 1
-        while candidate in self._names:
-            candidate, number = f"{name}_{number}", number + 1
-        self._names.add(candidate)
-        return candidate
+    def _cast(self, source: str, to: str, kind: int, *, behind: str | None) -> None:
+        name = self._editor.unique(f"{to}_cast")
+        self._editor.insert("Cast", [source], to, behind=behind, name=name, to=kind)

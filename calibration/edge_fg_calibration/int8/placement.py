@@ -18,6 +18,7 @@ import onnx
 from edge_fg.errors import UsageError
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, attribute, node_key
 from edge_fg_calibration.graph.patterns import is_transformer, skip_operand, squeeze_nodes
+from edge_fg_calibration.graph.weights import weight_axis
 
 Target: TypeAlias = Literal["portable", "tensorrt", "tensorrt-rtx"]
 TARGETS: tuple[Target, ...] = ("portable", "tensorrt", "tensorrt-rtx")
@@ -224,15 +225,6 @@ def place(
     read = {place.activation: None for place in weights}
     read.update({skip.tensor: None for skip in skips})
     return Placement(target, tuple(read), tuple(weights), tuple(skips), tuple(skipped))
-
-
-def weight_axis(node: onnx.NodeProto) -> int:
-    """Return the output-channel axis of the weight at input 1 of a weighted node."""
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "Gemm":
-        return 0 if attribute(node, "transB", 0) else 1
-    return 1
 
 
 def without_fixed_weight(context: _Context, node: onnx.NodeProto) -> str | None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edge_fg.errors import UnsupportedNodeError
+from edge_fg_calibration.graph.editing import replace_initializers, replace_nodes
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, attribute
-from edge_fg_calibration.graph.prepare import prepared_copy, replace_initializers, replace_nodes
+from edge_fg_calibration.graph.prepare import prepared_copy
 
 _LOWEST, _HIGHEST = -128, 127
 

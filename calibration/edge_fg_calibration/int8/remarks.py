@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, describe
-from edge_fg_calibration.int8.placement import weight_axis
+from edge_fg_calibration.graph.weights import weight_axis
 from edge_fg_calibration.statistics.histogram import Histogram
 
 _MOST = 8

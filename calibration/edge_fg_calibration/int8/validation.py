@@ -11,7 +11,7 @@ import onnx
 
 from edge_fg.errors import UnsupportedNodeError
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, attribute, describe
-from edge_fg_calibration.int8.placement import weight_axis
+from edge_fg_calibration.graph.weights import weight_axis
 
 _PAIR = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _DYNAMIC = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})

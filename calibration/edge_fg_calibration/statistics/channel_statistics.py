@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.graph.onnx_graph import Graph, attribute
-from edge_fg_calibration.graph.prepare import copied
-from edge_fg_calibration.graph.session import DEFAULT_THREADS, open_session, run_session
+from edge_fg_calibration.graph.weights import over_window, window_shape
+from edge_fg_calibration.statistics.observation import Observer
 
 LARGEST_WINDOW = 1536
 """Most values of a window whose covariance is kept: memory and time grow with its square."""
@@ -26,38 +26,18 @@ _IMAGES_AT_ONCE = 4
 
 
 def observed_tensors(
-    model: onnx.ModelProto,
-    batches: Iterable[NDArray[Any]],
-    tensors: Sequence[str],
-    input_name: str,
-    threads: int = DEFAULT_THREADS,
+    model: onnx.ModelProto, batches: Iterable[NDArray[Any]], tensors: Sequence[str], input_name: str
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield the values of `tensors`, and of the input, for four images at a time.
-
-    The graph runs unoptimised, so the tensors are those that it describes.
-
-    Raises
-    ------
-    ModelError
-        ONNX Runtime refuses the model or fails on a batch.
-    """
-    names = [name for name in dict.fromkeys(tensors) if name != input_name]
-    observed = copied(model)
-    present = {one.name for one in model.graph.output}
-    observed.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in names if name not in present
-    )
-    session = open_session(observed, threads=threads, optimise=False, arena=False)
+    """Yield the values of `tensors` for a few images at a time."""
+    observer = Observer(model, tensors, input_name, arena=False)
     for batch in batches:
         for start in range(0, len(batch), _IMAGES_AT_ONCE):
-            feed = {input_name: batch[start : start + _IMAGES_AT_ONCE]}
-            values = run_session(session, names, feed) if names else []
-            yield {**feed, **dict(zip(names, values, strict=True))}
+            yield observer(batch[start : start + _IMAGES_AT_ONCE])
 
 
 @dataclass
 class ChannelRange:
-    """Extremes and moments of each channel of one tensor.
+    """Statistics of each channel of one tensor.
 
     Attributes
     ----------
@@ -111,7 +91,6 @@ def collect_channel_ranges(
     input_name: str,
     progress: ProgressCallback = no_progress,
     total: int = 0,
-    threads: int = DEFAULT_THREADS,
 ) -> dict[str, ChannelRange]:
     """Return extremes and moments of each channel of `tensors` over all images.
 
@@ -120,13 +99,13 @@ def collect_channel_ranges(
     """
     found: dict[str, ChannelRange] = {}
     done = 0
-    for values in observed_tensors(model, batches, tensors, input_name, threads):
+    for values in observed_tensors(model, batches, tensors, input_name):
         for name in tensors:
             array = values[name]
             if name not in found:
                 found[name] = ChannelRange.of(array.shape[1])
             found[name].add(array)
-        done += len(values[input_name])
+        done += len(values[tensors[0]])
         progress("observe channels", done, max(total, done))
     return found
 
@@ -151,20 +130,12 @@ class Window:
 
     def scaled(self, factor: NDArray[np.float64]) -> Window:
         """Return the window of an input whose channel c is multiplied by ``factor[c]``."""
-        each = self._spread(factor)
+        each = over_window(factor, *self.mean.shape)
         return Window(self.mean * each, self.covariance * each[:, :, None] * each[:, None, :])
 
     def moved(self, shift: NDArray[np.float64]) -> Window:
         """Return the window of an input from which a constant a channel is subtracted."""
-        return Window(self.mean - self._spread(shift), self.covariance)
-
-    def _spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Repeat a value a channel, or a single one, for all kernel positions."""
-        groups, size = self.mean.shape
-        if values.size == 1:
-            return np.full((groups, size), float(values.reshape(())))
-        inside = values.size // groups
-        return values.reshape(groups, inside).repeat(size // inside, axis=1)
+        return Window(self.mean - over_window(shift, *self.mean.shape), self.covariance)
 
 
 def collect_windows(
@@ -173,7 +144,6 @@ def collect_windows(
     nodes: Sequence[str],
     *,
     input_name: str,
-    threads: int = DEFAULT_THREADS,
 ) -> dict[str, Window]:
     """Return the windows of Conv, Gemm and MatMul nodes, by node key.
 
@@ -181,13 +151,16 @@ def collect_windows(
     """
     graph = Graph(model)
     wanted = {key: graph.producers[key] for key in nodes}
-    shapes = {key: _window_shape(graph, node) for key, node in wanted.items()}
+    shapes = {
+        key: window_shape(node, graph.initializers[node.input[1]].dims)
+        for key, node in wanted.items()
+    }
     kept = {key: one for key, one in shapes.items() if one[1] <= LARGEST_WINDOW}
     sums = {key: np.zeros(one) for key, one in kept.items()}
     products = {key: np.zeros((*one, one[1])) for key, one in kept.items()}
     counts = dict.fromkeys(kept, 0)
     tensors = list(dict.fromkeys(wanted[key].input[0] for key in kept))
-    for values in observed_tensors(model, batches, tensors, input_name, threads):
+    for values in observed_tensors(model, batches, tensors, input_name):
         for key in kept:
             node = wanted[key]
             windows = _windows(graph, node, values[node.input[0]])
@@ -204,19 +177,11 @@ def collect_windows(
     return found
 
 
-def _window_shape(graph: Graph, node: onnx.NodeProto) -> tuple[int, int]:
-    dims = graph.initializers[node.input[1]].dims
-    if node.op_type == "Conv":
-        return int(attribute(node, "group", 1)), int(np.prod(dims[1:]))
-    transposed = node.op_type == "Gemm" and attribute(node, "transB", 0)
-    return 1, int(dims[1] if transposed else dims[0])
-
-
 def _windows(graph: Graph, node: onnx.NodeProto, array: NDArray[Any]) -> NDArray[Any]:
     """Return groups x positions x window."""
     if node.op_type != "Conv":
         return array.reshape(1, -1, array.shape[-1])
-    groups, _ = _window_shape(graph, node)
+    groups = int(attribute(node, "group", 1))
     kernel = graph.initializers[node.input[1]].dims[2:]
     strides = list(attribute(node, "strides", [1, 1]))
     pads = _pads(node, array.shape[2:], kernel, strides)

@@ -15,13 +15,11 @@ import onnx
 from numpy.typing import NDArray
 
 import edge_fg
-from edge_fg.errors import CalibrationError, UsageError
+from edge_fg.errors import CalibrationError
 from edge_fg.progress import ProgressCallback, no_progress
-from edge_fg_calibration.graph.onnx_graph import Graph
-from edge_fg_calibration.graph.prepare import copied, replace_initializers, replace_nodes
-from edge_fg_calibration.graph.session import DEFAULT_THREADS, open_session, run_session
-from edge_fg_calibration.statistics.cache import IdentifiedBatches, digest_of
-from edge_fg_calibration.statistics.histogram import DEFAULT_BINS, Histogram
+from edge_fg_calibration.statistics.cache import IdentifiedBatches, StatisticsCache, digest_of
+from edge_fg_calibration.statistics.histogram import Histogram
+from edge_fg_calibration.statistics.observation import Observer
 from edge_fg_calibration.statistics.tensor_statistics import Statistics, StatisticsKey
 
 _LOGGER = logging.getLogger("edge_fg")
@@ -36,42 +34,8 @@ def collect_histograms(
     input_name: str,
     progress: ProgressCallback = no_progress,
     total: int = 0,
-    bins: int = DEFAULT_BINS,
-    threads: int = DEFAULT_THREADS,
 ) -> dict[str, Histogram]:
     """Run the model once over all batches and count the values of `tensors`.
-
-    As `collect_statistics`, which see for parameters and errors, without channels.
-
-    Returns
-    -------
-    The histogram of each tensor, by name.
-    """
-    return collect_statistics(
-        model,
-        batches,
-        tensors,
-        input_name=input_name,
-        progress=progress,
-        total=total,
-        bins=bins,
-        threads=threads,
-    ).histograms
-
-
-def collect_statistics(
-    model: onnx.ModelProto,
-    batches: Iterable[NDArray[Any]],
-    tensors: Sequence[str],
-    *,
-    input_name: str,
-    channel_axes: Mapping[str, int] | None = None,
-    progress: ProgressCallback = no_progress,
-    total: int = 0,
-    bins: int = DEFAULT_BINS,
-    threads: int = DEFAULT_THREADS,
-) -> Statistics:
-    """Run the model once over all batches and count what `tensors` hold.
 
     Memory doesn't grow with the number of images. Each image runs by itself, so the result
     is the same to the last bit however they were batched or ordered. The graph is cut down to
@@ -90,17 +54,14 @@ def collect_statistics(
         Names of float tensors: the input, or outputs of nodes.
     input_name
         Name of the model's image input.
-    channel_axes
-        Tensors, all of them among `tensors`, whose channels' maxima are wanted too, and the
-        axis that tells the channels apart.
     progress
         Told the images done, stage ``calibrate``.
     total
         Number of images, for `progress`; 0 where unknown.
-    bins
-        Bins of each histogram.
-    threads
-        Threads inside an operator.
+
+    Returns
+    -------
+    The histogram of each tensor, by name.
 
     Raises
     ------
@@ -112,17 +73,28 @@ def collect_statistics(
     ModelError
         ONNX Runtime refuses the model or fails on a batch.
     """
-    names = list(dict.fromkeys(tensors))
-    axes = dict(channel_axes or {})
-    unobserved = [name for name in axes if name not in names]
-    if unobserved:
-        raise UsageError(f"channels of {unobserved[0]!r} are wanted, but not the tensor itself")
-    observer = _Observer(model, names, input_name, threads)
-    fresh = Statistics.of(names, bins=bins, channel_axes=axes)
+    return collect_statistics(
+        model, batches, tensors, input_name=input_name, progress=progress, total=total
+    ).histograms
+
+
+def collect_statistics(
+    model: onnx.ModelProto,
+    batches: Iterable[NDArray[Any]],
+    tensors: Sequence[str],
+    *,
+    input_name: str,
+    progress: ProgressCallback = no_progress,
+    total: int = 0,
+) -> Statistics:
+    """Return the histograms and how many images they count; as `collect_histograms`."""
+    counting = _Counting(Observer(model, tensors, input_name), batches, progress, total)
+    counting.at_once = _fixed_batch(model, input_name)
+    fresh = Statistics.of(tensors)
     if isinstance(batches, IdentifiedBatches) and batches.cache is not None:
-        found = _through_cache(observer, batches, fresh, progress, total)
+        found = _through_cache(counting, batches, batches.cache, fresh)
     else:
-        found = observer.count(batches, fresh, progress, total)
+        found = counting.count(fresh)
     if not found.images:
         raise CalibrationError("there are no calibration images")
     if not found.textured:
@@ -133,85 +105,64 @@ def collect_statistics(
     return found
 
 
-class _Observer:
-    """Runs a model image by image and counts some of its tensors."""
+class _Counting:
+    """One pass over the images; one image is counted while the next runs."""
 
     def __init__(
-        self, model: onnx.ModelProto, names: list[str], input_name: str, threads: int
-    ) -> None:
-        self._names = names
-        self._made = [name for name in names if name != input_name]
-        self._input = input_name
-        self._threads = threads
-        self._at_once = _fixed_batch(model, input_name)
-        self.graph = _reduced(model, self._made).SerializeToString(deterministic=True)
-
-    def count(
         self,
+        observer: Observer,
         batches: Iterable[NDArray[Any]],
-        into: Statistics,
         progress: ProgressCallback,
         total: int,
-        save: Callable[[Statistics], None] | None = None,
+    ) -> None:
+        self.observer = observer
+        self.progress, self.total = progress, total
+        self.at_once = 1
+        self._batches = batches
+        self._pending: Future[None] | None = None
+
+    def count(
+        self, into: Statistics, save: Callable[[Statistics], None] | None = None
     ) -> Statistics:
-        """Count all images that `into` doesn't hold yet; one is counted while the next runs."""
-        run = self._runner()
-        name_of = batches.at if isinstance(batches, IdentifiedBatches) else None
-        pending: Future[None] | None = None
+        """Count all images that `into` doesn't hold yet, and `save` it now and then."""
         saved = time.monotonic()
         with ThreadPoolExecutor(max_workers=1) as worker:
             try:
-                for number, image in _after(batches, into.images, self._at_once):
-                    arrays = run(image)
-                    if pending is not None:
-                        pending.result()
-                    where = name_of(number) if name_of else f"number {number + 1}"
-                    pending = worker.submit(_count, into, arrays, image, where)
+                for number, image in _after(self._batches, into.images, self.at_once):
+                    arrays = self.observer(image)
+                    self._wait()
+                    where = self._name(number)
+                    self._pending = worker.submit(_count, into, arrays, image, where)
                     done = number + len(image)
-                    progress("calibrate", done, max(total, done))
+                    self.progress("calibrate", done, max(self.total, done))
                     if save is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                        pending.result()
+                        self._wait()
                         save(into)
                         saved = time.monotonic()
-                if pending is not None:
-                    pending.result()
+                self._wait()
             except KeyboardInterrupt:
                 if save is not None:
                     with contextlib.suppress(CalibrationError):
-                        if pending is not None:
-                            pending.result()
+                        self._wait()
                         save(into)
                 raise
         return into
 
-    def _runner(self) -> Callable[[NDArray[Any]], dict[str, NDArray[Any]]]:
-        if not self._made:
-            return lambda image: dict.fromkeys(self._names, image)
-        session = open_session(
-            self.graph,
-            threads=self._threads,
-            optimise=False,
-            purpose="collect calibration statistics",
-        )
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
 
-        def run(image: NDArray[Any]) -> dict[str, NDArray[Any]]:
-            values = run_session(session, self._made, {self._input: image})
-            found = dict(zip(self._made, values, strict=True))
-            return {name: found.get(name, image) for name in self._names}
-
-        return run
+    def _name(self, number: int) -> str:
+        batches = self._batches
+        if isinstance(batches, IdentifiedBatches) and batches.at is not None:
+            return batches.at(number)
+        return f"number {number + 1}"
 
 
 def _through_cache(
-    observer: _Observer,
-    images: IdentifiedBatches,
-    fresh: Statistics,
-    progress: ProgressCallback,
-    total: int,
+    counting: _Counting, images: IdentifiedBatches, cache: StatisticsCache, fresh: Statistics
 ) -> Statistics:
-    cache = images.cache
-    assert cache is not None
-    key = _key(observer, images, fresh)
+    key = _key(counting.observer.graph, images, fresh)
     found = cache.find(key)
     if found is not None:
         _LOGGER.info(
@@ -219,7 +170,7 @@ def _through_cache(
             images.name,
             found.images,
         )
-        progress("calibrate (kept statistics)", found.images, found.images)
+        counting.progress("calibrate (kept statistics)", found.images, found.images)
         return found
     begun = cache.unfinished(key, images.order)
     if begun is not None:
@@ -228,21 +179,20 @@ def _through_cache(
     def save(statistics: Statistics) -> None:
         cache.keep_unfinished(key, images.order, statistics)
 
-    found = observer.count(images, begun or fresh, progress, total, save)
+    found = counting.count(begun or fresh, save)
     if found.images:
         cache.keep(key, found)
     cache.forget_unfinished(key, images.order)
     return found
 
 
-def _key(observer: _Observer, images: IdentifiedBatches, fresh: Statistics) -> StatisticsKey:
+def _key(graph: bytes, images: IdentifiedBatches, fresh: Statistics) -> StatisticsKey:
     import onnxruntime
     import PIL
 
-    wanted = [(name, one.bins) for name, one in fresh.histograms.items()]
     return images.key(
-        graph=hashlib.sha256(observer.graph).hexdigest(),
-        tensors=digest_of(sorted(wanted), fresh.channel_axes),
+        graph=hashlib.sha256(graph).hexdigest(),
+        tensors=digest_of(sorted((name, one.bins) for name, one in fresh.histograms.items())),
         software=digest_of(
             edge_fg.__version__, onnxruntime.__version__, PIL.__version__, np.__version__
         ),
@@ -255,7 +205,7 @@ def _count(
     """Count the tensors of one image; after an error `into` is of no more use."""
     for name, array in arrays.items():
         try:
-            into.add(name, array)
+            into.histograms[name].add(array)
         except CalibrationError as error:
             raise CalibrationError(
                 f"tensor {name!r}: {error} on calibration image {where}; check the model in "
@@ -290,29 +240,3 @@ def _fixed_batch(model: onnx.ModelProto, input_name: str) -> int:
         if one.name == input_name and dims:
             return max(int(dims[0].dim_value), 1)
     return 1
-
-
-def _reduced(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy whose outputs are `names`, with only the nodes that these need."""
-    graph = Graph(model)
-    missing = [name for name in names if name not in graph.producers]
-    if missing:
-        raise UsageError(f"the model has no tensor called {missing[0]!r}")
-    # What sub-graphs use is kept whether or not they are.
-    needed = {*names, *graph.captured}
-    to_do = list(needed)
-    while to_do:
-        node = graph.producers.get(to_do.pop())
-        for name in node.input if node is not None else ():
-            if name and name not in needed:
-                needed.add(name)
-                to_do.append(name)
-    result = copied(model)
-    kept = [node for node in result.graph.node if needed.intersection(node.output)]
-    replace_nodes(result.graph, kept)
-    stored = [one for one in result.graph.initializer if one.name in needed]
-    replace_initializers(result.graph, stored)
-    del result.graph.output[:]
-    # Without a type ONNX Runtime infers it, which also holds for tensors of unknown shape.
-    result.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return result

@@ -1,7 +1,7 @@
 """What one pass over the calibration images found, which several workers' passes add up to.
 
-Everything in it (counts, extremes, channel maxima) is a sum of whole numbers or a maximum, so
-merging is exact: the parts give bit for bit what one pass over all images gives, in any order.
+Everything in it (counts, extremes) is a sum of whole numbers or a maximum, so merging is exact:
+the parts give bit for bit what one pass over all images gives, in any order.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_fg.errors import CalibrationError
 from edge_fg.files import write_atomically
-from edge_fg_calibration.statistics.histogram import DEFAULT_BINS, Histogram
+from edge_fg_calibration.statistics.histogram import Histogram
 
-STATISTICS_VERSION = 1
+STATISTICS_VERSION = 2
 """Of the file format and of how the statistics are counted; older ones are counted anew."""
 
 _FORMAT = "edge-fg calibration statistics"
@@ -42,7 +39,7 @@ class StatisticsKey:
     images
         SHA-256 of the contents of the images.
     tensors
-        SHA-256 of which tensors were observed, how finely, and along which channels.
+        SHA-256 of which tensors were observed, and how finely.
     software
         Versions of what decodes, prepares and runs the images.
     """
@@ -62,16 +59,12 @@ class StatisticsKey:
 
 @dataclass
 class Statistics:
-    """Histograms of tensors, and where asked the maxima of their channels.
+    """Histograms of tensors over some images.
 
     Parameters
     ----------
     histograms
         Of the magnitudes of each tensor, by name.
-    channel_axes
-        Tensors whose channels are told apart, and along which axis.
-    channel_maxima
-        Largest magnitude in each channel of those tensors, shape (channels,), float32.
     images
         Images counted.
     textured
@@ -79,36 +72,13 @@ class Statistics:
     """
 
     histograms: dict[str, Histogram]
-    channel_axes: dict[str, int] = field(default_factory=dict)
-    channel_maxima: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     images: int = 0
     textured: bool = False
 
     @classmethod
-    def of(
-        cls,
-        tensors: Iterable[str],
-        *,
-        bins: int = DEFAULT_BINS,
-        channel_axes: Mapping[str, int] | None = None,
-    ) -> Statistics:
+    def of(cls, tensors: Iterable[str]) -> Statistics:
         """Return empty statistics of `tensors`."""
-        return cls({name: Histogram(bins) for name in tensors}, dict(channel_axes or {}))
-
-    def add(self, tensor: str, values: NDArray[Any]) -> None:
-        """Count the values that one tensor had.
-
-        Raises
-        ------
-        CalibrationError
-            A value is NaN or infinite, or the number of channels changed.
-        """
-        self.histograms[tensor].add(values)
-        axis = self.channel_axes.get(tensor)
-        if axis is not None:
-            others = tuple(one for one in range(values.ndim) if one != axis % values.ndim)
-            highest = np.maximum(values.max(axis=others), -values.min(axis=others))
-            self._raise_maxima(tensor, highest.astype(np.float32))
+        return cls({name: Histogram() for name in tensors})
 
     def merge(self, other: Statistics) -> None:
         """Add what another worker counted on other images.
@@ -116,16 +86,12 @@ class Statistics:
         Raises
         ------
         CalibrationError
-            It observed other tensors or channels, or with another number of bins.
+            It observed other tensors, or with another number of bins.
         """
         if other.histograms.keys() != self.histograms.keys():
             raise CalibrationError("statistics of different tensors can't be merged")
-        if other.channel_axes != self.channel_axes:
-            raise CalibrationError("statistics of different channels can't be merged")
         for name, histogram in other.histograms.items():
             self.histograms[name].merge(histogram)
-        for name, maxima in other.channel_maxima.items():
-            self._raise_maxima(name, maxima)
         self.images += other.images
         self.textured = self.textured or other.textured
 
@@ -135,8 +101,6 @@ class Statistics:
             "images": self.images,
             "textured": self.textured,
             "histograms": {name: one.to_dict() for name, one in self.histograms.items()},
-            "channel_axes": self.channel_axes,
-            "channel_maxima": {name: one.tolist() for name, one in self.channel_maxima.items()},
         }
 
     @classmethod
@@ -151,24 +115,13 @@ class Statistics:
         try:
             found = cls(
                 {str(name): Histogram.from_dict(one) for name, one in data["histograms"].items()},
-                {str(name): int(axis) for name, axis in data["channel_axes"].items()},
-                {
-                    str(name): np.asarray(one, dtype=np.float32)
-                    for name, one in data["channel_maxima"].items()
-                },
                 int(data["images"]),
                 bool(data["textured"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(f"malformed statistics ({error!r})") from error
-        maxima = found.channel_maxima
-        if found.images < 0 or not maxima.keys() <= found.channel_axes.keys():
-            raise CalibrationError("malformed statistics (images or channels)")
-        for name, values in maxima.items():
-            histogram = found.histograms.get(name)
-            finite = values.ndim == 1 and values.size > 0 and bool(np.isfinite(values).all())
-            if histogram is None or not finite or float(values.max()) != histogram.amax:
-                raise CalibrationError(f"the channel maxima of {name!r} contradict its histogram")
+        if found.images < 0:
+            raise CalibrationError(f"malformed statistics ({found.images} images)")
         return found
 
     def save(self, path: Path, key: StatisticsKey) -> None:
@@ -213,14 +166,6 @@ class Statistics:
         if _digest(content) != digest:
             raise CalibrationError(f"{path}: damaged, its digest is wrong")
         return cls.from_dict(content)
-
-    def _raise_maxima(self, tensor: str, maxima: NDArray[np.float32]) -> None:
-        known = self.channel_maxima.get(tensor)
-        if known is not None and known.shape != maxima.shape:
-            raise CalibrationError(
-                f"tensor {tensor!r} has {maxima.size} channels, and had {known.size} before"
-            )
-        self.channel_maxima[tensor] = maxima if known is None else np.maximum(known, maxima)
 
 
 def _digest(content: object) -> str:

@@ -23,8 +23,8 @@ from edge_fg_calibration.budget.evaluation import (
 from edge_fg_calibration.budget.search import search_budget
 from edge_fg_calibration.budget.sensitivity import measure_sensitivity
 from edge_fg_calibration.graph.onnx_graph import Graph, node_key
-from edge_fg_calibration.graph.session import predict
 from edge_fg_calibration.statistics.collection import collect_histograms
+from support.inference import predict
 from support.properties import examples
 
 CERTAIN = ConfidenceMargin(hold_out_images=10**9, z=0.0, least_int8=0.0)

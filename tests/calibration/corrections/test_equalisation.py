@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_fg_calibration import predict
 from edge_fg_calibration.corrections.equalisation import Setting, channel_factors, rescaled
 from edge_fg_calibration.corrections.zero_point_shift import (
     find_padded_shift_places,
@@ -16,6 +15,7 @@ from edge_fg_calibration.corrections.zero_point_shift import (
 from edge_fg_calibration.graph.channel_groups import find_channel_groups
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.statistics.channel_statistics import collect_channel_ranges
+from support.inference import predict
 
 PADS = {"pads": [1, 1, 1, 1]}
 

@@ -6,13 +6,14 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_fg_calibration import compare, predict, quantize_int8, validate_qdq
+from edge_fg_calibration import compare, quantize_int8, validate_qdq
 from edge_fg_calibration.corrections.scoring import Score
 from edge_fg_calibration.data.validation_split import (
     statistics_images,
     validation_images,
     validation_stride,
 )
+from support.inference import predict
 
 ASK = {"input_name": "input", "output_name": "logits", "kind": "logits", "target": "tensorrt"}
 

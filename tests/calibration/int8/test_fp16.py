@@ -15,10 +15,10 @@ from edge_fg_calibration import (
     insert_qdq,
     overflowing,
     place,
-    predict,
     to_fp16,
 )
 from edge_fg_calibration.graph.session import open_session
+from support.inference import predict
 
 
 def made_types(model: onnx.ModelProto) -> dict[str, int]:

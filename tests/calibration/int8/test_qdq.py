@@ -8,8 +8,9 @@ import pytest
 from onnx import numpy_helper
 
 from edge_fg.errors import CalibrationError, ModelFormatError
-from edge_fg_calibration import insert_qdq, place, predict, prepared_copy, validate_qdq
-from edge_fg_calibration.int8.qdq import quantise_weight
+from edge_fg_calibration import insert_qdq, place, prepared_copy, validate_qdq
+from edge_fg_calibration.int8.weight_quantisation import quantise_weight
+from support.inference import predict
 
 
 def ranges_for(placement, amax: float = 4.0) -> dict[str, float]:

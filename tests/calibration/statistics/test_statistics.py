@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_fg.errors import CalibrationError, UsageError
+from edge_fg.errors import CalibrationError
 from edge_fg_calibration import (
     Histogram,
     IdentifiedBatches,
@@ -24,6 +24,7 @@ from edge_fg_calibration import (
 )
 from edge_fg_calibration.int8.ranges import METHODS
 from edge_fg_calibration.int8.remarks import remarks
+from edge_fg_calibration.statistics.channel_statistics import collect_channel_ranges
 from support.properties import examples
 
 KEY = StatisticsKey("g", "p", "i", "t", "s")
@@ -36,7 +37,6 @@ def collected(model: onnx.ModelProto, images: np.ndarray, size: int = 4) -> Stat
         [images[start : start + size] for start in range(0, len(images), size)],
         TENSORS,
         input_name="input",
-        channel_axes={"a": 1, "logits": 1},
     )
 
 
@@ -58,7 +58,7 @@ def test_order_and_batches_change_nothing(residual_net, images, order, size, lou
 @given(st.lists(st.integers(0, 2), min_size=20, max_size=20))
 def test_workers_merge_exactly(residual_net, images, workers) -> None:
     parts = [images[[one == worker for one in workers]] for worker in range(3)]
-    merged = Statistics.of(TENSORS, channel_axes={"a": 1, "logits": 1})
+    merged = Statistics.of(TENSORS)
     for part in parts:
         if len(part):
             merged.merge(collected(residual_net, part))
@@ -80,17 +80,12 @@ def test_channel_maxima_are_those_of_numpy(residual_net, images) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    found = collected(residual_net, images).channel_maxima
+    found = collect_channel_ranges(residual_net, [images], ["a", "logits"], input_name="input")
     per_image = [session.run(["a", "logits"], {"input": one[None]}) for one in images]
     for place, name in enumerate(("a", "logits")):
         values = np.concatenate([one[place] for one in per_image])
         axes = tuple(axis for axis in range(values.ndim) if axis != 1)
-        np.testing.assert_array_equal(found[name], np.abs(values).max(axis=axes))
-
-
-def test_channels_of_an_unobserved_tensor_are_refused(residual_net, images) -> None:
-    with pytest.raises(UsageError, match="'b'"):
-        collect_statistics(residual_net, [images], ["a"], input_name="input", channel_axes={"b": 1})
+        np.testing.assert_array_equal(found[name].magnitude, np.abs(values).max(axis=axes))
 
 
 def test_saved_and_loaded_is_the_same(residual_net, images, tmp_path: Path) -> None:
@@ -116,13 +111,13 @@ def spoilt(document: dict, how: str) -> object:
         document["key"] = "graph"
     elif how == "no histogram":
         del content["histograms"]["a"]["counts"]
-    elif how == "channels":
-        content["channel_maxima"]["a"][0] = 1e9
+    elif how == "images":
+        content["images"] = -1
     return document
 
 
 @pytest.mark.parametrize(
-    "how", ["a count", "many bins", "a version", "a list", "no key", "no histogram", "channels"]
+    "how", ["a count", "many bins", "a version", "a list", "no key", "no histogram", "images"]
 )
 @pytest.mark.parametrize("signed", [False, True])
 def test_what_is_spoilt_is_refused(residual_net, images, tmp_path: Path, how, signed) -> None:
@@ -259,7 +254,7 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(
 def test_old_entries_make_room(tmp_path: Path) -> None:
     cache = StatisticsCache(tmp_path, entries=3)
     one = Statistics.of(["x"])
-    one.add("x", np.ones(4, np.float32))
+    one.histograms["x"].add(np.ones(4, np.float32))
     for number in range(6):
         cache.keep(StatisticsKey(str(number), "p", "i", "t", "s"), one)
     assert len(list(tmp_path.iterdir())) == 3

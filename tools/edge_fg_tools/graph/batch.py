@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnx.shape_inference
 
+from edge_fg_calibration.graph.editing import copied
 from edge_fg_calibration.graph.onnx_graph import attribute
-from edge_fg_calibration.graph.prepare import copied
 from edge_fg_tools.graph.interface import ImageInput, dimensions
 from edge_fg_tools.graph.running import (
     GraphRunError,

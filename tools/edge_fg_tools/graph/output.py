@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_fg.errors import ModelError, NotAClassifierError, UsageError
-from edge_fg_calibration.graph.prepare import replace_nodes
+from edge_fg_calibration.graph.editing import replace_nodes
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.nodes import subgraphs
 from edge_fg_tools.graph.running import GraphRunError, Runner, random_images

@@ -6,7 +6,7 @@ import onnx
 
 from edge_fg.errors import MissingDependencyError, ModelError
 from edge_fg.printing import first_line
-from edge_fg_calibration.graph.prepare import copied
+from edge_fg_calibration.graph.editing import copied
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.nodes import check_operators, has_quantisation, name_nodes
 from edge_fg_tools.graph.running import TOLERANCE, Runner, difference, in_batches, random_images

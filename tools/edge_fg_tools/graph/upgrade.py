@@ -8,8 +8,8 @@ import onnx.version_converter
 
 from edge_fg.errors import ModelError, ModelFormatError
 from edge_fg.printing import first_line
+from edge_fg_calibration.graph.editing import copied
 from edge_fg_calibration.graph.onnx_graph import attribute, opset_of
-from edge_fg_calibration.graph.prepare import copied
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.load import tensors
 from edge_fg_tools.graph.nodes import (

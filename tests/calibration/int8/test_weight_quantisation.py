@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg_calibration.corrections.rounding import least_error_scale
-from edge_fg_calibration.int8.qdq import quantise_weight
-from edge_fg_calibration.int8.weight_grid import grid_levels
+from edge_fg_calibration.int8.weight_quantisation import grid_levels, quantise_weight
 from support.properties import examples
 
 

@@ -1,0 +1,102 @@
+"""Running a model so that the tensors inside it can be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from numpy.typing import NDArray
+
+from edge_fg.errors import UsageError
+from edge_fg_calibration.graph.editing import copied, replace_initializers, replace_nodes
+from edge_fg_calibration.graph.onnx_graph import Graph
+from edge_fg_calibration.graph.session import open_session, run_session
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+class Observer:
+    """Runs a model and returns some of its tensors.
+
+    The graph is cut down to what the tensors need and runs unoptimised, so the tensors are those
+    that it describes.
+
+    Parameters
+    ----------
+    model
+        A float32 model.
+    tensors
+        Names of float tensors: the input, or outputs of nodes.
+    input_name
+        Name of the model's image input.
+    arena
+        False returns memory after each run instead of keeping the largest amount.
+
+    Attributes
+    ----------
+    graph
+        The graph that runs, serialised.
+
+    Raises
+    ------
+    UsageError
+        A tensor is not in the model.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, tensors: Sequence[str], input_name: str, *, arena: bool = True
+    ) -> None:
+        self._names = list(dict.fromkeys(tensors))
+        self._made = [name for name in self._names if name != input_name]
+        self._input = input_name
+        self._arena = arena
+        self.graph = _reduced(model, self._made).SerializeToString(deterministic=True)
+
+    @cached_property
+    def _session(self) -> InferenceSession:
+        return open_session(
+            self.graph, optimise=False, arena=self._arena, purpose="collect calibration statistics"
+        )
+
+    def __call__(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the tensors, by name, for one batch (n x 3 x H x W).
+
+        Raises
+        ------
+        ModelError
+            ONNX Runtime refuses the model or fails on the batch.
+        """
+        found = {self._input: batch}
+        if self._made:
+            values = run_session(self._session, self._made, {self._input: batch})
+            found.update(zip(self._made, values, strict=True))
+        return {name: found[name] for name in self._names}
+
+
+def _reduced(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy whose outputs are `names`, with only the nodes that these need."""
+    graph = Graph(model)
+    missing = [name for name in names if name not in graph.producers]
+    if missing:
+        raise UsageError(f"the model has no tensor called {missing[0]!r}")
+    # What sub-graphs use is kept whether or not they are.
+    needed = {*names, *graph.captured}
+    to_do = list(needed)
+    while to_do:
+        node = graph.producers.get(to_do.pop())
+        for name in node.input if node is not None else ():
+            if name and name not in needed:
+                needed.add(name)
+                to_do.append(name)
+    result = copied(model)
+    kept = [node for node in result.graph.node if needed.intersection(node.output)]
+    replace_nodes(result.graph, kept)
+    stored = [one for one in result.graph.initializer if one.name in needed]
+    replace_initializers(result.graph, stored)
+    del result.graph.output[:]
+    # Without a type ONNX Runtime infers it, which also holds for tensors of unknown shape.
+    result.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return result
