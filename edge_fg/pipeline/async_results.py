@@ -5,40 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Protocol
+from typing import Any
 
-from edge_fg.pipeline.result_queue import ResultQueue
+from edge_fg.pipeline.engine import Engine
 from edge_fg.result import Result
 from edge_fg.telemetry.stats import PipelineStats
 
 
-class _Pipeline(Protocol):
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def check(self) -> None: ...
-
-    def stats(self) -> PipelineStats: ...
-
-
-class _Engine(Protocol):
-    def attach(
-        self, *, blocking: bool, notify: Callable[[], None] | None = None
-    ) -> ResultQueue: ...
-
-    def start(self, *, again: bool = False) -> None: ...
-
-    def on_end(self, listener: Callable[[], None]) -> None: ...
-
-
-async def iterate(
-    pipeline: _Pipeline, engine: _Engine, *, blocking: bool
-) -> AsyncGenerator[Result[Any], None]:
+async def iterate(engine: Engine) -> AsyncGenerator[Result[Any], None]:
     """Start a pipeline, yield its results, and stop it when the loop is left."""
     changed = asyncio.Event()
     ended = asyncio.Event()
-    results = engine.attach(blocking=blocking, notify=_wake(changed))
+    results = engine.attach(blocking=engine.lossless, notify=_wake(changed))
     engine.on_end(_wake(ended))
     try:
         await _in_thread(lambda: engine.start(again=True))
@@ -55,31 +33,27 @@ async def iterate(
         await ended.wait()
     finally:
         results.close()
-        await stop(pipeline)
-    pipeline.check()
+        await stop(engine)
+    engine.check()
 
 
-async def run(pipeline: _Pipeline, engine: _Engine) -> PipelineStats:
+async def run(engine: Engine) -> PipelineStats:
     """Start a pipeline, wait for its end, and return what was done."""
     ended = asyncio.Event()
     engine.on_end(_wake(ended))
     try:
-        await start(pipeline)
+        # Sinks may take their time to open.
+        await _in_thread(engine.start)
         await ended.wait()
     finally:
-        await stop(pipeline)
-    pipeline.check()
-    return pipeline.stats()
+        await stop(engine)
+    engine.check()
+    return engine.stats()
 
 
-async def start(pipeline: _Pipeline) -> None:
-    """Start a pipeline; its sinks may take their time to open."""
-    await _in_thread(pipeline.start)
-
-
-async def stop(pipeline: _Pipeline) -> None:
+async def stop(engine: Engine) -> None:
     """Stop a pipeline, to the end even when the task is cancelled meanwhile."""
-    await _in_thread(pipeline.stop)
+    await _in_thread(engine.stop_and_wait)
 
 
 async def _in_thread(call: Callable[[], None]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,32 +52,25 @@ class Engine:
         max_frames: int | None,
         batch: int | None,
         throttle: Throttle | None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         meter = Meter(_STAGES, clock=clock)
-        self._sources = SourceGroup(
-            sources,
-            policies,
-            one_each=followers is not None,
-            max_frames=max_frames,
-            meter=meter,
-            clock=clock,
-        )
+        one_each = followers is not None
+        self._sources = SourceGroup(sources, policies, one_each, max_frames, meter, clock)
         self.lossless = self._sources.lossless
-        self._sinks = SinkGroup(
-            sinks, blocking=self.lossless, fail=self._fail, meter=meter, clock=clock
-        )
+        self._sinks = SinkGroup(sinks, self.lossless, self._fail, meter, clock)
         adapter = ClassifierAdapter(classifier)
         sizer = BatchSizer(batch if adapter.batches else 1)
         self._counts = StatsCollector(
-            self._sources, self._sinks, meter, sizer, throttle, classifier, clock=clock
+            self._sources, self._sinks, meter, sizer, throttle, classifier, clock
         )
         charge = self._sources.scheduler.charge
+        recogniser = Recogniser(adapter, followers, sizer, meter, charge, clock)
         self._loop = AnswerLoop(
-            self._sources,
-            self._sinks,
-            Recogniser(adapter, followers, sizer, meter, charge, clock=clock),
-            batch=sizer,
+            sources=self._sources,
+            sinks=self._sinks,
+            recognise=recogniser,
+            sizer=sizer,
             meter=meter,
             counts=self._counts,
             throttle=throttle,
@@ -100,7 +92,7 @@ class Engine:
                 if again and self._counts.state != "ended":
                     return
                 raise UsageError("a pipeline runs once: make another one")
-            self._counts.started()
+            self._counts.start()
         try:
             self._sinks.open(self._sources.sources)
             self._sinks.start()
@@ -114,10 +106,11 @@ class Engine:
 
     def attach(self, *, blocking: bool, notify: Callable[[], None] | None = None) -> ResultQueue:
         """Return a queue that gets every result from now on, for a loop."""
+        results = ResultQueue(4 if blocking else 1, blocking=blocking, notify=notify)
         with self._lock:
-            results = self._sinks.attach(blocking=blocking, notify=notify)
             if self._ended.is_set():
                 results.finish()
+            self._sinks.loops.append(results)
         return results
 
     def on_end(self, listener: Callable[[], None]) -> None:
@@ -140,6 +133,11 @@ class Engine:
         self._sinks.hurry()
         if never_started:
             self._release()
+
+    def stop_and_wait(self) -> None:
+        """Stop soon and wait for the end, unless in a thread of the pipeline."""
+        self.stop()
+        self.wait()
 
     def drain(self) -> None:
         """Read no more, and end when everything is answered; returns at once."""
@@ -197,10 +195,8 @@ class Engine:
     def _release(self) -> None:
         """Close everything; each step is taken, whatever becomes of the others."""
         self._sinks.finish()
-        closers = [*self._sources.closers(), *self._sinks.closers()]
-        if self._monitor is not None:
-            closers.insert(0, self._monitor.close)
-        for close in closers:
+        closers = [self._monitor.close] if self._monitor else []
+        for close in (*closers, *self._sources.closers(), *self._sinks.closers()):
             try:
                 close()
             # What can't be closed must not keep the rest open, nor the program waiting.
@@ -208,7 +204,7 @@ class Engine:
                 _logger.exception("the pipeline could not close something")
                 self._failure = self._failure or error
         with self._lock:
-            self._counts.ended()
+            self._counts.end()
             self._ended.set()
             listeners = list(self._listeners)
         for listener in listeners:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -62,6 +64,8 @@ class Pipeline(Generic[PredictionT]):
         from what each size was measured to cost while running, see `BatchSizer`.
     throttle
         Lowers the rate when the device is too hot or draws too much; None never does.
+    clock
+        Seconds, the same clock as `Frame.captured`.
 
     Raises
     ------
@@ -88,18 +92,20 @@ class Pipeline(Generic[PredictionT]):
         max_frames: int | None = None,
         batch: int | None = None,
         throttle: Throttle | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_max_frames(max_frames)
         if batch is not None and batch < 1:
             raise UsageError(f"batch must be at least 1, not {batch}")
         chosen = checked_policy(policy)
-        opened = _open_all(sources)
-        try:
+        with contextlib.ExitStack() as on_failure:
+            opened: list[Source] = []
+            for given in _one_by_one(sources):
+                opened.append(given if isinstance(given, Source) else open_source(given))
+                on_failure.callback(opened[-1].close)
             numbers = range(1, len(opened) + 1)
             followers = None if visits is None else [visits(number) for number in numbers]
-        except BaseException:
-            _close_all(opened)
-            raise
+            on_failure.pop_all()
         self._engine = Engine(
             opened,
             [chosen or default_policy(source.live) for source in opened],
@@ -109,6 +115,7 @@ class Pipeline(Generic[PredictionT]):
             max_frames=max_frames,
             batch=batch,
             throttle=throttle,
+            clock=clock,
         )
 
     def start(self) -> None:
@@ -129,8 +136,7 @@ class Pipeline(Generic[PredictionT]):
         Sinks get a few seconds for that. From a thread of the pipeline (a sink, a listener to a
         source's state) it does not wait. May be called again, and before the start.
         """
-        self._engine.stop()
-        self.wait()
+        self._engine.stop_and_wait()
 
     def drain(self, timeout: float | None = None) -> bool:
         """Read no more, answer what waits, write all results, and end.
@@ -226,13 +232,13 @@ class Pipeline(Generic[PredictionT]):
         # Programs without an event loop load none: it takes longer than all of the pipeline.
         from edge_fg.pipeline import async_results
 
-        return async_results.iterate(self, self._engine, blocking=self._engine.lossless)
+        return async_results.iterate(self._engine)
 
     async def run_async(self) -> PipelineStats:
         """Do as `run`, while other tasks run; cancelling it releases everything."""
         from edge_fg.pipeline import async_results
 
-        return await async_results.run(self, self._engine)
+        return await async_results.run(self._engine)
 
     async def __aenter__(self) -> Self:
         return self
@@ -240,28 +246,14 @@ class Pipeline(Generic[PredictionT]):
     async def __aexit__(self, *_: object) -> None:
         from edge_fg.pipeline import async_results
 
-        await async_results.stop(self)
+        await async_results.stop(self._engine)
 
 
-def _open_all(sources: Any) -> list[Source]:
-    if isinstance(sources, (list, tuple)) and not sources:
-        raise UsageError("the pipeline has no source: give at least one")
-    several = isinstance(sources, (list, tuple)) and any(
-        isinstance(each, (Source, str, int, Path)) for each in sources
-    )
-    if not several:
-        return [sources if isinstance(sources, Source) else open_source(sources)]
-    opened: list[Source] = []
-    try:
-        for each in sources:
-            # Not extended by a generator: what was opened before an error must be closed.
-            opened.append(each if isinstance(each, Source) else open_source(each))  # noqa: PERF401
-    except BaseException:
-        _close_all(opened)
-        raise
-    return opened
-
-
-def _close_all(sources: Iterable[Source]) -> None:
-    for source in sources:
-        source.close()
+def _one_by_one(sources: Any) -> list[Any]:
+    """Return the sources that are given; a list of anything else (images) is one of them."""
+    if isinstance(sources, (list, tuple)):
+        if not sources:
+            raise UsageError("the pipeline has no source: give at least one")
+        if any(isinstance(each, (Source, str, int, Path)) for each in sources):
+            return list(sources)
+    return [sources]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from edge_fg.boxes import Region
@@ -44,16 +44,17 @@ class Unusable:
     error: ImageError
 
 
-@dataclass
-class _Job:
-    """One frame or region to ask for; `answer` is filled in."""
+@dataclass(eq=False)
+class _Request:
+    """One frame, or one region of it, that the model is asked about; `answer` is filled in."""
 
-    place: int
+    source_number: int
     frame: Frame
     region: Region | None
     answer: Any = None
 
 
+@dataclass(eq=False)
 class Recogniser(Generic[PredictionT]):
     """Answers frames of several sources, as many at once as pays.
 
@@ -63,7 +64,7 @@ class Recogniser(Generic[PredictionT]):
         Asks the model.
     followers
         One a source; None where visits are not followed.
-    batch
+    sizer
         Says how many to ask for at once.
     meter
         Is told how long it took.
@@ -71,26 +72,17 @@ class Recogniser(Generic[PredictionT]):
         Called with the number of a source and the seconds that its frame cost.
     clock
         Seconds, the same clock as `Frame.captured`.
+    unclosed
+        Sources of which frames came since their visits were last closed.
     """
 
-    def __init__(
-        self,
-        adapter: ClassifierAdapter[PredictionT],
-        followers: Sequence[Follower] | None,
-        batch: BatchSizer,
-        meter: Meter,
-        charge: Callable[[int, float], None],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._adapter = adapter
-        self._followers = followers
-        self._batch = batch
-        self._meter = meter
-        self._charge = charge
-        self._clock = clock
-        # Sources of which frames came since their visits were last closed.
-        self._unclosed: set[int] = set()
+    adapter: ClassifierAdapter[PredictionT]
+    followers: Sequence[Follower] | None
+    sizer: BatchSizer
+    meter: Meter
+    charge: Callable[[int, float], None]
+    clock: Callable[[], float]
+    unclosed: set[int] = field(default_factory=set)
 
     def __call__(
         self, taken: Sequence[tuple[int, Frame]]
@@ -102,87 +94,81 @@ class Recogniser(Generic[PredictionT]):
         taken
             (number of the source, frame); at most one of each source where visits are followed.
         """
-        proposed = [self._regions(number, frame) for number, frame in taken]
-        jobs = [
-            _Job(place, taken[place][1], region)
-            for place, regions in enumerate(proposed)
-            for region in regions
-        ]
+        by_frame = [self._requests(number, frame) for number, frame in taken]
+        requests = list(itertools.chain.from_iterable(by_frame))
         begin = 0
-        for size in self._batch.split(len(jobs)) if self._adapter.batches else [1] * len(jobs):
-            self._ask(jobs[begin : begin + size], taken)
+        for size in self.sizer.split(len(requests)):
+            self._ask(requests[begin : begin + size])
             begin += size
-        answers: list[list[Any]] = [[] for _ in taken]
-        for job in jobs:
-            answers[job.place].append(job.answer)
         return [
-            (number, self._result(number, frame, regions, found))
-            for (number, frame), regions, found in zip(taken, proposed, answers, strict=True)
+            (number, self._result(number, frame, answered))
+            for (number, frame), answered in zip(taken, by_frame, strict=True)
         ]
 
     def close(self, number: int, last: Frame | None) -> Result[PredictionT] | None:
         """Return a result with the visits that end with source `number`; None where none does."""
-        if self._followers is None or last is None or number not in self._unclosed:
+        if self.followers is None or last is None or number not in self.unclosed:
             return None
-        self._unclosed.discard(number)
-        events = tuple(self._followers[number].finish())
+        self.unclosed.discard(number)
+        events = tuple(self.followers[number].finish())
         if not events:
             return None
-        age = self._clock() - last.captured
-        return Result(last, None, age, events=events, closing=True, source=number)
+        age_s = self.clock() - last.captured
+        return Result(last, None, age_s, events=events, closing=True, source=number)
 
-    def _regions(self, number: int, frame: Frame) -> Sequence[Region | None]:
-        if self._followers is None:
-            return (None,)
-        started = self._clock()
-        regions = self._followers[number].propose(frame)
-        self._meter.add("visits", self._clock() - started)
-        return regions
+    def _requests(self, number: int, frame: Frame) -> list[_Request]:
+        if self.followers is None:
+            return [_Request(number, frame, None)]
+        started = self.clock()
+        regions = self.followers[number].propose(frame)
+        self.meter.add("visits", self.clock() - started)
+        return [_Request(number, frame, region) for region in regions]
 
-    def _ask(self, jobs: Sequence[_Job], taken: Sequence[tuple[int, Frame]]) -> None:
-        started = self._clock()
+    def _ask(self, requests: Sequence[_Request]) -> None:
+        started = self.clock()
         try:
-            answers = self._adapter.several(
-                [job.frame for job in jobs], [job.region for job in jobs]
+            answers = self.adapter.several(
+                [request.frame for request in requests], [request.region for request in requests]
             )
         except ImageError as error:
             # Only the frame that it is about must suffer.
-            if len(jobs) == 1:
-                jobs[0].answer = Unusable(error)
+            if len(requests) == 1:
+                requests[0].answer = Unusable(error)
             else:
-                for job in jobs:
-                    self._ask([job], taken)
+                for request in requests:
+                    self._ask([request])
             return
-        seconds = self._clock() - started
-        self._batch.add(len(jobs), seconds)
-        for job, answer in zip(jobs, answers, strict=True):
-            job.answer = answer
-            self._charge(taken[job.place][0], seconds / len(jobs))
-        self._write_down(answers[0], seconds / len(jobs), len(jobs))
+        seconds = self.clock() - started
+        self.sizer.add(len(requests), seconds)
+        for request, answer in zip(requests, answers, strict=True):
+            request.answer = answer
+            self.charge(request.source_number, seconds / len(requests))
+        self._meter_latency(answers[0], seconds, len(requests))
 
-    def _write_down(self, answer: Any, each: float, count: int) -> None:
+    def _meter_latency(self, answer: Any, seconds: float, count: int) -> None:
         latency = getattr(answer, "latency", None)
-        preprocess = getattr(latency, "preprocess_ms", None)
+        preprocess_ms = getattr(latency, "preprocess_ms", None)
         for _ in range(count):
-            if preprocess is None:
-                self._meter.add("inference", each)
+            if latency is None or preprocess_ms is None:
+                self.meter.add("inference", seconds / count)
             else:
-                self._meter.add("preprocess", preprocess / 1e3 / count)
-                self._meter.add("inference", latency.inference_ms / 1e3 / count)  # type: ignore[union-attr]
+                self.meter.add("preprocess", preprocess_ms / 1e3 / count)
+                self.meter.add("inference", latency.inference_ms / 1e3 / count)
 
     def _result(
-        self, number: int, frame: Frame, regions: Sequence[Region | None], answers: list[Any]
+        self, number: int, frame: Frame, requests: Sequence[_Request]
     ) -> Result[PredictionT] | Unusable:
+        answers = [request.answer for request in requests]
         for answer in answers:
             if isinstance(answer, Unusable):
                 return answer
-        if self._followers is None:
-            return Result(frame, answers[0], self._clock() - frame.captured, source=number)
-        started = self._clock()
-        self._unclosed.add(number)
-        looked = [region for region in regions if region is not None]
-        sightings, events = self._followers[number].update(frame, looked, answers)
-        ended = self._clock()
-        self._meter.add("visits", ended - started)
-        age = ended - frame.captured
-        return Result(frame, None, age, tuple(sightings), tuple(events), source=number)
+        if self.followers is None:
+            return Result(frame, answers[0], self.clock() - frame.captured, source=number)
+        started = self.clock()
+        self.unclosed.add(number)
+        regions = [request.region for request in requests if request.region is not None]
+        sightings, events = self.followers[number].update(frame, regions, answers)
+        ended = self.clock()
+        self.meter.add("visits", ended - started)
+        age_s = ended - frame.captured
+        return Result(frame, None, age_s, tuple(sightings), tuple(events), source=number)

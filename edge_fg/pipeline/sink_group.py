@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ GRACE: Final = 5.0
 """Seconds that a sink gets to write what waits when the pipeline is stopped."""
 
 
+@dataclass(eq=False)
 class SinkGroup:
     """The sinks of a pipeline, a worker for each, and the loops that iterate over it.
 
@@ -38,81 +39,62 @@ class SinkGroup:
         Seconds.
     """
 
-    def __init__(
-        self,
-        sinks: Sequence[Sink],
-        *,
-        blocking: bool,
-        fail: Callable[[BaseException], None],
-        meter: Meter,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._sinks = sinks
-        self._blocking = blocking
-        self._fail = fail
-        self._meter = meter
-        self._clock = clock
-        self._workers: list[SinkWorker] = []
-        self._loops: list[ResultQueue] = []
-        self._deadline: float | None = None
+    sinks: Sequence[Sink]
+    blocking: bool
+    fail: Callable[[BaseException], None]
+    meter: Meter
+    clock: Callable[[], float]
+    workers: list[SinkWorker] = field(default_factory=list, init=False)
+    loops: list[ResultQueue] = field(default_factory=list, init=False)
+    deadline: float | None = field(default=None, init=False)
 
     @property
     def threads(self) -> set[threading.Thread]:
         """The threads that call the sinks."""
-        return {worker.thread for worker in self._workers}
+        return {worker.thread for worker in self.workers}
+
+    @property
+    def queues(self) -> list[ResultQueue]:
+        """The queues of all that take results."""
+        return [*(worker.queue for worker in self.workers), *self.loops]
 
     def open(self, sources: Sequence[Source]) -> None:
         """Open the sinks, one after the other."""
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink.open(sources)
             promised = getattr(sink, "lossless", None)
-            self._workers.append(
-                SinkWorker(
-                    sink,
-                    blocking=self._blocking if promised is None else bool(promised),
-                    fatal=self._fail if promised else None,
-                    meter=self._meter,
-                    clock=self._clock,
-                )
-            )
+            blocking = self.blocking if promised is None else bool(promised)
+            fatal = self.fail if promised else None
+            self.workers.append(SinkWorker(sink, blocking, fatal, self.meter, clock=self.clock))
 
     def start(self) -> None:
         """Start the threads of those that are open; may be called again."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.start()
-
-    def attach(self, *, blocking: bool, notify: Callable[[], None] | None) -> ResultQueue:
-        """Return a queue that gets every result from now on, for a loop."""
-        results = ResultQueue(4 if blocking else 1, blocking=blocking, notify=notify)
-        self._loops.append(results)
-        return results
 
     def put(self, result: Result[Any]) -> None:
         """Hand a result to all."""
-        for queue in self._queues():
+        for queue in self.queues:
             queue.put(result)
 
     def hurry(self) -> None:
         """Let recognition wait no longer; sinks get a few seconds for what waits."""
-        self._deadline = self._clock() + GRACE
-        for queue in self._queues():
+        self.deadline = self.clock() + GRACE
+        for queue in self.queues:
             queue.give_way()
 
     def finish(self) -> None:
         """Say that no result will come any more."""
-        for queue in self._queues():
+        for queue in self.queues:
             queue.finish()
 
     def closers(self) -> list[Callable[[], None]]:
         """Return what waits for each sink to be closed."""
-        return [partial(worker.join, lambda: self._deadline) for worker in self._workers]
+        return [partial(worker.join, lambda: self.deadline) for worker in self.workers]
 
     def stats(self) -> tuple[SinkStats, ...]:
         """Return what they have done so far."""
-        return (*(worker.stats() for worker in self._workers), *map(_loop_stats, self._loops))
-
-    def _queues(self) -> list[ResultQueue]:
-        return [*(worker.queue for worker in self._workers), *self._loops]
+        return (*(worker.stats() for worker in self.workers), *map(_loop_stats, self.loops))
 
 
 def _loop_stats(results: ResultQueue) -> SinkStats:

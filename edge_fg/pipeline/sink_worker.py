@@ -51,10 +51,10 @@ class SinkWorker:
     def __init__(
         self,
         sink: Sink,
-        *,
         blocking: bool,
         fatal: Callable[[BaseException], None] | None,
         meter: Meter,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.queue = ResultQueue(CAPACITY, blocking=blocking)

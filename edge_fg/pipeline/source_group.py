@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 from edge_fg.pipeline.frame_queue import FrameQueue
@@ -39,11 +38,10 @@ class SourceGroup:
         self,
         sources: Sequence[Source],
         policies: Sequence[Policy],
-        *,
         one_each: bool,
         max_frames: int | None,
         meter: Meter,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
     ) -> None:
         self.sources = sources
         self.lossless = all(map(makes_wait, policies, [source.live for source in sources]))
