@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from edge_fg.preprocess.yuv import ColorStandard
     from edge_fg.recognition import Answer, Classifier, Latency, Prediction, load
     from edge_fg.sources import Frame, Source, StateChange, open_source
+    from edge_fg.telemetry.device import Reading
     from edge_fg.telemetry.histogram import Summary
-    from edge_fg.telemetry.readings import Reading
     from edge_fg.telemetry.stats import PipelineStats, SinkStats, SourceStats, ThrottleStats
     from edge_fg.tracking.visits import VisitSettings, follow_visits
 
@@ -71,7 +71,7 @@ _NAMES_OF = {
     "recognition": "Answer Classifier Latency Prediction load",
     "sources": "Frame Source StateChange open_source",
     "telemetry.histogram": "Summary",
-    "telemetry.readings": "Reading",
+    "telemetry.device": "Reading",
     "telemetry.stats": "PipelineStats SinkStats SourceStats ThrottleStats",
     "tracking.visits": "VisitSettings follow_visits",
 }

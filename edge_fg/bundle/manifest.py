@@ -20,7 +20,8 @@ PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8", "int8-fp16")
 OutputKind = Literal["logits", "probabilities", "embedding", "cam"]
 
 # One flat folder: no separator can stand in a name, so nothing can point outside.
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
+_FILE_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+FileName = Annotated[str, Meta(pattern=rf"^{_FILE_NAME}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -186,4 +187,4 @@ def format_manifest(manifest: Manifest) -> bytes:
 
 def is_file_name(name: str) -> bool:
     """Whether `name` may name a file of a bundle."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name) is not None
+    return re.fullmatch(_FILE_NAME, name) is not None

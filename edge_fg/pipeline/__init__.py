@@ -6,7 +6,7 @@ from edge_fg.pipeline.policy import Every, Latest, Policy, Queue, Rate, parse_po
 from edge_fg.pipeline.stream import Stream, stream
 from edge_fg.pipeline.throttle import Throttle
 from edge_fg.result import Result, Sighting, VisitEvent
-from edge_fg.sinks.protocol import Sink
+from edge_fg.sinks.base import Sink
 
 __all__ = [
     "Every",

@@ -18,7 +18,7 @@ from edge_fg.pipeline.sink_group import SinkGroup
 from edge_fg.pipeline.source_group import SourceGroup
 from edge_fg.pipeline.stats_collector import StatsCollector
 from edge_fg.pipeline.throttle import Throttle, ThrottleMonitor
-from edge_fg.sinks.protocol import Sink
+from edge_fg.sinks.base import Sink
 from edge_fg.sources import Source
 from edge_fg.telemetry.meter import Meter
 from edge_fg.telemetry.stats import PipelineStats

@@ -16,7 +16,7 @@ from edge_fg.pipeline.recogniser import FollowerFactory
 from edge_fg.pipeline.stream import check_max_frames
 from edge_fg.pipeline.throttle import Throttle
 from edge_fg.result import Result
-from edge_fg.sinks.protocol import Sink
+from edge_fg.sinks.base import Sink
 from edge_fg.sources import Source, open_source
 from edge_fg.telemetry.stats import PipelineStats
 

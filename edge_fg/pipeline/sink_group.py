@@ -11,7 +11,7 @@ from typing import Any, Final
 from edge_fg.pipeline.result_queue import ResultQueue
 from edge_fg.pipeline.sink_worker import SinkWorker
 from edge_fg.result import Result
-from edge_fg.sinks.protocol import Sink
+from edge_fg.sinks.base import Sink
 from edge_fg.sources import Source
 from edge_fg.telemetry.histogram import Histogram
 from edge_fg.telemetry.meter import Meter

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from edge_fg.pipeline.result_queue import CAPACITY, ResultQueue
 from edge_fg.result import Result
-from edge_fg.sinks.protocol import Sink
+from edge_fg.sinks.base import Sink
 from edge_fg.telemetry.histogram import Histogram
 from edge_fg.telemetry.meter import Meter
 from edge_fg.telemetry.stats import SinkStats

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from edge_fg.errors import EdgeFGError, UsageError
-from edge_fg.telemetry.readings import Reading
+from edge_fg.telemetry.device import Reading
 from edge_fg.telemetry.stats import ThrottleStats
 
 _logger = logging.getLogger("edge_fg")

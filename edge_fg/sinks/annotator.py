@@ -21,7 +21,7 @@ __all__ = ["Annotator", "ScoredLabel", "TopAnswers"]
 _PANEL_BGRA = (20, 17, 14, 184)  # dark enough for white text on snow: contrast over 7 to 1
 _TITLE_BGRA = (255, 255, 255, 255)
 _TEXT_BGRA = (226, 220, 214, 255)
-_TRACK_BGRA = (255, 255, 255, 56)
+_TRACK_BGRA = (72, 69, 67, 225)  # white of 22 % over the panel, which drawing replaces
 _BAR_BGRA = (140, 200, 64, 255)
 _OTHER_BAR_BGRA = (184, 170, 150, 255)
 
@@ -244,18 +244,8 @@ def _draw_bar(
         return
     draw = ImageDraw.Draw(panel)
     radius = height / 2 if height > 3 else 0
-    # Drawing replaces pixels, so the track keeps the panel's darkness instead of its own.
-    draw.rounded_rectangle((left, y, right, y + height - 1), radius=radius, fill=_over_panel())
+    draw.rounded_rectangle((left, y, right, y + height - 1), radius=radius, fill=_TRACK_BGRA)
     share = min(max(confidence, 0.0), 1.0) if math.isfinite(confidence) else 0.0
     end = left + round((right - left) * share)
     if end > left:
         draw.rounded_rectangle((left, y, end, y + height - 1), radius=radius, fill=fill)
-
-
-def _over_panel() -> tuple[int, int, int, int]:
-    alpha = _TRACK_BGRA[3] / 255
-    blue, green, red = (
-        round(below * (1 - alpha) + over * alpha)
-        for below, over in zip(_PANEL_BGRA[:3], _TRACK_BGRA[:3], strict=True)
-    )
-    return blue, green, red, 225

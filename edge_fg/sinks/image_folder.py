@@ -41,7 +41,7 @@ class ImagesSink(BaseSink):
     reserve_bytes
         Of the disk, left free.
     lossless
-        See `edge_fg.pipeline.Sink`.
+        See `edge_fg.Sink`.
 
     Raises
     ------

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,37 @@ from edge_fg.sinks.records import (
 from edge_fg.sources import Source
 
 
-class JsonLinesSink(BaseSink):
+class _LineSink(BaseSink):
+    """Writes lines to a file, or to standard output where `file` is None."""
+
+    def __init__(self, name: str, file: LineFile | None, lossless: bool | None) -> None:
+        super().__init__(name, lossless)
+        self._file = file
+
+    def lines(self, result: Result[Any]) -> Iterable[str]:
+        """Yield what a result adds."""
+        raise NotImplementedError
+
+    def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
+        """Open the file."""
+        if self._file is None:
+            check_standard_output()
+        else:
+            self._file.open()
+
+    def __call__(self, result: Result[Any], /) -> None:
+        """Write what the result tells."""
+        write = print_line if self._file is None else self._file.write
+        for line in self.lines(result):
+            write(line)
+
+    def close(self) -> None:
+        """Force what was written onto the disk."""
+        if self._file is not None:
+            self._file.close()
+
+
+class JsonLinesSink(_LineSink):
     """Writes one JSON object a line: of each frame, or of each event of a visit.
 
     The keys are those of ``edge-fg run --format jsonl`` and of `VisitEvent.to_dict`. An existing
@@ -41,7 +71,7 @@ class JsonLinesSink(BaseSink):
     top_k
         Classes a frame.
     lossless
-        See `edge_fg.pipeline.Sink`.
+        See `edge_fg.Sink`.
 
     Raises
     ------
@@ -63,34 +93,18 @@ class JsonLinesSink(BaseSink):
         check_content(content)
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
-        super().__init__(f"JSON lines to {_shown(path)}", lossless)
+        file = None if str(path) == "-" else LineFile(Path(path), begins='{"')
+        shown = "standard output" if file is None else Path(path).name
+        super().__init__(f"JSON lines to {shown}", file, lossless)
         self._content = content
         self._top_k = top_k
-        self._lines = None if str(path) == "-" else LineFile(Path(path), begins='{"')
 
-    def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
-        """Open the file."""
-        if self._lines is None:
-            check_standard_output()
-        else:
-            self._lines.open()
-
-    def __call__(self, result: Result[Any], /) -> None:
-        """Write what the result tells."""
-        for record in records(result, self._content, self._top_k):
-            line = json.dumps(record)
-            if self._lines is None:
-                print_line(line)
-            else:
-                self._lines.write(line)
-
-    def close(self) -> None:
-        """Force what was written onto the disk."""
-        if self._lines is not None:
-            self._lines.close()
+    def lines(self, result: Result[Any]) -> Iterable[str]:
+        """Yield one JSON object for each frame or event."""
+        return map(json.dumps, records(result, self._content, self._top_k))
 
 
-class CsvSink(BaseSink):
+class CsvSink(_LineSink):
     """Writes one row of comma-separated values for each frame or event of a visit.
 
     UTF-8 with a header; what would tear a row apart, like the line break in a file's name, is
@@ -103,7 +117,7 @@ class CsvSink(BaseSink):
     content
         ``frames`` or ``visits``.
     lossless
-        See `edge_fg.pipeline.Sink`.
+        See `edge_fg.Sink`.
 
     Raises
     ------
@@ -117,23 +131,14 @@ class CsvSink(BaseSink):
         self, path: Path | str, *, content: Content = "frames", lossless: bool | None = None
     ) -> None:
         check_content(content)
-        super().__init__(f"CSV to {_shown(path)}", lossless)
-        self._content = content
         columns = FRAME_COLUMNS if content == "frames" else VISIT_COLUMNS
-        self._lines = LineFile(Path(path), header=_row(columns))
+        file = LineFile(Path(path), header=_row(columns))
+        super().__init__(f"CSV to {Path(path).name}", file, lossless)
+        self._content = content
 
-    def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
-        """Open the file."""
-        self._lines.open()
-
-    def __call__(self, result: Result[Any], /) -> None:
-        """Write what the result tells."""
-        for row in rows(result, self._content):
-            self._lines.write(_row(row))
-
-    def close(self) -> None:
-        """Force what was written onto the disk."""
-        self._lines.close()
+    def lines(self, result: Result[Any]) -> Iterable[str]:
+        """Yield one row for each frame or event."""
+        return map(_row, rows(result, self._content))
 
 
 def check_standard_output() -> None:
@@ -165,7 +170,3 @@ def _row(values: Sequence[object]) -> str:
     escaped = [printable(value) if isinstance(value, str) else value for value in values]
     csv.writer(buffer, lineterminator="").writerow(escaped)
     return buffer.getvalue()
-
-
-def _shown(path: Path | str) -> str:
-    return "standard output" if str(path) == "-" else Path(path).name

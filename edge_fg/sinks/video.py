@@ -44,7 +44,7 @@ class VideoSink(BaseSink):
     reserve_bytes
         Of the disk, left free.
     lossless
-        See `edge_fg.pipeline.Sink`.
+        See `edge_fg.Sink`.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # The rail that feeds everything, by the names it has had from the Nano to Thor.
@@ -76,17 +76,21 @@ class DeviceState:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the readings for JSON; units stand in the keys."""
-        return {
-            "hottest_c": self.hottest_c,
-            "temperatures_c": dict(self.temperatures_c),
-            "total_power_w": self.total_power_w,
-            "power_w": dict(self.power_w),
-            "gpu_load": self.gpu_load,
-            "gpu_hz": self.gpu_hz,
-            "cpu_load": list(self.cpu_load),
-            "cpu_hz": list(self.cpu_hz),
-            "memory_load": self.memory_load,
-            "memory_hz": self.memory_hz,
-            "memory_used_bytes": self.memory_used_bytes,
-            "memory_bytes": self.memory_bytes,
-        }
+        known = {"hottest_c": self.hottest_c, "total_power_w": self.total_power_w}
+        return {**known, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The hottest place and the power that is drawn; None where there is no such sensor.
+
+    Parameters
+    ----------
+    temperature_c
+        Degrees Celsius.
+    power_w
+        Watts of the whole board.
+    """
+
+    temperature_c: float | None = None
+    power_w: float | None = None

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_fg.telemetry.device import DeviceState
-from edge_fg.telemetry.readings import Reading
+from edge_fg.telemetry.device import DeviceState, Reading
 from edge_fg.telemetry.tegrastats import parse_tegrastats
 
 __all__ = ["DeviceState", "JetsonSensors", "parse_tegrastats"]

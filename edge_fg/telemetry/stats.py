@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -147,11 +148,10 @@ class PipelineStats:
     dropped: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        total: dict[str, int] = {}
+        total = Counter[str]()
         for source in self.sources:
-            for reason, count in source.dropped.items():
-                total[reason] = total.get(reason, 0) + count
-        object.__setattr__(self, "dropped", total)
+            total.update(source.dropped)
+        object.__setattr__(self, "dropped", dict(total))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as what JSON knows."""

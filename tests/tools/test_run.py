@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 import edge_fg
-from edge_fg.telemetry.readings import Reading
+from edge_fg.telemetry.device import Reading
 from edge_fg_tools.cli import run_session
 from edge_fg_tools.cli.arguments import Address, address
 

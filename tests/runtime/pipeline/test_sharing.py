@@ -18,7 +18,7 @@ from edge_fg.pipeline.batch_size import BatchSizer
 from edge_fg.pipeline.frame_queue import FrameQueue
 from edge_fg.pipeline.scheduler import Scheduler, Turn
 from edge_fg.sources import Frame
-from edge_fg.telemetry.readings import Reading
+from edge_fg.telemetry.device import Reading
 from support import pipeline_fakes as fakes
 from support.clock import FakeClock
 from support.properties import examples
