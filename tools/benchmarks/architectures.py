@@ -2,8 +2,8 @@
 
 Two steps, because they need different environments::
 
-    python -m architectures --export DIR      needs torch and timm, not torchvision
-    python -m architectures --build DIR       needs edge-fg[build,rtx]; no GPU
+    python tools/benchmarks/architectures.py --export DIR      needs torch, timm; not torchvision
+    python tools/benchmarks/architectures.py --build DIR       needs edge-fg[build,rtx]; no GPU
 
 Weights are random: coverage of operators and graph shapes is measured here, not accuracy.
 """
@@ -11,9 +11,10 @@ Weights are random: coverage of operators and graph shapes is measured here, not
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
+
+from common import write_json
 
 ARCHITECTURES: tuple[str, ...] = (
     "resnet18",
@@ -70,18 +71,16 @@ def main(arguments: list[str] | None = None) -> int:
         from architectures_export import export_all
 
         return export_all(names, options.export, options.images)
-    from architectures_build import build_all, table
+    from architectures_build import build_all, costs
 
     rows = []
     for name in names:
         rows += build_all((name,), options.build, tuple(options.precision))
         # After each: a long run that is stopped keeps what it found.
-        if options.json:
-            options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
+        write_json(options.json, rows)
+    print(costs(rows))
     return 0 if rows and all(row["status"] == "built" for row in rows) else 1
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
     sys.exit(main())

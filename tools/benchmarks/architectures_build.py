@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from common import Row, table
 from numpy.typing import NDArray
 
 from edge_fg.backends.tensorrt.build import build_plan
@@ -18,7 +19,10 @@ from edge_fg_tools.graph.running import Runner
 
 _CALIBRATION_IMAGES = 8
 _CALIBRATION_BATCH = 2
-Row = dict[str, Any]
+_COLUMNS = (
+    *("architecture", "precision", "result", "prepare s", "convert s", "build s", "plan MB"),
+    *("INT8 MACs", "against FP32"),
+)
 
 
 def build_all(names: tuple[str, ...], folder: Path, precisions: tuple[str, ...]) -> list[Row]:
@@ -36,20 +40,13 @@ def build_all(names: tuple[str, ...], folder: Path, precisions: tuple[str, ...])
             row = _row(name, precision, prepared)
             row["prepare_seconds"] = round(seconds, 1)
             rows.append(row)
-            print(_line(row), file=sys.stderr, flush=True)
+            print(*_cells(row), sep=", ", file=sys.stderr, flush=True)
     return rows
 
 
-def table(rows: Iterable[Row]) -> str:
+def costs(rows: Iterable[Row]) -> str:
     """Return the rows as a Markdown table, one line an architecture and precision."""
-    head = [
-        (
-            "| architecture | precision | result | prepare s | convert s | build s | plan MB "
-            "| INT8 MACs | against FP32 |"
-        ),
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    return "\n".join([*head, *(_line(row) for row in rows)])
+    return table(_COLUMNS, map(_cells, rows))
 
 
 def _row(name: str, precision: str, prepared: PreparedModel) -> Row:
@@ -127,18 +124,15 @@ def _refused(name: str, precision: str, error: BaseException) -> Row:
     }
 
 
-def _line(row: Row) -> str:
+def _cells(row: Row) -> tuple[object, ...]:
     snr, macs = row.get("snr_db"), row.get("int8_macs")
-    result = row["status"] if row["status"] == "built" else f"refused: {row['reason']}"
-    cells = (
+    seconds = (row.get(f"{part}_seconds", "") for part in ("prepare", "convert", "build"))
+    return (
         row["name"],
         row["precision"],
-        result,
-        row.get("prepare_seconds", ""),
-        row.get("convert_seconds", ""),
-        row.get("build_seconds", ""),
+        row["status"] if row["status"] == "built" else f"refused: {row['reason']}",
+        *seconds,
         row.get("plan_mb", ""),
         "" if macs is None else f"{100 * macs:.0f} %",
         "" if snr is None else f"{snr} dB",
     )
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"

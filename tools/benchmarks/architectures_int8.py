@@ -15,16 +15,14 @@ holds already is not measured again, so a run that was stopped goes on where it 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import subprocess
+import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from architectures import ARCHITECTURES
+from common import HERE, Row, read_json, run_child, table, write_json
 
 OURS, PLAIN = "edge-fg", "edge-fg, no corrections"
 METHODS: tuple[str, ...] = (
@@ -35,9 +33,7 @@ METHODS: tuple[str, ...] = (
     "modelopt max",
     "modelopt entropy",
 )
-_HERE = Path(__file__).resolve().parent
-_STEPS, _PEERS = _HERE / "architectures_int8_steps.py", _HERE / "architectures_int8_peers.py"
-Row = dict[str, Any]
+_STEPS, _PEERS = HERE / "architectures_int8_steps.py", HERE / "peer_quantizers.py"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,19 +47,20 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="architectures-int8-") as folder:
             _architecture(options, name, missing, Path(folder), document)
-    print(table(document["architectures"]))
+    print(compared(document["architectures"]))
     return 0
 
 
-def table(architectures: dict[str, dict[str, Row]]) -> str:
+def compared(architectures: dict[str, dict[str, Row]]) -> str:
     """Return Markdown: an architecture a line, the ratio in dB and the share of INT8 by method."""
     methods = [one for one in METHODS if any(one in rows for rows in architectures.values())]
-    head = ["architecture", *methods, "ours above the best peer"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for name, rows in architectures.items():
-        cells = [name, *(_cell(rows.get(one)) for one in methods), _difference(rows)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return table(
+        ["architecture", *methods, "ours above the best peer"],
+        (
+            [name, *(_cell(rows.get(one)) for one in methods), _difference(rows)]
+            for name, rows in architectures.items()
+        ),
+    )
 
 
 def _cell(row: Row | None) -> str:
@@ -86,9 +83,8 @@ def _difference(rows: dict[str, Row]) -> str:
     best = max(peers, key=lambda row: float(row["snr_db"]))
     pairs = zip(ours["by_image"], best["by_image"], strict=True)
     differences = [mine - other for mine, other in pairs]
-    mean = sum(differences) / len(differences)
-    spread = sum((one - mean) ** 2 for one in differences) / max(len(differences) - 1, 1)
-    error = math.sqrt(spread / len(differences))
+    spread = statistics.stdev(differences) if len(differences) > 1 else 0.0
+    error = spread / math.sqrt(len(differences))
     return f"{ours['snr_db'] - best['snr_db']:+.1f} dB (error {error:.1f})"
 
 
@@ -125,7 +121,7 @@ def _opened(options: argparse.Namespace) -> Row:
     }
     if not options.json.exists():
         return {"settings": settings, "versions": {}, "architectures": {}}
-    document: Row = json.loads(options.json.read_text(encoding="utf-8"))
+    document = read_json(options.json)
     if document["settings"] != settings:
         sys.exit(f"{options.json} was measured with {document['settings']}, not {settings}")
     return document
@@ -137,20 +133,17 @@ def _architecture(
     """Measure some methods on one architecture; the file is written after each."""
     rows = document["architectures"][name]
     asked = {
+        **document["settings"],
         "model": str(options.models / f"{name}.onnx"),
         "images": str(options.images),
-        "preprocess": options.preprocess,
-        "calibration_images": options.calibration_images,
-        "judge_images": options.judge_images,
-        "seed": options.seed,
     }
-    (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
-    facts = _step([sys.executable, str(_STEPS), "prepare"], folder, options.limit)
+    write_json(folder / "asked.json", asked)
+    facts = _run([sys.executable, _STEPS, "prepare", folder], options.limit)
     for method in methods:
         row = facts if "failed" in facts else _measured(options, method, folder)
         document["versions"].update(row.pop("versions", {}))
         rows[method] = row
-        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, document)
         print(
             f"{name}, {method}: {_cell(row)} {row.get('failed', '')}", file=sys.stderr, flush=True
         )
@@ -160,38 +153,16 @@ def _measured(options: argparse.Namespace, method: str, folder: Path) -> Row:
     (folder / "int8.onnx").unlink(missing_ok=True)
     ours = method in {OURS, PLAIN}
     python = options.modelopt_python if method.startswith("modelopt") else sys.executable
-    command = [python, str(_STEPS if ours else _PEERS), "quantise"]
-    row = _step(command, folder, options.own_limit if ours else options.limit, method)
+    program = _STEPS if ours else _PEERS
+    limit = options.own_limit if ours else options.limit
+    row = _run([python, program, "quantise", folder, method], limit)
     if "failed" in row:
         return row
-    judged = _step([sys.executable, str(_STEPS), "judge"], folder, options.own_limit)
-    return {**row, **judged}
+    return row | _run([sys.executable, _STEPS, "judge", folder], options.own_limit)
 
 
-def _step(command: list[str], folder: Path, limit: float, *arguments: str) -> Row:
-    """Run one step in a process of its own and return what it wrote, or why it failed."""
-    answer = folder / "answer.json"
-    answer.unlink(missing_ok=True)
-    # Warnings and progress bars of the libraries go to a file: a pipe that fills up would block.
-    with (folder / "log.txt").open("w+", encoding="utf-8", errors="replace") as log:
-        try:
-            done = subprocess.run(
-                [*command, str(folder), *arguments],
-                stdout=log,
-                stderr=log,
-                timeout=limit,
-                env={**os.environ, "OMP_NUM_THREADS": "2"},
-            )
-        except subprocess.TimeoutExpired:
-            return {"failed": f"over {limit:.0f} s"}
-        except OSError as error:
-            return {"failed": str(error)}
-        log.seek(0)
-        lines = [line.strip() for line in log if line.strip()]
-    if done.returncode or not answer.exists():
-        return {"failed": lines[-1] if lines else f"ended with code {done.returncode}"}
-    found: Row = json.loads(answer.read_text(encoding="utf-8"))
-    return found
+def _run(command: list[object], limit: float) -> Row:
+    return run_child(command, limit_s=limit, environment={"OMP_NUM_THREADS": "2"})
 
 
 if __name__ == "__main__":

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from common import Row, read_json, run_step, write_json
 from numpy.typing import NDArray
 
 from edge_fg.errors import EdgeFGError
@@ -27,12 +26,11 @@ from edge_fg_tools.graph import load_model, prepare
 _BATCH = 4
 _LEAST_POWER = 1e-30
 _LIBRARIES = ("numpy", "Pillow", "onnx", "onnxruntime", "onnxslim")
-Found = dict[str, Any]
 
 
-def prepare_all(folder: Path) -> Found:
+def prepare_all(folder: Path) -> Row:
     """Write the prepared model, both sets of images as tensors, and the float32 outputs."""
-    asked: Found = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+    asked = read_json(folder / "asked.json")
     prepared = prepare(load_model(Path(asked["model"])))
     onnx.save(prepared.model, folder / "prepared.onnx")
     feed = ImageFeed(fit_preprocess(asked["preprocess"], prepared), prepared.batch or _BATCH)
@@ -49,24 +47,19 @@ def prepare_all(folder: Path) -> Found:
         tensors = [batch for _, batch in feed.labelled(dataclasses.replace(whole, items=some))]
         np.save(folder / f"{side}.npy", np.concatenate(tensors))
     names = {"input": prepared.input_name, "output": prepared.output_name, "kind": prepared.kind}
-    (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
+    write_json(folder / "names.json", names)
     np.save(folder / "reference.npy", _outputs(folder, folder / "prepared.onnx"))
     return {}
 
 
-def quantise(folder: Path, method: str) -> Found:
+def quantise(folder: Path, method: str) -> Row:
     """Quantise as `edge-fg build --target tensorrt-rtx` does."""
-    names = _names(folder)
+    names = read_json(folder / "names.json")
     images = np.load(folder / "calibration.npy", mmap_mode="r")
-
-    def batches() -> Iterable[NDArray[Any]]:
-        for at in range(0, len(images), _BATCH):
-            yield np.asarray(images[at : at + _BATCH])
-
     started = time.monotonic()
     found = quantize_int8(
         onnx.load(folder / "prepared.onnx"),
-        batches,
+        lambda: _batches(images),
         input_name=names["input"],
         output_name=names["output"],
         kind=names["kind"],
@@ -85,7 +78,7 @@ def quantise(folder: Path, method: str) -> Found:
     }
 
 
-def judge(folder: Path) -> Found:
+def judge(folder: Path) -> Row:
     """Return the signal-to-noise ratio (dB) of the INT8 outputs, and the share of INT8.
 
     10 log10 of the power of the float32 outputs over that of the difference, summed over all
@@ -115,46 +108,20 @@ def _decibels(signal: Any, noise: Any) -> NDArray[np.float64]:
 
 
 def _outputs(folder: Path, graph: Path) -> NDArray[np.float32]:
-    names = _names(folder)
+    names = read_json(folder / "names.json")
     session = open_session(onnx.load(graph))
     rows = [
         np.asarray(run_session(session, [names["output"]], {names["input"]: batch})[0])
-        for batch in _judged(folder)
+        for batch in _batches(np.load(folder / "judge.npy", mmap_mode="r"))
     ]
     return np.concatenate([row.reshape(len(row), -1) for row in rows]).astype(np.float32)
 
 
-def _judged(folder: Path) -> Iterator[NDArray[Any]]:
-    images = np.load(folder / "judge.npy", mmap_mode="r")
+def _batches(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
     for at in range(0, len(images), _BATCH):
         yield np.asarray(images[at : at + _BATCH])
 
 
-def _names(folder: Path) -> Found:
-    found: Found = json.loads((folder / "names.json").read_text(encoding="utf-8"))
-    return found
-
-
-_STEPS: dict[str, Callable[..., Found]] = {
-    "prepare": prepare_all,
-    "quantise": quantise,
-    "judge": judge,
-}
-
-
-def main() -> int:
-    """Run one step and write what it found; return the exit code."""
-    logging.basicConfig(level=logging.ERROR)
-    step, name, *rest = sys.argv[1:]
-    folder = Path(name)
-    try:
-        found = _STEPS[step](folder, *rest)
-    except EdgeFGError as error:
-        print(error, file=sys.stderr)
-        return 1
-    (folder / "answer.json").write_text(json.dumps(found), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    logging.basicConfig(level=logging.ERROR)
+    run_step({"prepare": prepare_all, "quantise": quantise, "judge": judge})

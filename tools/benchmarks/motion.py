@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
+from common import table
 from numpy.typing import NDArray
 
 from edge_fg.boxes import Region, iou
@@ -171,22 +172,25 @@ SCENES: tuple[Callable[[Stage], Iterator[Moment]], ...] = (
 
 def main() -> None:
     """Print one line a scene and method."""
-    print("| scene | method | bird found, frames | frames with a false box |")
-    print("|---|---|---|---|")
-    for scene in SCENES:
-        for make in (MotionFinder, Mog2):
-            stage, finder = Stage(), make()
-            found = there = false = frames = 0
-            for number, (image, box) in enumerate(scene(stage)):
-                noisy = image + stage.rng.normal(0.0, 2.5, image.shape)
-                pixels = np.clip(noisy, 0.0, 255.0).astype(np.uint8)
-                regions = finder(Frame(pixels, number, "bench", position=number / FPS))
-                hits = [box is not None and iou(region, box) > 0.3 for region in regions]
-                found, there = found + any(hits), there + (box is not None)
-                false, frames = false + (not all(hits)), frames + 1
-            # Before it has left, a bird that is there at the start may be found or not.
-            of_bird = f"{found} of {there}" if there else ""
-            print(f"| {scene.__name__} | {make.__name__} | {of_bird} | {false} of {frames} |")
+    rows = (_played(scene, make) for scene in SCENES for make in (MotionFinder, Mog2))
+    print(table(("scene", "method", "bird found, frames", "frames with a false box"), rows))
+
+
+def _played(
+    scene: Callable[[Stage], Iterator[Moment]], make: Callable[[], Callable[[Frame], list[Region]]]
+) -> tuple[str, ...]:
+    stage, finder = Stage(), make()
+    found = there = false = frames = 0
+    for number, (image, box) in enumerate(scene(stage)):
+        noisy = image + stage.rng.normal(0.0, 2.5, image.shape)
+        pixels = np.clip(noisy, 0.0, 255.0).astype(np.uint8)
+        regions = finder(Frame(pixels, number, "bench", position=number / FPS))
+        hits = [box is not None and iou(region, box) > 0.3 for region in regions]
+        found, there = found + any(hits), there + (box is not None)
+        false, frames = false + (not all(hits)), frames + 1
+    # Before it has left, a bird that is there at the start may be found or not.
+    of_bird = f"{found} of {there}" if there else ""
+    return scene.__name__, make.__name__, of_bird, f"{false} of {frames}"
 
 
 if __name__ == "__main__":

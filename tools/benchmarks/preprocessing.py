@@ -15,11 +15,12 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import in_turns, table
 from numpy.typing import NDArray
 
 from edge_fg.preprocess import CpuPreprocessor, presets
@@ -37,20 +38,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
-    print("| frame | preset | Pillow + NumPy (ms) | kernels on the CPU (ms) | ratio |")
-    print("|---|---|---|---|---|")
+    columns = ("frame", "preset", "Pillow + NumPy (ms)", "kernels on the CPU (ms)", "ratio")
     with tempfile.TemporaryDirectory() as folder:
         form = CpuForm(compile_cpu_form(Path(folder)))
-        for height, width in SIZES:
-            for preset in PRESETS:
-                _measure(form, PixelFormat.BGR, height, width, preset, rounds)
-        _measure(form, PixelFormat.NV12, 1080, 1920, "torchvision", rounds)
+        cases = [(PixelFormat.BGR, *size, preset) for size in SIZES for preset in PRESETS]
+        cases.append((PixelFormat.NV12, 1080, 1920, "torchvision"))
+        print(table(columns, (_measure(form, *case, rounds) for case in cases)))
         _measure_plans(rounds)
 
 
 def _measure(
     form: CpuForm, kind: PixelFormat, height: int, width: int, preset: str, rounds: int
-) -> None:
+) -> tuple[str, ...]:
     spec = presets()[preset]
     standard = ColorStandard.BT601_LIMITED if kind is PixelFormat.NV12 else None
     source = PixelLayout(kind, height, width, standard=standard)
@@ -68,11 +67,9 @@ def _measure(
     expected = reference([source.to_bgr(frame)])
     if not np.array_equal(output, expected):
         raise SystemExit(f"{kind.value} {preset}: the kernels differ from Pillow")
-    theirs_ms, ours_ms = _in_turns([other, ours], rounds)
-    print(
-        f"| {width} x {height} {kind.value} | {preset} | {theirs_ms:.2f} | {ours_ms:.2f} "
-        f"| {theirs_ms / ours_ms:.2f} |"
-    )
+    theirs_ms, ours_ms = _medians({"other": other, "ours": ours}, rounds)
+    times = (f"{theirs_ms:.2f}", f"{ours_ms:.2f}", f"{theirs_ms / ours_ms:.2f}")
+    return (f"{width} x {height} {kind.value}", preset, *times)
 
 
 def _other_way(
@@ -88,15 +85,10 @@ def _other_way(
     return lambda: reference([cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_NV12)])
 
 
-def _in_turns(ways: list[Callable[[], Any]], rounds: int) -> list[float]:
+def _medians(ways: Mapping[str, Callable[[], object]], rounds: int) -> list[float]:
     """Return the median of each in milliseconds of processor time."""
-    times: list[list[float]] = [[] for _ in ways]
-    for _ in range(rounds):
-        for way, taken in zip(ways, times, strict=True):
-            before = time.thread_time()
-            way()
-            taken.append((time.thread_time() - before) * 1e3)
-    return [statistics.median(taken) for taken in times]
+    times = in_turns(ways, rounds, time.thread_time)
+    return [1e3 * statistics.median(one for (one,) in taken) for taken in times.values()]
 
 
 def _measure_plans(rounds: int) -> None:
@@ -105,18 +97,18 @@ def _measure_plans(rounds: int) -> None:
     source = PixelLayout(PixelFormat.BGR, 1080, 1920)
     plan = planner.plan([source])
     target = np.empty(plan.descriptor_bytes, np.uint8)
-    known = _in_turns([lambda: planner.plan([source]).descriptors([4096], target)], 100 * rounds)
     sides = iter(range(300, 300 + rounds))
-    new = _in_turns(
-        [
-            lambda: planner.plan(
-                [PixelLayout(PixelFormat.BGR, 1080, 1920, region=(1, 1, next(sides), 200))]
-            )
-        ],
-        rounds,
-    )
-    print(f"\nplan and descriptors of a known geometry: {known[0] * 1e3:.1f} us")
-    print(f"plan of a region of a new size: {new[0] * 1e3:.0f} us")
+
+    def known() -> None:
+        planner.plan([source]).descriptors([4096], target)
+
+    def new() -> None:
+        planner.plan([PixelLayout(PixelFormat.BGR, 1080, 1920, region=(1, 1, next(sides), 200))])
+
+    (known_ms,) = _medians({"known": known}, 100 * rounds)
+    (new_ms,) = _medians({"new": new}, rounds)
+    print(f"\nplan and descriptors of a known geometry: {known_ms * 1e3:.1f} us")
+    print(f"plan of a region of a new size: {new_ms * 1e3:.0f} us")
 
 
 if __name__ == "__main__":

@@ -14,20 +14,28 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 # This process imports no library: a child's peak memory starts from that of its parent.
-from quantization_names import METHODS
+from common import HERE, Row, run_child, table, write_json
 
+METHODS: tuple[str, ...] = (
+    "edge-fg portable",
+    "edge-fg tensorrt",
+    "edge-fg tensorrt, no corrections",
+    "edge-fg tensorrt, entropy alone",
+    "onnxruntime MinMax",
+    "onnxruntime Entropy",
+    "onnxruntime Percentile",
+    "onnxruntime MinMax, inputs only",
+    "modelopt max",
+    "modelopt entropy",
+)
 _LIBRARIES = ("numpy", "Pillow", "onnx", "onnxruntime", "onnxslim", "nvidia-modelopt")
-_HERE = Path(__file__).resolve().parent
 _COLUMNS = (
     "method",
     "agreement, all",
@@ -40,7 +48,6 @@ _COLUMNS = (
     "peak MB",
 )
 _ABSENT = "not installed"
-Row = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         facts = _split(options, folder)
         rows = [_calibrate(method, folder) for method in options.methods]
         made = [row["method"] for row in rows if "failed" not in row]
-        judged = _step("judge", folder, *made) if made else {"methods": {}, "float32": {}}
+        judged = _needed("judge", folder, *made) if made else {"methods": {}, "float32": {}}
         load.append(os.getloadavg()[0])
     for row in rows:
         row.update(judged["methods"].get(row["method"], {}))
@@ -65,20 +72,13 @@ def main(arguments: list[str] | None = None) -> int:
         "load": load,
         "rows": rows,
     }
-    if options.json:
-        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(options.json, document)
     print(_heading(document))
-    print(table(rows))
+    print(table(_COLUMNS, map(_cells, rows)))
     failures = [row for row in rows if row.get("failed", _ABSENT) != _ABSENT]
     for row in failures:
         print(f"\n{row['method']} failed: {row['failed']}")
     return 0 if made and not failures else 1
-
-
-def table(rows: list[Row]) -> str:
-    """Return the figures as a Markdown table, one line a method."""
-    head = [f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS)]
-    return "\n".join([*head, *(_line(row) for row in rows)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,8 +114,8 @@ def _split(options: argparse.Namespace, folder: Path) -> Row:
         "hold_out_images": options.hold_out_images,
         "seed": options.seed,
     }
-    (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
-    return _step("split", folder)
+    write_json(folder / "asked.json", asked)
+    return _needed("split", folder)
 
 
 def _calibrate(method: str, folder: Path) -> Row:
@@ -123,30 +123,19 @@ def _calibrate(method: str, folder: Path) -> Row:
     if maker == "modelopt" and importlib.util.find_spec(maker) is None:
         return {"method": method, "failed": _ABSENT}
     print(f"{method} ...", file=sys.stderr, flush=True)
-    try:
-        found = _step("calibrate", folder, method)
-    except _StepError as error:
-        found = {"failed": str(error)}
-    return {"method": method, **found}
+    return {"method": method, **_step("calibrate", folder, method)}
 
 
-class _StepError(RuntimeError):
-    """A child process failed; its last line says why."""
+def _needed(step: str, folder: Path, *arguments: str) -> Row:
+    """Run a step without which there is nothing to compare."""
+    found = _step(step, folder, *arguments)
+    if "failed" in found:
+        sys.exit(found["failed"])
+    return found
 
 
 def _step(step: str, folder: Path, *arguments: str) -> Row:
-    """Run one step in a process of its own and return what it wrote."""
-    command = [sys.executable, str(_HERE / "quantization_steps.py"), step, str(folder), *arguments]
-    answer = folder / "answer.json"
-    answer.unlink(missing_ok=True)
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode or not answer.exists():
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        if step != "calibrate":
-            sys.exit(done.stderr)
-        raise _StepError(lines[-1] if lines else f"ended with code {done.returncode}")
-    found: Row = json.loads(answer.read_text(encoding="utf-8"))
-    return found
+    return run_child([sys.executable, HERE / "quantization_steps.py", step, folder, *arguments])
 
 
 def _heading(document: Row) -> str:
@@ -161,15 +150,21 @@ def _heading(document: Row) -> str:
     )
 
 
-def _line(row: Row) -> str:
-    cells = [row["method"]]
+def _cells(row: Row) -> list[str]:
     if "failed" in row:
         what = row["failed"] if row["failed"] == _ABSENT else "failed"
-        return f"| {' | '.join([*cells, what, *[''] * (len(_COLUMNS) - 2)])} |"
-    cells += [_percent(row["agreement"]), _percent(row["agreement_labelled"])]
-    cells += [f"{row['mean_kl']:.4f}", _percent(row["top1"]), _percent(row["int8_macs"])]
-    cells += [f"{row['wall_seconds']:.1f}", f"{row['cpu_seconds']:.1f}", f"{row['peak_mb']:.0f}"]
-    return f"| {' | '.join(cells)} |"
+        return [row["method"], what, *[""] * (len(_COLUMNS) - 2)]
+    return [
+        row["method"],
+        _percent(row["agreement"]),
+        _percent(row["agreement_labelled"]),
+        f"{row['mean_kl']:.4f}",
+        _percent(row["top1"]),
+        _percent(row["int8_macs"]),
+        f"{row['wall_seconds']:.1f}",
+        f"{row['cpu_seconds']:.1f}",
+        f"{row['peak_mb']:.0f}",
+    ]
 
 
 def _percent(share: float | None) -> str:

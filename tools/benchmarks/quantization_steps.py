@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import resource
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
+from common import Row, read_json, run_step, write_json
 from numpy.typing import NDArray
+from quantization_methods import Task, by_name
 
-from edge_fg.errors import EdgeFGError
 from edge_fg.labels import read_labels
 from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set, resolve_labels
 from edge_fg_calibration import sample as sampled
@@ -28,37 +25,11 @@ from edge_fg_tools.graph import PreparedModel, load_model, prepare
 
 _BATCH = 4
 _TO_MB = 1024 if sys.platform != "darwin" else 1024 * 1024
-Found = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What a method is given.
-
-    Parameters
-    ----------
-    model
-        The prepared float32 model.
-    path
-        The same as a file.
-    feed
-        Reads and prepares images; it keeps no statistics from one method to the next.
-    calibration
-        Images to calibrate on.
-    output
-        Where the INT8 graph goes.
-    """
-
-    model: PreparedModel
-    path: Path
-    feed: ImageFeed
-    calibration: ImageSet
-    output: Path
-
-
-def split(folder: Path, asked: Found) -> Found:
+def split(folder: Path) -> Row:
     """Write both sides of the images, chosen as a build chooses them, and the prepared model."""
-    prepared = _prepared(asked)
+    asked, prepared = _asked(folder)
     onnx.save(prepared.model, folder / "prepared.onnx")
     labels = read_labels(Path(asked["labels"]), classes=prepared.classes)
     images, _ = resolve_labels(read_image_set(Path(asked["images"])), labels.names)
@@ -74,7 +45,7 @@ def split(folder: Path, asked: Found) -> Found:
         "calibration": [_stored(item) for item in found.calibration.items],
         "hold_out": [_stored(item) for item in hold_out],
     }
-    (folder / "sides.json").write_text(json.dumps(sides), encoding="utf-8")
+    write_json(folder / "sides.json", sides)
     return {
         "calibration": len(found.calibration),
         "hard": found.hard,
@@ -84,11 +55,9 @@ def split(folder: Path, asked: Found) -> Found:
     }
 
 
-def calibrate(folder: Path, asked: Found, method: str) -> Found:
+def calibrate(folder: Path, method: str) -> Row:
     """Quantise by one method; return its seconds and its peak memory."""
-    from quantization_methods import by_name
-
-    prepared = _prepared(asked)
+    asked, prepared = _asked(folder)
     run = by_name(method)
     task = Task(
         model=prepared,
@@ -107,12 +76,12 @@ def calibrate(folder: Path, asked: Found, method: str) -> Found:
     return {**seconds, "peak_mb": peak, **notes}
 
 
-def judge(folder: Path, asked: Found, *methods: str) -> Found:
+def judge(folder: Path, *methods: str) -> Row:
     """Compare each method's graph with float32 on images that none was calibrated on.
 
     All graphs are executed as written, rounding around float operators.
     """
-    prepared = _prepared(asked)
+    asked, prepared = _asked(folder)
     graphs = {method: onnx.load(_graph(folder, method)) for method in methods}
     outputs, items = _run_all(prepared, graphs, _side(folder, "hold_out"), _feed(asked, prepared))
     indices = [item.index for item in items]
@@ -146,11 +115,12 @@ def _run_all(
     return {name: np.concatenate(parts) for name, parts in rows.items()}, items
 
 
-def _prepared(asked: Found) -> PreparedModel:
-    return prepare(load_model(Path(asked["model"])))
+def _asked(folder: Path) -> tuple[Row, PreparedModel]:
+    asked = read_json(folder / "asked.json")
+    return asked, prepare(load_model(Path(asked["model"])))
 
 
-def _feed(asked: Found, prepared: PreparedModel) -> ImageFeed:
+def _feed(asked: Row, prepared: PreparedModel) -> ImageFeed:
     return ImageFeed(fit_preprocess(asked["preprocess"], prepared), prepared.batch or _BATCH)
 
 
@@ -158,12 +128,12 @@ def _graph(folder: Path, method: str) -> Path:
     return folder / f"{method.replace(' ', '-').replace(',', '')}.onnx"
 
 
-def _stored(item: LabelledImage) -> Found:
+def _stored(item: LabelledImage) -> Row:
     return {"path": str(item.path.resolve()), "label": item.label, "index": item.index}
 
 
 def _side(folder: Path, name: str) -> ImageSet:
-    sides = json.loads((folder / "sides.json").read_text(encoding="utf-8"))
+    sides = read_json(folder / "sides.json")
     items = (LabelledImage(Path(one["path"]), one["label"], one["index"]) for one in sides[name])
     return ImageSet(tuple(items), folder, name)
 
@@ -176,23 +146,6 @@ def _spread(items: tuple[LabelledImage, ...], most: int | None) -> tuple[Labelle
     return tuple(items[place] for place in places)
 
 
-_STEPS: dict[str, Callable[..., Found]] = {"split": split, "calibrate": calibrate, "judge": judge}
-
-
-def main() -> int:
-    """Run one step and write what it found; return the exit code."""
-    logging.basicConfig(level=logging.ERROR)
-    step, name, *rest = sys.argv[1:]
-    folder = Path(name)
-    asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
-    try:
-        found = _STEPS[step](folder, asked, *rest)
-    except EdgeFGError as error:
-        print(error, file=sys.stderr)
-        return 1
-    (folder / "answer.json").write_text(json.dumps(found), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    logging.basicConfig(level=logging.ERROR)
+    run_step({"split": split, "calibrate": calibrate, "judge": judge})

@@ -8,8 +8,8 @@
 
 `loops`: a simulated camera three times faster than one frame's work; answers a second, and how
 old a frame is when the program has its answer. `file`: frames a second of a video file of which
-every frame is answered. Each loop runs in a process of its own, all take turns, and the middle of
-the rounds is told. ``--ultralytics`` and ``--roboflow`` name interpreters that have these
+every frame is answered. Each loop runs in a process of its own, all take turns, and the median
+of the rounds is printed. ``--ultralytics`` and ``--roboflow`` name interpreters that have these
 packages (and msgspec for edge_fg's bundle reader); without them they are left out.
 
 `overhead`: frames are decoded, preprocessed and executed by bare calls and by the pipeline, in
@@ -19,7 +19,6 @@ turns, on one core. `growth`: memory, threads and descriptors over many syntheti
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -27,11 +26,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from common import HERE, Row, in_turns, run_child, table
 from streaming_camera import SIZE_WH, numbered_images
 
 import edge_fg
@@ -42,7 +43,6 @@ from edge_fg.sources.base import BaseSource
 from edge_fg.telemetry.process import open_descriptors, resident_bytes
 from edge_fg_tools.fieldguide import model_files
 
-HERE = Path(__file__).resolve().parent
 BLOCK = 40
 
 
@@ -111,25 +111,21 @@ def _loops(chosen: argparse.Namespace) -> dict[str, str]:
     return own | {name: python for name, python in peers.items() if python}
 
 
-def _take_turns(
-    chosen: argparse.Namespace, bundle: Path, more: list[str]
-) -> dict[str, list[dict[str, Any]]]:
+def _take_turns(chosen: argparse.Namespace, bundle: Path, more: list[str]) -> dict[str, list[Row]]:
     with edge_fg.load(bundle, backend="onnxruntime", threads=1):
         size = edge_fg.Bundle(bundle).manifest.input.shape[2]
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in _loops(chosen)}
-    paths = [str(HERE), *(str(HERE.parent.parent / part) for part in (".", "tools"))]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "YOLO_OFFLINE": "true"}
+    results: dict[str, list[Row]] = {name: [] for name in _loops(chosen)}
+    paths = [HERE, HERE.parent.parent, HERE.parent]
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "YOLO_OFFLINE": "true"}
     for _ in range(chosen.rounds):
         for name, python in _loops(chosen).items():
-            command = [python, str(HERE / "streaming_loops.py"), name, str(bundle)]
-            command += ["--onnx", str(chosen.model), "--size", str(size), *more]
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=environment, timeout=300, check=False
-            )
-            if done.returncode:
-                print(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-                continue
-            results[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
+            command = [python, HERE / "streaming_loops.py", name, bundle]
+            command += ["--onnx", chosen.model, "--size", size, *more]
+            found = run_child(command, limit_s=300, environment=environment)
+            if "failed" in found:
+                print(f"{name} failed: {found['failed']}", file=sys.stderr)
+            else:
+                results[name].append(found)
     return {name: rounds for name, rounds in results.items() if rounds}
 
 
@@ -139,12 +135,16 @@ def _compare_live(chosen: argparse.Namespace, bundle: Path, work: float) -> None
     results = _take_turns(chosen, bundle, more)
     bound = 2 * (1e3 * work + 1e3 / fps)
     print(f"camera of {fps:.0f} frames a second, {SIZE_WH}; bound of the age: {bound:.1f} ms\n")
-    print("| loop | answers/s | age p50 (ms) | age p99 (ms) | CPU per answer (ms) |")
-    print("|---|---|---|---|---|")
-    for name, rounds in results.items():
-        keys = ("per_second", "age_p50_ms", "age_p99_ms", "cpu_ms")
-        print(f"| {name} | " + " | ".join(_middle(rounds, key) for key in keys) + " |")
-    print()
+    keys = {
+        "answers/s": "per_second",
+        "age p50 (ms)": "age_p50_ms",
+        "age p99 (ms)": "age_p99_ms",
+        "CPU per answer (ms)": "cpu_ms",
+    }
+    rows = (
+        [name, *(_middle(all_, key) for key in keys.values())] for name, all_ in results.items()
+    )
+    print(table(["loop", *keys], rows), end="\n\n")
 
 
 def _compare_file(chosen: argparse.Namespace, bundle: Path, folder: Path) -> None:
@@ -156,35 +156,35 @@ def _compare_file(chosen: argparse.Namespace, bundle: Path, folder: Path) -> Non
     writer.release()
     results = _take_turns(chosen, bundle, ["--file", str(video)])
     print(f"video file of {frames} frames\n")
-    print("| loop | frames/s | answered | CPU per answer (ms) |")
-    print("|---|---|---|---|")
-    for name, rounds in results.items():
-        answered = "/".join(str(each["answers"]) for each in rounds)
-        print(
-            f"| {name} | {_middle(rounds, 'per_second')} | {answered} "
-            f"| {_middle(rounds, 'cpu_ms')} |"
-        )
-    print()
+    rows = (
+        [
+            name,
+            _middle(rounds, "per_second"),
+            "/".join(str(each["answers"]) for each in rounds),
+            _middle(rounds, "cpu_ms"),
+        ]
+        for name, rounds in results.items()
+    )
+    columns = ("loop", "frames/s", "answered", "CPU per answer (ms)")
+    print(table(columns, rows), end="\n\n")
 
 
-def _middle(rounds: list[dict[str, Any]], key: str) -> str:
+def _middle(rounds: list[Row], key: str) -> str:
     values = sorted(each[key] for each in rounds)
     return f"{statistics.median(values):.1f} ({values[0]:.1f}..{values[-1]:.1f})"
 
 
-class Decoding(BaseSource):
-    """Decodes the same images again and again."""
+class Made(BaseSource):
+    """A number of frames, each made when it is read, as fast as they are taken."""
 
-    def __init__(self, jpegs: list[Any], count: int) -> None:
-        super().__init__("jpegs")
-        self._jpegs = jpegs
+    def __init__(self, count: int, make: Callable[[int], Any]) -> None:
+        super().__init__("made")
         self._count = count
+        self._make = make
 
     def _read(self) -> Frame | None:
-        if self._delivered == self._count:
-            return None
-        jpeg = self._jpegs[self._delivered % len(self._jpegs)]
-        return Frame(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), self._delivered, self.name)
+        number = self._delivered
+        return None if number == self._count else Frame(self._make(number), number, self.name)
 
 
 class Noting:
@@ -219,78 +219,61 @@ def _overhead(bundle: Path, blocks: int) -> None:
     name = opened.manifest.input.name
     classifier = edge_fg.load(opened, backend="onnxruntime", threads=1)
 
+    def decoded(number: int) -> Any:
+        return cv2.imdecode(jpegs[number % len(jpegs)], cv2.IMREAD_COLOR)
+
     def bare() -> None:
         for number in range(BLOCK):
-            image = cv2.imdecode(jpegs[number % len(jpegs)], cv2.IMREAD_COLOR)
-            session.run(None, {name: preprocess([image])})
+            session.run(None, {name: preprocess([decoded(number)])})
 
     def calls() -> None:
         for number in range(BLOCK):
-            classifier(cv2.imdecode(jpegs[number % len(jpegs)], cv2.IMREAD_COLOR))
+            classifier(decoded(number))
 
     def piped() -> None:
         sink = Noting()
-        Pipeline(Decoding(jpegs, BLOCK), classifier, sinks=[sink]).run()
+        Pipeline(Made(BLOCK, decoded), classifier, sinks=[sink]).run()
         assert sink.count == BLOCK
 
     ways = {"bare calls": bare, "edge_fg classifier": calls, "edge_fg pipeline": piped}
-    took: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-    for number in range(blocks + 1):
-        order = list(ways) if number % 2 else list(reversed(ways))
-        for way in order:
-            began, used = time.perf_counter(), time.process_time()
-            ways[way]()
-            pair = (time.perf_counter() - began, time.process_time() - used)
-            if number:
-                took[way].append(pair)
-    _tell_overhead(took)
+    _tell_overhead(in_turns(ways, blocks + 1, time.perf_counter, time.process_time))
     classifier.close()
 
 
-def _tell_overhead(took: dict[str, list[tuple[float, float]]]) -> None:
-    print("| way, on one core | CPU per frame (ms) | more than bare | wall (ms) | more than bare |")
-    print("|---|---|---|---|---|")
-    for way, pairs in took.items():
-        cells = []
-        for column in (1, 0):
-            own = [pair[column] for pair in pairs]
-            bare = [pair[column] for pair in took["bare calls"]]
-            # Each block against the bare one beside it: what slows both cancels out.
-            more = statistics.median(a / b - 1 for a, b in zip(own, bare, strict=True))
-            cells += [f"{1e3 * statistics.median(own) / BLOCK:.2f}", f"{100 * more:+.1f} %"]
-        print(f"| {way} | " + " | ".join(cells) + " |")
-    print()
-
-
-class Synthetic(BaseSource):
-    """New frames without end, as fast as they are taken."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__("synthetic")
-        self._count = count
-
-    def _read(self) -> Frame | None:
-        if self._delivered == self._count:
-            return None
-        return Frame(np.full((48, 64, 3), self._delivered % 256, np.uint8), self._delivered, "s")
+def _tell_overhead(took: dict[str, list[tuple[float, ...]]]) -> None:
+    rows = []
+    bare = np.array(took["bare calls"][1:])  # the first round warms up
+    for way, times in took.items():
+        own = np.array(times[1:])
+        # Each block against the bare one beside it: what slows both cancels out.
+        wall_more, cpu_more = 100 * np.median(own / bare - 1, axis=0)
+        wall, cpu = 1e3 * np.median(own, axis=0) / BLOCK
+        cells = (f"{cpu:.2f}", f"{cpu_more:+.1f} %", f"{wall:.2f}", f"{wall_more:+.1f} %")
+        rows.append([way, *cells])
+    columns = ["CPU per frame (ms)", "more than bare", "wall (ms)", "more than bare"]
+    print(table(["way, on one core", *columns], rows), end="\n\n")
 
 
 def _growth(frames: int) -> None:
     """Run two sources and two sinks, and look at the process ten times."""
-    print("| frames answered | resident (MiB) | threads | descriptors |")
-    print("|---|---|---|---|")
+
+    def make(number: int) -> Any:
+        return np.full((48, 64, 3), number % 256, np.uint8)
+
     pipeline = Pipeline(
-        [Synthetic(frames // 2), Synthetic(frames // 2)],
+        [Made(frames // 2, make), Made(frames // 2, make)],
         lambda image: int(image[0, 0, 0]),
         sinks=[Noting(), Noting()],
     )
-    step = max(1, frames // 10)
+    rows = []
+    step = every = max(1, frames // 10)
     for result in pipeline:
         done = pipeline.stats().answered if result.frame.number % 500 == 0 else 0
         if done >= step:
-            step += max(1, frames // 10)
+            step += every
             memory = (resident_bytes() or 0) / 2**20
-            print(f"| {done} | {memory:.1f} | {threading.active_count()} | {open_descriptors()} |")
+            rows.append((done, f"{memory:.1f}", threading.active_count(), open_descriptors()))
+    print(table(("frames answered", "resident (MiB)", "threads", "descriptors"), rows))
     print(f"\nat the end: {threading.active_count()} threads, {open_descriptors()} descriptors")
 
 

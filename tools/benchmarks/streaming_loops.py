@@ -13,7 +13,6 @@ the answer in hand.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 import onnxruntime
+from common import print_answer
 from streaming_camera import Camera, read_stamp
 
 WARM_UP = 1.0
@@ -223,7 +223,7 @@ def main() -> None:
         for classifier in _classifier(chosen.bundle):
             classifier(np.zeros((480, 640, 3), np.uint8))
             loops[chosen.loop](clock, source, classifier)
-    print("\n" + json.dumps(clock.report()), flush=True)
+    print_answer(clock.report())
 
 
 if __name__ == "__main__":
