@@ -20,21 +20,20 @@ from PIL import Image
 
 from edge_fg.errors import ImageError, MissingDependencyError
 from edge_fg.files import write_atomically
+from edge_fg_calibration.budget.budget import BudgetCheck
+from edge_fg_calibration.budget.fidelity import compare
+from edge_fg_calibration.budget.results import Candidate, SearchedLayer, SearchResult
+from edge_fg_calibration.corrections.scoring import CorrectionTrial
 from edge_fg_tools.report import (
     MAX_CHANGED,
     Answer,
-    BudgetCheck,
     CalibrationFacts,
     ChangedAnswer,
-    CorrectionFacts,
-    LayerFacts,
     ModelFacts,
     PlanFacts,
     ProofFacts,
     Report,
-    SearchFacts,
     TensorRange,
-    TriedFacts,
     VariantReport,
     charts,
     downsample,
@@ -161,29 +160,55 @@ def report(*variants: VariantReport, **values: object) -> Report:
     return dataclasses.replace(whole, **values)
 
 
-def searched(**values: object) -> SearchFacts:
-    facts = SearchFacts(
-        reason="2 layers left in float keep the budget",
-        validation_images=256,
-        met=True,
-        with_margin=True,
-        stopped=False,
-        expected_agreement=0.991,
-        layers=(
-            LayerFacts(("stem",), 0.04, 0.004, True),
-            LayerFacts(("left", "right"), 0.2, 0.001, False),
-            LayerFacts(("head",), 0.01, 0.0, False),
-        ),
-        tried=(
-            TriedFacts(0, 0.97, 0.96, 0.006, False, False, False, False),
-            TriedFacts(1, 0.93, 0.992, 0.002, True, True, True, True),
-        ),
+def candidate(kept: int, **values: object) -> Candidate:
+    """A candidate that was dropped early, unless `values` say otherwise."""
+    dropped = Candidate(
+        kept_float=frozenset(f"node {n}" for n in range(kept)),
+        int8_macs=0.97,
+        agreement=0.96,
+        mean_kl=0.006,
+        images=64,
+        holds=False,
+        margin=-math.inf,
+        with_margin=False,
     )
-    return dataclasses.replace(facts, **values)
+    return dataclasses.replace(dropped, **values)
 
 
-def correction(**values: object) -> CorrectionFacts:
-    facts = CorrectionFacts(
+def searched(*, expected: float | None = 0.991, **values: object) -> SearchResult:
+    same = np.eye(4, dtype=np.float32)
+    measured = compare(same, same, kind="probabilities", indices=[None] * 4)
+    taken = candidate(
+        1,
+        int8_macs=0.93,
+        agreement=0.992,
+        mean_kl=0.002,
+        images=256,
+        holds=True,
+        margin=2.0,
+        with_margin=True,
+        fidelity=measured,
+        expected_agreement=expected,
+    )
+    found = SearchResult(
+        reason="2 layers left in float keep the budget",
+        tried=(candidate(0), taken),
+        taken=1,
+        layers=(
+            SearchedLayer(("stem",), 0.04, 0.004, True),
+            SearchedLayer(("left", "right"), 0.2, 0.001, False),
+            SearchedLayer(("head",), 0.01, 0.0, False),
+        ),
+        validation_images=256,
+        stopped=False,
+        images_run=320,
+        images_cached=0,
+    )
+    return dataclasses.replace(found, **values)
+
+
+def correction(**values: object) -> CorrectionTrial:
+    facts = CorrectionTrial(
         "bias correction", True, 0.0312, 0.0187, 0.91, 0.953, "softened divergence -40 %"
     )
     return dataclasses.replace(facts, **values)
@@ -214,7 +239,9 @@ def hostile() -> Report:
         ranges=(strip(tensor=HOSTILE, node=HOSTILE, op=HOSTILE, method=HOSTILE),),
         placement_skipped=((HOSTILE, HOSTILE, HOSTILE),),
         provenance={HOSTILE: HOSTILE},
-        search=searched(reason=HOSTILE, layers=(LayerFacts((HOSTILE, HOSTILE), 0.5, 0.1, True),)),
+        search=searched(
+            reason=HOSTILE, layers=(SearchedLayer((HOSTILE, HOSTILE), 0.5, 0.1, True),)
+        ),
         corrections=(correction(name=HOSTILE, reason=HOSTILE),),
     )
 
@@ -273,7 +300,7 @@ def test_hostile_names_stay_text(tmp_path) -> None:
         key for _, attributes in page.elements for key in attributes if key.startswith("on")
     ]
     assert page.open == []
-    shown = words.printable(HOSTILE)
+    shown = words.xml_text(HOSTILE)
     assert page.text.count("<script>alert(1)</script>") >= 20
     assert shown in page.text
     assert "{{ 7 * 7 }}" in page.text
@@ -283,7 +310,7 @@ def test_hostile_names_stay_text(tmp_path) -> None:
 
 def test_hostile_names_survive_json_as_text() -> None:
     text = json.dumps(report_json(hostile()), allow_nan=False, ensure_ascii=False)
-    assert json.loads(text.encode("utf-8"))["name"] == words.printable(HOSTILE)
+    assert json.loads(text.encode("utf-8"))["name"] == words.xml_text(HOSTILE)
 
 
 def test_every_chart_of_a_page_is_well_formed() -> None:
@@ -499,8 +526,6 @@ def test_a_class_without_a_label_goes_by_its_index() -> None:
 
 
 def test_the_fidelity_that_calibration_measures_fits_the_report() -> None:
-    from edge_fg_calibration.budget.fidelity import compare
-
     reference = np.eye(4, dtype=np.float32)[[0, 1, 2, 3] * 10]
     candidate = reference.copy()
     candidate[0] = [0, 1, 0, 0]
@@ -710,8 +735,21 @@ def test_what_the_budget_left_in_float_is_told_and_drawn() -> None:
     assert "at most 96.0 % at least 0.006 missed" in page.text
     assert "99.2 % 0.002 kept, with a margin taken" in page.text
     assert "What the budget left" not in Page(report_html(report())).text
-    unmeasured = report_html(report(search=searched(layers=(), expected_agreement=None)))
+    unmeasured = report_html(report(search=searched(layers=(), expected=None)))
     assert "What each layer costs" not in unmeasured
+
+
+def test_json_tells_of_the_search_what_programs_need() -> None:
+    search = report_json(report(search=searched()))["search"]
+    assert (search["met"], search["assured"], search["trial_images"]) == (True, True, 256)
+    assert search["expected_agreement"] == 0.991
+    assert search["layers"][1] == {
+        "nodes": ["left", "right"], "macs": 0.2, "mean_kl": 0.001, "kept_float": False
+    }  # fmt: skip
+    assert [(one["kept"], one["complete"], one["taken"]) for one in search["tried"]] == [
+        (0, False, False),
+        (1, True, True),
+    ]
 
 
 def test_sensitivity_bars_are_as_long_as_the_cost() -> None:
@@ -727,14 +765,14 @@ def test_sensitivity_bars_are_as_long_as_the_cost() -> None:
 
 @given(st.lists(st.tuples(st.floats(), st.floats(), st.booleans(), st.text()), max_size=6))
 def test_sensitivity_bars_are_well_formed_whatever_the_cost(rows) -> None:
-    layers = [LayerFacts((name,), share, cost, kept) for cost, share, kept, name in rows]
+    layers = [SearchedLayer((name,), share, cost, kept) for cost, share, kept, name in rows]
     svg = ET.fromstring(charts.sensitivity_bars(layers))
     widths = [float(bar.get("width", "nan")) for bar in svg.findall("rect")]
     assert all(0 <= width <= 200 for width in widths)
 
 
-def test_of_many_layers_the_dearest_are_drawn_and_the_rest_counted() -> None:
-    layers = tuple(LayerFacts((f"layer {n}",), 0.01, 1 / (n + 1), False) for n in range(40))
+def test_of_many_layers_the_costliest_are_drawn_and_the_rest_counted() -> None:
+    layers = tuple(SearchedLayer((f"layer {n}",), 0.01, 1 / (n + 1), False) for n in range(40))
     html = report_html(report(search=searched(layers=layers)))
     assert "layer 29" in html
     assert "layer 30" not in html

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import onnx
 
@@ -18,7 +18,6 @@ from edge_fg_calibration.graph.onnx_graph import Graph, node_key
 from edge_fg_calibration.int8.validation import validate_qdq
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
-from edge_fg_tools.report import LayerFacts, SearchFacts, TriedFacts
 
 REASON = "left in float: the budget"
 """What the report says of a layer that the search left out of INT8."""
@@ -90,32 +89,6 @@ def keep_budget(
     else:
         _LOGGER.warning("budget: %s", found.reason)
     return _applied(int8, maker, found), found
-
-
-def search_facts(found: SearchResult) -> SearchFacts:
-    """Return what the report shows of a search."""
-    return SearchFacts(
-        reason=found.reason,
-        validation_images=found.validation_images,
-        met=found.met,
-        with_margin=found.with_margin,
-        stopped=found.stopped,
-        expected_agreement=found.expected_agreement,
-        layers=tuple(LayerFacts(**asdict(layer)) for layer in found.layers),
-        tried=tuple(
-            TriedFacts(
-                kept=one.kept,
-                int8_macs=one.int8_macs,
-                agreement=one.agreement,
-                mean_kl=one.mean_kl,
-                complete=one.complete,
-                holds=one.holds,
-                with_margin=one.with_margin,
-                taken=number == found.taken,
-            )
-            for number, one in enumerate(found.tried)
-        ),
-    )
 
 
 def _validation_split(

@@ -13,7 +13,6 @@ from edge_fg.images import read_image
 from edge_fg.labels import Labels
 from edge_fg_calibration import ImageRecord, ImageSet, Int8Result, LabelledImage
 from edge_fg_calibration.graph.onnx_graph import Graph
-from edge_fg_tools.building.budgeting import search_facts
 from edge_fg_tools.building.options import BuildOptions
 from edge_fg_tools.building.proof import Proof
 from edge_fg_tools.building.variants import Variants
@@ -22,10 +21,8 @@ from edge_fg_tools.graph import PreparedModel
 from edge_fg_tools.report import (
     MAX_CHANGED,
     Answer,
-    BudgetCheck,
     CalibrationFacts,
     ChangedAnswer,
-    CorrectionFacts,
     ModelFacts,
     PlanFacts,
     ProofFacts,
@@ -74,8 +71,8 @@ def make_report(facts: BuildFacts) -> Report:
         ranges=_ranges(int8) if int8 else (),
         placement_skipped=int8.placement.skipped if int8 else (),
         provenance=facts.provenance,
-        search=search_facts(facts.variants.search) if facts.variants.search else None,
-        corrections=_corrections(int8) if int8 else None,
+        search=facts.variants.search,
+        corrections=int8.corrections if int8 else None,
     )
 
 
@@ -107,7 +104,7 @@ def _calibration(facts: BuildFacts, int8: Int8Result) -> CalibrationFacts:
 
 
 def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
-    records = facts.proof.records[precision]
+    fidelity, records = facts.proof.fidelity[precision], facts.proof.records[precision]
     pairs = list(zip(facts.proof.images, records, strict=True))
     changed = [(image, r) for image, r in pairs if r.top1 != r.reference_top1]
     changed.sort(key=lambda pair: -pair[1].kl)
@@ -115,7 +112,7 @@ def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
     return VariantReport(
         name=precision,
         file_bytes=len(facts.variants.graphs[precision]),
-        fidelity=facts.proof.fidelity[precision].to_dict(),
+        fidelity=fidelity.to_dict(),
         int8_macs=facts.variants.int8_macs if precision.startswith("int8") else None,
         plan=PlanFacts(plan.library, plan.bytes, plan.seconds, plan.version) if plan else None,
         changed=tuple(_changed(facts.labels, *pair) for pair in changed[:MAX_CHANGED]),
@@ -124,13 +121,8 @@ def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
             (r.reference_confidence, r.confidence, r.top1 == r.reference_top1) for r in records
         ),
         sibling_confusions_added=_sibling_confusions(facts.labels, records),
-        budget=() if precision == "fp32" else _budget(facts, precision),
+        budget=() if precision == "fp32" else tuple(facts.options.budget.checks(fidelity)),
     )
-
-
-def _budget(facts: BuildFacts, precision: Precision) -> tuple[BudgetCheck, ...]:
-    checks = facts.options.budget.checks(facts.proof.fidelity[precision])
-    return tuple(BudgetCheck(c.key, c.required, c.measured, c.met) for c in checks)
 
 
 def _changed(labels: Labels, image: LabelledImage, record: ImageRecord) -> ChangedAnswer:
@@ -156,21 +148,6 @@ def _sibling_confusions(labels: Labels, records: list[ImageRecord]) -> int | Non
     return sum(
         r.index == r.reference_top1 and labels[r.reference_top1].is_sibling_of(labels[r.top1])
         for r in records
-    )
-
-
-def _corrections(int8: Int8Result) -> tuple[CorrectionFacts, ...]:
-    return tuple(
-        CorrectionFacts(
-            name=one.name,
-            kept=one.kept,
-            mean_kl_without=one.mean_kl_without,
-            mean_kl=one.mean_kl,
-            agreement_without=one.agreement_without,
-            agreement=one.agreement,
-            reason=one.reason,
-        )
-        for one in int8.corrections
     )
 
 

@@ -1,20 +1,15 @@
-"""Charts as SVG that stands inside a page.
-
-Each function returns one ``<svg>`` element as text. It is built as a tree, so labels are
-escaped by construction and the result is well-formed XML. Colours come from the page by class
-(``same``, ``changed``, ``axis``, ...), so that one chart serves light, dark and paper. There is
-no ``xmlns``: inside HTML none is needed.
-"""
+"""The charts of the report; each function returns one ``<svg>`` element as text."""
 
 from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from edge_fg_tools.report import words
-from edge_fg_tools.report.data import TensorRange
-from edge_fg_tools.report.search import LayerFacts
+from edge_fg_calibration.budget.results import SearchedLayer
+from edge_fg_tools.report import svg, words
+from edge_fg_tools.report.ranges import TensorRange
 from edge_fg_tools.report.verdict import ClassAgreement
 
 MAX_POINTS = 3000
@@ -34,24 +29,24 @@ def confidence_scatter(points: Sequence[tuple[float, float, bool]]) -> str:
         and then an even sample of the others are drawn.
     """
     left, top, side = 46.0, 8.0, 270.0
-    svg = _svg(330, 326, "Confidence of FP32 and of the variant, a dot per image")
+    drawing = svg.canvas(330, 326, "Confidence of FP32 and of the variant, a dot per image")
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, y = left + share * side, top + (1 - share) * side
-        _line(svg, (left, y), (left + side, y), "grid")
-        _line(svg, (x, top), (x, top + side), "grid")
-        _text(svg, (left - 7, y + 4), f"{100 * share:.0f}", anchor="end")
-        _text(svg, (x, top + side + 16), f"{100 * share:.0f}", anchor="middle")
-    _line(svg, (left, top + side), (left + side, top), "diagonal")
+        svg.line(drawing, (left, y), (left + side, y), "grid")
+        svg.line(drawing, (x, top), (x, top + side), "grid")
+        svg.text(drawing, (left - 7, y + 4), f"{100 * share:.0f}", anchor="end")
+        svg.text(drawing, (x, top + side + 16), f"{100 * share:.0f}", anchor="middle")
+    svg.line(drawing, (left, top + side), (left + side, top), "diagonal")
     same, changed = _sampled(points)
     for name, chosen in (("same", same), ("changed", changed)):
-        group = ET.SubElement(svg, "g", {"class": name})
+        group = ET.SubElement(drawing, "g", {"class": name})
         for before, after in chosen:
             x, y = left + _unit(before) * side, top + (1 - _unit(after)) * side
-            _dot(group, (x, y), square=name == "changed")
-    _text(svg, (left + side / 2, top + side + 38), "FP32 confidence, %", anchor="middle")
+            svg.dot(group, (x, y), square=name == "changed")
+    svg.text(drawing, (left + side / 2, top + side + 38), "FP32 confidence, %", anchor="middle")
     middle = top + side / 2
-    _text(svg, (12, middle), "variant's confidence, %", anchor="middle", turned=True)
-    return _done(svg)
+    svg.text(drawing, (12, middle), "variant's confidence, %", anchor="middle", turned=True)
+    return svg.done(drawing)
 
 
 def change_histogram(points: Sequence[tuple[float, float, bool]]) -> str:
@@ -78,7 +73,7 @@ def change_histogram(points: Sequence[tuple[float, float, bool]]) -> str:
         bars[min(place, _CHANGE_BINS - 1)][0 if same else 1] += 1
     highest = max(sum(bar) for bar in bars) or 1
     left, top, width, height = 46.0, 18.0, 270.0, 260.0
-    svg = _svg(330, 326, "How far the confidence moved from FP32 to the variant")
+    drawing = svg.canvas(330, 326, "How far the confidence moved from FP32 to the variant")
     step = width / _CHANGE_BINS
     for index, (same_count, changed_count) in enumerate(bars):
         x, base = left + index * step, top + height
@@ -86,41 +81,41 @@ def change_histogram(points: Sequence[tuple[float, float, bool]]) -> str:
             if amount:
                 tall = height * amount / highest
                 base -= tall
-                _rect(svg, (x + 0.75, base), (step - 1.5, tall), name)
-    _line(svg, (left, top + height), (left + width, top + height), "axis")
-    _line(svg, (left + width / 2, top), (left + width / 2, top + height), "diagonal")
+                svg.rect(drawing, (x + 0.75, base), (step - 1.5, tall), name)
+    svg.line(drawing, (left, top + height), (left + width, top + height), "axis")
+    svg.line(drawing, (left + width / 2, top), (left + width / 2, top + height), "diagonal")
     for share, anchor in ((-1.0, "start"), (0.0, "middle"), (1.0, "end")):
         x = left + (share + 1) / 2 * width
         label = "0" if share == 0 else f"{100 * share * reach:+.0f}".replace("-", "\N{MINUS SIGN}")
-        _text(svg, (x, top + height + 16), label, anchor=anchor)
-    _text(svg, (left - 7, top + 4), f"{highest:,}", anchor="end")
-    _text(svg, (left - 7, top + height + 4), "0", anchor="end")
+        svg.text(drawing, (x, top + height + 16), label, anchor=anchor)
+    svg.text(drawing, (left - 7, top + 4), f"{highest:,}", anchor="end")
+    svg.text(drawing, (left - 7, top + height + 4), "0", anchor="end")
     caption = "change of confidence, percentage points"
-    _text(svg, (left + width / 2, top + height + 38), caption, anchor="middle")
-    return _done(svg)
+    svg.text(drawing, (left + width / 2, top + height + 38), caption, anchor="middle")
+    return svg.done(drawing)
 
 
 def agreement_bars(classes: Sequence[ClassAgreement]) -> str:
     """Draw a bar per class: the share of its images with the same answer as FP32."""
-    row, left, width = 24.0, 280.0, 240.0
-    svg = _svg(660, max(1, len(classes)) * row + 4, "Agreement with FP32, a bar per class")
-    for index, item in enumerate(classes):
-        y = index * row + 4
-        share = _unit(item.agreement)
-        _text(svg, (left - 10, y + 14), _shortened(item.label, 42), anchor="end", full=item.label)
-        _rect(svg, (left, y + 3), (width, 14), "track")
-        if share > 0:
-            _rect(svg, (left, y + 3), (width * share, 14), "same")
-        note = f"{words.percent(share, 0)} of {words.counted(item.images, 'image')}"
-        _text(svg, (left + width + 10, y + 14), note)
-    return _done(svg)
+    bars = [
+        _Bar(
+            label=_shortened(item.label, 42),
+            full=item.label,
+            share=_unit(item.agreement),
+            kind="same",
+            note=f"{words.percent(_unit(item.agreement), 0)} of "
+            f"{words.counted(item.images, 'image')}",
+        )
+        for item in classes
+    ]
+    return _bars("Agreement with FP32, a bar per class", bars, 240.0)
 
 
-def sensitivity_bars(layers: Sequence[LayerFacts]) -> str:
+def sensitivity_bars(layers: Sequence[SearchedLayer]) -> str:
     """Draw a bar per layer: what it alone costs in INT8, with its share of the work.
 
     Bars are relative to the longest; layers that were left in float have a class of their own,
-    and a dot before their name, so that they differ without colour. A cost that is not finite
+    and a diamond before their name, so that they differ without colour. A cost that is not finite
     has no bar.
 
     Parameters
@@ -128,22 +123,44 @@ def sensitivity_bars(layers: Sequence[LayerFacts]) -> str:
     layers
         In the order of drawing.
     """
-    row, left, width = 24.0, 280.0, 200.0
-    svg = _svg(660, max(1, len(layers)) * row + 4, "What each layer costs in INT8, a bar per layer")
-    costs = [_magnitude(layer.mean_kl) for layer in layers]
-    longest = max(costs, default=0.0)
-    for index, (layer, cost) in enumerate(zip(layers, costs, strict=True)):
+    longest = max((_magnitude(layer.mean_kl) for layer in layers), default=0.0)
+    bars = []
+    for layer in layers:
+        name, cost = " + ".join(layer.nodes), _magnitude(layer.mean_kl)
+        marked = f"\N{BLACK DIAMOND} {_ending(name, 40)}"
+        bars.append(
+            _Bar(
+                label=marked if layer.kept_float else _ending(name, 42),
+                full=name,
+                share=cost / longest if cost else 0.0,
+                kind="changed" if layer.kept_float else "same",
+                note=f"{words.divergence(layer.mean_kl)}, {words.percent(layer.macs)} of the work",
+            )
+        )
+    return _bars("What each layer costs in INT8, a bar per layer", bars, 200.0)
+
+
+class _Bar(NamedTuple):
+    """A bar with its label (`full` where that is shortened), its share of the width, a note."""
+
+    label: str
+    full: str
+    share: float
+    kind: str
+    note: str
+
+
+def _bars(title: str, bars: Sequence[_Bar], width: float) -> str:
+    row, left = 24.0, 280.0
+    drawing = svg.canvas(660, max(1, len(bars)) * row + 4, title)
+    for index, bar in enumerate(bars):
         y = index * row + 4
-        name = " + ".join(layer.nodes)
-        label = f"\N{BLACK DIAMOND} {_ending(name, 40)}" if layer.kept_float else _ending(name, 42)
-        _text(svg, (left - 10, y + 14), label, anchor="end", full=name)
-        _rect(svg, (left, y + 3), (width, 14), "track")
-        if cost > 0:
-            kind = "changed" if layer.kept_float else "same"
-            _rect(svg, (left, y + 3), (cost / longest * width, 14), kind)
-        note = f"{words.divergence(layer.mean_kl)}, {words.percent(layer.macs)} of the work"
-        _text(svg, (left + width + 10, y + 14), note)
-    return _done(svg)
+        svg.text(drawing, (left - 10, y + 14), bar.label, anchor="end", full=bar.full)
+        svg.rect(drawing, (left, y + 3), (width, 14), "track")
+        if bar.share > 0:
+            svg.rect(drawing, (left, y + 3), (width * bar.share, 14), bar.kind)
+        svg.text(drawing, (left + width + 10, y + 14), bar.note)
+    return svg.done(drawing)
 
 
 def range_strip(item: TensorRange) -> str:
@@ -157,10 +174,10 @@ def range_strip(item: TensorRange) -> str:
     limit = _magnitude(item.histogram_limit)
     reach = max(amax, maximum, limit if any(item.histogram) else 0.0)
     summary = f"amax {words.number(item.amax)}, maximum {words.number(item.maximum)}"
-    svg = _svg(width, height, summary)
-    _line(svg, (0, height - 3), (width, height - 3), "axis")
+    drawing = svg.canvas(width, height, summary)
+    svg.line(drawing, (0, height - 3), (width, height - 3), "axis")
     if reach <= 0:
-        return _done(svg)
+        return svg.done(drawing)
     # Shares of the width first: magnitudes may be so small or large that scaling them overflows.
     span = width - 2
     bin_width = limit / reach * span / max(1, len(item.histogram))
@@ -178,10 +195,10 @@ def range_strip(item: TensorRange) -> str:
         (kept if start < amax_at else clipped).append(bar)
     for name, bars in (("same", kept), ("changed", clipped)):
         if bars:
-            ET.SubElement(svg, "path", {"class": name, "d": "".join(bars)})
-    _line(svg, (amax_at + 1, 0), (amax_at + 1, height), "amax")
-    _line(svg, (maximum_at + 1, height - 10), (maximum_at + 1, height), "maximum")
-    return _done(svg)
+            ET.SubElement(drawing, "path", {"class": name, "d": "".join(bars)})
+    svg.line(drawing, (amax_at + 1, 0), (amax_at + 1, height), "amax")
+    svg.line(drawing, (maximum_at + 1, height - 10), (maximum_at + 1, height), "maximum")
+    return svg.done(drawing)
 
 
 def _sampled(
@@ -217,65 +234,3 @@ def _shortened(text: str, most: int) -> str:
 def _ending(text: str, most: int) -> str:
     # Names of layers begin alike and differ at the end.
     return text if len(text) <= most else "\N{HORIZONTAL ELLIPSIS}" + text[1 - most :]
-
-
-def _svg(width: float, height: float, summary: str) -> ET.Element:
-    svg = ET.Element(
-        "svg",
-        {
-            "viewBox": f"0 0 {width:g} {height:g}",
-            "width": f"{width:g}",
-            "height": f"{height:g}",
-            "role": "img",
-        },
-    )
-    ET.SubElement(svg, "title").text = words.printable(summary)
-    return svg
-
-
-def _done(svg: ET.Element) -> str:
-    return ET.tostring(svg, encoding="unicode", short_empty_elements=False)
-
-
-def _line(
-    parent: ET.Element, start: tuple[float, float], end: tuple[float, float], name: str
-) -> None:
-    ends = {"x1": start[0], "y1": start[1], "x2": end[0], "y2": end[1]}
-    attributes = {key: f"{value:.5g}" for key, value in ends.items()}
-    ET.SubElement(parent, "line", {"class": name, **attributes})
-
-
-def _rect(
-    parent: ET.Element, corner: tuple[float, float], size: tuple[float, float], name: str
-) -> None:
-    sides = {"x": corner[0], "y": corner[1], "width": size[0], "height": size[1]}
-    attributes = {key: f"{value:.5g}" for key, value in sides.items()}
-    ET.SubElement(parent, "rect", {"class": name, **attributes})
-
-
-def _dot(parent: ET.Element, centre: tuple[float, float], *, square: bool) -> None:
-    # Two shapes, so that the kinds differ without colour.
-    x, y = centre
-    if square:
-        path = f"M{x:.1f} {y - 4.5:.1f}l4.5 4.5l-4.5 4.5l-4.5 -4.5z"
-        ET.SubElement(parent, "path", {"d": path})
-    else:
-        ET.SubElement(parent, "circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "2.6"})
-
-
-def _text(
-    parent: ET.Element,
-    at: tuple[float, float],
-    text: str,
-    *,
-    anchor: str = "start",
-    turned: bool = False,
-    full: str = "",
-) -> None:
-    attributes = {"x": f"{at[0]:.5g}", "y": f"{at[1]:.5g}", "text-anchor": anchor}
-    if turned:
-        attributes["transform"] = f"rotate(-90 {at[0]:.5g} {at[1]:.5g})"
-    element = ET.SubElement(parent, "text", attributes)
-    element.text = words.printable(text)
-    if full and full != text:
-        ET.SubElement(element, "title").text = words.printable(full)

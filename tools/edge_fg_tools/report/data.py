@@ -7,18 +7,16 @@ they are and escaped where they are shown.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_fg_tools.report.corrections import CorrectionFacts
-from edge_fg_tools.report.search import SearchFacts
+from edge_fg_calibration.budget.budget import BudgetCheck
+from edge_fg_calibration.budget.results import SearchResult
+from edge_fg_calibration.corrections.scoring import CorrectionTrial
+from edge_fg_tools.report.ranges import TensorRange
 
 MAX_CHANGED = 24
 """Most changed answers that a variant's report shows."""
-
-MAX_HISTOGRAM_BINS = 64
-"""Most bins of a tensor's histogram in the report."""
 
 
 @dataclass(frozen=True)
@@ -162,16 +160,6 @@ class PlanFacts:
 
 
 @dataclass(frozen=True)
-class BudgetCheck:
-    """One line of the accuracy budget: what was required, and what was measured."""
-
-    key: str
-    required: float
-    measured: float | None
-    met: bool
-
-
-@dataclass(frozen=True)
 class VariantReport:
     """What was measured of one variant.
 
@@ -234,56 +222,6 @@ class VariantReport:
 
 
 @dataclass(frozen=True)
-class TensorRange:
-    """The calibrated range of one tensor.
-
-    Parameters
-    ----------
-    tensor
-        Its name in the graph.
-    node
-        The node that it feeds or comes from.
-    op
-        That node's operator.
-    amax
-        Largest magnitude that INT8 can hold of this tensor.
-    maximum
-        Largest magnitude seen during calibration.
-    clipped_share
-        Share (0..1) of the values seen whose magnitude is beyond `amax`.
-    method
-        Calibration method of this tensor.
-    histogram
-        Counts of magnitudes in equal bins from 0 to `histogram_limit`, at most
-        `MAX_HISTOGRAM_BINS` of them (see `downsample`, which also moves the limit).
-    histogram_limit
-        Magnitude at the upper edge of the last bin.
-
-    Raises
-    ------
-    ValueError
-        There are more than `MAX_HISTOGRAM_BINS` bins.
-    """
-
-    tensor: str
-    node: str
-    op: str
-    amax: float
-    maximum: float
-    clipped_share: float
-    method: str
-    histogram: tuple[int, ...] = ()
-    histogram_limit: float = 0.0
-
-    def __post_init__(self) -> None:
-        if len(self.histogram) > MAX_HISTOGRAM_BINS:
-            raise ValueError(
-                f"{self.tensor}: at most {MAX_HISTOGRAM_BINS} bins fit in a report, "
-                f"not {len(self.histogram)}; use downsample"
-            )
-
-
-@dataclass(frozen=True)
 class Report:
     """Everything that a build report shows.
 
@@ -326,46 +264,5 @@ class Report:
     ranges: tuple[TensorRange, ...] = ()
     placement_skipped: tuple[tuple[str, str, str], ...] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)
-    search: SearchFacts | None = None
-    corrections: tuple[CorrectionFacts, ...] | None = None
-
-
-def downsample(
-    counts: Sequence[int], limit: float, bins: int = MAX_HISTOGRAM_BINS
-) -> tuple[tuple[int, ...], float]:
-    """Merge neighbouring bins of a histogram until at most `bins` are left.
-
-    Bins are merged in groups of one size and the last group is filled up with empty bins, so
-    that the new bins are equally wide and no count is lost.
-
-    Parameters
-    ----------
-    counts
-        Counts in equal bins from 0 to `limit`.
-    limit
-        Magnitude at the upper edge of the last bin.
-    bins
-        Most bins to return, at least 1.
-
-    Returns
-    -------
-    counts : tuple of int
-        The merged counts; their sum is that of the given ones.
-    limit : float
-        The upper edge of the last merged bin, at or beyond the given one.
-
-    Raises
-    ------
-    ValueError
-        `bins` is below 1.
-    """
-    if bins < 1:
-        raise ValueError(f"a histogram needs at least one bin, not {bins}")
-    if not counts:
-        return (), limit
-    group = math.ceil(len(counts) / bins)
-    merged = tuple(
-        sum(int(count) for count in counts[start : start + group])
-        for start in range(0, len(counts), group)
-    )
-    return merged, limit * group * len(merged) / len(counts)
+    search: SearchResult | None = None
+    corrections: tuple[CorrectionTrial, ...] | None = None

@@ -131,7 +131,7 @@ def meaning(name: str) -> str:
     return _MEANINGS.get(name, "")
 
 
-def printable(text: str) -> str:
+def xml_text(text: str) -> str:
     """Return `text` with every character that XML 1.0 forbids replaced by U+FFFD.
 
     File names may hold control characters, and lone surrogates where they are not UTF-8; the

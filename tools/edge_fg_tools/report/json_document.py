@@ -1,4 +1,4 @@
-"""A report as JSON for programs and as one self-contained HTML page for people."""
+"""A report as JSON."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from edge_fg.errors import MissingDependencyError
+from edge_fg_calibration.budget.results import SearchResult
 from edge_fg_tools.report import words
 from edge_fg_tools.report.data import Report, VariantReport
 from edge_fg_tools.report.verdict import agreeing, concerns, judge
-from edge_fg_tools.report.view import arrange
 
 SCHEMA = 1
 """Version of the layout of ``report.json``."""
 
-_KEYS = {"corrections": "repairs", "validation_images": "trial_images", "with_margin": "assured"}
+_KEYS = {"corrections": "repairs"}
 """Keys of ``report.json`` that are older than the names of the fields."""
+
+_LEFT_OUT = {"thumbnail_jpeg", "failure"}
 
 Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
@@ -24,9 +25,9 @@ Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | 
 def report_json(report: Report) -> dict[str, Json]:
     """Return a report as values that any JSON reader takes.
 
-    The keys are the names of the fields of `Report` and of what it holds, in their order (three
-    have kept older names: ``repairs``, ``trial_images``, ``assured``), with ``schema`` first;
-    images are left out. Added to each variant are ``agreement_interval``
+    The keys are the names of the fields of `Report` and of what it holds, in their order (the
+    corrections stand under their older name ``repairs``, the search as its ``to_dict`` says),
+    with ``schema`` first; images are left out. Added to each variant are ``agreement_interval``
     (95 % Wilson interval, two shares, or None) and ``verdict`` (``level``, ``mark``,
     ``headline``), and to the whole ``concerns``, a list of sentences. Numbers that are not
     finite become None, NumPy scalars plain numbers, other values text.
@@ -38,48 +39,8 @@ def report_json(report: Report) -> dict[str, Json]:
         "schema": SCHEMA,
         **whole,
         "variants": variants,
-        "concerns": [words.printable(sentence) for sentence in concerns(report)],
+        "concerns": [words.xml_text(sentence) for sentence in concerns(report)],
     }
-
-
-def check_report() -> None:
-    """Find out before long work whether reports can be written.
-
-    Raises
-    ------
-    MissingDependencyError
-        Jinja2 is not installed.
-    """
-    try:
-        import jinja2  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("Jinja2", "build", "write the report") from error
-
-
-def report_html(report: Report) -> str:
-    """Return a report as one HTML page.
-
-    The page asks for nothing outside itself and holds no script; its own content policy forbids
-    both. File names, labels and node names are escaped, and characters that can't be shown
-    replaced, so that the text can always be written as UTF-8.
-
-    Raises
-    ------
-    MissingDependencyError
-        Jinja2 is not installed.
-    """
-    check_report()
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("edge_fg_tools.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(page=arrange(report))
-    return words.printable(page)
 
 
 def _variant(variant: VariantReport) -> dict[str, Json]:
@@ -93,7 +54,7 @@ def _variant(variant: VariantReport) -> dict[str, Json]:
         "verdict": {
             "level": verdict.level,
             "mark": verdict.mark,
-            "headline": words.printable(verdict.headline),
+            "headline": words.xml_text(verdict.headline),
         },
     }
 
@@ -102,15 +63,17 @@ def _plain(value: object) -> Json:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return words.printable(value)
+        return words.xml_text(value)
+    if isinstance(value, SearchResult):
+        return _plain(value.to_dict())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             _KEYS.get(field.name, field.name): _plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
-            if field.name != "thumbnail_jpeg"
+            if field.name not in _LEFT_OUT
         }
     if isinstance(value, Mapping):
-        return {words.printable(str(key)): _plain(item) for key, item in value.items()}
+        return {words.xml_text(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [_plain(item) for item in value]
     return _scalar(value)
@@ -124,4 +87,4 @@ def _scalar(value: Any) -> Json:
         return int(value)
     if isinstance(value, float):
         return words.finite(value)
-    return words.printable(str(value))
+    return words.xml_text(str(value))
