@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 import edge_fg
+from support.waiting import until
 
 onnx = pytest.importorskip("onnx")
 
@@ -294,7 +294,7 @@ def test_killed_while_it_keeps_statistics(workshop, edge_fg_command, cache_home)
     for line in process.stderr:
         if line.startswith("calibrate"):
             break
-    time.sleep(0.01)
+    until(lambda: cached(cache_home) or process.poll() is not None)
     process.kill()
     process.communicate(timeout=60)
     done = edge_fg_command(*workshop.arguments("--precision", "int8"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from edge_fg.errors import UsageError
 from edge_fg.sources import CaptureOptions, Source, open_source
 from edge_fg_tools.fieldguide import render_clip
 from edge_fg_tools.fieldguide.source import FieldGuideSource, open_fieldguide
+from support.clock import FakeClock
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,14 +58,20 @@ def test_each_round_has_other_visitors() -> None:
     assert next(FieldGuideSource(options=flip)).size_wh == (360, 640)
 
 
-def test_live_it_keeps_its_pace_and_counts_what_nobody_took() -> None:
+def test_live_it_keeps_its_pace_and_counts_what_nobody_took(monkeypatch) -> None:
+    clock = FakeClock(100.0)
+    time = SimpleNamespace(monotonic=clock, sleep=clock.sleep)
+    monkeypatch.setattr("edge_fg_tools.fieldguide.source.time", time)
     with FieldGuideSource(live=True, options=CaptureOptions(fps=20.0)) as source:
         first = next(source)
-        time.sleep(0.5)
-        second = next(source)
-        assert 0.45 <= second.captured - first.captured < 2
-        assert second.dropped >= 8
-        assert source.counters["dropped"] == second.dropped
+        assert next(source).dropped == 0
+        assert clock.now == pytest.approx(100.05), "it waits for the second"
+        clock.now = 100.51
+        third = next(source)
+        assert clock.now == 100.51, "the third is late"
+        assert third.dropped == source.counters["dropped"] == 8
+        next(source)
+        assert clock.now == pytest.approx(100.55)
         assert first.time is not None
         assert first.position is None
 

@@ -317,15 +317,17 @@ def test_sigterm_ends_it_the_same_way(tiny_bundle, tmp_path) -> None:
 
 SLOW_TO_FINISH = """
 import sys, time
+from pathlib import Path
 from edge_fg.sinks.video_file import VideoSaver
 from edge_fg_tools.cli.main import main
 
 check = VideoSaver._is_whole
 
-def slow(self, path):
+def slow(self):
     print("finishing", file=sys.stderr, flush=True)
-    time.sleep(2)
-    return check(self, path)
+    while not Path(".go").exists():
+        time.sleep(0.01)
+    return check(self)
 
 VideoSaver._is_whole = slow
 sys.exit(main())
@@ -333,15 +335,18 @@ sys.exit(main())
 
 
 def test_a_second_interrupt_loses_no_file(tiny_bundle, tmp_path) -> None:
-    command = [sys.executable, "-c", SLOW_TO_FINISH, "run"]
+    go = tmp_path / "go"
+    command = [sys.executable, "-c", SLOW_TO_FINISH.replace(".go", str(go)), "run"]
     feed = Feed(tiny_bundle, "-", "--save", tmp_path / "a.avi", command=command)
     for _ in range(5):
         feed.line()
     feed.process.send_signal(signal.SIGTERM)
     assert feed.told() == "finishing\n"
-    code, _, errors = feed.end(signal.SIGINT)
+    feed.process.send_signal(signal.SIGINT)
+    assert "interrupt once more" in feed.told()
+    go.touch()
+    code, _, _ = feed.end()
     assert code == 130
-    assert "interrupt once more" in errors
     with edge_fg.open_source(tmp_path / "a.avi") as video:
         assert sum(1 for _ in video) > 0
     assert [path.name for path in tmp_path.glob(".*")] == []

@@ -255,12 +255,10 @@ def test_a_killed_build_leaves_nothing_that_hinders_the_next(model, tmp_path):
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=60)
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
-    began = time.monotonic()
     after = run_child(BUILDER, model, folder)
     out, err = after.communicate(timeout=60)
     assert json.loads(out.splitlines()[-1])[:2] == [1, False]
     assert "another process" not in err
-    assert time.monotonic() - began < 30
     assert not list(folder.glob("*.lock"))
 
 

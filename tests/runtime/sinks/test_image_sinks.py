@@ -430,8 +430,8 @@ class SlowToFinish(BaseSink):
 
 
 def test_a_sink_that_is_finishing_is_waited_for(monkeypatch, caplog) -> None:
-    monkeypatch.setattr("edge_fg.pipeline.sink_group.GRACE", 0.2)
-    sink = SlowToFinish(1.0)
+    monkeypatch.setattr("edge_fg.pipeline.sink_group.GRACE", 0.05)
+    sink = SlowToFinish(0.3)
     pipeline = Pipeline(fakes.Numbers(), lambda image: results.prediction(), sinks=[sink])
     pipeline.start()
     pipeline.stop()

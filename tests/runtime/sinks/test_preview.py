@@ -21,6 +21,7 @@ from edge_fg.http_hosts import HostNames, is_loopback
 from edge_fg.sinks import PreviewSink
 from edge_fg.sinks.preview import server as server_module
 from support import sink_results as results
+from support.waiting import unchanged, until
 
 
 @pytest.fixture
@@ -76,13 +77,6 @@ class Viewer:
 
 def value(image: np.ndarray) -> int:
     return round(float(image.mean()))
-
-
-def wait_for(true) -> None:
-    until = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def test_the_page_shows_every_source(preview) -> None:
@@ -143,8 +137,7 @@ def test_several_viewers_share_one_drawing(preview) -> None:
 
     sink = preview(annotate=annotate, max_fps=1000)
     sink(results.result(0))
-    time.sleep(0.05)
-    assert drawn == []  # nobody looks
+    assert unchanged(lambda: len(drawn)) == 0  # nobody looks
     viewers = [Viewer(sink) for _ in range(4)]
     for viewer in viewers:
         viewer.receive()
@@ -158,13 +151,9 @@ def test_a_slow_viewer_gets_fewer_images_and_nobody_waits(preview) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     slow = Viewer(sink, buffer=1 << 16)
     fast = Viewer(sink)
-    slowest = 0.0
     for number in range(40):
-        started = time.monotonic()
         sink(results.result(number, np.roll(noise, number, axis=1)))
-        slowest = max(slowest, time.monotonic() - started)
         fast.receive()  # each one comes, although the other takes none
-    assert slowest < 0.5
     taken = 0
     slow.socket.settimeout(1.0)
     try:
@@ -180,6 +169,7 @@ def test_a_slow_viewer_gets_fewer_images_and_nobody_waits(preview) -> None:
 
 def test_images_come_no_faster_than_asked(preview) -> None:
     sink = preview(max_fps=20)
+    started = time.monotonic()
     viewer = Viewer(sink)
     stop = threading.Event()
 
@@ -192,14 +182,12 @@ def test_images_come_no_faster_than_asked(preview) -> None:
 
     thread = threading.Thread(target=feed)
     thread.start()
-    viewer.receive()
-    started = time.monotonic()
-    for _ in range(10):
+    for _ in range(11):
         viewer.receive()
     seconds = time.monotonic() - started
     stop.set()
     thread.join()
-    assert seconds > 0.4
+    assert seconds > 0.45
     viewer.close()
 
 
@@ -210,20 +198,20 @@ def test_more_viewers_than_allowed_are_sent_away_and_may_come_back(preview) -> N
     for viewer in viewers:
         viewer.close()
     # A viewer who hangs up is noticed though no image comes.
-    wait_for(lambda: json.loads(ask(sink, "/stats.json")[2])["viewers"] == 0)
+    until(lambda: json.loads(ask(sink, "/stats.json")[2])["viewers"] == 0)
     again = Viewer(sink)
     assert again.status == 200
     again.close()
 
 
 def test_connections_that_say_nothing_are_bounded(preview, monkeypatch) -> None:
-    monkeypatch.setattr(server_module._Handler, "timeout", 0.3)
+    monkeypatch.setattr(server_module._Handler, "timeout", 1.0)
     sink = preview()
     before = threading.active_count()
     idle = [socket.create_connection(sink.address) for _ in range(60)]
-    time.sleep(0.2)
-    assert threading.active_count() - before <= server_module._MOST_CONNECTIONS
-    wait_for(lambda: threading.active_count() <= before)
+    until(lambda: threading.active_count() > before)
+    assert unchanged(threading.active_count) - before <= server_module._MOST_CONNECTIONS
+    until(lambda: threading.active_count() <= before)
     assert ask(sink)[0] == 200
     for one in idle:
         one.close()
@@ -344,7 +332,7 @@ def test_closing_ends_the_streams_and_frees_the_port() -> None:
     sink.close()
     assert viewer.file.read() == b""
     viewer.close()
-    wait_for(lambda: threading.active_count() == before)
+    until(lambda: threading.active_count() == before)
     again = PreviewSink(address[1])
     again.open([results.Camera("a")])
     again.close()
@@ -361,14 +349,14 @@ def test_a_thousand_viewers_leave_nothing(preview) -> None:
     for _ in range(50):
         Viewer(sink).close()
     gc.collect()
-    wait_for(lambda: json.loads(ask(sink, "/stats.json")[2])["viewers"] == 0)
+    until(lambda: json.loads(ask(sink, "/stats.json")[2])["viewers"] == 0)
     before = descriptors(), threading.active_count()
     for number in range(1000):
         viewer = Viewer(sink)
         sink(results.result(number))
         viewer.receive()
         viewer.close()
-    wait_for(lambda: threading.active_count() <= before[1] + 1)
+    until(lambda: threading.active_count() <= before[1] + 1)
     assert descriptors() <= before[0] + 2
 
 

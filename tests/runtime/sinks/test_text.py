@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from edge_fg.sinks import CallbackSink, CsvSink, JsonLinesSink
 from edge_fg.sinks.line_file import LineFile
 from support import pipeline_fakes as fakes
 from support import sink_results as results
+from support.waiting import until
 
 
 def lines(path: Path) -> list[dict]:
@@ -293,7 +293,7 @@ def test_a_killed_process_leaves_whole_lines(tmp_path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     process.stdout.readline()
-    time.sleep(0.15)
+    until(lambda: path.stat().st_size > 100_000)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     written(JsonLinesSink(path), results.result(-1))  # repairs what the kernel was at
