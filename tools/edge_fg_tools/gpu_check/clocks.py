@@ -17,8 +17,8 @@ from edge_fg.telemetry.jetson import JetsonSensors
 _SMI_FIELDS: Final[dict[str, str]] = {
     "GPU clock": "clocks.sm",
     "GPU clock, highest": "clocks.max.sm",
-    "GPU clock set for programs": "clocks.applications.graphics",
     "memory clock now": "clocks.mem",
+    "memory clock, highest": "clocks.max.mem",
     "power": "power.draw",
     "power limit": "power.limit",
     "performance state": "pstate",
@@ -27,7 +27,6 @@ _SMI_FIELDS: Final[dict[str, str]] = {
     "GPU temperature": "temperature.gpu",
 }
 _SMI_LIMIT_S: Final = 20
-_JETSON: Final = "etc/nv_tegra_release"
 _GPU_FOLDER: Final = re.compile(r"gpu|ga10b|gv11b|gp10b|gm20b")
 # Numbers of ``CUdevice_attribute``: PCI domain, bus and device.
 _PCI: Final = (50, 33, 34)
@@ -43,42 +42,33 @@ def read(device: Device, root: Path = Path("/")) -> dict[str, str]:
     root
         Where ``sys``, ``etc`` and ``var`` are.
     """
-    if (root / _JETSON).exists():
-        return {**_jetson(root), **_cpu(root)}
-    return {**_from_smi(device), **_cpu(root)}
+    jetson = (root / "etc/nv_tegra_release").exists()
+    cpufreq = root / "sys/devices/system/cpu/cpu0/cpufreq"
+    return {
+        **(_jetson(root) if jetson else _from_smi(device)),
+        "CPU governor": _text(cpufreq / "scaling_governor"),
+        "CPU clock, highest": _mhz(_text(cpufreq / "scaling_max_freq"), 1e3),
+    }
 
 
 def _from_smi(device: Device) -> dict[str, str]:
-    """Ask nvidia-smi, one field at a time if need be: older ones refuse all for one."""
-    facts = {}
-    for name, field in _SMI_FIELDS.items():
-        facts[name] = _ask_smi(device, field)
-        if facts[name].startswith("unknown (nvidia-smi can't be run"):
-            return dict.fromkeys(_SMI_FIELDS, facts[name])
-    return facts
-
-
-def _ask_smi(device: Device, field: str) -> str:
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", *_which(device)]
+    """Ask nvidia-smi, by the PCI address: CUDA may number the GPUs in another order."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(_SMI_FIELDS.values())}"]
     try:
+        domain, bus, slot = (device.attribute(number) for number in _PCI)
+        command += ["--format=csv,noheader", f"--id={domain:08x}:{bus:02x}:{slot:02x}.0"]
         asked = subprocess.run(
             command, capture_output=True, text=True, timeout=_SMI_LIMIT_S, check=False
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"unknown (nvidia-smi can't be run: {error})"
-    lines = [line.strip() for line in (asked.stdout + asked.stderr).splitlines() if line.strip()]
-    if asked.returncode or not lines:
-        return f"unknown (nvidia-smi: {lines[0] if lines else f'exit code {asked.returncode}'})"
-    return f"unknown (nvidia-smi: {lines[0]})" if lines[0].startswith("[") else lines[0]
-
-
-def _which(device: Device) -> list[str]:
-    """Return nvidia-smi's option for this GPU: CUDA may count them in another order."""
-    try:
-        domain, bus, slot = (device.attribute(number) for number in _PCI)
-    except CudaError:
-        return []
-    return [f"--id={domain:08x}:{bus:02x}:{slot:02x}.0"] if bus or slot else []
+    except (CudaError, OSError, subprocess.TimeoutExpired) as error:
+        return dict.fromkeys(_SMI_FIELDS, f"unknown (nvidia-smi can't be asked: {error})")
+    values = [value.strip() for value in asked.stdout.split(",")]
+    if asked.returncode or len(values) != len(_SMI_FIELDS):
+        said = " ".join((asked.stdout + asked.stderr).split()) or "nothing"
+        return dict.fromkeys(_SMI_FIELDS, f"unknown (nvidia-smi said {said})")
+    # What a GPU doesn't tell is written in brackets.
+    pairs = zip(_SMI_FIELDS, values, strict=True)
+    return {name: f"unknown ({text})" if text.startswith("[") else text for name, text in pairs}
 
 
 def _jetson(root: Path) -> dict[str, str]:
@@ -95,43 +85,31 @@ def _jetson(root: Path) -> dict[str, str]:
 
 
 def _power_mode(root: Path) -> str:
-    try:
-        status = (root / "var/lib/nvpmodel/status").read_text(errors="replace")
-        number = int(re.findall(r"pmode:(\d+)", status)[0])
-    except (OSError, IndexError) as error:
-        return f"unknown ({error})"
-    try:
-        modes = (root / "etc/nvpmodel.conf").read_text(errors="replace")
-    except OSError:
-        modes = ""
-    names = dict(re.findall(r"POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", modes))
-    return f"{number} {names.get(str(number), '')}".strip()
+    status = _text(root / "var/lib/nvpmodel/status")
+    found = re.search(r"pmode:(\d+)", status)
+    if found is None:
+        return status if status.startswith("unknown") else f"unknown (status says {status!r})"
+    number = int(found[1])
+    modes = _text(root / "etc/nvpmodel.conf")
+    name = re.search(rf"POWER_MODEL\s+ID={number}\s+NAME=(\S+)", modes)
+    return f"{number} {name[1]}" if name else str(number)
 
 
 def _fixed_clock(root: Path) -> str:
     """Return whether the GPU's clock may change: jetson_clocks sets its least to its highest."""
-    folders = sorted((root / "sys/class/devfreq").glob("*"))
-    for folder in folders:
+    for folder in sorted((root / "sys/class/devfreq").glob("*")):
         if _GPU_FOLDER.search(folder.name):
-            try:
-                low, high = (int((folder / name).read_text()) for name in ("min_freq", "max_freq"))
-            except (OSError, ValueError) as error:
-                return f"unknown ({error})"
-            return f"{'yes' if low == high else 'no'}, {low / 1e6:g} to {high / 1e6:g} MHz"
+            low, high = _text(folder / "min_freq"), _text(folder / "max_freq")
+            return f"{'yes' if low == high else 'no'}, {_mhz(low, 1.0)} to {_mhz(high, 1.0)}"
     return "unknown (the kernel lists no clock of the GPU in /sys/class/devfreq)"
 
 
-def _cpu(root: Path) -> dict[str, str]:
-    folder = root / "sys/devices/system/cpu/cpu0/cpufreq"
-    facts = {}
-    for name, file in (
-        ("CPU governor", "scaling_governor"),
-        ("CPU clock, highest", "scaling_max_freq"),
-    ):
-        try:
-            text = (folder / file).read_text().strip()
-        except OSError:
-            facts[name] = f"unknown (the kernel has no cpufreq/{file})"
-        else:
-            facts[name] = f"{int(text) / 1e3:g} MHz" if text.isdigit() else text
-    return facts
+def _mhz(text: str, hz: float) -> str:
+    return f"{int(text) * hz / 1e6:g} MHz" if text.isdigit() else text
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace").strip()
+    except OSError as error:
+        return f"unknown ({error.strerror}: {file.name})"
