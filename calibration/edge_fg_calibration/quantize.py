@@ -1,4 +1,4 @@
-"""INT8 after training: statistics, the ranges that serve best, and the corrections that pay."""
+"""INT8 after training: statistics, the ranges that are best, and the corrections that help."""
 
 from __future__ import annotations
 
@@ -17,19 +17,13 @@ from edge_fg_calibration.budget.fidelity import OutputKind
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.range_choice import (
     ALL_METHODS,
-    Choice,
+    RangeChoice,
     choose_for_all,
     propose,
 )
 from edge_fg_calibration.corrections.scoring import CorrectionTrial, Scorer
-from edge_fg_calibration.corrections.trials import CorrectionTrials, Observations, observe_channels
-from edge_fg_calibration.data.validation_split import (
-    count_images,
-    some_images,
-    statistics_images,
-    validation_images,
-    validation_stride,
-)
+from edge_fg_calibration.corrections.trials import CorrectionTrials
+from edge_fg_calibration.data.validation_split import CalibrationImages
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, node_key
 from edge_fg_calibration.graph.prepare import prepared_copy
 from edge_fg_calibration.int8.placement import Placement, Target, place
@@ -37,9 +31,6 @@ from edge_fg_calibration.int8.ranges import clipped_share
 from edge_fg_calibration.int8.validation import validate_qdq
 from edge_fg_calibration.statistics.collection import collect_histograms
 from edge_fg_calibration.statistics.histogram import Histogram
-
-FEW_IMAGES = 96
-"""Calibration images that candidates of a correction are fitted to."""
 
 _CORRECTION_EVALUATIONS = 12
 _LOGGER = logging.getLogger("edge_fg")
@@ -150,29 +141,41 @@ def quantize_int8(
     placement = place(model, target=target, depthwise=depthwise, residual_adds=residual_adds)
     if not placement.weights:
         raise UnsupportedNodeError(_nothing_to_quantise(placement))
-    work = _Work(model, placement, calibration_batches, input_name, progress, total)
+    images = CalibrationImages(calibration_batches, total)
     validation = make_validation_split(
         model,
-        work.validation,
-        indices=[None] * sum(len(batch) for batch in work.validation),
+        images.validation,
+        indices=[None] * sum(len(batch) for batch in images.validation),
         input_name=input_name,
         output_name=output_name,
         kind=kind,
         progress=progress,
     )
+
+    def count(variation: onnx.ModelProto) -> Mapping[str, Histogram]:
+        return collect_histograms(
+            variation,
+            images.statistics(),
+            placement.activations,
+            input_name=input_name,
+            progress=progress,
+            total=images.counted,
+        )
+
     evaluations = len(ALL_METHODS) * 3 + _CORRECTION_EVALUATIONS
     scorer = Scorer(validation, progress, evaluations if corrections else len(ALL_METHODS))
-    histograms = work.histograms(model)
-    proposals = propose(histograms)
-    choices = choose_for_all(Int8Recipe(model, placement, {}), proposals, scorer)
-    choice = next(iter(choices.values()))
-    trials: tuple[CorrectionTrial, ...] = ()
-    if corrections and not work.holds_back:
+    histograms = count(model)
+    choices = choose_for_all(Int8Recipe(model, placement, {}), propose(histograms), scorer)
+    choice = choices[0]
+    tried: tuple[CorrectionTrial, ...] = ()
+    if corrections and not images.is_split:
         _LOGGER.info("INT8 corrections are not tried: too few calibration images to judge them on")
     elif corrections:
-        choice, histograms, trials = work.corrected(choices, histograms, scorer)
-    if work.holds_back:
-        choice, histograms = work.with_validation_images(choice, histograms)
+        trials = CorrectionTrials(choice, histograms, scorer, images, count, progress)
+        trials.run()
+        choice, histograms, tried = trials.choice, trials.histograms, tuple(trials.trials)
+    if images.is_split:
+        choice, histograms = _with_validation(choice, histograms, images, input_name)
     best = choice.recipe.make()
     validate_qdq(best)
     return Int8Result(
@@ -183,12 +186,12 @@ def quantize_int8(
         method=choice.method,
         methods=choice.methods,
         candidates={
-            name: {"mean_kl": one.score.mean_kl, "agreement": one.score.agreement}
-            for name, one in choices.items()
+            one.method: {"mean_kl": one.score.mean_kl, "agreement": one.score.agreement}
+            for one in choices
         },
         validation_images=len(validation),
         int8_macs=int8_macs(model, placement),
-        corrections=trials,
+        corrections=tried,
         recipe=choice.recipe,
     )
 
@@ -201,78 +204,27 @@ def int8_macs(model: onnx.ModelProto, placement: Placement) -> float:
     return sum(costs[key] for key in placement.nodes) / total if total else 0.0
 
 
-class _Work:
-    """The images of one quantisation, and what is read from them."""
-
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        placement: Placement,
-        batches: Callable[[], Iterable[NDArray[Any]]],
-        input_name: str,
-        progress: ProgressCallback,
-        total: int,
-    ) -> None:
-        self._model, self._placement = model, placement
-        self._batches, self._input, self._progress = batches, input_name, progress
-        images = total or count_images(batches)
-        self._stride = validation_stride(images)
-        self._total = images - images // self._stride if self._stride > 1 else images
-        self.validation = validation_images(batches, self._stride)
-
-    @property
-    def holds_back(self) -> bool:
-        """Whether the validation images are kept out of the statistics."""
-        return self._stride > 1
-
-    def histograms(self, model: onnx.ModelProto) -> Mapping[str, Histogram]:
-        """Count the quantised activations over all images but the validation split."""
-        return collect_histograms(
-            model,
-            statistics_images(self._batches, self._stride),
-            self._placement.activations,
-            input_name=self._input,
-            progress=self._progress,
-            total=self._total,
-        )
-
-    def corrected(
-        self, choices: Mapping[str, Choice], histograms: Mapping[str, Histogram], scorer: Scorer
-    ) -> tuple[Choice, Mapping[str, Histogram], tuple[CorrectionTrial, ...]]:
-        """Try corrections on the best choice."""
-        best = next(iter(choices.values()))
-        images = statistics_images(self._batches, self._stride)
-        observed = Observations(
-            few=some_images(images, FEW_IMAGES, self._total),
-            everything=self.histograms,
-            ranges=observe_channels(
-                best.recipe,
-                statistics_images(self._batches, self._stride),
-                self._input,
-                self._progress,
-                self._total,
-            ),
-        )
-        trials = CorrectionTrials(best, scorer, observed, histograms)
-        chosen = trials.run()
-        return chosen, trials.histograms, tuple(trials.trials)
-
-    def with_validation_images(
-        self, choice: Choice, histograms: Mapping[str, Histogram]
-    ) -> tuple[Choice, Mapping[str, Histogram]]:
-        """Take ranges from the validation images, too, by the methods that were chosen."""
-        recipe = choice.recipe
-        merged = collect_histograms(
-            recipe.model, self.validation, self._placement.activations, input_name=self._input
-        )
-        for name, one in histograms.items():
-            merged[name].merge(one)
-        proposals = propose(merged, recipe.shifts)
-        limits = {name: proposals[choice.methods[name]][name] for name in merged}
-        return replace(choice, recipe=replace(recipe, limits=limits)), merged
+def _with_validation(
+    choice: RangeChoice,
+    histograms: Mapping[str, Histogram],
+    images: CalibrationImages,
+    input_name: str,
+) -> tuple[RangeChoice, Mapping[str, Histogram]]:
+    """Take ranges from the validation images, too, by the methods that were chosen."""
+    recipe = choice.recipe
+    merged = collect_histograms(
+        recipe.model, images.validation, recipe.placement.activations, input_name=input_name
+    )
+    for name, one in histograms.items():
+        merged[name].merge(one)
+    proposals = propose(merged, recipe.shifts)
+    limits = {name: proposals[choice.methods[name]][name] for name in merged}
+    return replace(choice, recipe=replace(recipe, limits=limits)), merged
 
 
-def _described(histograms: Mapping[str, Histogram], choice: Choice) -> dict[str, dict[str, float]]:
+def _described(
+    histograms: Mapping[str, Histogram], choice: RangeChoice
+) -> dict[str, dict[str, float]]:
     found = {}
     recipe = choice.recipe
     for name, histogram in histograms.items():

@@ -1,16 +1,16 @@
-"""Equalisation asked of each channel group by itself, and given only to those that gain.
+"""Cross-layer equalisation tried on each channel group by itself, and given to those that gain.
 
-One setting for the whole network is a bad bargain: what loses most is often a single tensor, and
-evening out the channels of all others costs more than it wins. But errors of INT8 tensors are
-small and nearly add up, so what a group costs can be measured *alone*: its tensors and the weights
-that read them in INT8, everything else in float32. Groups that matter are asked with some
-exponents, dearest first, and each keeps the one that lowers its own cost by more than chance.
+One setting for the whole network is bad: what loses most is often a single tensor, and equalising
+all others costs more than it wins. But errors of INT8 tensors are small and nearly add up, so
+what a group costs can be measured *alone*: its tensors and the weights that read them in INT8,
+everything else in float32. Groups that matter are tried with some exponents, the costliest first,
+and each keeps the one that lowers its own cost by more than chance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,7 @@ from edge_fg_calibration.corrections.equalisation import (
     rescaled,
 )
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
-from edge_fg_calibration.corrections.scoring import ALONE_IMAGES, CorrectionTrial, Score, Scorer
+from edge_fg_calibration.corrections.scoring import CorrectionTrial, Score, Scorer
 from edge_fg_calibration.graph.channel_groups import ChannelGroup, find_channel_groups
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.graph.weights import is_depthwise
@@ -32,11 +32,10 @@ from edge_fg_calibration.statistics.channel_statistics import ChannelRange
 from edge_fg_calibration.statistics.collection import collect_histograms
 
 LEAST_SHARE = 0.02
-"""Share of the summed costs below which a group is not worth asking."""
+"""Share of the summed costs below which a group is not tried."""
 
 MOST_GROUPS = 16
-"""Most groups that are asked."""
-
+"""Most groups that are tried."""
 
 DEPTHWISE_SETTINGS = (Setting(1.0, headroom=1.0), Setting(1.0), Setting(1.0, extremes=False))
 """Where each reader takes the factor into a weight scale of its own."""
@@ -46,15 +45,15 @@ MIXING_SETTINGS = (Setting(1.0, extremes=False), Setting(0.5, extremes=False))
 
 
 @dataclass
-class EqualiseGroups:
-    """Asks the channel groups of one recipe.
+class EqualisationTrials:
+    """Tries equalisation on the channel groups of one recipe.
 
     Parameters
     ----------
     recipe
         The INT8 graph so far, not equalised.
     few
-        Calibration images on which an evened tensor's new range is estimated.
+        Calibration images on which an equalised tensor's new range is estimated.
     ranges
         Extremes of each channel; see `observe_channels`.
     scorer
@@ -66,48 +65,56 @@ class EqualiseGroups:
     ranges: Mapping[str, ChannelRange]
     scorer: Scorer
 
-    def __post_init__(self) -> None:
-        self.factors: dict[ChannelGroup, NDArray[np.float64]] = {}
-        self.gains: dict[ChannelGroup, float] = {}
-        self.trials: list[CorrectionTrial] = []
+    trials: list[CorrectionTrial] = field(default_factory=list)
+    _factors: dict[ChannelGroup, NDArray[np.float64]] = field(default_factory=dict)
 
     @cached_property
     def _graph(self) -> Graph:
         return Graph(self.recipe.model)
 
     def run(self) -> list[ChannelGroup]:
-        """Return the groups that gain by being evened out, largest gains first."""
-        costs = {
-            group: self._alone(self.recipe, group)
+        """Return the groups that gain by equalisation, largest gains first."""
+        read = {place.activation for place in self.recipe.placement.weights}
+        before = {
+            group: self.scorer.score_alone(self.recipe, group.tensors)
             for group in find_channel_groups(self._graph)
-            if self._nodes(group)
+            if read.intersection(group.tensors)
         }
-        now = {group: score.loss for group, score in costs.items()}
-        asked: set[ChannelGroup] = set()
-        while len(asked) < MOST_GROUPS:
-            least = LEAST_SHARE * sum(now.values())
-            group = max((one for one in now if one not in asked), key=now.__getitem__, default=None)
-            if group is None or now[group] < least:
+        costs = {group: score.loss for group, score in before.items()}
+        tried: set[ChannelGroup] = set()
+        while len(tried) < MOST_GROUPS:
+            least = LEAST_SHARE * sum(costs.values())
+            left = (one for one in costs if one not in tried)
+            group = max(left, key=costs.__getitem__, default=None)
+            if group is None or costs[group] < least:
                 break
-            asked.add(group)
-            now[group] = self._ask(group, costs[group])
-        return sorted(self.gains, key=self.gains.__getitem__, reverse=True)
+            tried.add(group)
+            costs[group] = self._try(group, before[group])
+        return sorted(self._factors, key=lambda one: costs[one] - before[one].loss)
 
-    def _ask(self, group: ChannelGroup, before: Score) -> float:
+    def _try(self, group: ChannelGroup, before: Score) -> float:
         """Try the settings on one group; return what it costs then."""
         tried = []
         for setting, factor in self._settings(group):
-            score = self._alone(self._changed({group: factor}), group)
+            score = self.scorer.score_alone(self._changed({group: factor}), group.tensors)
             tried.append((score, setting, factor))
         tried.sort(key=lambda one: one[0].loss)
-        kept = bool(tried) and tried[0][0].beats(before)
-        for place, (score, setting, factor) in enumerate(tried):
-            taken = kept and place == 0
-            self.trials.append(_noted(group, setting, before, score, taken, other=kept))
-            if taken:
-                self.factors[group] = factor
-                self.gains[group] = before.loss - score.loss
-        return tried[0][0].loss if kept else before.loss
+        gains = bool(tried) and tried[0][0].beats(before)
+        for place, (score, setting, _) in enumerate(tried):
+            if gains and place == 0:
+                why = "alone in INT8 it diverges less, by more than chance"
+            elif gains:
+                why = "another exponent does better"
+            else:
+                why = "alone in INT8 it does not diverge less by more than chance"
+            why = f"{why} ({len(score.kl)} validation images)"
+            kept = gains and place == 0
+            name = _name(group, setting)
+            self.trials.append(CorrectionTrial.of(name, kept, before, score, why))
+        if not gains:
+            return before.loss
+        self._factors[group] = tried[0][2]
+        return tried[0][0].loss
 
     def _settings(self, group: ChannelGroup) -> Iterator[tuple[Setting, NDArray[np.float64]]]:
         graph = self._graph
@@ -123,26 +130,15 @@ class EqualiseGroups:
             known.append(factor)
             yield setting, factor
 
-    def _nodes(self, group: ChannelGroup) -> frozenset[str]:
-        """Return the INT8 nodes that read the group."""
-        tensors = set(group.tensors)
-        return frozenset(
-            place.node for place in self.recipe.placement.weights if place.activation in tensors
-        )
+    def equalised(self, groups: Sequence[ChannelGroup]) -> Int8Recipe:
+        """Return the recipe with some of the groups that gain equalised.
 
-    def _alone(self, recipe: Int8Recipe, group: ChannelGroup) -> Score:
-        others = recipe.placement.nodes - self._nodes(group)
-        return self.scorer.score(recipe.make(others), ALONE_IMAGES)
-
-    def evened(self, groups: Sequence[ChannelGroup]) -> Int8Recipe:
-        """Return the recipe with some of the groups that gain evened out.
-
-        Ranges of the evened tensors are estimates from the few images.
+        Ranges of their tensors are estimates from the few images.
         """
-        return self._changed({group: self.factors[group] for group in groups})
+        return self._changed({group: self._factors[group] for group in groups})
 
     def _changed(self, factors: Mapping[ChannelGroup, NDArray[np.float64]]) -> Int8Recipe:
-        """Return the recipe with some groups evened out, their ranges chosen anew.
+        """Return the recipe with some groups equalised, their ranges chosen again.
 
         Clipping that paid while one channel reached far above all others would now cut them all.
         """
@@ -164,24 +160,8 @@ class EqualiseGroups:
         return replace(self.recipe, model=model, limits=limits, windows=windows)
 
 
-def _noted(
-    group: ChannelGroup, setting: Setting, before: Score, score: Score, taken: bool, *, other: bool
-) -> CorrectionTrial:
-    tensor = group.tensors[-1]
+def _name(group: ChannelGroup, setting: Setting) -> str:
     what = ", extremes" if setting.extremes else ""
     headroom = f", headroom {setting.headroom:g}" if group.ceilings else ""
-    if taken:
-        why = "alone in INT8 it diverges less, by more than chance"
-    elif other:
-        why = "another exponent does better"
-    else:
-        why = "alone in INT8 it does not diverge less by more than chance"
-    return CorrectionTrial(
-        name=f"cross-layer equalisation of {tensor}, exponent {setting.exponent:g}{what}{headroom}",
-        kept=taken,
-        mean_kl_without=before.mean_kl,
-        mean_kl=score.mean_kl,
-        agreement_without=before.agreement,
-        agreement=score.agreement,
-        reason=f"{why} ({len(score.kl)} validation images)",
-    )
+    tensor = group.tensors[-1]
+    return f"cross-layer equalisation of {tensor}, exponent {setting.exponent:g}{what}{headroom}"

@@ -1,9 +1,9 @@
 """Ranges chosen by what they do to the output, tensor by tensor.
 
-One range method for all tensors is a compromise. From the method that serves best as a whole,
-each tensor that matters is asked for the method that costs least when it alone (with the weights
-that read it) is INT8: errors of tensors are small and nearly add up, so each can be asked by
-itself. The result must do better as a whole, or it is dropped.
+One range method for all tensors is a compromise. Starting from the method that is best as a whole,
+each tensor that matters gets the method that costs least when it alone (with the weights that read
+it) is INT8: errors of tensors are small and nearly add up, so each can be judged by itself. The
+result must do better as a whole, or it is dropped.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
-from edge_fg_calibration.corrections.scoring import ALONE_IMAGES, Score, Scorer
+from edge_fg_calibration.corrections.scoring import Score, Scorer
 from edge_fg_calibration.int8.ranges import LEVELS, METHODS, mse, percentile
 from edge_fg_calibration.statistics.histogram import Histogram
 
 LEAST_SHARE = 0.02
-"""Share of the summed costs below which a tensor is not worth asking."""
+"""Share of the summed costs below which a tensor is not tried."""
 
 MOST_TENSORS = 12
-"""Most tensors that are asked."""
+"""Most tensors that are tried."""
 
 _ALIKE = 0.01
 
@@ -34,7 +34,7 @@ ALL_METHODS: Mapping[str, Callable[[Histogram], float]] = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class RangeChoice:
     """Ranges and where they come from.
 
     Parameters
@@ -44,7 +44,7 @@ class Choice:
     score
         How near it is to float32 on the validation images.
     method
-        The method that serves best as a whole.
+        The method that is best as a whole.
     methods
         The method of each tensor.
     """
@@ -74,15 +74,14 @@ def propose(
 
 def choose_for_all(
     recipe: Int8Recipe, proposals: Mapping[str, Mapping[str, float]], scorer: Scorer
-) -> dict[str, Choice]:
+) -> list[RangeChoice]:
     """Try each method on all tensors; the best comes first."""
     found = []
     for method, limits in proposals.items():
         candidate = replace(recipe, limits=limits)
         score = scorer.score(candidate.make())
-        found.append(Choice(candidate, score, method, dict.fromkeys(limits, method)))
-    found.sort(key=lambda one: one.score.loss)
-    return {one.method: one for one in found}
+        found.append(RangeChoice(candidate, score, method, dict.fromkeys(limits, method)))
+    return sorted(found, key=lambda one: one.score.loss)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Change:
 
 
 def changes_by_tensor(
-    choice: Choice,
+    choice: RangeChoice,
     proposals: Mapping[str, Mapping[str, float]],
     alone: Mapping[str, Score],
     scorer: Scorer,
@@ -125,7 +124,7 @@ def changes_by_tensor(
             if before.loss < least:
                 break
             candidate = replace(recipe, limits={**recipe.limits, name: limit})
-            score = cost_alone(candidate, name, scorer)
+            score = scorer.score_alone(candidate, {name})
             gain = before.loss - score.loss
             if score.beats(before) and (best is None or gain > best.gain):
                 best = Change(name, method, limit, gain)
@@ -133,23 +132,12 @@ def changes_by_tensor(
     return sorted(found, key=lambda one: -one.gain)
 
 
-def costs_alone(recipe: Int8Recipe, scorer: Scorer) -> dict[str, Score]:
-    """Return what each quantised activation costs when it alone is INT8."""
-    return {name: cost_alone(recipe, name, scorer) for name in recipe.placement.activations}
-
-
-def cost_alone(recipe: Int8Recipe, tensor: str, scorer: Scorer) -> Score:
-    """Return what one quantised activation costs when it, with its readers, alone is INT8."""
-    readers = {one.node for one in recipe.placement.weights if one.activation == tensor}
-    return scorer.score(recipe.make(recipe.placement.nodes - readers), ALONE_IMAGES)
-
-
-def with_changes(choice: Choice, changes: Sequence[Change], scorer: Scorer) -> Choice:
+def with_changes(choice: RangeChoice, changes: Sequence[Change], scorer: Scorer) -> RangeChoice:
     """Return a choice with other ranges for some tensors."""
     limits = {**choice.recipe.limits, **{one.tensor: one.limit for one in changes}}
     methods = {**choice.methods, **{one.tensor: one.method for one in changes}}
     changed = replace(choice.recipe, limits=limits)
-    return Choice(changed, scorer.score(changed.make()), choice.method, methods)
+    return RangeChoice(changed, scorer.score(changed.make()), choice.method, methods)
 
 
 def _distinct(

@@ -1,7 +1,8 @@
-"""Where variations of an INT8 graph are tried, and what came out."""
+"""How near variations of an INT8 graph are to float32, and what was tried to bring them nearer."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.evaluation import Evaluator, ValidationSplit
 from edge_fg_calibration.budget.fidelity import OutputKind, image_records, log_probabilities
+from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 
 ALONE_IMAGES = 32
 """Validation images on which one tensor or group is tried alone: its divergence varies less."""
@@ -18,43 +20,16 @@ ALONE_IMAGES = 32
 LEAST_TEMPERATURE = 4.0
 """By which log-odds are divided, at least, before outputs are compared.
 
-On a clear image two or three classes have all the probability, so its divergence hangs on how
-the errors of these few came out. Softened, all classes have a say: measured on a bird classifier
-with 965 classes, the same change stands out twice as clearly from chance, with the same relative
-size. The temperature is that of distillation: G. Hinton, O. Vinyals, J. Dean, "Distilling the
-Knowledge in a Neural Network" (2015).
+On a clear image two or three classes have all the probability, so its divergence depends on the
+errors of these few. Softened, all classes count: measured on a bird classifier with 965 classes,
+the same change stands out twice as clearly from chance, with the same relative size. The
+temperature is that of distillation: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in
+a Neural Network" (2015).
 """
 
 _TEMPERATURE_PER_DEVIATION = 2.0
 
 _NO_DIVERGENCE = 1e-9
-
-
-@dataclass(frozen=True)
-class CorrectionTrial:
-    """One correction, with what it was judged by.
-
-    Parameters
-    ----------
-    name
-        What was tried.
-    kept
-        Whether the result has it.
-    mean_kl_without, mean_kl
-        Mean divergence (nats) from float32 on the validation images, without and with it.
-    agreement_without, agreement
-        Share (0..1) of them with the same answer.
-    reason
-        Why it was kept or not, one sentence.
-    """
-
-    name: str
-    kept: bool
-    mean_kl_without: float
-    mean_kl: float
-    agreement_without: float
-    agreement: float
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +41,7 @@ class Score:
     kl
         Divergence (nats) of each image.
     softened
-        The same with both sides at the temperature of `Scorer`: what candidates are compared by.
+        The same with both sides at the temperature of `Scorer`; candidates are compared by it.
     agreement
         Share (0..1) of the same answers.
     """
@@ -98,9 +73,45 @@ class Score:
         return bool(float(gain.mean()) > error)
 
 
+@dataclass(frozen=True)
+class CorrectionTrial:
+    """One correction, with what it was judged by.
+
+    Parameters
+    ----------
+    name
+        What was tried.
+    kept
+        Whether the result has it.
+    mean_kl_without, mean_kl
+        Mean divergence (nats) from float32 on the validation images, without and with it.
+    agreement_without, agreement
+        Share (0..1) of them with the same answer.
+    reason
+        Why it was kept or not, one sentence.
+    """
+
+    name: str
+    kept: bool
+    mean_kl_without: float
+    mean_kl: float
+    agreement_without: float
+    agreement: float
+    reason: str
+
+    @classmethod
+    def of(
+        cls, name: str, kept: bool, without: Score, score: Score, reason: str
+    ) -> CorrectionTrial:
+        """Return the record of a correction that was tried."""
+        return cls(
+            name, kept, without.mean_kl, score.mean_kl, without.agreement, score.agreement, reason
+        )
+
+
 @dataclass
 class Scorer:
-    """Where candidates are tried.
+    """Runs candidate graphs on the validation images and scores them.
 
     Parameters
     ----------
@@ -159,6 +170,11 @@ class Scorer:
             softened=_softened(reference, output, validation.kind, self.temperature),
             agreement=float(np.mean(same)),
         )
+
+    def score_alone(self, recipe: Int8Recipe, tensors: Collection[str]) -> Score:
+        """Score a graph in which only the nodes that read `tensors` are INT8."""
+        readers = {one.node for one in recipe.placement.weights if one.activation in tensors}
+        return self.score(recipe.make(recipe.placement.nodes - readers), ALONE_IMAGES)
 
 
 def _temperature(validation: ValidationSplit) -> float:

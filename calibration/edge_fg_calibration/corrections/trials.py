@@ -1,4 +1,4 @@
-"""Corrections of an INT8 graph: each is tried, and kept only where it pays.
+"""Corrections of an INT8 graph: each is tried, and kept only where it helps.
 
 No correction helps every model: equalisation wins most on some networks and loses on others. So
 each candidate quantises the network, and its outputs are compared with float32 on validation
@@ -10,7 +10,7 @@ out, and the result says so with the figures.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,15 +18,13 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_fg.errors import ModelError
-from edge_fg.progress import ProgressCallback, no_progress
-from edge_fg_calibration.corrections.equalisation_trials import EqualiseGroups
+from edge_fg.progress import ProgressCallback
+from edge_fg_calibration.corrections.equalisation_trials import EqualisationTrials
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.range_choice import (
-    Choice,
+    RangeChoice,
     changes_by_tensor,
     choose_for_all,
-    cost_alone,
-    costs_alone,
     propose,
     with_changes,
 )
@@ -37,6 +35,7 @@ from edge_fg_calibration.corrections.zero_point_shift import (
     find_padded_shift_places,
     find_shift_places,
 )
+from edge_fg_calibration.data.validation_split import CalibrationImages
 from edge_fg_calibration.graph.channel_groups import find_channel_groups
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.statistics.channel_statistics import (
@@ -47,56 +46,9 @@ from edge_fg_calibration.statistics.channel_statistics import (
 from edge_fg_calibration.statistics.histogram import Histogram
 
 _LOGGER = logging.getLogger("edge_fg")
+_FEW_IMAGES = 96
 _LEAST_SHARE_FOR_A_PAD = 0.1
 _IMAGES_FOR_A_RANGE = 24
-
-
-@dataclass(frozen=True)
-class Observations:
-    """What corrections are fitted to.
-
-    Parameters
-    ----------
-    few
-        Some calibration images, none of them a validation image; single-image batches.
-    everything
-        Histograms of the quantised tensors of a model over all images that are counted.
-    ranges
-        Extremes of channels; see `observe_channels`.
-    """
-
-    few: Sequence[NDArray[Any]]
-    everything: Callable[[onnx.ModelProto], Mapping[str, Histogram]]
-    ranges: Mapping[str, ChannelRange]
-
-
-def observe_channels(
-    recipe: Int8Recipe,
-    batches: Iterable[NDArray[Any]],
-    input_name: str,
-    progress: ProgressCallback = no_progress,
-    total: int = 0,
-) -> dict[str, ChannelRange]:
-    """Return the extremes of each channel of the tensors that equalisation asks about."""
-    groups = find_channel_groups(Graph(recipe.model))
-    quantised = set(recipe.placement.activations)
-    wanted = dict.fromkeys(
-        name
-        for group in groups
-        if quantised.intersection(group.tensors)
-        for name in (*group.tensors, *(one for one, _ in group.ceilings))
-        if name in quantised or name in dict(group.ceilings)
-    )
-    if not wanted:
-        return {}
-    return collect_channel_ranges(
-        recipe.model,
-        batches,
-        list(wanted),
-        input_name=input_name,
-        progress=progress,
-        total=total,
-    )
 
 
 @dataclass
@@ -107,56 +59,86 @@ class CorrectionTrials:
     ----------
     choice
         The INT8 graph so far.
-    scorer
-        Where candidates are tried.
-    observed
-        What they are fitted to.
     histograms
-        Of the recipe's quantised activations.
+        Of its quantised activations.
+    scorer
+        Scores the candidates.
+    images
+        What they are fitted to.
+    count
+        Counts the quantised activations of a model over all images for statistics.
+    progress
+        Told the images done, stage ``observe channels``.
     """
 
-    choice: Choice
-    scorer: Scorer
-    observed: Observations
+    choice: RangeChoice
     histograms: Mapping[str, Histogram]
+    scorer: Scorer
+    images: CalibrationImages
+    count: Callable[[onnx.ModelProto], Mapping[str, Histogram]]
+    progress: ProgressCallback
     trials: list[CorrectionTrial] = field(default_factory=list)
-    _alone: dict[str, Score] = field(default_factory=dict)
 
-    def run(self) -> Choice:
-        """Try all corrections and return the choice with those that pay."""
+    def run(self) -> None:
+        """Try all corrections; `choice` and `histograms` become those with what helps."""
         recipe = self.choice.recipe
         nodes = [place.node for place in recipe.placement.weights]
-        few, name = self.observed.few, self.scorer.validation.input_name
-        windows = collect_windows(recipe.model, few, nodes, input_name=name)
+        few = self.images.some(_FEW_IMAGES)
+        windows = collect_windows(
+            recipe.model, few, nodes, input_name=self.scorer.validation.input_name
+        )
         self.choice = replace(self.choice, recipe=replace(recipe, windows=windows))
-        self._equalise()
+        self._equalise(few)
+        # All that follows corrects biases, too: what is shifted, clipped or rounded otherwise
+        # moves means.
         self._keep("bias correction", replace(self.choice.recipe, correct_bias=True))
         self._shift_relu_outputs()
-        self._alone = costs_alone(self.choice.recipe, self.scorer)
-        self._shift_padded()
-        self._choose_ranges()
+        recipe = self.choice.recipe
+        alone = {
+            name: self.scorer.score_alone(recipe, {name}) for name in recipe.placement.activations
+        }
+        self._shift_padded(alone)
+        self._choose_ranges(alone)
         self._round_weights()
-        return self.choice
 
-    def _equalise(self) -> None:
-        if not self.observed.ranges:
+    def _equalise(self, few: Sequence[NDArray[Any]]) -> None:
+        recipe = self.choice.recipe
+        ranges = self._channel_ranges(recipe)
+        if not ranges:
             return
-        few = self.observed.few[:: -(-len(self.observed.few) // _IMAGES_FOR_A_RANGE)]
-        asked = EqualiseGroups(self.choice.recipe, few, self.observed.ranges, self.scorer)
-        groups = asked.run()
-        self.trials.extend(asked.trials)
+        fewer = few[:: -(-len(few) // _IMAGES_FOR_A_RANGE)]
+        equalisation = EqualisationTrials(recipe, fewer, ranges, self.scorer)
+        groups = equalisation.run()
+        self.trials.extend(equalisation.trials)
         while groups:
-            candidate = asked.evened(groups)
-            histograms = self.observed.everything(candidate.model)
-            found = choose_for_all(candidate, propose(histograms), self.scorer)
+            candidate = equalisation.equalised(groups)
+            histograms = self.count(candidate.model)
+            best = choose_for_all(candidate, propose(histograms), self.scorer)[0]
             name = f"cross-layer equalisation of {len(groups)} groups of tensors together"
-            if self._keep_choice(name, next(iter(found.values()))):
+            if self._keep_choice(name, best):
                 self.histograms = histograms
                 return
             # Not all that was won alone is won together: go on with what won most.
             groups = groups[: len(groups) // 2]
 
-    # All that follows corrects biases, too: what is shifted, clipped or rounded anew shifts means.
+    def _channel_ranges(self, recipe: Int8Recipe) -> dict[str, ChannelRange]:
+        """Return the statistics of each channel of the tensors that equalisation needs."""
+        quantised = set(recipe.placement.activations)
+        wanted: dict[str, None] = {}
+        for group in find_channel_groups(Graph(recipe.model)):
+            if quantised.intersection(group.tensors):
+                wanted.update((name, None) for name in group.tensors if name in quantised)
+                wanted.update((name, None) for name, _ in group.ceilings)
+        if not wanted:
+            return {}
+        return collect_channel_ranges(
+            recipe.model,
+            self.images.statistics(),
+            list(wanted),
+            input_name=self.scorer.validation.input_name,
+            progress=self.progress,
+            total=self.images.counted,
+        )
 
     def _shift_relu_outputs(self) -> None:
         recipe = self.choice.recipe
@@ -165,12 +147,12 @@ class CorrectionTrials:
         if positive:
             candidate = replace(recipe, positive=positive, correct_bias=True)
             proposals = propose(self.histograms, _tensors(positive))
-            found = choose_for_all(candidate, proposals, self.scorer)
-            self._keep_choice("zero-point shift of ReLU outputs", next(iter(found.values())))
+            best = choose_for_all(candidate, proposals, self.scorer)[0]
+            self._keep_choice("zero-point shift of ReLU outputs", best)
 
-    def _shift_padded(self) -> None:
+    def _shift_padded(self, alone: dict[str, Score]) -> None:
         """Shift tensors in front of padding too, where few cost most: each needs a Pad."""
-        recipe, alone = self.choice.recipe, self._alone
+        recipe = self.choice.recipe
         least = _LEAST_SHARE_FOR_A_PAD * sum(score.loss for score in alone.values())
         for place in find_padded_shift_places(Graph(recipe.model), recipe.placement.activations):
             if alone[place.tensor].loss >= least:
@@ -178,11 +160,11 @@ class CorrectionTrials:
                 positive = (*recipe.positive, place)
                 candidate = replace(recipe, positive=positive, correct_bias=True)
                 if self._keep(f"zero-point shift of {place.tensor}, with a Pad", candidate):
-                    alone[place.tensor] = cost_alone(candidate, place.tensor, self.scorer)
+                    alone[place.tensor] = self.scorer.score_alone(candidate, {place.tensor})
 
-    def _choose_ranges(self) -> None:
+    def _choose_ranges(self, alone: Mapping[str, Score]) -> None:
         proposals = propose(self.histograms, _tensors(self.choice.recipe.positive))
-        changes = changes_by_tensor(self.choice, proposals, self._alone, self.scorer)
+        changes = changes_by_tensor(self.choice, proposals, alone, self.scorer)
         while changes:
             candidate = with_changes(self.choice, changes, self.scorer)
             if self._keep_choice(f"other range methods for {len(changes)} tensors", candidate):
@@ -203,12 +185,12 @@ class CorrectionTrials:
         try:
             score = self.scorer.score(candidate.make())
         except ModelError as error:
-            # A graph that nobody foresaw must cost the correction, not the build.
+            # A graph of an unexpected kind must cost the correction, not the build.
             _LOGGER.warning("%s can't be applied to this model and is left out: %s", name, error)
             return False
         return self._keep_choice(name, replace(self.choice, recipe=candidate, score=score))
 
-    def _keep_choice(self, name: str, candidate: Choice) -> bool:
+    def _keep_choice(self, name: str, candidate: RangeChoice) -> bool:
         before, score = self.choice.score, candidate.score
         kept = score.beats(before)
         won = 100 * (1 - score.loss / before.loss) if before.loss else 0.0
@@ -217,24 +199,11 @@ class CorrectionTrials:
             f"softened divergence {'-' if won >= 0 else '+'}{abs(won):.0f} % on {len(score.kl)} "
             f"validation images, {verdict}"
         )
-        self.trials.append(noted(name, before, score, kept, reason))
+        self.trials.append(CorrectionTrial.of(name, kept, before, score, reason))
         if kept:
             self.choice = candidate
         return kept
 
 
-def noted(name: str, before: Score, score: Score, kept: bool, reason: str) -> CorrectionTrial:
-    """Return the record of a correction that was tried."""
-    return CorrectionTrial(
-        name,
-        kept,
-        before.mean_kl,
-        score.mean_kl,
-        before.agreement,
-        score.agreement,
-        reason,
-    )
-
-
-def _tensors(places: Sequence[ShiftPlace]) -> frozenset[str]:
+def _tensors(places: Collection[ShiftPlace]) -> frozenset[str]:
     return frozenset(place.tensor for place in places)

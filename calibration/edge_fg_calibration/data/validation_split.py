@@ -1,15 +1,15 @@
-"""Splitting calibration images into those that are counted and those that serve as a trial.
+"""Splitting calibration images: most give the statistics, some only judge what comes of them.
 
-What is chosen on the images that it was fitted to always looks good, so some images are kept
-out of all statistics: whether a correction pays is asked on them. The images of the proof are none
-of either.
+What is chosen on the images that it was fitted to always looks good. So no statistic is taken
+from the validation split, and range methods and corrections are compared on it. The hold-out set
+is another thing: it plays no part in the build but the proof.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from edge_fg_calibration.statistics.cache import IdentifiedBatches, digest_of
 
 MOST_VALIDATION_IMAGES = 128
-"""ValidationSplit images beyond which more would only cost time."""
+"""Validation images beyond which more would only cost time."""
 
 _FEWEST = 64
 _USUAL_STRIDE = 5
 _BATCH = 16
 
-Batches = Callable[[], Iterable[NDArray[Any]]]
+Batches: TypeAlias = Callable[[], Iterable[NDArray[Any]]]
 
 
 def validation_stride(total: int) -> int:
@@ -36,60 +36,89 @@ def validation_stride(total: int) -> int:
     return max(-(-total // MOST_VALIDATION_IMAGES), min(_USUAL_STRIDE, total // 32))
 
 
-def validation_images(batches: Batches, stride: int) -> list[NDArray[Any]]:
-    """Return every `stride`-th image, at most `MOST_VALIDATION_IMAGES`, in batches like theirs."""
-    chosen: list[NDArray[Any]] = []
-    size = number = 0
-    for batch in batches():
-        size = size or min(len(batch), _BATCH)
-        for place in range(len(batch)):
-            if number % stride == stride - 1 and len(chosen) < MOST_VALIDATION_IMAGES:
-                chosen.append(batch[place : place + 1].copy())
-            number += 1
-        if len(chosen) == MOST_VALIDATION_IMAGES:
-            break
-    return [np.concatenate(chosen[at : at + size]) for at in range(0, len(chosen), size or 1)]
+class CalibrationImages:
+    """Calibration images, split into those that are counted and those that judge.
 
+    Parameters
+    ----------
+    batches
+        Gives the network inputs (n x 3 x H x W each) from the start, at each call.
+    total
+        How many images there are; 0 counts them.
 
-def statistics_images(batches: Batches, stride: int) -> Iterable[NDArray[Any]]:
-    """Return the images that `validation_images` leaves, or all of them where the stride is 1.
-
-    Statistics of `IdentifiedBatches` can still be kept: what is left out is part of their key.
+    Attributes
+    ----------
+    validation
+        The validation images, at most `MOST_VALIDATION_IMAGES`, in batches like theirs.
+    is_split
+        Whether statistics leave the validation images out.
+    counted
+        How many images the statistics are taken from.
     """
-    images = batches()
-    if stride == 1:
-        return images
-    if not isinstance(images, IdentifiedBatches):
-        return _without(images, stride)
-    start, at = images.start, images.at
-    return replace(
-        images,
-        start=lambda: _without(start(), stride),
-        images=digest_of(images.images, stride),
-        order=digest_of(images.order, stride),
-        at=None if at is None else lambda place: at(place + place // (stride - 1)),
-    )
+
+    def __init__(self, batches: Batches, total: int = 0) -> None:
+        self._batches = batches
+        total = total or sum(len(batch) for batch in batches())
+        self._stride = validation_stride(total)
+        self.is_split = self._stride > 1
+        self.counted = total - total // self._stride if self.is_split else total
+        self.validation = self._validation()
+
+    def statistics(self) -> Iterable[NDArray[Any]]:
+        """Return the images that statistics are taken from: all, where there is no split.
+
+        Statistics of `IdentifiedBatches` can still be cached: what is left out is part of their
+        key.
+        """
+        images, stride = self._batches(), self._stride
+        if not self.is_split:
+            return images
+        if not isinstance(images, IdentifiedBatches):
+            return _without(images, stride)
+        start, at = images.start, images.at
+        return replace(
+            images,
+            start=lambda: _without(start(), stride),
+            images=digest_of(images.images, stride),
+            order=digest_of(images.order, stride),
+            at=None if at is None else lambda place: at(place + place // (stride - 1)),
+        )
+
+    def some(self, count: int) -> list[NDArray[Any]]:
+        """Return about `count` of the images for statistics, evenly spread, one by one."""
+        step = max(1, self.counted // count)
+        return _every(self.statistics(), step, 0, count)
+
+    def _validation(self) -> list[NDArray[Any]]:
+        batches = iter(self._batches())
+        first = next(batches, None)
+        if first is None:
+            return []
+        stride, size = self._stride, min(len(first), _BATCH)
+
+        def images() -> Iterator[NDArray[Any]]:
+            yield first
+            yield from batches
+
+        chosen = _every(images(), stride, stride - 1, MOST_VALIDATION_IMAGES)
+        return [np.concatenate(chosen[at : at + size]) for at in range(0, len(chosen), size)]
 
 
-def some_images(images: Iterable[NDArray[Any]], count: int, total: int) -> list[NDArray[Any]]:
-    """Return about `count` images evenly spread over `total`."""
-    step = max(1, total // count)
+def _every(batches: Iterable[NDArray[Any]], step: int, first: int, most: int) -> list[NDArray[Any]]:
+    """Return a copy of every `step`-th image from `first` on, at most so many."""
     chosen: list[NDArray[Any]] = []
     number = 0
-    for batch in images:
-        for place in range(len(batch)):
-            if number % step == 0 and len(chosen) < count:
-                chosen.append(batch[place : place + 1].copy())
-            number += 1
+    for batch in batches:
+        for place in range((first - number) % step, len(batch), step):
+            chosen.append(batch[place : place + 1].copy())
+            if len(chosen) == most:
+                return chosen
+        number += len(batch)
     return chosen
 
 
-def count_images(batches: Batches) -> int:
-    """Return how many images there are, reading them all."""
-    return sum(len(batch) for batch in batches())
-
-
 def _without(batches: Iterable[NDArray[Any]], stride: int) -> Iterator[NDArray[Any]]:
+    """Leave out every image that is a validation image."""
     number = 0
     for batch in batches:
         keep = [n for n in range(len(batch)) if (number + n) % stride != stride - 1]

@@ -8,11 +8,7 @@ import pytest
 
 from edge_fg_calibration import compare, quantize_int8, validate_qdq
 from edge_fg_calibration.corrections.scoring import Score
-from edge_fg_calibration.data.validation_split import (
-    statistics_images,
-    validation_images,
-    validation_stride,
-)
+from edge_fg_calibration.data.validation_split import CalibrationImages
 from support.inference import predict
 
 ASK = {"input_name": "input", "output_name": "logits", "kind": "logits", "target": "tensorrt"}
@@ -176,12 +172,14 @@ def test_layers_can_be_left_in_float_afterwards(make_model, many) -> None:
 
 
 @pytest.mark.parametrize("total", [8, 63, 64, 114, 512, 1000, 5000])
-def test_no_trial_image_is_counted(total: int) -> None:
+def test_no_validation_image_is_counted(total: int) -> None:
     numbers = np.arange(total, dtype=np.float32).reshape(-1, 1)
     batches = [numbers[n : n + 7] for n in range(0, total, 7)]
-    stride = validation_stride(total)
-    trial = np.concatenate(validation_images(lambda: batches, stride)).ravel()
-    counted = np.concatenate(list(statistics_images(lambda: batches, stride))).ravel()
+    images = CalibrationImages(lambda: batches)
+    trial = np.concatenate(images.validation).ravel()
+    counted = np.concatenate(list(images.statistics())).ravel()
+    assert len(counted) == images.counted
+    assert images.is_split == (total >= 64)
     if total < 64:
         assert set(trial) == set(counted) == set(range(total))
     else:
