@@ -181,3 +181,28 @@ def tiny_model() -> bytes:
 def frame() -> np.ndarray:
     """A frame of noise, 40 x 60."""
     return np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def demo_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `demo-out/` as `make demo` leaves it, built from fewer images."""
+    for needed in ("onnx", "onnxruntime", "cv2"):
+        pytest.importorskip(needed)
+    from edge_fg_tools import fieldguide
+    from edge_fg_tools.building import BuildOptions, build
+
+    folder = tmp_path_factory.mktemp("demo")
+    out = folder / "demo-out"
+    out.mkdir()
+    fieldguide.write_image_set(folder / "photos", 2, seed=77)
+    build(
+        BuildOptions(
+            model=fieldguide.model_path(),
+            labels=fieldguide.labels_path(),
+            calibration=folder / "photos" / "images.csv",
+            output=out / "fieldguide.edgefg",
+            preprocess=str(fieldguide.preprocess_path()),
+        )
+    )
+    fieldguide.write_clip(out / "clip.mp4", out / "clip-truth.jsonl")
+    return folder

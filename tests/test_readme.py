@@ -20,30 +20,6 @@ def readme(repository: Path) -> str:
     return (repository / "README.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def demo_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `demo-out/` as `make demo` leaves it, from fewer images."""
-    pytest.importorskip("onnx")
-    from edge_fg_tools import fieldguide
-    from edge_fg_tools.building import BuildOptions, build
-
-    folder = tmp_path_factory.mktemp("readme")
-    out = folder / "demo-out"
-    out.mkdir()
-    fieldguide.write_image_set(folder / "photos", 2, seed=77)
-    build(
-        BuildOptions(
-            model=fieldguide.model_path(),
-            labels=fieldguide.labels_path(),
-            calibration=folder / "photos" / "images.csv",
-            output=out / "fieldguide.edgefg",
-            preprocess=str(fieldguide.preprocess_path()),
-        )
-    )
-    fieldguide.write_clip(out / "clip.mp4", out / "clip-truth.jsonl")
-    return folder
-
-
 def test_the_embedding_example_runs(readme, demo_out, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     monkeypatch.chdir(demo_out)
