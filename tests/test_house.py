@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 import typing
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,7 @@ ARROWS: dict[str, set[str]] = {
     "tracking": {"preprocess", "result", "sources"},
     "pipeline": {"result", "sinks", "sources", "telemetry"},
 }
+MOST_LINES, MOST_CLASS_LINES, MOST_MODULES = 400, 330, 21
 HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
 HEAVY |= {"av", "jinja2", "onnxslim", "prometheus_client"}
 
@@ -61,16 +64,29 @@ def modules(package) -> list[tuple[str, Path]]:
     return found
 
 
-def imports(path: Path) -> set[str]:
-    names = set()
+def import_statements(path: Path) -> Iterator[tuple[str, str]]:
+    """Module and name (empty for a whole module) of each import, also of those for types alone."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def imports(path: Path) -> set[str]:
+    """Whatever a file imports: modules, and names in them."""
+    found = set(import_statements(path))
+    return {module for module, _ in found} | {f"{module}.{name}" for module, name in found if name}
+
+
+def without_free(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Leave out what leads nowhere, again and again: the rest lies on a circle, or before one."""
+    graph = dict(graph)
+    while free := [name for name, others in graph.items() if not others & graph.keys()]:
+        for name in free:
+            del graph[name]
+    return graph
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
@@ -87,6 +103,7 @@ def test_each_room_of_the_runtime_imports_only_what_it_may():
         room = [*name.split("."), ""][1]
         if not room:
             continue  # the face may know all rooms
+        assert room in SHARED | set(ARROWS), f"{room} is not among ARROWS: what may it import?"
         allowed = SHARED | ARROWS.get(room, set()) | {room}
         for imported in imports(path):
             parts = imported.split(".")
@@ -94,13 +111,29 @@ def test_each_room_of_the_runtime_imports_only_what_it_may():
                 assert parts[1] in allowed, f"{name} imports {imported}"
 
 
+def test_every_arrow_is_one_that_is_used():
+    used: dict[str, set[str]] = {room: set() for room in ARROWS}
+    for name, path in modules(edge_fg):
+        room = [*name.split("."), ""][1]
+        if room in ARROWS:
+            used[room] |= {i.split(".")[1] for i in imports(path) if i.startswith("edge_fg.")}
+    for room, allowed in ARROWS.items():
+        assert allowed <= used[room], f"{room} imports no {allowed - used[room]}"
+
+
 def test_the_arrows_between_rooms_make_no_circle():
-    remaining = dict(ARROWS)
-    while remaining:
-        free = [room for room, allowed in remaining.items() if not allowed & set(remaining)]
-        assert free, f"a circle among {sorted(remaining)}"
-        for room in free:
-            del remaining[room]
+    assert not without_free(ARROWS)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    known = {name: path for package in PACKAGES for name, path in modules(package)}
+    graph = {}
+    for importer, path in known.items():
+        named = [(f"{module}.{name}", module) for module, name in import_statements(path)]
+        graph[importer] = {full if full in known else module for full, module in named} - {importer}
+    for package in PACKAGES:
+        graph[package.__name__] = set()  # a face may know all modules
+    assert not without_free(graph)
 
 
 def test_the_suite_runs_against_the_installed_package(repository: Path):
@@ -244,7 +277,46 @@ def test_no_context_is_made_by_importing():
             assert "pycuda.autoinit" not in imports(path), name
 
 
+def source_files(repository: Path) -> list[Path]:
+    """All modules that are not tests: packages, benchmarks and examples."""
+    folders = ("edge_fg", "calibration", "tools")
+    return [path for folder in folders for path in sorted((repository / folder).rglob("*.py"))]
+
+
 def test_modules_stay_small(repository: Path):
-    for package in PACKAGES:
-        for name, path in modules(package):
-            assert len(path.read_text().splitlines()) <= 400, f"{name} is two rooms in one"
+    for path in source_files(repository):
+        assert len(path.read_text().splitlines()) <= MOST_LINES, f"{path} is two modules in one"
+
+
+def test_classes_stay_small(repository: Path):
+    for path in source_files(repository):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= MOST_CLASS_LINES, f"{path}: {node.name} has {lines} lines"
+
+
+def test_folders_stay_small(repository: Path):
+    counts = Counter(path.parent for path in source_files(repository))
+    for folder, count in counts.items():
+        assert count <= MOST_MODULES, f"{folder} holds {count} modules: two rooms in one"
+
+
+def test_the_map_of_rooms_is_true(repository: Path):
+    """Every package stands on it with a line, and nothing else does."""
+    guide = (repository / "CONTRIBUTING.md").read_text()
+    shown, above = set(), []
+    for blanks, folder, what in re.findall(r"^    ( *)([\w/]+)/  +(.*)$", guide, re.MULTILINE):
+        above[len(blanks) // 2 :] = [folder]
+        shown.add("/".join(above))
+        assert len(what.split()) >= 4, f"what is {folder}?"
+    initial = {path.parent for path in source_files(repository) if path.name == "__init__.py"}
+    assert shown == {path.relative_to(repository).as_posix() for path in initial}
+
+
+def test_what_contributors_are_told_to_look_at_is_there(repository: Path):
+    guide = (repository / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:edge_fg|calibration|tools|tests|docs)/[\w/.]+)`", guide))
+    assert len(named) > 15
+    for path in named:
+        assert (repository / path).exists(), path
