@@ -59,6 +59,7 @@ class SourceGroup:
                 queue,
                 limit=max_frames if is_lossless(queue.policy) else None,
                 waited=lambda seconds: meter.add("capture", seconds),
+                clock=clock,
             )
             for source, queue in zip(sources, self.queues, strict=True)
         ]

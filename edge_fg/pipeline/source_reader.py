@@ -27,6 +27,8 @@ class SourceReader:
         Frames after which to stop reading; None for all.
     waited
         Called with the seconds that each frame was waited for.
+    clock
+        Seconds.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class SourceReader:
         *,
         limit: int | None = None,
         waited: Callable[[float], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = source
         self.queue = queue
         self._limit = limit
         self._waited = waited
+        self._clock = clock
         self._stopped = False
         self._forget: Callable[[], None] | None = None
         self._thread = threading.Thread(
@@ -85,13 +89,13 @@ class SourceReader:
         try:
             count = 0
             while (self._limit is None or count < self._limit) and not self._stopped:
-                asked = time.monotonic()
+                asked = self._clock()
                 try:
                     frame = next(self.source)
                 except StopIteration:
                     break
                 if self._waited is not None:
-                    self._waited(time.monotonic() - asked)
+                    self._waited(self._clock() - asked)
                 count += 1
                 if not self.queue.put(frame):
                     break

@@ -33,12 +33,14 @@ class Numbers(BaseSource):
         period: float = 0.0,
         error: BaseException | None = None,
         gate: threading.Semaphore | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name, live=live)
         self.count = count
         self.period = period
         self.error = error
         self.gate = gate
+        self.clock = clock
         self.read = 0
         self.releases = 0
         self.threads: set[str] = set()
@@ -57,7 +59,8 @@ class Numbers(BaseSource):
                 raise self.error
             return None
         self.read += 1
-        return Frame(image(self._delivered), self._delivered, self.name)
+        number = self._delivered
+        return Frame(image(number), number, self.name, captured=self.clock())
 
     def close(self) -> None:
         if self.gate is not None:
@@ -71,8 +74,13 @@ class Numbers(BaseSource):
 class Batching:
     """A model that takes several frames at once; `cost` gives the seconds that it sleeps."""
 
-    def __init__(self, cost: Callable[[int], float] = lambda size: 0.0) -> None:
+    def __init__(
+        self,
+        cost: Callable[[int], float] = lambda size: 0.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.cost = cost
+        self.sleep = sleep
         self.sizes: list[int] = []
         self.regions: list[object] = []
 
@@ -85,7 +93,7 @@ class Batching:
         self.sizes.append(len(images))
         self.regions.extend(regions or [None] * len(images))
         if (seconds := self.cost(len(images))) > 0:
-            time.sleep(seconds)
+            self.sleep(seconds)
         return [first_value(image) for image in images]
 
 

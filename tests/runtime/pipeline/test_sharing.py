@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -19,10 +19,11 @@ from edge_fg.pipeline.frame_queue import FrameQueue
 from edge_fg.pipeline.scheduler import Scheduler, Turn
 from edge_fg.sources import Frame
 from edge_fg.telemetry.device import Reading
+from edge_fg.telemetry.stats import SourceStats
 from support import pipeline_fakes as fakes
 from support.clock import FakeClock
 from support.properties import examples
-from support.waiting import until
+from support.waiting import unchanged, until
 
 
 class Sharing:
@@ -133,14 +134,29 @@ def test_a_batch_may_hold_one_frame_of_each_or_several() -> None:
 
 def test_shares_through_the_pipeline() -> None:
     """A camera of 500 frames a second beside one of 50: the engine takes 10 ms a frame."""
-    sources = [
-        fakes.Numbers(live=True, period=0.002, name="fast"),
-        fakes.Numbers(live=True, period=0.02, name="slow"),
-    ]
-    stats = Pipeline(sources, fakes.Batching(lambda size: 0.01 * size), max_frames=80).run()
-    fast, slow = stats.sources
-    assert slow.answered >= 25, "it gets nearly its half, though it offers a tenth of the frames"
-    assert fast.answered >= 35
+    clock, turns = FakeClock(), itertools.count(1)
+    fast, slow = (
+        fakes.Numbers(live=True, gate=threading.Semaphore(1), name=name, clock=clock)
+        for name in ("fast", "slow")
+    )
+    given = {"fast": 1, "slow": 1}
+
+    def cost(size: int) -> float:
+        for _ in range(size):
+            fast.gate.release(5)
+            given["fast"] += 5
+            if next(turns) % 2 == 0:
+                slow.gate.release()
+                given["slow"] += 1
+        until(lambda: all(each.frames == given[each.name] for each in pipeline.stats().sources))
+        return 0.01 * size
+
+    model = fakes.Batching(cost, clock.sleep)
+    pipeline = Pipeline([fast, slow], model, max_frames=80, clock=clock)
+    stats = pipeline.run()
+    fast_stats, slow_stats = stats.sources
+    assert slow_stats.answered >= 25, "nearly its half, though it offers a tenth of the frames"
+    assert fast_stats.answered >= 35
 
 
 def work(batch: BatchSizer, cost, waiting: int, calls: int) -> list[int]:
@@ -205,14 +221,27 @@ def test_a_size_that_was_chosen_is_kept(fixed: int, waiting: int) -> None:
 
 
 def test_batches_through_the_pipeline() -> None:
-    model = fakes.Batching(lambda size: 0.004 + 0.0001 * size)
+    def run(sources: list[fakes.Numbers], cost: Callable[[int], float]):
+        """Run with a model that starts when all queues are full, and takes so many seconds."""
+
+        def cost_of_full(size: int) -> float:
+            until(lambda: all(map(is_full, pipeline.stats().sources)))
+            return cost(size)
+
+        clock = FakeClock()
+        model = fakes.Batching(cost_of_full, clock.sleep)
+        pipeline = Pipeline(sources, model, clock=clock)
+        return model, pipeline.run()
+
+    def is_full(source: SourceStats) -> bool:
+        return source.waiting == 4 or source.state == "ended"
+
     sources = [fakes.Numbers(200, name=str(n)) for n in range(4)]
-    stats = Pipeline(sources, model).run()
+    model, stats = run(sources, lambda size: 0.004 + 0.0001 * size)
     assert stats.answered == sum(model.sizes) == 800
     assert np.median(model.sizes) >= 4
     assert stats.batch >= 4
-    model = fakes.Batching(lambda size: 0.003 * size**1.5)
-    stats = Pipeline([fakes.Numbers(100) for _ in range(2)], model).run()
+    model, stats = run([fakes.Numbers(100) for _ in range(2)], lambda size: 0.003 * size**1.5)
     assert stats.batch == 1
     assert sum(size > 1 for size in model.sizes) <= 4 + stats.answered // 100
 
@@ -325,32 +354,34 @@ def test_a_throttle_that_makes_no_sense(sensors: Sensors, options: dict) -> None
 
 
 def test_a_hot_device_through_the_pipeline(sensors: Sensors) -> None:
-    rates = []
-
-    class Recording(Throttle):
-        def update(self, rate: float) -> None:
-            rates.append(rate)
-            super().update(rate)
-
-    throttle = Recording(
-        sensors, max_temperature_c=80, period=0.05, settle=600, steps=(1.0, 0.05), hysteresis_c=5
+    clock = FakeClock()
+    throttle = Throttle(
+        sensors, max_temperature_c=80, period=0.001, settle=600, steps=(1.0, 0.2), clock=clock
     )
-    sink = fakes.Collecting()
-    source = fakes.Numbers(live=True, period=0.005)
-    with Pipeline(source, fakes.first_value, sinks=[sink], throttle=throttle) as pipeline:
+    source = fakes.Numbers(live=True, gate=threading.Semaphore(0), clock=clock)
+    sink = fakes.Collecting(lossless=True)
+
+    def give_frame(after_s: float) -> None:
+        clock.sleep(after_s)
+        source.gate.release()
+
+    with Pipeline(
+        source, fakes.first_value, sinks=[sink], throttle=throttle, clock=clock
+    ) as pipeline:
         pipeline.start()
-        until(lambda: pipeline.stats().answered > 60)
+        for number in range(60):
+            give_frame(0.02)
+            until(lambda: len(sink.results) == number + 1)  # noqa: B023
         sensors.reading = Reading(95.0)
-        until(lambda: pipeline.stats().throttle.share == 0.05)
-        limit = pipeline.stats().throttle.rate_limit
-        assert any(limit == pytest.approx(0.05 * rate) for rate in rates), "of what was reached"
-        begin, began = len(sink.results), time.monotonic()
-        until(lambda: len(sink.results) >= begin + 10)
-        got, seconds = len(sink.results) - begin, time.monotonic() - began
-        assert got <= 1.2 * seconds * limit + 2
+        until(lambda: pipeline.stats().throttle.share == 0.2)
+        assert pipeline.stats().throttle.rate_limit == pytest.approx(0.2 * 50)
+        # The first comes at once; then one in 0.1 s, which is every fourth.
+        for number in range(40):
+            give_frame(0.03)
+            until(lambda: len(sink.results) >= 61 + number // 4)  # noqa: B023
+        assert unchanged(lambda: len(sink.results)) == 70
         # Fewer answers, not older ones.
-        ages = [result.age_s for result in sink.results[begin + 2 :]]
-        assert np.median(ages) < 0.5 / limit
+        assert max(result.age_s for result in sink.results[60:]) < 0.031
     assert pipeline.stats().throttle.temperature_c == 95.0
 
 
@@ -359,25 +390,22 @@ def test_a_camera_hears_when_its_next_frame_is_wanted() -> None:
 
     class Camera(fakes.Numbers):
         def __init__(self, **options) -> None:
-            super().__init__(**options)
-            self.told: list[tuple[float, float]] = []
+            super().__init__(live=True, clock=clock, **options)
+            self.told: list[float] = []
 
         def wanted_at(self, moment: float) -> None:
-            self.told.append((time.monotonic(), moment))
-
-    began = []
+            self.told.append(moment - clock.now)
 
     def cost(size: int) -> float:
-        began.append(time.monotonic())
+        camera.gate.release()
         return 0.02
 
-    camera = Camera(count=60, live=True, period=0.005)
-    stats = Pipeline(camera, fakes.Batching(cost)).run()
-    assert 0 < len(camera.told) <= stats.answered - 9, "once a turn, when nine have been timed"
-    ahead = [moment - now for now, moment in camera.told]
-    longest = max(after - before for before, after in itertools.pairwise(began))
-    assert 0.018 < np.median(ahead) < longest
+    clock = FakeClock()
+    camera = Camera(count=60, gate=threading.Semaphore(1))
+    stats = Pipeline(camera, fakes.Batching(cost, clock.sleep), clock=clock).run()
+    assert stats.answered == 60
+    assert camera.told == pytest.approx([0.02] * 51), "once a turn, when nine have been timed"
     for policy in ("every", "queue(4)"):
-        camera = Camera(count=20, live=True)
+        camera = Camera(count=20)
         Pipeline(camera, fakes.Batching(), policy=policy).run()
         assert camera.told == [], "each frame may be answered"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from edge_fg.telemetry.histogram import LARGEST, RELATIVE_ERROR, SMALLEST, Histo
 from edge_fg.telemetry.meter import Meter
 from edge_fg.telemetry.process import open_descriptors, resident_bytes
 from support import pipeline_fakes as fakes
+from support.clock import FakeClock
 from support.properties import examples
+from support.waiting import HANG, until
 
 SECONDS = st.floats(SMALLEST, LARGEST)
 
@@ -153,19 +154,37 @@ def test_stages_are_told_apart() -> None:
     class Answer:
         latency = Latency()
 
+    clock, gate = FakeClock(), threading.Semaphore(0)
+
+    class Source(fakes.Numbers):
+        def _read(self):
+            gate.acquire(timeout=HANG)
+            clock.sleep(0.06)
+            return super()._read()
+
+    class Sink(fakes.Collecting):
+        def __call__(self, result) -> None:
+            clock.sleep(0.005)
+
     def model(image: np.ndarray) -> Answer:
-        time.sleep(0.02)
+        clock.sleep(0.02)
         return Answer()
 
-    sink = fakes.Collecting(seconds=0.005)
-    stats = Pipeline(fakes.Numbers(20, period=0.06), model, sinks=[sink]).run()
+    with Pipeline(Source(20, clock=clock), model, sinks=[Sink()], clock=clock) as pipeline:
+        pipeline.start()
+        for number in range(21):
+            gate.release()
+            until(lambda: pipeline.stats().sinks[0].written == min(number + 1, 20))  # noqa: B023
+        pipeline.wait()
+    stats = pipeline.stats()
     about = {name: summary.p50 for name, summary in stats.stages.items()}
     assert list(about) == ["capture", "queue", "preprocess", "inference", "sink"]
     assert about["preprocess"] == pytest.approx(0.004, rel=0.03)
     assert about["inference"] == pytest.approx(0.016, rel=0.03)
-    assert 0.0049 <= about["sink"] < about["capture"]
-    assert about["capture"] >= 0.059
-    assert 0.0195 <= stats.age.p50 < about["capture"]
+    assert about["sink"] == pytest.approx(0.005, rel=0.03)
+    # A source waits here until the answer before has been written.
+    assert 0.059 <= about["capture"] < 0.06 + 0.02 + 0.005 + 0.003
+    assert stats.age.p50 == pytest.approx(0.02, rel=0.03)
     assert all(summary.count == 20 for summary in stats.stages.values())
 
 
