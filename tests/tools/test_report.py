@@ -252,8 +252,8 @@ def svgs(html: str) -> list[ET.Element]:
 
 def test_a_reader_learns_at_a_glance_how_many_answers_stayed() -> None:
     page = Page(report_html(report()))
-    assert "INT8 answers as FP32 on 963 of 1,000 images" in page.text
-    assert "It names 513 of 600 known images right; FP32 names 516." in page.text
+    assert "INT8 gives the same answer as FP32 on 963 of 1,000 hold-out images." in page.text
+    assert "It names 513 of 600 labelled images correctly; FP32 names 516." in page.text
     assert "94.9 % to 97.3 %" in page.text
     assert "Built on 20 November 2026, 23:40 UTC with edge_fg 0.1.0" in page.text
     assert "Compiled for tensorrt-rtx 1.7 in 12.3 s: a plan of 4.1 MB." in page.text
@@ -380,7 +380,7 @@ def test_counts_on_the_page_are_those_of_the_report() -> None:
     page = Page(report_html(whole))
     assert page.count("article", "answer-card") == MAX_CHANGED
     assert page.count("article", "verdict") == 2
-    assert "The 24 gravest of 37 images" in page.text
+    assert "The 24 most changed of 37 images" in page.text
     assert "Images skipped (1)" in page.text
     assert "Ranges of 2 tensors" in page.text
     assert "Nodes left in floating point (1)" in page.text
@@ -411,10 +411,10 @@ def test_nothing_changed_and_no_labels_is_said_plainly() -> None:
     )
     whole = report(quiet, proof=ProofFacts(1000, 0, "garden"))
     page = Page(report_html(whole))
-    assert "INT8 answers as FP32 on 1,000 of 1,000 images" in page.text
+    assert "INT8 gives the same answer as FP32 on 1,000 of 1,000 hold-out images" in page.text
     assert "Changed answers None." in page.text
-    assert "No right answer was known for any image" in page.text
-    assert "known images right" not in page.text
+    assert "No hold-out image is labelled" in page.text
+    assert "labelled images correctly" not in page.text
     assert page.count("article", "answer-card") == 0
     assert judge(quiet).level == "fine"
 
@@ -423,10 +423,10 @@ def test_without_int8_there_is_no_calibration_to_show() -> None:
     fp32 = VariantReport("fp32", 14_000_000, fidelity(1000, 1000, top1=0.86, worst_classes=[]))
     whole = report(fp32, calibration=None, ranges=(), placement_skipped=(), provenance={})
     page = Page(report_html(whole))
-    assert "FP32 is the yardstick" in page.text
+    assert "FP32 is the reference" in page.text
     assert "No variant needed calibration." in page.text
     assert "Ranges of" not in page.text
-    assert "It names 516 of 600 known images right." in page.text
+    assert "It names 516 of 600 labelled images correctly." in page.text
     assert report_json(whole)["calibration"] is None
     assert judge(fp32).level == "reference"
 
@@ -439,13 +439,13 @@ def test_an_empty_bundle_and_an_uncompared_variant_make_a_page() -> None:
     text = Page(report_html(whole)).text
     assert "INT8 was not compared with FP32" in text
     assert "Changed answers Nothing was compared." in text
-    assert any("No images were kept back" in sentence for sentence in concerns(whole))
+    assert any("The hold-out set is empty" in sentence for sentence in concerns(whole))
 
 
 @pytest.mark.parametrize(
     ("values", "level", "mark"),
     [
-        ({"fidelity": fidelity(1000, 995)}, "fine", "Answers as FP32"),
+        ({"fidelity": fidelity(1000, 995)}, "fine", "Same answers as FP32"),
         ({"fidelity": fidelity(50, 50)}, "look", "Too few images to be sure"),
         ({"fidelity": fidelity(1000, 963)}, "look", "Close to FP32"),
         ({"fidelity": fidelity(1000, 900)}, "worry", "Differs from FP32"),
@@ -477,18 +477,21 @@ def test_what_to_worry_about_is_told_honestly() -> None:
     assert told == [
         "INT8 misses its budget: agreement with FP32 should be at least 0.99 and is 0.963.",
         "INT8 changes the answer for Willow Tit most: it agrees with FP32 on 20 % of 5 images.",
-        "INT8 newly mistakes a class for a sibling (of the same genus) on 2 images.",
-        "Only 31 % of INT8's arithmetic runs in INT8: expect less speed than INT8 promises.",
         (
-            "The test had only 40 images: its shares are uncertain by about 12 percentage "
-            "points. More images make it sharper."
+            "On 2 images that FP32 names correctly, INT8 answers a sibling "
+            "(another class of the same genus)."
+        ),
+        "Only 31 % of INT8's arithmetic runs in INT8: expect a smaller gain in speed.",
+        (
+            "The hold-out set has only 40 images: its shares are uncertain by about 12 percentage "
+            "points. More images make them surer."
         ),
         (
-            "No right answer was known for any image of the test: this report tells where "
-            "answers differ from FP32, not which of them is right."
+            "No hold-out image is labelled: this report shows where answers differ from FP32, "
+            "not which of them is correct."
         ),
         (
-            "Only 12 images served for calibration: ranges found on few images may miss what "
+            "Calibration used only 12 images: ranges found on few images may miss what "
             "the camera will see."
         ),
         "2 images could not be used and were skipped.",
@@ -511,10 +514,10 @@ def test_the_budget_is_told_in_words_with_its_direction() -> None:
 
 
 def test_a_class_that_loses_much_is_a_worry() -> None:
-    assert not any("suffers most" in line for line in concerns(report()))
+    assert not any("loses most" in line for line in concerns(report()))
     worn = int8(fidelity=fidelity(worst_class_drop=0.4))
     expected = (
-        "The class that suffers most from INT8 is named right 40 percentage points less often."
+        "The class that loses most with INT8 is named correctly 40 percentage points less often."
     )
     assert expected in concerns(report(worn))
 
@@ -534,8 +537,8 @@ def test_the_fidelity_that_calibration_measures_fits_the_report() -> None:
     )
     variant = int8(fidelity=measured.to_dict())
     page = Page(report_html(report(variant)))
-    assert "INT8 answers as FP32 on 39 of 40 images" in page.text
-    assert "It names 39 of 40 known images right; FP32 names 40." in page.text
+    assert "INT8 gives the same answer as FP32 on 39 of 40 hold-out images" in page.text
+    assert "It names 39 of 40 labelled images correctly; FP32 names 40." in page.text
     assert "a 90 % of 10 images" in page.text
     plain = json.loads(json.dumps(report_json(report(variant)), allow_nan=False))
     assert plain["variants"][0]["fidelity"]["agreement"] == 0.975
@@ -733,7 +736,7 @@ def test_what_the_budget_left_in_float_is_told_and_drawn() -> None:
     assert "an agreement of about 99.1 % is to be expected on others" in page.text
     assert "What was tried (2)" in page.text
     assert "at most 96.0 % at least 0.006 missed" in page.text
-    assert "99.2 % 0.002 kept, with a margin taken" in page.text
+    assert "99.2 % 0.002 kept, with a margin chosen" in page.text
     assert "What the budget left" not in Page(report_html(report())).text
     unmeasured = report_html(report(search=searched(layers=(), expected=None)))
     assert "What each layer costs" not in unmeasured
@@ -776,7 +779,7 @@ def test_of_many_layers_the_costliest_are_drawn_and_the_rest_counted() -> None:
     html = report_html(report(search=searched(layers=layers)))
     assert "layer 29" in html
     assert "layer 30" not in html
-    assert "The 10 cheapest are not drawn." in html
+    assert "The 10 layers with the lowest cost are not drawn." in html
 
 
 def tables(html: str, name: str) -> list[list[list[str]]]:

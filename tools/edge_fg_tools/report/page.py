@@ -23,6 +23,8 @@ TERMS: tuple[tuple[str, str], ...] = (
     ("INT8", "8-bit whole numbers: a quarter of the memory, and the fastest on most devices."),
     ("Quantisation", "Writing a model's numbers with fewer bits, so that it runs faster."),
     ("Calibration", "Looking at images to learn how large the numbers inside the model become."),
+    ("Hold-out set", "Images that are used for this test alone, never for calibration."),
+    ("Correction", "A change to the INT8 graph that brings its answers closer to those of FP32."),
     ("Agreement", "Share of the images whose first answer is the same as that of FP32."),
     (
         "Top-1, top-5",
@@ -123,14 +125,14 @@ def _share_width(answer: Answer) -> str:
 def _hold_out_sentence(report: Report) -> str:
     proof = report.proof
     if proof.images < 1:
-        return "No images were kept back for the test."
+        return "The hold-out set is empty."
     known = "none of them" if proof.labelled < 1 else f"{proof.labelled:,} of them"
     if proof.labelled == proof.images:
         known = "all of them"
     return (
-        f"Each variant and FP32 looked at the same {words.counted(proof.images, 'image')} "
-        f"of {words.quoted(proof.source)}, "
-        f"none of which was used to calibrate. The right answer is known for {known}."
+        f"Each variant was compared with FP32 on the same {words.counted(proof.images, 'image')} "
+        f"of {words.quoted(proof.source)}, none of which was used for calibration. "
+        f"The correct answer is known for {known}."
     )
 
 

@@ -12,7 +12,7 @@ from edge_fg_tools.report.data import Report, VariantReport
 Level = Literal["fine", "look", "worry", "reference"]
 
 FINE_AGREEMENT = 0.98
-"""From this agreement on, a variant is said to answer as FP32."""
+"""From this agreement on, a variant is said to give the same answers as FP32."""
 
 NEAR_AGREEMENT = 0.95
 """Below this agreement, a variant is said to differ from FP32."""
@@ -38,7 +38,7 @@ class Verdict:
     headline
         The verdict in one sentence.
     details
-        What stands behind it, a sentence each.
+        The reasons, a sentence each.
     """
 
     level: Level
@@ -97,16 +97,16 @@ def judge(variant: VariantReport) -> Verdict:
     """
     name, compared = words.precision(variant.name), agreeing(variant.fidelity)
     if variant.name == "fp32" and (compared is None or compared[0] == compared[1]):
-        headline = "FP32 is the yardstick: the other variants are measured against it."
+        headline = "FP32 is the reference: the other variants are compared with it."
         return Verdict("reference", "The reference", headline, _accuracy(variant))
     if compared is None:
-        headline = f"{name} was not compared with FP32: nothing is known of its answers."
+        headline = f"{name} was not compared with FP32: how it answers is not known."
         return Verdict("look", "Not compared", headline, ())
     same, total = compared
     lower, upper = words.wilson_interval(same, total)
     headline = (
-        f"{name} answers as FP32 on {same:,} of {words.counted(total, 'image')} "
-        "kept back for the test."
+        f"{name} gives the same answer as FP32 on {same:,} of "
+        f"{words.counted(total, 'hold-out image')}."
     )
     interval = (
         f"On other images of this kind, expect the same answer for {words.percent(lower)} "
@@ -130,7 +130,7 @@ def _level(variant: VariantReport, agreement: float, lower: float) -> tuple[Leve
         return "look", "Close to FP32"
     if lower < NEAR_AGREEMENT:
         return "look", "Too few images to be sure"
-    return "fine", "Answers as FP32"
+    return "fine", "Same answers as FP32"
 
 
 def _top1_drop(variant: VariantReport) -> float | None:
@@ -146,14 +146,14 @@ def _accuracy(variant: VariantReport) -> tuple[str, ...]:
     if not labelled or after is None:
         return ()
     total = round(labelled)
-    sentence = f"It names {round(after * total):,} of {total:,} known images right"
+    sentence = f"It names {round(after * total):,} of {total:,} labelled images correctly"
     if variant.name == "fp32" or before is None:
         return (f"{sentence}.",)
     return (f"{sentence}; FP32 names {round(before * total):,}.",)
 
 
 def concerns(report: Report) -> tuple[str, ...]:
-    """Return what a reader should worry about, a sentence each, the gravest first."""
+    """Return what a reader should worry about, a sentence each, the most serious first."""
     found = [*_budget_concerns(report)]
     for variant in report.variants:
         found.extend(_variant_concerns(variant))
@@ -191,37 +191,40 @@ def _variant_concerns(variant: VariantReport) -> Iterator[str]:
     loss = words.finite(variant.fidelity.get("worst_class_drop"))
     if loss is not None and loss > _CLASS_LOSS:
         yield (
-            f"The class that suffers most from {name} is named right {100 * loss:.0f} percentage "
+            f"The class that loses most with {name} is named correctly {100 * loss:.0f} percentage "
             "points less often."
         )
     if variant.sibling_confusions_added:
         images = words.counted(variant.sibling_confusions_added, "image")
-        yield f"{name} newly mistakes a class for a sibling (of the same genus) on {images}."
+        yield (
+            f"On {images} that FP32 names correctly, {name} answers a sibling "
+            "(another class of the same genus)."
+        )
     share = words.finite(variant.int8_macs)
     if share is not None and share < _LOW_INT8_SHARE:
         yield (
             f"Only {words.percent(share, 0)} of {name}'s arithmetic runs in INT8: "
-            "expect less speed than INT8 promises."
+            "expect a smaller gain in speed."
         )
 
 
 def _proof_concerns(report: Report) -> Iterator[str]:
     proof = report.proof
     if proof.images < 1:
-        yield "No images were kept back for the test: how the variants answer is not known."
+        yield "The hold-out set is empty: how the variants answer is not known."
         return
     # What an interval is like near the agreement that is hoped for.
     hoped, total = round(FINE_AGREEMENT * proof.images), proof.images
     lower, upper = words.wilson_interval(hoped, total)
     if upper - lower > _WIDE_INTERVAL:
         yield (
-            f"The test had only {words.counted(total, 'image')}: its shares are uncertain by "
-            f"about {100 * (upper - lower):.0f} percentage points. More images make it sharper."
+            f"The hold-out set has only {words.counted(total, 'image')}: its shares are uncertain "
+            f"by about {100 * (upper - lower):.0f} percentage points. More images make them surer."
         )
     if proof.labelled < 1:
         yield (
-            "No right answer was known for any image of the test: this report tells where "
-            "answers differ from FP32, not which of them is right."
+            "No hold-out image is labelled: this report shows where answers differ from FP32, "
+            "not which of them is correct."
         )
 
 
@@ -231,7 +234,7 @@ def _calibration_concerns(report: Report) -> Iterator[str]:
         return
     if calibration.images < _FEW_CALIBRATION_IMAGES:
         yield (
-            f"Only {words.counted(calibration.images, 'image')} served for calibration: "
+            f"Calibration used only {words.counted(calibration.images, 'image')}: "
             "ranges found on few images may miss what the camera will see."
         )
     if calibration.skipped:

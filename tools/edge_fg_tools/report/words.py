@@ -23,7 +23,7 @@ _BUDGET: Mapping[str, tuple[str, str]] = {
     "class_drop": ("loss of top-1 accuracy of the worst class", "at most "),
 }
 _MEANINGS: Mapping[str, str] = {
-    "fp32": "The model in 32-bit floating point, as it was trained: the yardstick for the others.",
+    "fp32": "The model in 32-bit floating point, as it was trained: the reference for the others.",
     "fp16": "The model in 16-bit floating point: half the size.",
     "int8": "Most of the arithmetic in 8-bit whole numbers, the rest in 32-bit floats.",
     "int8-fp16": "Most of the arithmetic in 8-bit whole numbers, the rest in 16-bit floats.",
@@ -78,7 +78,7 @@ def number(value: object) -> str:
 
 
 def divergence(value: object) -> str:
-    """Return a divergence with five decimals, so that a column of them reads at a glance."""
+    """Return a divergence with five decimals, so that the numbers of a column can be compared."""
     known = finite(value)
     if known is None:
         return NOT_MEASURED
