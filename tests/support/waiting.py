@@ -13,8 +13,11 @@ T = TypeVar("T")
 HANG = 120.0
 
 
-def until(condition: Callable[[], T], what: str = "the condition") -> T:
-    """Wait until `condition` gives something true, and return that; fail where it never does."""
+def until(condition: Callable[[], T], what: object = "the condition") -> T:
+    """Wait until `condition` gives something true, and return that; fail where it never does.
+
+    `what` is turned into text for the failure only, so that it can tell the state at that time.
+    """
     deadline = time.monotonic() + HANG
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {HANG:.0f} s in vain for {what}"

@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,15 @@ import pytest
 from edge_fg.errors import SourceError
 from edge_fg.sources import Frame, StateChange, open_source, opening
 from edge_fg.sources.live import openers
+from support import waiting
 from support.servers import camera
 from support.servers import numbered_images as images
 
 pytest.importorskip("cv2")
 
 LONGEST = 0.4  # of the back-off, in seconds
-ALLOWED = LONGEST + 2.0
-TIMEOUT = 1.0
+TIMEOUT = 10.0  # long enough that a busy machine is not taken for a stall
+SHORT = 1.0
 
 
 def _serve(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
@@ -84,7 +84,6 @@ class Watcher:
         settings = {"timeout": TIMEOUT, "backoff": (0.1, LONGEST), "seed": 5, **options}
         self.server = server
         self.numbers: list[int] = []
-        self.arrived: list[float] = []
         self.wrong: list[Frame] = []
         self.changes: list[StateChange] = []
         self.error: Exception | None = None
@@ -98,8 +97,7 @@ class Watcher:
 
     def __exit__(self, *_: object) -> None:
         self.source.close()
-        self._thread.join(10)
-        assert not self._thread.is_alive()
+        waiting.joined(self._thread)
         assert not self.wrong, "an image was made up"
         assert self.error is None
         counted = self.source.counters["frames"]
@@ -112,29 +110,24 @@ class Watcher:
                 if number is None or number not in self.server.sent:
                     self.wrong.append(frame)
                 self.numbers.append(number)
-                self.arrived.append(time.monotonic())
         except SourceError as error:
             self.error = error
+
+    def __str__(self) -> str:
+        return f"the source: {self.states}, {self.source.counters}"
 
     @property
     def states(self) -> list[str]:
         return [change.state for change in self.changes]
 
-    def until(self, condition: Callable[[], bool], seconds: float) -> float:
-        """Wait for something; how long it took."""
-        began = time.monotonic()
-        lag = 0.0  # how long this machine kept us waiting for a processor: not the source's fault
-        while not condition():
-            before = time.monotonic()
-            assert before - began < seconds + 3 * lag, (self.states, self.source.counters, lag)
-            time.sleep(0.005)
-            lag += max(0.0, time.monotonic() - before - 0.015)
-        return time.monotonic() - began
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the source does."""
+        waiting.until(condition, self)
 
-    def more(self, count: int = 3, seconds: float = ALLOWED) -> float:
+    def more(self, count: int = 3) -> None:
         """Wait for so many more frames."""
         wanted = len(self.numbers) + count
-        return self.until(lambda: len(self.numbers) >= wanted, seconds)
+        self.until(lambda: len(self.numbers) >= wanted)
 
 
 def test_images_tell_their_number() -> None:
@@ -155,8 +148,9 @@ def test_a_server_that_is_killed_and_comes_back(server: Any) -> None:
         seen.more(5)
         for round_ in (1, 2):
             server.kill()
-            seen.until(lambda: seen.source.state == "lost", 2.0)
-            time.sleep(0.3)
+            seen.until(lambda: seen.source.state == "lost")
+            tries = seen.states.count("connecting")
+            seen.until(lambda: seen.states.count("connecting") > tries)  # noqa: B023
             server.start()
             seen.more()
             assert seen.source.state == "live"
@@ -170,7 +164,7 @@ def test_a_server_that_dies_in_the_middle_of_a_frame(server_of_choice: Any) -> N
     with Watcher(server) as seen:
         seen.more(5)
         server.cut = True
-        seen.until(lambda: seen.source.state == "lost", 2.0)
+        seen.until(lambda: seen.source.state == "lost")
         server.start()
         seen.more()
         assert seen.source.counters["reconnects"] == 1
@@ -179,10 +173,10 @@ def test_a_server_that_dies_in_the_middle_of_a_frame(server_of_choice: Any) -> N
 
 def test_a_short_stall_is_waited_out(server_of_choice: Any) -> None:
     server = server_of_choice
-    with Watcher(server, timeout=3.0) as seen:
+    with Watcher(server, timeout=4.0) as seen:
         seen.more(5)
         server.stall()
-        seen.until(lambda: seen.source.state == "stalled", 4.0)
+        seen.until(lambda: seen.source.state == "stalled")
         server.resume()
         seen.more()
         assert seen.source.state == "live"
@@ -191,10 +185,10 @@ def test_a_short_stall_is_waited_out(server_of_choice: Any) -> None:
 
 
 def test_a_long_stall_is_a_loss(server: Any) -> None:
-    with Watcher(server) as seen:
+    with Watcher(server, timeout=SHORT) as seen:
         seen.more(5)
         server.stall()
-        seen.until(lambda: "lost" in seen.states, TIMEOUT + 2.0)
+        seen.until(lambda: "lost" in seen.states)
         quiet = [state for state in seen.states if state != "live"]
         assert list(dict.fromkeys(quiet))[:2] == ["stalled", "lost"]
         server.resume()
@@ -206,10 +200,10 @@ def test_a_long_stall_is_a_loss(server: Any) -> None:
 
 def test_a_slow_server_is_not_a_lost_one(server_of_choice: Any) -> None:
     server = server_of_choice
-    with Watcher(server, timeout=2.0) as seen:
+    with Watcher(server, timeout=5.0) as seen:
         seen.more(5)
         server.interval = 0.3
-        seen.more(4, 10)
+        seen.more(4)
         assert seen.source.state == "live"
         assert seen.source.counters["reconnects"] == seen.source.counters["stalls"] == 0
 
@@ -221,7 +215,7 @@ def test_a_size_that_changes_in_the_stream(jpeg_server: Any) -> None:
         assert seen.source.size_wh == images.SMALL
         for changes, size_wh in ((1, images.LARGE), (2, images.SMALL)):
             server.size_wh = size_wh
-            seen.until(lambda: seen.source.size_wh == size_wh, ALLOWED)  # noqa: B023
+            seen.until(lambda: seen.source.size_wh == size_wh)  # noqa: B023
             seen.more()
             assert seen.source.counters["size_changes"] == changes
         assert seen.source.counters["reconnects"] == 0
@@ -233,7 +227,7 @@ def test_a_size_that_changes_while_the_server_is_away(server_of_choice: Any) -> 
         seen.more(5)
         server.kill()
         server.size_wh = images.LARGE
-        seen.until(lambda: seen.source.state == "lost", 2.0)
+        seen.until(lambda: seen.source.state == "lost")
         server.start()
         seen.more()
         assert seen.source.size_wh == images.LARGE
@@ -245,7 +239,7 @@ def test_rubbish_is_left_out(jpeg_server: Any) -> None:
     with Watcher(server) as seen:
         seen.more(5)
         server.garbage = 8
-        seen.until(lambda: server.garbage == 0, 5)
+        seen.until(lambda: server.garbage == 0)
         seen.more(5)
         assert seen.source.state == "live"
         assert seen.source.counters["reconnects"] == 0
@@ -257,7 +251,7 @@ def test_a_stream_that_ends_is_opened_again(server_of_choice: Any) -> None:
     server = server_of_choice
     server.end_after = 20
     with Watcher(server) as seen:
-        seen.until(lambda: seen.source.counters["reconnects"] == 2, 15)
+        seen.until(lambda: seen.source.counters["reconnects"] == 2)
         seen.more()
         assert server.connections == 3
         assert seen.numbers == sorted(set(seen.numbers))
@@ -265,12 +259,12 @@ def test_a_stream_that_ends_is_opened_again(server_of_choice: Any) -> None:
 
 def test_a_frozen_camera_is_noticed(jpeg_server: Any) -> None:
     server = jpeg_server
-    with Watcher(server, frozen_after=0.5) as seen:
+    with Watcher(server, timeout=SHORT, frozen_after=0.5) as seen:
         seen.more(5)
         server.frozen = True
-        seen.until(lambda: seen.source.state == "stalled", 2.0)
+        seen.until(lambda: seen.source.state == "stalled")
         still = seen.numbers.count(seen.numbers[-1])
-        seen.until(lambda: "lost" in seen.states, 3.0)
+        seen.until(lambda: "lost" in seen.states)
         assert seen.numbers.count(seen.numbers[-1]) <= still + 1
         server.frozen = False
         seen.more()
@@ -295,13 +289,11 @@ def test_giving_up_says_what_was_the_matter(server_of_choice: Any) -> None:
 
 def test_nobody_is_there_at_first(server: Any) -> None:
     server.kill()
-    began = time.monotonic()
     with pytest.raises(SourceError, match="can't open"):
         open_source(server.url, timeout=TIMEOUT)
-    assert time.monotonic() - began < TIMEOUT + 2
     threading.Timer(0.4, server.start).start()
     with Watcher(server, wait=True) as seen:
-        seen.more(3, 0.4 + ALLOWED)
+        seen.more()
 
 
 def test_credentials_are_nowhere_to_be_seen(server: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ from edge_fg.sources import StateChange, open_source
 from edge_fg.sources.live.http_auth import Credentials, answer, parse_challenges
 from support.servers import camera, mjpeg
 from support.servers import numbered_images as images
+from support.waiting import HANG, unchanged
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def say() -> Iterator[Callable[[bytes], str]]:
 
 
 def numbers(url: str, count: int = 4, **options: Any) -> list[int]:
-    with open_source(url, **{"timeout": 2, "reconnect": 0, "buffer": 16, **options}) as source:
+    with open_source(url, **{"timeout": 20, "reconnect": 0, "buffer": 16, **options}) as source:
         return [images.shown(next(source).image) for _ in range(count)]
 
 
@@ -250,16 +251,15 @@ def test_an_endless_stream_of_rubbish_is_given_up(say: Callable[..., str]) -> No
 
 
 def test_a_header_that_drips_does_not_hold_anybody_up(say: Callable[..., str]) -> None:
-    url = say(*[bytes([byte]) for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 99], pause=0.05)
-    began = time.monotonic()
+    endless = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000
+    url = say(*[bytes([byte]) for byte in endless], pause=0.05)
     with pytest.raises(SourceError, match="can't open"):
         open_source(url, timeout=0.5)
-    assert time.monotonic() - began < 3
 
 
 def test_a_image_that_drips_is_a_stall(serve: Callable[..., Any]) -> None:
     server = serve(interval=0.005)
-    with open_source(server.url, timeout=0.6, backoff=(0.05, 0.1)) as source:
+    with open_source(server.url, timeout=1.0, backoff=(0.05, 0.1)) as source:
 
         def mend(change: StateChange) -> None:
             if change.state == "lost":
@@ -268,22 +268,18 @@ def test_a_image_that_drips_is_a_stall(serve: Callable[..., Any]) -> None:
         source.on_state(mend)
         assert images.shown(next(source).image) in server.sent
         server.drip = 0.02
-        began = time.monotonic()
         while source.counters["reconnects"] == 0:
             assert images.shown(next(source).image) in server.sent
-        assert time.monotonic() - began < 0.6 + 0.6 + 0.1 + 2
         assert source.counters["stalls"] == 1
 
 
 def test_closing_interrupts_a_read_at_once(serve: Callable[..., Any]) -> None:
     server = serve(interval=0.005)
-    source = open_source(server.url, timeout=30)
+    source = open_source(server.url, timeout=2 * HANG)
     next(source)
     server.stall()
-    time.sleep(0.1)
-    began = time.monotonic()
+    unchanged(lambda: len(server.sent))
     source.close()
-    assert time.monotonic() - began < 0.5
     assert not [t for t in threading.enumerate() if t.name.endswith(source.name)]
 
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +18,7 @@ from PIL import Image
 from edge_fg.errors import EdgeFGError, SourceError, TruncatedSourceError
 from edge_fg.sources import CaptureOptions, Frame, open_source
 from edge_fg.sources.stdin import PipeSource
+from support.waiting import joined, unchanged, until
 
 
 def jpeg(value: int, size_wh: tuple[int, int] = (16, 8)) -> bytes:
@@ -94,14 +94,13 @@ def pipe() -> Iterator[tuple[object, int]]:
 
 def test_a_silent_pipe_is_stalled_and_goes_on(pipe: tuple[object, int]) -> None:
     stream, writing = pipe
-    source = PipeSource(stream=stream, options=CaptureOptions(timeout=0.2))
+    source = PipeSource(stream=stream, options=CaptureOptions(timeout=0.5))
     states: list[str] = []
     source.on_state(lambda change: states.append(change.state))
 
     def write() -> None:
         os.write(writing, jpeg(9))
-        while "stalled" not in states:
-            time.sleep(0.01)
+        until(lambda: "stalled" in states)
         os.write(writing, jpeg(99))
         os.close(writing)
 
@@ -119,10 +118,9 @@ def test_closing_ends_a_read_that_waits(pipe: tuple[object, int]) -> None:
     frames: list[Frame] = []
     reader = threading.Thread(target=lambda: frames.extend(source))
     reader.start()
-    time.sleep(0.1)
+    unchanged(lambda: len(frames))
     source.close()
-    reader.join(3)
-    assert not reader.is_alive()
+    joined(reader)
     os.close(writing)
     assert frames == []
 
@@ -145,8 +143,7 @@ def test_the_program_that_writes_waits_for_the_one_that_reads(pipe: tuple[object
     writer.start()
     with PipeSource(stream=stream) as source:
         next(source)
-        time.sleep(0.2)
-        assert len(written) < 30
+        assert unchanged(lambda: len(written)) < 30
         assert len(list(source)) == 199
     writer.join()
     assert source.counters["dropped"] == 0
