@@ -1,7 +1,8 @@
-"""What PyCUDA lacks, or does by hidden state, asked of the CUDA driver itself through ctypes.
+"""What PyCUDA lacks, or does with hidden state, called in the CUDA driver itself through ctypes.
 
-Graphs and stream capture are absent from PyCUDA; its kernel calls set the block size on the
-function first (``cuFuncSetBlockShape``, deprecated), which two threads would do to each other.
+PyCUDA has no graphs and no stream capture, and its events can't become part of a graph. Its kernel
+calls set the block size on the function first (``cuFuncSetBlockShape``, deprecated): two threads
+would change it for each other.
 
 Names and signatures are those of ``cuda.h`` of CUDA 11.4 to 13. The header renames functions by
 macros, which ctypes doesn't see: what C calls ``cuGraphInstantiate`` since CUDA 12 is the symbol
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
 from typing import Any, Final
 
 from edge_fg.errors import CudaUnavailableError
@@ -53,6 +54,13 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "cuLaunchKernel": (_HANDLE, *(c_uint,) * 7, _HANDLE, POINTER(c_void_p), POINTER(c_void_p)),
     "cuMemcpyHtoDAsync_v2": (c_ulonglong, c_void_p, c_size_t, _HANDLE),
     "cuMemcpyDtoHAsync_v2": (c_void_p, c_ulonglong, c_size_t, _HANDLE),
+    "cuEventCreate": (POINTER(_HANDLE), c_uint),
+    "cuEventDestroy_v2": (_HANDLE,),
+    "cuEventElapsedTime": (POINTER(c_float), _HANDLE, _HANDLE),
+    "cuEventRecord": (_HANDLE, _HANDLE),
+    "cuEventRecordWithFlags": (_HANDLE, _HANDLE, c_uint),
+    "cuEventSynchronize": (_HANDLE,),
+    "cuStreamWaitEvent": (_HANDLE, _HANDLE, c_uint),
     "cuStreamBeginCapture_v2": (_HANDLE, c_int),
     "cuStreamEndCapture": (_HANDLE, POINTER(_HANDLE)),
     "cuGraphInstantiateWithFlags": (POINTER(_HANDLE), _HANDLE, c_ulonglong),

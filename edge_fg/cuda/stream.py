@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, Final
 
+from edge_fg.cuda import libcuda
 from edge_fg.cuda.context import Device
 from edge_fg.cuda.resource import Resource
 
 _NON_BLOCKING: Final = 1
 _BLOCKING_SYNC: Final = 1
 _DISABLE_TIMING: Final = 2
+_IN_GRAPH: Final = 1
+"""CU_EVENT_RECORD_EXTERNAL: the event becomes a node of the graph that is captured."""
 
 
 class Stream(Resource):
@@ -61,9 +65,9 @@ class Stream(Resource):
 
     def wait(self, event: Event) -> None:
         """Make what is queued from now on wait for `event`, without waiting here."""
-        raw = self.pycuda
-        with self._device.use("make a stream wait for an event"):
-            raw.wait_for_event(event.pycuda)
+        with self._device.use():
+            code = libcuda.load().cuStreamWaitEvent(self.handle, event.handle, 0)
+            self._device.check(code, "make a stream wait for an event")
 
     def _release(self, raw: Any) -> None:
         del raw  # PyCUDA destroys it with its last reference
@@ -80,27 +84,47 @@ class Event(Resource):
         Whether it takes the time, for `elapsed_ms_since`; costs a little on the device.
     blocking
         Whether `synchronize` sleeps rather than spins: spares the CPU, answers some 30 us later.
+
+    Raises
+    ------
+    CudaError
+        The driver refused, or the device is closed.
     """
 
     _what = "event"
 
     def __init__(self, device: Device, timing: bool = False, blocking: bool = False) -> None:
         flags = (0 if timing else _DISABLE_TIMING) | (_BLOCKING_SYNC if blocking else 0)
-        with device.use("make an event") as cuda:
-            raw = cuda.Event(flags)
-            super().__init__(device, raw)
+        handle = ctypes.c_void_p()
+        with device.use():
+            code = libcuda.load().cuEventCreate(ctypes.byref(handle), flags)
+            device.check(code, "make an event")
+            super().__init__(device, handle.value)
 
     @property
-    def pycuda(self) -> Any:
-        """PyCUDA's object, for the modules of `edge_fg.cuda` alone."""
+    def handle(self) -> int:
+        """The driver's ``CUevent``."""
         self._check_open()
-        return self._raw
+        handle: int = self._raw
+        return handle
 
-    def record(self, stream: Stream) -> None:
-        """Mark the point that `stream` has been filled to."""
-        raw = self.pycuda
-        with self._device.use("record an event"):
-            raw.record(stream.pycuda)
+    def record(self, stream: Stream, *, in_graph: bool = False) -> None:
+        """Mark the point that `stream` has been filled to.
+
+        Parameters
+        ----------
+        stream
+            Which stream.
+        in_graph
+            True while `stream` is captured: the graph then marks the point each time it runs.
+        """
+        library = libcuda.load()
+        with self._device.use():
+            if in_graph:
+                code = library.cuEventRecordWithFlags(self.handle, stream.handle, _IN_GRAPH)
+            else:
+                code = library.cuEventRecord(self.handle, stream.handle)
+            self._device.check(code, "record an event")
 
     def synchronize(self) -> None:
         """Wait until the device has passed the mark.
@@ -110,15 +134,19 @@ class Event(Resource):
         DeviceLostError
             What came before it broke the device.
         """
-        raw = self.pycuda
-        with self._device.use("wait for an event"):
-            raw.synchronize()
+        with self._device.use():
+            code = libcuda.load().cuEventSynchronize(self.handle)
+            self._device.check(code, "wait for an event")
 
     def elapsed_ms_since(self, other: Event) -> float:
         """Return the milliseconds from `other` to this one, both passed and taking the time."""
-        raw = self.pycuda
-        with self._device.use("read the time between two events"):
-            return float(raw.time_since(other.pycuda))
+        elapsed = ctypes.c_float()
+        with self._device.use():
+            code = libcuda.load().cuEventElapsedTime(
+                ctypes.byref(elapsed), other.handle, self.handle
+            )
+            self._device.check(code, "read the time between two events")
+        return elapsed.value
 
     def _release(self, raw: Any) -> None:
-        del raw  # PyCUDA destroys it with its last reference
+        self._device.check(libcuda.load().cuEventDestroy_v2(raw), "release an event")

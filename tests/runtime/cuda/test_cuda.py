@@ -124,6 +124,9 @@ def test_graphs_are_captured_once_and_replayed(software_cuda):
     assert "can't instantiate a CUDA graph" in refused["message"]
     assert seen["own"] == '"work\'s own"'
     assert seen["alive"] == [1, 1]
+    assert len(seen["elapsed"]) == 2
+    assert all(0 < ms < 1000 for ms in seen["elapsed"])
+    assert "record an event" in seen["outside"]["message"]
     assert seen["counts"] == NOTHING
 
 

@@ -267,6 +267,20 @@ def graphs():
             second.launch(stream)
             stream.synchronize()
         alive_after = counts()["graphs"]
+        began, ended = Event(device, timing=True), Event(device, timing=True)
+
+        def timed():
+            began.record(stream, in_graph=True)
+            work()
+            ended.record(stream, in_graph=True)
+
+        outside = attempt(lambda: began.record(stream, in_graph=True))
+        elapsed = []
+        with Graph.capture(stream, timed) as third:
+            for _ in range(2):
+                third.launch(stream)
+                ended.synchronize()
+                elapsed.append(ended.elapsed_ms_since(began))
         graph.close()
     return {
         "untouched": untouched,
@@ -274,6 +288,8 @@ def graphs():
         "launches": launches,
         "alive": [alive, alive_after],
         "errors": errors,
+        "elapsed": elapsed,
+        "outside": outside,
         "own": own,
         "counts": counts(),
     }

@@ -352,17 +352,28 @@ EXPORT CUresult cuEventDestroy_v2(void *handle)
     return SUCCESS;
 }
 
+static int is_capturing(void *stream)
+{
+    return HAS(streams, stream) && ((struct stream *)stream)->capturing;
+}
+
+/* Count one more mark of an event, and return its number. */
+static long next_mark(struct event *event, struct stream *stream)
+{
+    event->stream = stream;
+    return ++event->recorded;
+}
+
 static CUresult mark(enum kind kind, struct event *event, void *stream)
 {
     if (!HAS(events, event))
         return INVALID_HANDLE;
+    /* In a capture an event only orders the graph's work: nothing is recorded. */
+    if (kind == RECORD && is_capturing(stream))
+        return SUCCESS;
     struct work *work = new_work(kind);
     work->event = event;
-    if (kind == RECORD) {
-        event->recorded++;
-        event->stream = stream;
-    }
-    work->mark = event->recorded;
+    work->mark = kind == RECORD ? next_mark(event, stream) : event->recorded;
     return queue_work(stream, work);
 }
 
@@ -371,6 +382,22 @@ EXPORT CUresult cuEventRecord(void *event, void *stream)
     GUARDED;
     CHECKED(enter_context("cuEventRecord"));
     return mark(RECORD, event, stream);
+}
+
+/* With flag 1 the graph that is captured records the event each time that it runs. */
+EXPORT CUresult cuEventRecordWithFlags(void *event, void *stream, unsigned flags)
+{
+    GUARDED;
+    CHECKED(enter_context("cuEventRecordWithFlags"));
+    if (flags == 0)
+        return mark(RECORD, event, stream);
+    if (flags != 1 || !is_capturing(stream))
+        return INVALID_VALUE;
+    if (!HAS(events, event))
+        return INVALID_HANDLE;
+    struct work *work = new_work(RECORD);
+    work->event = event;
+    return queue_work(stream, work);
 }
 
 EXPORT CUresult cuStreamWaitEvent(void *stream, void *event, unsigned flags)
@@ -524,7 +551,11 @@ EXPORT CUresult cuGraphLaunch(void *executable, void *handle)
     struct stream *stream = handle;
     if (!HAS(executables, executable) || !HAS(streams, stream) || stream->capturing)
         return INVALID_VALUE;
+    struct work **last = stream->queue.end;
     copy_queue(&stream->queue, &((struct graph *)executable)->queue);
+    for (struct work *work = *last; work != NULL; work = work->next)
+        if (work->kind == RECORD && HAS(events, work->event))
+            work->mark = next_mark(work->event, stream);
     return SUCCESS;
 }
 
