@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +15,38 @@ from edge_fg.errors import ImageError, UsageError
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame, size_of
 
-Sample = tuple[int, int, Region | None] | PixelLayout
-"""What a sample is in: of BGR frames (height, width) of the image and its region of it, or None
-for all."""
-
 Image = NDArray[np.uint8] | tuple[NDArray[np.uint8], ...]
 """Bytes to copy: an array of any shape and strides, or several behind one another."""
 
 FrameT = TypeVar("FrameT")
 
 
-def cut_out(
-    frames: Sequence[Pixels], regions: Sequence[Region | None] | None
-) -> tuple[tuple[Sample, ...], tuple[int, ...], list[Image]]:
-    """Return the samples, for each its image, and the images to copy.
+class BatchGeometry(NamedTuple):
+    """What batches have in common that are computed alike.
 
-    Regions are cut out on the way, unless together they are larger than their frame: less is
+    Parameters
+    ----------
+    layouts
+        For each row of the tensor, how its image lies, and which region of it counts.
+    at
+        For each row, which of the images it is in; empty if they lie elsewhere on the device.
+    """
+
+    layouts: tuple[PixelLayout, ...]
+    at: tuple[int, ...]
+
+
+class BatchInput(NamedTuple):
+    """A batch's geometry, and the images to copy."""
+
+    geometry: BatchGeometry
+    images: list[Image]
+
+
+def batch_input(frames: Sequence[Pixels], regions: Sequence[Region | None] | None) -> BatchInput:
+    """Return what is to be copied of frames and their regions.
+
+    Regions are cut out first, unless the regions of a frame together are larger than it: less is
     copied, and the geometry of a region that moves stays the same.
 
     Parameters
@@ -53,46 +70,15 @@ def cut_out(
         raise UsageError(f"{len(regions)} regions for {len(frames)} frames")
     unique, at = distinct(frames)
     if regions is None or not any(regions):
-        whole = [part_of(frame, None) for frame in unique]
-        return tuple(whole[place][0] for place in at), at, [image for _, image in whole]
+        whole = [_part(frame, None) for frame in unique]
+        layouts = tuple(whole[place][0] for place in at)
+        return BatchInput(BatchGeometry(layouts, at), [image for _, image in whole])
     return _cut_regions(unique, at, regions)
-
-
-def part_of(frame: Pixels, region: Region | None) -> tuple[Sample, Image]:
-    """Return a frame or one region of it, cut out: what it is, and what to copy.
-
-    Raises
-    ------
-    ImageError
-        The region is not four whole numbers, is empty or reaches outside the frame, or a raw
-        frame has not the bytes that it says.
-    """
-    if isinstance(frame, RawFrame):
-        return (frame.layout, frame.bytes()) if region is None else frame.part(region)
-    if region is None:
-        return (frame.shape[0], frame.shape[1], None), frame
-    x, y, width, height = checked_region(region, *size_of(frame))
-    return (height, width, None), frame[y : y + height, x : x + width]
-
-
-def source_of(sample: Sample) -> PixelLayout:
-    """Return what the kernels are told of a sample."""
-    if isinstance(sample, PixelLayout):
-        return sample
-    height, width, region = sample
-    return PixelLayout(PixelFormat.BGR, height, width, region=region)
-
-
-def size_in_bytes(image: Image) -> int:
-    """Return how many bytes there are to copy."""
-    if isinstance(image, tuple):
-        return sum(piece.nbytes for piece in image)
-    return image.nbytes
 
 
 def _cut_regions(
     frames: list[Pixels], at: Sequence[int], regions: Sequence[Region | None]
-) -> tuple[tuple[Sample, ...], tuple[int, ...], list[Image]]:
+) -> BatchInput:
     parts: list[Region] = []
     wanted = [0] * len(frames)
     for place, region in zip(at, regions, strict=True):
@@ -100,7 +86,7 @@ def _cut_regions(
         part = (0, 0, width, height) if region is None else checked_region(region, height, width)
         parts.append(part)
         wanted[place] += part[2] * part[3]
-    samples: list[Sample] = []
+    layouts: list[PixelLayout] = []
     images: list[Image] = []
     places: list[int] = []
     copied: dict[tuple[int, Region | None], int] = {}
@@ -108,20 +94,29 @@ def _cut_regions(
         frame = frames[place]
         height, width = size_of(frame)
         whole = wanted[place] > height * width
-        sample, image = part_of(frame, None if whole else part)
+        layout, image = _part(frame, None if whole else part)
         key = (place, None if whole else part)
         if key not in copied:
             copied[key] = len(images)
             images.append(image)
-        samples.append(_with_region(sample, part) if whole else sample)
+        layouts.append(replace(layout, region=part) if whole else layout)
         places.append(copied[key])
-    return tuple(samples), tuple(places), images
+    return BatchInput(BatchGeometry(tuple(layouts), tuple(places)), images)
 
 
-def _with_region(sample: Sample, region: Region) -> Sample:
-    if isinstance(sample, PixelLayout):
-        return replace(sample, region=region)
-    return (*sample[:2], region)
+def _part(frame: Pixels, region: Region | None) -> tuple[PixelLayout, Image]:
+    """Return a frame or one region of it, cut out: how it lies, and what to copy."""
+    if isinstance(frame, RawFrame):
+        return (frame.layout, frame.bytes()) if region is None else frame.part(region)
+    if region is not None:
+        x, y, width, height = region
+        frame = frame[y : y + height, x : x + width]
+    return _bgr(*frame.shape[:2]), frame
+
+
+@functools.lru_cache(maxsize=1024)
+def _bgr(height: int, width: int) -> PixelLayout:
+    return PixelLayout(PixelFormat.BGR, height, width)
 
 
 def _check_bgr(frame: NDArray[np.uint8]) -> None:
@@ -140,7 +135,7 @@ def bytes_of(image: Image, needed: int) -> Image:
         It doesn't have them: a frame that is not what it says.
     """
     pieces = image if isinstance(image, tuple) else (image,)
-    size = size_in_bytes(image)
+    size = sum(piece.nbytes for piece in pieces)
     if size < needed or any(piece.dtype != np.uint8 for piece in pieces):
         kinds = ", ".join(sorted({str(piece.dtype) for piece in pieces}))
         raise ImageError(
@@ -158,8 +153,6 @@ def bytes_of(image: Image, needed: int) -> Image:
 
 def distinct(frames: Sequence[FrameT]) -> tuple[list[FrameT], tuple[int, ...]]:
     """Return each object once, and where each is among them."""
-    if len(frames) == 1:
-        return [frames[0]], (0,)
     places: dict[int, int] = {}
     unique: list[FrameT] = []
     for frame in frames:

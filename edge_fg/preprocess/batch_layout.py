@@ -1,16 +1,45 @@
-"""What batches of one geometry share: their tables on the device, and how they lie in memory."""
+"""What batches of one geometry share: how they lie in staging memory, and their tables."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
 from typing import Final
 
 from edge_fg.cuda import Device, DeviceBuffer, Stream, copy_to_device
+from edge_fg.preprocess.batch_input import BatchGeometry
 from edge_fg.preprocess.launch import LaunchPlan
 
 _ALIGNMENT: Final = 256
+
+
+class BatchLayout:
+    """How a batch lies in staging memory: descriptors first, then each image, at aligned places.
+
+    Parameters
+    ----------
+    plan
+        What to launch.
+    geometry
+        Of the batch.
+    """
+
+    def __init__(self, plan: LaunchPlan, geometry: BatchGeometry) -> None:
+        self.plan = plan
+        sizes = [0] * (max(geometry.at, default=-1) + 1)
+        for place, nbytes in zip(geometry.at, plan.frame_bytes, strict=False):
+            sizes[place] = max(sizes[place], nbytes)
+        self.sizes = tuple(sizes)
+        """Bytes of each image."""
+        starts = [_aligned(plan.descriptor_bytes)]
+        for size in sizes:
+            starts.append(_aligned(starts[-1] + size))
+        self.starts = tuple(starts[:-1])
+        """Where each image starts, in bytes."""
+        self.nbytes = starts[-1]
+        """Of all."""
+        self.offsets = tuple(starts[place] for place in geometry.at)
+        """Where the image of each row of the tensor starts."""
 
 
 class Tables:
@@ -53,7 +82,7 @@ class TableCache:
     Parameters
     ----------
     device
-        Where they lie.
+        Where they are.
     most
         How many geometries to keep.
     """
@@ -85,61 +114,6 @@ class TableCache:
             kept, self._kept = self._kept, OrderedDict()
         for tables in kept.values():
             tables.let_go()
-
-
-class Layout:
-    """How a batch lies in its lane: descriptors first, then each image, at aligned places.
-
-    Parameters
-    ----------
-    plan
-        Of the batch.
-    sizes
-        Bytes of each image; none if they lie elsewhere on the device.
-    at
-        For each source, which of the images it is in.
-    """
-
-    def __init__(self, plan: LaunchPlan, sizes: Sequence[int], at: Sequence[int]) -> None:
-        self.plan = plan
-        self.sizes = tuple(sizes)
-        starts = [_aligned(plan.descriptor_bytes)]
-        for size in self.sizes:
-            starts.append(_aligned(starts[-1] + size))
-        self.starts = tuple(starts[:-1])
-        self.nbytes = starts[-1]
-        self.offsets = tuple(starts[place] for place in at) if sizes else ()
-
-
-class LayoutCache:
-    """Layouts that were used last, by what they are for. Safe to share between threads.
-
-    Parameters
-    ----------
-    most
-        How many to keep.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[Hashable, Layout] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Layout | None:
-        """Return the layout for `key`, if it is kept."""
-        with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-        return found
-
-    def add(self, key: Hashable, layout: Layout) -> Layout:
-        """Keep a layout, and forget the one that was not used for longest."""
-        with self._lock:
-            self._kept[key] = layout
-            if len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return layout
 
 
 def _aligned(nbytes: int) -> int:

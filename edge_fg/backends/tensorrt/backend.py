@@ -17,11 +17,12 @@ from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.plan_provider import PlanRequest, ProvidedPlan, open_cache, provide_plan
 from edge_fg.backends.tensorrt.engine import Engine, PlanRejectedError
 from edge_fg.backends.tensorrt.engine_layers import EngineLayer
-from edge_fg.backends.tensorrt.execution_slot import Lane, LanePool, Tensors
+from edge_fg.backends.tensorrt.execution_slot import ExecutionSlot, Tensors
 from edge_fg.backends.tensorrt.library import Library, import_library, title
 from edge_fg.boxes import checked_region
 from edge_fg.bundle import Bundle, Manifest, Precision
 from edge_fg.cuda import Device
+from edge_fg.cuda.pool import Pool
 from edge_fg.errors import BackendError, BackendUnavailableError, CudaError, DeviceMemoryError
 from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg.preprocess.raw_frame import Pixels, as_pixels, size_of
@@ -143,7 +144,7 @@ class _Held:
         self._device = device
         self._engine: Engine | None = None
         self._preprocess: CudaPreprocessor | None = None
-        self._lanes: LanePool | None = None
+        self._slots: Pool[ExecutionSlot] | None = None
         self._reason = "the classifier is closed: load the bundle again"
 
     def open(
@@ -154,7 +155,7 @@ class _Held:
         options: EngineOptions,
         progress: ProgressCallback | None,
     ) -> None:
-        """Load or build the plan and make the first lane."""
+        """Load or build the plan and make the first slot."""
         # What can fail at once comes before a build of minutes: kernels for this GPU, the cache.
         manifest = bundle.manifest
         fixed = manifest.input.shape[0]
@@ -182,60 +183,61 @@ class _Held:
         _check(engine, manifest, batch, str(bundle.path))
         sleep = self._device.integrated if options.sleep is None else options.sleep
         make = functools.partial(
-            Lane,
+            ExecutionSlot,
             engine,
             preprocess,
             cuda_graph=options.cuda_graph,
             sleep=sleep,
             setting_up=threading.Lock(),
         )
-        self._lanes = LanePool(make, options.contexts)
+        self._slots = Pool([make()], make, options.contexts)
 
     def run(self, frames: list[Pixels], regions: Sequence[Region | None]) -> tuple[Tensors, float]:
         """Execute any number of frames; return the outputs and the engine's milliseconds."""
-        engine, lanes = self._opened()
+        engine, slots = self._opened()
         parts: list[Tensors] = []
         inference_ms = 0.0
-        with lanes.lane() as lane:
+        with slots.lend() as slot:
             for begin in range(0, len(frames), engine.max_batch):
                 end = begin + engine.max_batch
-                part, elapsed = lane.run(frames[begin:end], regions[begin:end])
+                part, elapsed = slot.run(frames[begin:end], regions[begin:end])
                 parts.append(part)
                 inference_ms += elapsed
         return _joined(parts, engine), inference_ms
 
     def layers(self) -> list[EngineLayer]:
         """Return the engine's layers, while nobody closes it."""
-        engine, lanes = self._opened()
-        with lanes.lane():
+        engine, slots = self._opened()
+        with slots.lend():
             return engine.layers()
 
     def fail(self, error: CudaError) -> None:
         """Take note of a failure of the GPU: whatever comes later says so."""
-        if self._lanes is not None and not self._lanes.closed:
+        if self._slots is not None and not self._slots.closed:
             self._reason = f"the classifier closed itself when the GPU failed: {error}"
             _log.error("%s", self._reason)
-            self._lanes.stop(self._reason)
+            self._slots.stop(BackendError(self._reason))
 
     def close(self) -> None:
         """Release contexts, engine, runtime, buffers, streams and the device, in this order."""
+        slots = self._slots
         with contextlib.ExitStack() as closing:
-            closing.callback(_with_words, self._device.close)
+            closing.callback(_logging_failure, self._device.close)
             if self._preprocess is not None:
-                closing.callback(_with_words, self._preprocess.close)
-            if self._lanes is not None:
-                closing.callback(self._lanes.close_memory)
+                closing.callback(_logging_failure, self._preprocess.close)
+            if slots is not None:
+                closing.callback(_each, slots, ExecutionSlot.close_memory)
             if self._engine is not None:
                 closing.callback(self._engine.close)
-            if self._lanes is not None:
-                closing.callback(self._lanes.close_execution)
-                self._lanes.stop(self._reason)
-                self._lanes.drain()
+            if slots is not None:
+                closing.callback(_each, slots, ExecutionSlot.close_execution)
+                slots.stop(BackendError(self._reason))
+                slots.drain()
 
-    def _opened(self) -> tuple[Engine, LanePool]:
-        if self._engine is None or self._lanes is None:
+    def _opened(self) -> tuple[Engine, Pool[ExecutionSlot]]:
+        if self._engine is None or self._slots is None:
             raise BackendError(self._reason)
-        return self._engine, self._lanes
+        return self._engine, self._slots
 
 
 def _joined(parts: list[Tensors], engine: Engine) -> Tensors:
@@ -248,7 +250,12 @@ def _joined(parts: list[Tensors], engine: Engine) -> Tensors:
     }
 
 
-def _with_words(release: Callable[[], None]) -> None:
+def _each(slots: Pool[ExecutionSlot], action: Callable[[ExecutionSlot], None]) -> None:
+    for slot in slots.items:
+        action(slot)
+
+
+def _logging_failure(release: Callable[[], None]) -> None:
     try:
         release()
     except CudaError as error:

@@ -7,6 +7,7 @@ device's primary context pushed, and is released in the order contexts, engine, 
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -67,6 +68,10 @@ class Binding:
     def at(self, batch: int) -> tuple[int, ...]:
         """Return its shape for a batch."""
         return tuple(batch if size < 0 else size for size in self.shape)
+
+    def nbytes(self, batch: int) -> int:
+        """Return how many bytes a batch has."""
+        return math.prod(self.at(batch)) * self.dtype.itemsize
 
 
 class Engine:

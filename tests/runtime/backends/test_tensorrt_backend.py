@@ -102,9 +102,9 @@ def test_a_size_that_comes_again_is_captured_once(standin, opened, bundle):
         for count in (1, 2, 4):
             found = backend.infer((FRAMES * 3)[:count]).tensors["logits"]
             np.testing.assert_allclose(found, wanted[count], atol=1e-5)
-    # Each batch is captured the third time that it comes, the warm-up one of them, and so are
-    # its images; not where the same frame stands twice.
-    assert standin.cuda.graphs_launched == (5 + 4) + (4 + 4)
+    # From the third time on each is one graph. The engine alone was one before, in batches of
+    # one: the warm-up counts. Batches of four are preprocessed in a graph, without the engine.
+    assert standin.cuda.graphs_launched == (1 + 4) + 4 + 4
     assert standin.trt.events.count("+context") == 1 + 2
 
 
@@ -120,7 +120,8 @@ def test_one_batch_size_takes_one_context(standin, opened):
     backend = opened()
     for _ in range(10):
         backend.infer(FRAMES[:1])
-    assert standin.cuda.graphs_launched > 10
+    # One a frame: the second is the engine alone, from the third on they are whole.
+    assert standin.cuda.graphs_launched == 9
     assert standin.trt.events.count("+context") == 1
 
 
@@ -179,7 +180,7 @@ def test_frames_of_many_sizes_keep_few_of_them_prepared(standin, opened, bundle)
     # The sizes of a thousand moving regions are not remembered.
     for i in range(1000):
         backend.infer(FRAMES[:1], [(0, 0, 1 + i % 50, 1 + i // 50)])
-    assert len(backend._held._lanes._lanes[0]._intake._seen) <= 32
+    assert len(backend._held._slots.items[0]._frames._seen) <= 32
 
 
 def test_a_fixed_region_is_prepared_too(standin, opened, bundle):
@@ -236,7 +237,7 @@ def test_closing_twice_is_harmless_and_use_afterwards_says_so(opened):
 
 
 @pytest.mark.parametrize("contexts", [1, 3])
-def test_threads_share_lanes_and_get_their_own_answers(standin, opened, bundle, contexts: int):
+def test_threads_share_slots_and_get_their_own_answers(standin, opened, bundle, contexts: int):
     standin.cuda.sleep = 0.0005
     backend = opened(contexts=contexts)
     wanted = [expected(bundle, [frame]) for frame in FRAMES]
@@ -257,7 +258,7 @@ def test_threads_share_lanes_and_get_their_own_answers(standin, opened, bundle, 
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert len(backend._held._lanes._lanes) == contexts
+    assert len(backend._held._slots.items) == contexts
 
 
 def test_closing_waits_for_what_is_under_way(standin, opened):
@@ -276,14 +277,14 @@ def test_closing_waits_for_what_is_under_way(standin, opened):
     thread = threading.Thread(target=work)
     thread.start()
     begun.wait()
-    while len(backend._held._lanes._free) == len(backend._held._lanes._lanes):
+    while not backend._held._slots.lent:
         pass
     backend.close()
     thread.join()
     assert answers == [(24, 4)]
 
 
-def test_memory_for_another_lane_may_lack(standin, opened, caplog):
+def test_memory_for_another_slot_may_lack(standin, opened, caplog):
     standin.cuda.sleep = 0.002
     backend = opened(contexts=4)
     standin.trt.faults.contexts_left = 0
@@ -303,7 +304,7 @@ def test_memory_for_another_lane_may_lack(standin, opened, caplog):
         for thread in threads:
             thread.join()
     assert failures == []
-    assert "1 threads share the GPU, not 4" in caplog.text
+    assert "enough for 1 at a time, not for 4" in caplog.text
 
 
 def test_too_little_memory_at_the_start_says_what_to_reduce(standin, opened):
@@ -325,13 +326,13 @@ def test_memory_of_the_gpu_runs_out_at_the_start(standin, opened):
 
 def test_memory_that_runs_out_later_leaves_the_classifier_usable(standin, opened, monkeypatch):
     backend = opened()
-    lane = backend._held._lanes._lanes[0]
+    slot = backend._held._slots.items[0]
 
-    def full(*_):
+    def full(*_, **__):
         raise DeviceMemoryError("can't allocate 9 bytes on the GPU: it is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lane._intake, "queue", full)
+        patch.setattr(slot._preprocess, "batch", full)
         with pytest.raises(DeviceMemoryError):
             backend.infer(FRAMES[:1])
     assert backend.infer(FRAMES[:1]).tensors["logits"].shape == (1, 4)
@@ -488,9 +489,9 @@ def test_a_graph_of_a_fixed_batch(standin, tiny_bundle: Path, tmp_path: Path, ba
 def test_waiting_sleeps_on_a_jetson_or_where_asked(standin, opened, integrated, asked):
     standin.cuda.integrated = integrated
     backend = opened(sleep=asked)
-    lane = backend._held._lanes._lanes[0]
-    assert lane._ended.blocking == (integrated if asked is None else asked)
-    assert not lane._began.blocking
+    slot = backend._held._slots.items[0]
+    assert slot._ended.blocking == (integrated if asked is None else asked)
+    assert not slot._began.blocking
 
 
 def test_a_gpu_without_kernels_is_refused_before_the_build(standin, opened, monkeypatch):
@@ -588,8 +589,8 @@ def test_a_plan_that_its_own_builder_can_not_load(standin, opened, monkeypatch):
 def test_the_stand_in_of_cuda_has_the_real_ones_interface(standin):
     """What orchestration is tested with must not take what the real thing refuses."""
     from edge_fg import cuda
+    from edge_fg.preprocess.batch import Batch
     from edge_fg.preprocess.cuda import CudaPreprocessor
-    from edge_fg.preprocess.staging import Batch
 
     real = {**vars(cuda), "CudaPreprocessor": CudaPreprocessor, "Batch": Batch}
     compared = 0

@@ -10,7 +10,13 @@ from types import ModuleType
 import pytest
 
 from edge_fg.backends import plan_provider, selection
-from edge_fg.backends.tensorrt import backend, execution_slot, library, slot_input
+from edge_fg.backends.tensorrt import (
+    backend,
+    execution_slot,
+    library,
+    output_buffer,
+    slot_contexts,
+)
 from edge_fg.cuda.device import Gpu
 
 SITE = Path(__file__).resolve().parent / "site"
@@ -65,7 +71,7 @@ def put_in_place(patch: pytest.MonkeyPatch, host_cuda: ModuleType) -> StandIn:
     patch.setattr(trt.Hooks, "enqueue", staticmethod(machine.enqueue))
     patch.setattr(trt.Hooks, "is_current", staticmethod(machine.current))
     for name in CUDA_NAMES:
-        for module in (slot_input, execution_slot, backend):
+        for module in (slot_contexts, execution_slot, output_buffer, backend):
             if hasattr(module, name):
                 patch.setattr(module, name, getattr(host_cuda, name))
     gpus = [Gpu("Stand-in", "8.7")]

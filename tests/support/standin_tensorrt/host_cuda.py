@@ -154,8 +154,11 @@ class Event(_Resource):
         super().__init__(device)
         self.time, self.blocking = 0.0, blocking
 
-    def record(self, stream: Stream) -> None:
-        self.usable()
+    def record(self, stream: Stream, *, in_graph: bool = False) -> None:
+        assert in_graph == (stream.captured is not None), "a graph records no event by itself"
+        self.usable().enqueue(stream.handle, self._mark)
+
+    def _mark(self) -> None:
         self.time = time.perf_counter()
 
     def synchronize(self) -> None:
@@ -245,35 +248,58 @@ class CudaPreprocessor(_Resource):
         self.max_batch = max_batch
         self.calls = 0
 
-    def __call__(self, frames, regions, output_pointer: int, stream: Stream) -> None:
-        self.usable().check()
-        assert len(frames) == len(regions) <= self.max_batch
-        parts = [cut(frame, region) for frame, region in zip(frames, regions, strict=True)]
-        tensor = np.ascontiguousarray(self.inner(parts))
-        ctypes.memmove(output_pointer, tensor.ctypes.data, tensor.nbytes)
-        self.calls += 1
+    def new_staging(self) -> Staging:
+        return Staging(self.device)
 
-    def prepare(self, sources, output_pointer: int, stream: Stream, at=None) -> Batch:
+    def batch(self, geometry, output_pointer: int, stream: Stream, staging=None) -> Batch:
         self.usable().check()
-        return Batch(self, sources, output_pointer)
+        assert 1 <= len(geometry.layouts) <= self.max_batch
+        assert staging is not None
+        return Batch(self, geometry, output_pointer, staging)
+
+
+class Staging(_Resource):
+    """Counts moves as the real one does: where what it has to hold was never as large."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self.moves = self.holds = 0
+        self.images: list[np.ndarray] = []
 
 
 class Batch(_Resource):
-    def __init__(self, owner: CudaPreprocessor, sources, output_pointer: int) -> None:
+    def __init__(
+        self, owner: CudaPreprocessor, geometry, output_pointer: int, staging: Staging
+    ) -> None:
         super().__init__(owner.device)
-        self.owner, self.sources, self.output = owner, sources, output_pointer
-        self.images = [np.zeros((one.height, one.width, 3), np.uint8) for one in sources]
+        self.owner, self.geometry, self.staging = owner, geometry, staging
+        self.output = output_pointer
+        self.sizes: dict[int, int] = {}
+        for place, layout in zip(geometry.at, geometry.layouts, strict=True):
+            self.sizes[place] = max(self.sizes.get(place, 0), layout.nbytes)
+        if sum(self.sizes.values()) > staging.holds:
+            staging.holds = sum(self.sizes.values())
+            staging.moves += 1
+        self.moves = staging.moves
+
+    @property
+    def moved(self) -> bool:
+        return self.staging.moves != self.moves
 
     def fill(self, images) -> None:
         self.usable()
-        for own, given in zip(self.images, images, strict=True):
-            assert own.shape == given.shape
-            own[:] = given
+        assert len(images) == len(self.sizes)
+        for place, image in enumerate(images):
+            assert image.nbytes == self.sizes[place]
+        self.staging.images = [image.copy() for image in images]
         self.owner.calls += 1
 
     def queue(self, stream: Stream) -> None:
         def work() -> None:
-            tensor = np.ascontiguousarray(self.owner.inner(self.images))
+            assert not self.moved, "a graph was launched whose memory had moved"
+            pairs = zip(self.geometry.at, self.geometry.layouts, strict=True)
+            parts = [cut(self.staging.images[place], layout.region) for place, layout in pairs]
+            tensor = np.ascontiguousarray(self.owner.inner(parts))
             ctypes.memmove(self.output, tensor.ctypes.data, tensor.nbytes)
 
         self.usable().enqueue(stream.handle, work)
