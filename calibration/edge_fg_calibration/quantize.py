@@ -21,7 +21,8 @@ from edge_fg_calibration.corrections.range_choice import (
     choose_for_all,
     propose,
 )
-from edge_fg_calibration.corrections.scoring import CorrectionTrial, Scorer
+from edge_fg_calibration.corrections.results import CorrectionTrial
+from edge_fg_calibration.corrections.scoring import Scorer
 from edge_fg_calibration.corrections.trials import CorrectionTrials
 from edge_fg_calibration.data.validation_split import CalibrationImages
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, node_key

@@ -23,7 +23,7 @@ from edge_fg.files import write_atomically
 from edge_fg_calibration.budget.budget import BudgetCheck
 from edge_fg_calibration.budget.fidelity import compare
 from edge_fg_calibration.budget.results import Candidate, SearchedLayer, SearchResult
-from edge_fg_calibration.corrections.scoring import CorrectionTrial
+from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_tools.report import (
     MAX_CHANGED,
     Answer,

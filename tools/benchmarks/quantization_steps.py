@@ -19,7 +19,7 @@ from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set
 from edge_fg_calibration import sample as sampled
 from edge_fg_calibration.graph.session import open_session, run_session
 from edge_fg_calibration.int8.qat import int8_share
-from edge_fg_tools.building.image_feed import ImageFeed, first_answers
+from edge_fg_tools.building.image_feed import ImageFeed, top_answers
 from edge_fg_tools.building.options import fit_preprocess
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
 
@@ -38,7 +38,7 @@ def split(folder: Path) -> Row:
         images,
         asked["calibration_images"],
         seed=asked["seed"],
-        scout=lambda side: first_answers(prepared, feed, side, lambda *_: None),
+        predict=lambda side: top_answers(prepared, feed, side, lambda *_: None),
     )
     hold_out = _spread(found.hold_out.items, asked["hold_out_images"])
     sides = {

@@ -23,7 +23,8 @@ from edge_fg_calibration.corrections.equalisation import (
     rescaled,
 )
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
-from edge_fg_calibration.corrections.scoring import CorrectionTrial, Score, Scorer
+from edge_fg_calibration.corrections.results import CorrectionTrial
+from edge_fg_calibration.corrections.scoring import Score, Scorer, record
 from edge_fg_calibration.graph.channel_groups import ChannelGroup, find_channel_groups
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.graph.weights import is_depthwise
@@ -110,7 +111,7 @@ class EqualisationTrials:
             why = f"{why} ({len(score.kl)} validation images)"
             kept = gains and place == 0
             name = _name(group, setting)
-            self.trials.append(CorrectionTrial.of(name, kept, before, score, why))
+            self.trials.append(record(name, kept, before, score, why))
         if not gains:
             return before.loss
         self._factors[group] = tried[0][2]

@@ -13,6 +13,7 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.evaluation import Evaluator, ValidationSplit
 from edge_fg_calibration.budget.fidelity import OutputKind, image_records, log_probabilities
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
+from edge_fg_calibration.corrections.results import CorrectionTrial
 
 ALONE_IMAGES = 32
 """Validation images on which one tensor or group is tried alone: its divergence varies less."""
@@ -71,42 +72,6 @@ class Score:
         gain = np.log(other.softened + _NO_DIVERGENCE) - np.log(self.softened + _NO_DIVERGENCE)
         error = float(gain.std()) / max(np.sqrt(gain.size - 1), 1.0)
         return bool(float(gain.mean()) > error)
-
-
-@dataclass(frozen=True)
-class CorrectionTrial:
-    """One correction, with what it was judged by.
-
-    Parameters
-    ----------
-    name
-        What was tried.
-    kept
-        Whether the result has it.
-    mean_kl_without, mean_kl
-        Mean divergence (nats) from float32 on the validation images, without and with it.
-    agreement_without, agreement
-        Share (0..1) of them with the same answer.
-    reason
-        Why it was kept or not, one sentence.
-    """
-
-    name: str
-    kept: bool
-    mean_kl_without: float
-    mean_kl: float
-    agreement_without: float
-    agreement: float
-    reason: str
-
-    @classmethod
-    def of(
-        cls, name: str, kept: bool, without: Score, score: Score, reason: str
-    ) -> CorrectionTrial:
-        """Return the record of a correction that was tried."""
-        return cls(
-            name, kept, without.mean_kl, score.mean_kl, without.agreement, score.agreement, reason
-        )
 
 
 @dataclass
@@ -175,6 +140,13 @@ class Scorer:
         """Score a graph in which only the nodes that read `tensors` are INT8."""
         readers = {one.node for one in recipe.placement.weights if one.activation in tensors}
         return self.score(recipe.make(recipe.placement.nodes - readers), ALONE_IMAGES)
+
+
+def record(name: str, kept: bool, without: Score, score: Score, reason: str) -> CorrectionTrial:
+    """Return the record of a correction that was tried."""
+    return CorrectionTrial(
+        name, kept, without.mean_kl, score.mean_kl, without.agreement, score.agreement, reason
+    )
 
 
 def _temperature(validation: ValidationSplit) -> float:

@@ -28,8 +28,9 @@ from edge_fg_calibration.corrections.range_choice import (
     propose,
     with_changes,
 )
+from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_calibration.corrections.rounding import calibrated_weights
-from edge_fg_calibration.corrections.scoring import CorrectionTrial, Score, Scorer
+from edge_fg_calibration.corrections.scoring import Score, Scorer, record
 from edge_fg_calibration.corrections.zero_point_shift import (
     ShiftPlace,
     find_padded_shift_places,
@@ -199,7 +200,7 @@ class CorrectionTrials:
             f"softened divergence {'-' if won >= 0 else '+'}{abs(won):.0f} % on {len(score.kl)} "
             f"validation images, {verdict}"
         )
-        self.trials.append(CorrectionTrial.of(name, kept, before, score, reason))
+        self.trials.append(record(name, kept, before, score, reason))
         if kept:
             self.choice = candidate
         return kept

@@ -20,7 +20,8 @@ from PIL import Image
 
 from edge_fg.errors import ImageError
 from edge_fg.images import read_image
-from edge_fg_calibration.data.images import ImageSet, LabelledImage, content_hash
+from edge_fg_calibration.data.image_set import ImageSet, LabelledImage
+from edge_fg_calibration.data.splitting import content_hash
 
 NEAR_BITS = 6
 """Most of the 64 bits in which the hashes of near-duplicates differ."""
@@ -34,7 +35,7 @@ _THREADS = 2
 
 
 @dataclass(frozen=True)
-class Look:
+class Fingerprint:
     """What is remembered of one image.
 
     Parameters
@@ -55,37 +56,39 @@ class Look:
     grey: NDArray[np.float32] = field(repr=False)
 
 
-def examine(image_set: ImageSet) -> tuple[list[Look], dict[Path, str]]:
+def read_fingerprints(image_set: ImageSet) -> tuple[list[Fingerprint], dict[Path, str]]:
     """Decode every image once, in the order of the set.
 
     Returns
     -------
     What is remembered of those that can be read, and the reason for each that can't.
     """
-    looks: list[Look] = []
+    fingerprints: list[Fingerprint] = []
     corrupt: dict[Path, str] = {}
     # Decoding releases the interpreter lock.
     with ThreadPoolExecutor(_THREADS) as pool:
-        for item, seen in zip(image_set.items, pool.map(_look, image_set.items), strict=True):
-            if isinstance(seen, Look):
-                looks.append(seen)
+        for item, seen in zip(
+            image_set.items, pool.map(_fingerprint, image_set.items), strict=True
+        ):
+            if isinstance(seen, Fingerprint):
+                fingerprints.append(seen)
             else:
                 corrupt[item.path] = seen
-    return looks, corrupt
+    return fingerprints, corrupt
 
 
-def near_duplicates(looks: Sequence[Look]) -> dict[Path, Path]:
+def near_duplicates(fingerprints: Sequence[Fingerprint]) -> dict[Path, Path]:
     """Return the images to leave out, each with the one that is kept in its stead.
 
     No two of the others are near-duplicates. Images with a class are kept rather than those
     without; beyond that the contents decide, not names or order. Images of one flat colour
     are compared by their bytes only.
     """
-    ordered = sorted(looks, key=_preference)
+    ordered = sorted(fingerprints, key=_preference)
     if not ordered:
         return {}
-    signs = np.stack([look.signs for look in ordered])
-    greys = np.stack([look.grey for look in ordered])
+    signs = np.stack([one.signs for one in ordered])
+    greys = np.stack([one.grey for one in ordered])
     partners: list[list[int]] = []
     for start in range(0, len(ordered), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -95,22 +98,22 @@ def near_duplicates(looks: Sequence[Look]) -> dict[Path, Path]:
     first_with: dict[str, int] = {}
     kept: set[int] = set()
     dropped: dict[Path, Path] = {}
-    for number, look in enumerate(ordered):
-        same = first_with.setdefault(look.content, number)
+    for number, one in enumerate(ordered):
+        same = first_with.setdefault(one.content, number)
         before = [same] if same != number else [n for n in partners[number] if n in kept]
         if before:
-            dropped[look.item.path] = ordered[before[0]].item.path
+            dropped[one.item.path] = ordered[before[0]].item.path
         else:
             kept.add(number)
     return dropped
 
 
-def _preference(look: Look) -> tuple[bool, bool, str, str]:
-    item = look.item
-    return (item.index is None, item.label is None, look.content, str(item.path))
+def _preference(one: Fingerprint) -> tuple[bool, bool, str, str]:
+    item = one.item
+    return (item.index is None, item.label is None, one.content, str(item.path))
 
 
-def _look(item: LabelledImage) -> Look | str:
+def _fingerprint(item: LabelledImage) -> Fingerprint | str:
     try:
         frame = read_image(item.path)
     except (ImageError, OSError) as error:
@@ -124,4 +127,4 @@ def _look(item: LabelledImage) -> Look | str:
     length = float(np.linalg.norm(copy))
     flat = length < _FLAT * np.sqrt(copy.size)
     copy = np.zeros_like(copy) if flat else copy / np.float32(length)
-    return Look(item, content_hash(item.path), signs, copy)
+    return Fingerprint(item, content_hash(item.path), signs, copy)

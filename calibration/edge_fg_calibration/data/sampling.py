@@ -14,14 +14,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from edge_fg.errors import DatasetError, UsageError
-from edge_fg_calibration.data.images import (
-    MINIMUM_FOR_SPLIT,
-    ImageSet,
-    LabelledImage,
-    split,
-    stratified,
-)
-from edge_fg_calibration.data.near_duplicates import examine, near_duplicates
+from edge_fg_calibration.data.image_set import ImageSet, LabelledImage
+from edge_fg_calibration.data.near_duplicates import near_duplicates, read_fingerprints
+from edge_fg_calibration.data.splitting import MINIMUM_FOR_SPLIT, split_image_set, stratified
 
 HARD_SHARE = 0.25
 """Share of the calibration images that is taken from the hardest of their side."""
@@ -30,7 +25,7 @@ _CANDIDATES = 2  # looked at for each image wanted
 
 
 @dataclass(frozen=True)
-class FirstAnswer:
+class TopAnswer:
     """What the float model says to one image.
 
     Parameters
@@ -45,7 +40,7 @@ class FirstAnswer:
     margin: float
 
 
-Scout: TypeAlias = Callable[[ImageSet], Mapping[Path, FirstAnswer]]
+Predict: TypeAlias = Callable[[ImageSet], Mapping[Path, TopAnswer]]
 """Asks the float model; images that it couldn't read are missing from the result."""
 
 Strata: TypeAlias = Literal["class", "answer", "chance"]
@@ -89,7 +84,7 @@ def sample(
     calibration_images: int,
     *,
     seed: int = 0,
-    scout: Scout | None = None,
+    predict: Predict | None = None,
     hard_share: float = HARD_SHARE,
 ) -> Sample:
     """Choose calibration images for the purpose, and hold out the others for the proof.
@@ -109,7 +104,7 @@ def sample(
         Images wanted for calibration; at most half of a small set is taken.
     seed
         Another seed gives another choice.
-    scout
+    predict
         Asks the float model; without one there are no hard examples. It is not asked where
         there is nothing to choose.
     hard_share
@@ -124,17 +119,17 @@ def sample(
     """
     if not 0 <= hard_share <= 1:
         raise UsageError(f"the share of hard examples lies within 0..1, not {hard_share}")
-    looks, corrupt = examine(image_set)
-    duplicates = near_duplicates(looks)
-    left = [look for look in looks if look.item.path not in duplicates]
+    fingerprints, corrupt = read_fingerprints(image_set)
+    duplicates = near_duplicates(fingerprints)
+    left = [one for one in fingerprints if one.item.path not in duplicates]
     if len(left) < MINIMUM_FOR_SPLIT:
         raise DatasetError(_too_few(image_set, len(left), corrupt, duplicates))
-    known = replace(image_set, items=tuple(look.item for look in left))
+    known = replace(image_set, items=tuple(one.item for one in left))
     if calibration_images < 1:
         raise UsageError(f"calibration images must be at least 1, not {calibration_images}")
-    contents = {look.item.path: look.content for look in left}
+    contents = {one.item.path: one.content for one in left}
     side, hold_out = _parted(known, contents, calibration_images * _CANDIDATES, seed)
-    chosen, hard, strata = _chosen(side, contents, calibration_images, seed, scout, hard_share)
+    chosen, hard, strata = _chosen(side, contents, calibration_images, seed, predict, hard_share)
     return Sample(
         calibration=replace(side, items=chosen),
         hold_out=hold_out,
@@ -151,7 +146,7 @@ def _parted(
 ) -> tuple[ImageSet, ImageSet]:
     """Part by chance: class by class, or whole groups where there are any."""
     if all(item.group is None for item in images.items):
-        return split(images, wanted, seed)
+        return split_image_set(images, wanted, seed)
     members: dict[str, list[str]] = {}
     for item in images.items:
         members.setdefault(_group_of(item), []).append(contents[item.path])
@@ -192,13 +187,13 @@ def _chosen(
     contents: Mapping[Path, str],
     wanted: int,
     seed: int,
-    scout: Scout | None,
+    predict: Predict | None,
     hard_share: float,
 ) -> tuple[tuple[LabelledImage, ...], int, Strata]:
     """Choose among the calibration side; return the images, how many are hard, and by what."""
     if len(side) <= wanted:
         return side.items, 0, "chance"
-    answers = scout(side) if scout is not None else {}
+    answers = predict(side) if predict is not None else {}
     by_content = {contents[item.path]: item for item in side.items}
     margins = {
         contents[path]: (answer.margin, _drawn(contents[path], seed))
@@ -217,7 +212,7 @@ def _chosen(
     return items, len(hard), "class" if labelled else "answer" if answers else "chance"
 
 
-def _stratum(item: LabelledImage, answer: FirstAnswer | None) -> object:
+def _stratum(item: LabelledImage, answer: TopAnswer | None) -> object:
     if item.index is not None:
         return item.index
     if item.label is not None:

@@ -12,7 +12,7 @@ from PIL import Image
 from edge_fg.errors import DatasetError, OutputError
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg.sources import Source
-from edge_fg_calibration.data.images import ImageSet, LabelledImage
+from edge_fg_calibration.data.image_set import ImageSet, LabelledImage
 
 CAMERA_SECONDS = 120.0
 """How long a camera is watched."""

@@ -12,10 +12,10 @@ from edge_fg.errors import DatasetError, ImageError, UsageError
 from edge_fg_calibration import (
     LabelledImage,
     batches,
-    digest,
+    image_set_digest,
     read_image_set,
     resolve_labels,
-    split,
+    split_image_set,
 )
 
 
@@ -109,38 +109,38 @@ def test_an_index_beyond_the_model_is_refused(folder: Path) -> None:
 def test_the_split_is_disjoint_by_content_and_repeatable(folder: Path) -> None:
     (folder / "wren" / "copy.png").write_bytes((folder / "finch" / "0.png").read_bytes())
     whole = read_image_set(folder)
-    first, second = split(whole, 6, seed=1)
+    first, second = split_image_set(whole, 6, seed=1)
     contents = [{one.path.read_bytes() for one in part.items} for part in (first, second)]
     assert len(first) == len(contents[0]) == 6
     assert len(second) == len(contents[1]) == 12
     assert not contents[0] & contents[1]
-    assert split(whole, 6, seed=1) == (first, second)
-    assert split(whole, 6, seed=2)[0] != first
+    assert split_image_set(whole, 6, seed=1) == (first, second)
+    assert split_image_set(whole, 6, seed=2)[0] != first
 
 
 def test_classes_give_in_proportion(folder: Path) -> None:
     for seed in range(5):
-        first, _ = split(read_image_set(folder), 9, seed=seed)
+        first, _ = split_image_set(read_image_set(folder), 9, seed=seed)
         labels = [one.label for one in first.items]
         assert 4 <= labels.count("finch") <= 6
         assert 1 <= labels.count("owl") <= 3
 
 
 def test_a_small_set_is_halved_and_a_tiny_one_refused(folder: Path) -> None:
-    first, second = split(read_image_set(folder), 512)
+    first, second = split_image_set(read_image_set(folder), 512)
     assert (len(first), len(second)) == (9, 9)
     with pytest.raises(DatasetError, match="4 distinct images; at least 8"):
-        split(read_image_set(folder / "owl"), 512)
+        split_image_set(read_image_set(folder / "owl"), 512)
     with pytest.raises(UsageError, match="at least 1"):
-        split(read_image_set(folder), 0)
+        split_image_set(read_image_set(folder), 0)
 
 
 def test_the_digest_knows_contents_not_names(folder: Path) -> None:
-    before = digest(read_image_set(folder))
+    before = image_set_digest(read_image_set(folder))
     (folder / "owl" / "0.png").rename(folder / "owl" / "zzz.png")
-    assert digest(read_image_set(folder)) == before
+    assert image_set_digest(read_image_set(folder)) == before
     image(folder / "owl" / "1.png", 999)
-    assert digest(read_image_set(folder)) != before
+    assert image_set_digest(read_image_set(folder)) != before
 
 
 def test_batches_leave_out_what_cannot_be_read_and_say_so(folder: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from edge_fg.errors import DatasetError, UsageError
-from edge_fg_calibration import FirstAnswer, ImageSet, LabelledImage, read_image_set, sample
-from edge_fg_calibration.data.near_duplicates import examine, near_duplicates
+from edge_fg_calibration import ImageSet, LabelledImage, TopAnswer, read_image_set, sample
+from edge_fg_calibration.data.near_duplicates import near_duplicates, read_fingerprints
 from edge_fg_calibration.data.sampling import summary
 
 
@@ -33,10 +33,10 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def by_number(images: ImageSet) -> Mapping[Path, FirstAnswer]:
+def by_number(images: ImageSet) -> Mapping[Path, TopAnswer]:
     """A model that answers with a third of the image's number and is surest of the last."""
     return {
-        one.path: FirstAnswer(int(one.path.stem) // 20, int(one.path.stem) / 60)
+        one.path: TopAnswer(int(one.path.stem) // 20, int(one.path.stem) / 60)
         for one in images.items
     }
 
@@ -46,7 +46,7 @@ def names(images: ImageSet) -> set[str]:
 
 
 def test_the_sides_are_disjoint_and_complete(folder: Path) -> None:
-    found = sample(read_image_set(folder), 10, scout=by_number)
+    found = sample(read_image_set(folder), 10, predict=by_number)
     assert len(found.calibration) == 10
     assert found.passed_over == 10
     assert len(found.hold_out) == 40
@@ -58,17 +58,17 @@ def test_the_choice_depends_on_seed_and_contents_not_on_names(folder: Path, tmp_
     def contents(images: ImageSet) -> set[bytes]:
         return {one.path.read_bytes() for one in images.items}
 
-    def constant(images: ImageSet) -> Mapping[Path, FirstAnswer]:
-        return {one.path: FirstAnswer(0, 0.5) for one in images.items}
+    def constant(images: ImageSet) -> Mapping[Path, TopAnswer]:
+        return {one.path: TopAnswer(0, 0.5) for one in images.items}
 
     whole = read_image_set(folder)
-    first = sample(whole, 10, seed=3, scout=constant)
-    backwards = sample(replace(whole, items=whole.items[::-1]), 10, seed=3, scout=constant)
+    first = sample(whole, 10, seed=3, predict=constant)
+    backwards = sample(replace(whole, items=whole.items[::-1]), 10, seed=3, predict=constant)
     other = tmp_path / "other"
     other.mkdir()
     for number, path in enumerate(sorted(folder.iterdir(), key=lambda one: one.name[::-1])):
         (other / f"{number}.png").write_bytes(path.read_bytes())
-    renamed = sample(read_image_set(other), 10, seed=3, scout=constant)
+    renamed = sample(read_image_set(other), 10, seed=3, predict=constant)
     assert contents(first.calibration) == contents(backwards.calibration)
     assert contents(first.calibration) == contents(renamed.calibration)
     assert contents(first.hold_out) == contents(renamed.hold_out)
@@ -78,7 +78,7 @@ def test_the_choice_depends_on_seed_and_contents_not_on_names(folder: Path, tmp_
 def test_hard_examples_have_their_share_and_come_from_one_side_only(folder: Path) -> None:
     whole = read_image_set(folder)
     plain = sample(whole, 12)
-    hard = sample(whole, 12, scout=by_number, hard_share=0.5)
+    hard = sample(whole, 12, predict=by_number, hard_share=0.5)
     assert hard.hard == 6
     # What proves the result is drawn without a look at the margins.
     assert names(hard.hold_out) == names(plain.hold_out)
@@ -87,7 +87,7 @@ def test_hard_examples_have_their_share_and_come_from_one_side_only(folder: Path
 
 
 def test_the_models_answers_make_up_for_missing_classes(folder: Path) -> None:
-    found = sample(read_image_set(folder), 12, scout=by_number, hard_share=0)
+    found = sample(read_image_set(folder), 12, predict=by_number, hard_share=0)
     answers = [int(one.path.stem) // 20 for one in found.calibration.items]
     whole = sample(read_image_set(folder), 12)
     side = [
@@ -104,17 +104,17 @@ def test_classes_decide_where_they_are_known(folder: Path) -> None:
         (folder / label).mkdir()
     for number, path in enumerate(sorted(folder.glob("*.png"))):
         path.rename(folder / ("owl" if number % 4 == 0 else "finch") / path.name)
-    found = sample(read_image_set(folder), 12, scout=by_number, hard_share=0)
+    found = sample(read_image_set(folder), 12, predict=by_number, hard_share=0)
     labels = [one.label for one in found.calibration.items]
     assert found.strata == "class"
     assert labels.count("owl") == 3
 
 
-def test_a_small_set_is_not_scouted(folder: Path) -> None:
-    def refuse(_: ImageSet) -> Mapping[Path, FirstAnswer]:
+def test_a_small_set_asks_the_model_nothing(folder: Path) -> None:
+    def refuse(_: ImageSet) -> Mapping[Path, TopAnswer]:
         raise AssertionError("asked for nothing")
 
-    found = sample(read_image_set(folder), 512, scout=refuse)
+    found = sample(read_image_set(folder), 512, predict=refuse)
     assert (len(found.calibration), len(found.hold_out)) == (30, 30)
     assert (found.hard, found.passed_over, found.strata) == (0, 0, "chance")
 
@@ -141,9 +141,9 @@ def test_copies_of_the_same_bytes_count_once_and_the_labelled_one_stays(folder: 
 def test_images_without_texture_are_not_called_the_same(tmp_path: Path) -> None:
     for grey in range(10, 26):
         Image.new("RGB", (20, 20), (grey, grey, grey)).save(tmp_path / f"{grey}.png")
-    looks, corrupt = examine(read_image_set(tmp_path))
-    assert len(looks) == 16
-    assert near_duplicates(looks) == {} == corrupt
+    fingerprints, corrupt = read_fingerprints(read_image_set(tmp_path))
+    assert len(fingerprints) == 16
+    assert near_duplicates(fingerprints) == {} == corrupt
 
 
 def test_corrupt_files_are_left_out_by_name_and_reason(folder: Path) -> None:
@@ -193,8 +193,8 @@ def test_real_photographs_of_one_scene_are_found(data_dir: Path) -> None:
     birds = sorted((data_dir / "images" / "birds").glob("*.jpg"))
     names_ = ("baikal_teal_", "caatinga_cacholote_", "snowy_egret_", "squacco_heron_")
     some = tuple(LabelledImage(one, None, None) for one in birds if one.name.startswith(names_))
-    looks, _ = examine(ImageSet(some, birds[0].parent, "birds"))
-    found = {frozenset({a.name, b.name}) for a, b in near_duplicates(looks).items()}
+    fingerprints, _ = read_fingerprints(ImageSet(some, birds[0].parent, "birds"))
+    found = {frozenset({a.name, b.name}) for a, b in near_duplicates(fingerprints).items()}
     assert found == {
         frozenset({"baikal_teal_4.jpg", "baikal_teal_5.jpg"}),
         frozenset({"caatinga_cacholote_3.jpg", "caatinga_cacholote_5.jpg"}),

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec
 from edge_fg.progress import ProgressCallback
-from edge_fg_calibration import ImageSet, LabelledImage, batches, digest
-from edge_fg_calibration.data.sampling import FirstAnswer
+from edge_fg_calibration import ImageSet, LabelledImage, batches, image_set_digest
+from edge_fg_calibration.data.sampling import TopAnswer
 from edge_fg_calibration.graph.session import open_session, run_session
 from edge_fg_calibration.statistics.cache import IdentifiedBatches, StatisticsCache, digest_of
 from edge_fg_tools.graph import PreparedModel
@@ -62,7 +62,10 @@ class ImageFeed:
                 yield tensor
 
         if images not in self._digests:
-            self._digests[images] = (digest(images), digest(images, ordered=True))
+            self._digests[images] = (
+                image_set_digest(images),
+                image_set_digest(images, ordered=True),
+            )
         content, order = self._digests[images]
         return IdentifiedBatches(
             start=start,
@@ -78,12 +81,12 @@ class ImageFeed:
         self.skipped[path] = str(error)
 
 
-def first_answers(
+def top_answers(
     prepared: PreparedModel, feed: ImageFeed, images: ImageSet, progress: ProgressCallback
-) -> dict[Path, FirstAnswer]:
+) -> dict[Path, TopAnswer]:
     """Ask the float model about each image; those that can't be read are missing."""
     session = open_session(prepared.model)
-    found: dict[Path, FirstAnswer] = {}
+    found: dict[Path, TopAnswer] = {}
     for some, tensor in feed.labelled(images):
         (rows,) = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
         for image, row in zip(some, np.asarray(rows, np.float64), strict=True):
@@ -92,9 +95,9 @@ def first_answers(
     return found
 
 
-def _answer(row: NDArray[np.float64], logits: bool) -> FirstAnswer:
+def _answer(row: NDArray[np.float64], logits: bool) -> TopAnswer:
     probabilities = np.exp(row - row.max()) if logits else row
     if logits:
         probabilities = probabilities / probabilities.sum()
     second, first = np.sort(probabilities)[-2:] if row.size > 1 else (0.0, probabilities[0])
-    return FirstAnswer(int(np.argmax(row)), float(first - second))
+    return TopAnswer(int(np.argmax(row)), float(first - second))

@@ -30,7 +30,7 @@ from edge_fg.labels import Labels, read_labels
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.printing import printable
 from edge_fg.progress import ProgressCallback, no_progress
-from edge_fg_calibration import ImageSet, digest
+from edge_fg_calibration import ImageSet, image_set_digest
 from edge_fg_calibration.data.out_of_domain import domain_warnings
 from edge_fg_calibration.int8.qat import is_quantised
 from edge_fg_calibration.int8.remarks import remarks
@@ -124,7 +124,7 @@ def _gather(
         prepared=replace(prepared, warnings=(*prepared.warnings, *notes, *doubts)),
         labels=labels,
         calibration=chosen.calibration,
-        calibration_digest=digest(chosen.calibration),
+        calibration_digest=image_set_digest(chosen.calibration),
         hold_out=chosen.hold_out,
         skipped={_shown(path, images.root): reason for path, reason in skipped.items()},
         variants=variants,

@@ -15,7 +15,7 @@ from edge_fg.sources.uri import VIDEO_SUFFIXES, parse_source
 from edge_fg_calibration import ImageSet, read_image_set, resolve_labels
 from edge_fg_calibration.data.sampling import Sample, sample, summary
 from edge_fg_calibration.data.video_frames import frames_of
-from edge_fg_tools.building.image_feed import ImageFeed, first_answers
+from edge_fg_tools.building.image_feed import ImageFeed, top_answers
 from edge_fg_tools.building.options import BuildOptions
 from edge_fg_tools.graph import PreparedModel
 
@@ -75,7 +75,7 @@ def choose_sides(
         images,
         options.calibration_images,
         seed=options.seed,
-        scout=lambda side: first_answers(prepared, feed, side, progress),
+        predict=lambda side: top_answers(prepared, feed, side, progress),
     )
     if found.duplicates:
         path, other = next(iter(found.duplicates.items()))

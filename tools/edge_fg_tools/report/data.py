@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from edge_fg_calibration.budget.budget import BudgetCheck
 from edge_fg_calibration.budget.results import SearchResult
-from edge_fg_calibration.corrections.scoring import CorrectionTrial
+from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_tools.report.ranges import TensorRange
 
 MAX_CHANGED = 24

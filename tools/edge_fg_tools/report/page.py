@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edge_fg.errors import MissingDependencyError
 from edge_fg_calibration.budget.results import Candidate
-from edge_fg_calibration.corrections.scoring import CorrectionTrial
+from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_calibration.data.validation_split import validation_stride
 from edge_fg_tools.report import charts, verdict, words
 from edge_fg_tools.report.data import Answer, Report, VariantReport

@@ -1,12 +1,10 @@
-"""Sets of images: reading them, splitting them by content, feeding them in batches."""
+"""Sets of images: reading them, naming their classes, feeding them in batches."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeAlias
@@ -15,13 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import DatasetError, ImageError, UsageError
-from edge_fg.files import sha256_of
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """Endings (lower case) by which a file in a directory counts as an image."""
-
-MINIMUM_FOR_SPLIT = 8
-"""Distinct images below which nothing can be calibrated *and* proven."""
 
 Preprocess: TypeAlias = Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]]
 """Frames (H x W x 3 uint8 BGR) to one network input (N x 3 x H x W float32)."""
@@ -152,75 +146,6 @@ def resolve_labels(image_set: ImageSet, labels: Sequence[str]) -> tuple[ImageSet
     return replace(image_set, items=tuple(items)), tuple(sorted(unknown))
 
 
-def split(image_set: ImageSet, calibration_images: int, seed: int = 0) -> tuple[ImageSet, ImageSet]:
-    """Split into images to calibrate on and images to prove on, disjoint by content.
-
-    Of files with the same bytes only the first counts. Classes give in proportion to their
-    size (systematic sampling within each class, images without a class being one more), so the
-    hold-out set keeps the mixture of the whole. The choice depends on the contents and the
-    seed, not on names or order.
-
-    Parameters
-    ----------
-    image_set
-        The images.
-    calibration_images
-        Images wanted for calibration; at most half of a small set is taken.
-    seed
-        Another seed gives another split.
-
-    Returns
-    -------
-    The calibration set and the hold-out set, each in the order of `image_set`.
-
-    Raises
-    ------
-    DatasetError
-        There are fewer than eight distinct images.
-    UsageError
-        `calibration_images` is not positive.
-    """
-    if calibration_images < 1:
-        raise UsageError(f"calibration images must be at least 1, not {calibration_images}")
-    distinct: dict[str, LabelledImage] = {}
-    for item in image_set.items:
-        distinct.setdefault(content_hash(item.path), item)
-    if len(distinct) < MINIMUM_FOR_SPLIT:
-        raise DatasetError(
-            f"{image_set.name}: {len(distinct)} distinct images; at least {MINIMUM_FOR_SPLIT} "
-            f"are needed, half to calibrate and half to prove the result (a few hundred give "
-            f"good ranges)"
-        )
-    wanted = min(calibration_images, len(distinct) // 2)
-    strata = {
-        content: item.label if item.index is None else item.index
-        for content, item in distinct.items()
-    }
-    chosen = set(stratified(strata, seed)[:wanted])
-    calibration = tuple(item for digest_, item in distinct.items() if digest_ in chosen)
-    hold_out = tuple(item for digest_, item in distinct.items() if digest_ not in chosen)
-    return (
-        replace(image_set, items=calibration, name=f"{image_set.name} (calibration)"),
-        replace(image_set, items=hold_out, name=f"{image_set.name} (hold-out)"),
-    )
-
-
-def digest(image_set: ImageSet, *, ordered: bool = False) -> str:
-    """Return one SHA-256 for the contents of all images, whatever their names.
-
-    Their order doesn't matter either, unless it is to (`ordered`).
-
-    Raises
-    ------
-    DatasetError
-        A file can't be read.
-    """
-    hashes = [content_hash(item.path) for item in image_set.items]
-    if not ordered:
-        hashes.sort()
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
 def batches(
     image_set: ImageSet,
     preprocess: Preprocess,
@@ -274,44 +199,6 @@ def batches(
         yield pending, preprocess(frames)
     if not good:
         raise DatasetError(f"{image_set.name}: none of its {len(image_set)} images can be read")
-
-
-def stratified(strata: Mapping[str, object], seed: int) -> list[str]:
-    """Order contents so that every prefix holds each stratum in proportion.
-
-    Parameters
-    ----------
-    strata
-        The stratum of each content; contents are known by their hashes.
-    seed
-        Another seed gives another order.
-    """
-    groups: defaultdict[object, list[tuple[str, str]]] = defaultdict(list)
-    for content, stratum in strata.items():
-        key = hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
-        groups[stratum].append((key, content))
-    places = []
-    for group in groups.values():
-        group.sort()
-        # A start drawn per class: without it all classes of two would give their first alike.
-        start = int(group[0][0][-8:], 16) / 2**32
-        for rank, (key, content) in enumerate(group):
-            places.append(((rank + start) / len(group), key, content))
-    return [content for _, _, content in sorted(places)]
-
-
-def content_hash(path: Path) -> str:
-    """Return the SHA-256 of an image file.
-
-    Raises
-    ------
-    DatasetError
-        The file can't be read.
-    """
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise DatasetError(f"{path}: can't be read ({error.strerror or error})") from error
 
 
 def _read_directory(root: Path) -> list[LabelledImage]:
