@@ -51,6 +51,20 @@ ARROWS: dict[str, set[str]] = {
     "tracking": {"preprocess", "result", "sources"},
     "pipeline": {"result", "sinks", "sources", "telemetry"},
 }
+CALIBRATION_ARROWS: dict[str, set[str]] = {
+    "graph": set(),
+    "statistics": {"graph"},
+    "data": {"statistics"},
+    "int8": {"graph", "statistics"},
+    "budget": {"graph"},
+    "corrections": {"budget", "data", "graph", "int8", "statistics"},
+    "quantize": {"budget", "corrections", "data", "graph", "int8", "statistics"},
+}
+ROOMS = pytest.mark.parametrize(
+    ("package", "arrows", "shared"),
+    [(edge_fg, ARROWS, SHARED), (edge_fg_calibration, CALIBRATION_ARROWS, set())],
+    ids=["edge_fg", "edge_fg_calibration"],
+)
 MOST_LINES, MOST_CLASS_LINES, MOST_MODULES = 400, 330, 21
 HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
 HEAVY |= {"av", "jinja2", "onnxslim", "prometheus_client"}
@@ -98,31 +112,38 @@ def test_no_package_imports_one_above_it(package):
                 assert RANK[other] <= RANK[package.__name__], f"{name} imports {imported}"
 
 
-def test_each_room_of_the_runtime_imports_only_what_it_may():
-    for name, path in modules(edge_fg):
+def imported_rooms(package, path: Path) -> set[str]:
+    """Return the rooms of a package from which a file imports anything."""
+    parts = [imported.split(".") for imported in imports(path)]
+    return {part[1] for part in parts if part[0] == package.__name__ and len(part) > 1}
+
+
+@ROOMS
+def test_each_room_imports_only_what_it_may(package, arrows, shared):
+    for name, path in modules(package):
         room = [*name.split("."), ""][1]
         if not room:
             continue  # the face may know all rooms
-        assert room in SHARED | set(ARROWS), f"{room} is not among ARROWS: what may it import?"
-        allowed = SHARED | ARROWS.get(room, set()) | {room}
-        for imported in imports(path):
-            parts = imported.split(".")
-            if parts[0] == "edge_fg" and len(parts) > 1 and parts[1] in SHARED | set(ARROWS):
-                assert parts[1] in allowed, f"{name} imports {imported}"
+        assert room in shared | set(arrows), f"{room} is not among the arrows: what may it import?"
+        allowed = shared | arrows.get(room, set()) | {room}
+        wrong = imported_rooms(package, path) & (shared | set(arrows)) - allowed
+        assert not wrong, f"{name} imports {wrong}"
 
 
-def test_every_arrow_is_one_that_is_used():
-    used: dict[str, set[str]] = {room: set() for room in ARROWS}
-    for name, path in modules(edge_fg):
+@ROOMS
+def test_every_arrow_is_one_that_is_used(package, arrows, shared):
+    used: dict[str, set[str]] = {room: set() for room in arrows}
+    for name, path in modules(package):
         room = [*name.split("."), ""][1]
-        if room in ARROWS:
-            used[room] |= {i.split(".")[1] for i in imports(path) if i.startswith("edge_fg.")}
-    for room, allowed in ARROWS.items():
+        if room in arrows:
+            used[room] |= imported_rooms(package, path)
+    for room, allowed in arrows.items():
         assert allowed <= used[room], f"{room} imports no {allowed - used[room]}"
 
 
-def test_the_arrows_between_rooms_make_no_circle():
-    assert not without_free(ARROWS)
+@ROOMS
+def test_the_arrows_between_rooms_make_no_circle(package, arrows, shared):
+    assert not without_free(arrows)
 
 
 def test_no_modules_import_each_other_in_a_circle():
