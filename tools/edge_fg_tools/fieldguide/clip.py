@@ -24,8 +24,6 @@ from edge_fg_tools.fieldguide.drawing.optics import expose, grain
 from edge_fg_tools.fieldguide.drawing.painter import paint_bird
 from edge_fg_tools.fieldguide.species import GENERA, SPECIES
 
-__all__ = ["CLIP_FPS", "CLIP_FRAMES", "BirdTruth", "FrameTruth", "render_clip", "write_clip"]
-
 CLIP_FPS = 15
 CLIP_FRAMES = 300
 

@@ -20,15 +20,6 @@ from edge_fg_tools.fieldguide.drawing.perches import draw_perch, random_perch
 from edge_fg_tools.fieldguide.drawing.scene import backdrop, draw_occluder
 from edge_fg_tools.fieldguide.species import BACKGROUND_LABEL, SPECIES
 
-__all__ = [
-    "BACKGROUND_INDEX",
-    "LABELS",
-    "photograph_seed",
-    "random_size",
-    "render_photograph",
-    "write_image_set",
-]
-
 LABELS: tuple[str, ...] = (*(species.common_name for species in SPECIES), BACKGROUND_LABEL)
 BACKGROUND_INDEX = len(SPECIES)
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from edge_fg.errors import ModelError
 
-__all__ = ["labels_path", "model_card_path", "model_path", "preprocess_path"]
-
 
 def model_path() -> Path:
     """Path of the reference model, an ONNX file."""

@@ -18,8 +18,6 @@ from edge_fg.sources.options import CaptureOptions
 from edge_fg_tools.fieldguide.clip import CLIP_FPS, CLIP_FRAMES, render_clip
 from edge_fg_tools.fieldguide.drawing.feeder import CLIP_WH
 
-__all__ = ["FieldGuideSource", "open_fieldguide"]
-
 _USAGE = "write fieldguide://?seed=N&loop=N&live=0|1 (loop=0: without end)"
 
 

@@ -8,18 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = [
-    "BACKGROUND_LABEL",
-    "GENERA",
-    "SPECIES",
-    "Colour",
-    "Genus",
-    "Marks",
-    "Plumage",
-    "Shape",
-    "Species",
-]
-
 Colour = tuple[int, int, int]
 
 BACKGROUND_LABEL = "background"

@@ -16,16 +16,6 @@ from edge_fg.sources import Frame
 from edge_fg.tracking.visits import VisitFollower, VisitSettings
 from edge_fg_tools.fieldguide.clip import CLIP_FPS, FrameTruth, render_clip
 
-__all__ = [
-    "ScoredVisit",
-    "VisitScore",
-    "clip_frames",
-    "follow_clip",
-    "score_visits",
-    "told_visits",
-    "true_visits",
-]
-
 # Two boxes show the same bird; two visits are the same one.
 _SAME_PLACE = 0.3
 _SAME_VISIT = 0.5

@@ -14,7 +14,15 @@ import numpy as np
 from edge_fg_tools.fieldguide.drawing.curves import Points, circle, closed_curve, hull, rotate
 from edge_fg_tools.fieldguide.species import Genus, Shape
 
-__all__ = ["Figure", "Pose", "pose_figure", "random_pose"]
+_CLOSED_WING = (
+    *((0.29, -0.06), (0.20, -0.16), (-0.02, -0.20), (-0.34, -0.15), (-0.62, -0.055)),
+    *((-0.66, -0.03), (-0.40, 0.03), (-0.12, 0.115), (0.12, 0.115), (0.25, 0.04)),
+)
+# x, y, and how far up each corner is when the wing is lifted all the way.
+_LIFTED_WING = (
+    *((0.22, -0.10, 0.0), (0.30, -0.10, 0.42), (0.12, -0.10, 0.92), (-0.10, -0.10, 1.02)),
+    *((-0.28, -0.08, 0.66), (-0.30, -0.08, 0.25), (-0.20, -0.02, 0.0), (0.05, 0.02, 0.0)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,32 +202,10 @@ def _tail(shape: Shape, pose: Pose, tilt: float) -> tuple[Points, Points, Points
 
 
 def _wings(pose: Pose, tilt: float) -> tuple[Points, Points | None]:
-    if pose.wing_lift is None:
-        folded = [
-            (0.29, -0.06),
-            (0.20, -0.16),
-            (-0.02, -0.20),
-            (-0.34, -0.15),
-            (-0.62, -0.055),
-            (-0.66, -0.03),
-            (-0.40, 0.03),
-            (-0.12, 0.115),
-            (0.12, 0.115),
-            (0.25, 0.04),
-        ]
-        return closed_curve(rotate(np.array(folded), tilt)), None
     lift = pose.wing_lift
-    spread = [
-        (0.22, -0.10),
-        (0.30, -0.10 - 0.42 * lift),
-        (0.12, -0.10 - 0.92 * lift),
-        (-0.10, -0.10 - 1.02 * lift),
-        (-0.28, -0.08 - 0.66 * lift),
-        (-0.30, -0.08 - 0.25 * lift),
-        (-0.20, -0.02),
-        (0.05, 0.02),
-    ]
-    near = rotate(np.array(spread), tilt)
+    if lift is None:
+        return closed_curve(rotate(np.array(_CLOSED_WING), tilt)), None
+    near = rotate(np.array([(x, y - reach * lift) for x, y, reach in _LIFTED_WING]), tilt)
     far = near * np.array([1.0, 0.92]) + np.array([0.13, -0.03])
     return closed_curve(near), closed_curve(far)
 

@@ -12,8 +12,6 @@ from edge_fg_tools.fieldguide.drawing.anatomy import Figure, Pose
 from edge_fg_tools.fieldguide.drawing.colours import Colour
 from edge_fg_tools.fieldguide.drawing.curves import Points
 
-__all__ = ["SUPERSAMPLING", "Easel", "Layer"]
-
 SUPERSAMPLING = 2
 
 

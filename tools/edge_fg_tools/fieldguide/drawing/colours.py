@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from edge_fg_tools.fieldguide.species import Colour
-
-__all__ = ["Colour", "clipped", "mixed", "pick", "scaled", "shaded"]
+from edge_fg_tools.fieldguide.species import Colour as Colour
 
 
 def clipped(values: Iterable[float]) -> Colour:

@@ -8,8 +8,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Points", "circle", "closed_curve", "hull", "open_curve", "rotate"]
-
 Points = NDArray[np.float64]
 """Points of shape (n, 2): x and y."""
 

@@ -8,8 +8,6 @@ from PIL import Image, ImageDraw, ImageFilter
 from edge_fg_tools.fieldguide.drawing.colours import Colour, pick, scaled
 from edge_fg_tools.fieldguide.drawing.scene import backdrop
 
-__all__ = ["CLIP_WH", "PERCH_Y", "paint_feeder"]
-
 CLIP_WH = (640, 360)
 # Where feet stand: the upper edge of the tray's front board, in pixels from the top.
 PERCH_Y = 276

@@ -10,8 +10,6 @@ import numpy as np
 from edge_fg_tools.fieldguide.drawing.colours import Colour, clipped, mixed
 from edge_fg_tools.fieldguide.species import Marks, Plumage, Species
 
-__all__ = ["Individual", "draw_individual"]
-
 # The ground colour that each mark lies on.
 _GROUND_OF_MARK = {
     **dict.fromkeys(("crown", "brow", "eye_stripe", "eye_ring", "cheek"), "head"),

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
-__all__ = ["expose", "grain", "photograph", "smooth_field"]
-
 # Standard deviation of the noise tile, in 0..255 units: fine steps, hardly any clipping.
 _NOISE_LEVELS = 40.0
 

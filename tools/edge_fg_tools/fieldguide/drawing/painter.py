@@ -21,8 +21,6 @@ from edge_fg_tools.fieldguide.drawing.curves import Points, closed_curve, open_c
 from edge_fg_tools.fieldguide.drawing.individual import Individual
 from edge_fg_tools.fieldguide.species import Marks, Plumage
 
-__all__ = ["BirdImage", "paint_bird"]
-
 
 @dataclass(frozen=True, slots=True)
 class BirdImage:

@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw
 from edge_fg_tools.fieldguide.drawing.colours import Colour, pick, scaled, shaded
 from edge_fg_tools.fieldguide.drawing.scene import leaf_outline
 
-__all__ = ["draw_perch", "random_perch"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Site:

@@ -11,8 +11,6 @@ from PIL import Image, ImageDraw, ImageFilter
 from edge_fg_tools.fieldguide.drawing.colours import Colour, pick, shaded
 from edge_fg_tools.fieldguide.drawing.optics import smooth_field
 
-__all__ = ["backdrop", "draw_occluder", "leaf_outline"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Habitat:

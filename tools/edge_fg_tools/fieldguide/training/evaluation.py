@@ -17,8 +17,6 @@ from edge_fg_tools.fieldguide.dataset import BACKGROUND_INDEX, LABELS
 from edge_fg_tools.fieldguide.species import BACKGROUND_LABEL, GENERA, SPECIES
 from edge_fg_tools.fieldguide.training.inputs import INPUT_SIDE, MEAN, STD, normalise
 
-__all__ = ["Evaluation", "evaluate_model", "write_card", "write_labels", "write_preprocess"]
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:

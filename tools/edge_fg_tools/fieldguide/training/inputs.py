@@ -10,8 +10,6 @@ from PIL import Image
 
 from edge_fg_tools.fieldguide.dataset import LABELS, photograph_seed, render_photograph
 
-__all__ = ["INPUT_SIDE", "MEAN", "STD", "normalise", "render_inputs", "squash"]
-
 INPUT_SIDE = 128
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)

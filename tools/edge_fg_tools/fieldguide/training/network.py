@@ -15,8 +15,6 @@ from torch import nn
 
 from edge_fg_tools.fieldguide.training.inputs import INPUT_SIDE
 
-__all__ = ["EMBEDDING", "FieldGuideNet"]
-
 EMBEDDING = 384
 
 

@@ -17,8 +17,6 @@ from edge_fg_tools.fieldguide.species import GENERA, SPECIES, Marks
 from edge_fg_tools.fieldguide.training.inputs import INPUT_SIDE, MEAN, STD
 from edge_fg_tools.fieldguide.training.network import EMBEDDING, FieldGuideNet
 
-__all__ = ["TORCH_VERSION", "export", "train"]
-
 TORCH_VERSION: str = torch.__version__.split("+")[0]
 
 _BATCH = 32
