@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-
-import onnx
+from functools import partial
 
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import Budget, ImageSet, Int8Result
@@ -69,7 +68,7 @@ def keep_budget(
         The search was interrupted before it had found anything.
     """
     validation = _validation_split(prepared, calibration, feed, progress)
-    maker = _maker(int8)
+    maker = partial(int8.recipe.make, reason=REASON)
     graph = Graph(int8.recipe.model)
     costs = {node_key(node): cost for node in graph.nodes if (cost := graph.macs(node))}
     found = search_budget(
@@ -108,15 +107,6 @@ def _validation_split(
         kind=prepared.kind,
         progress=progress,
     )
-
-
-def _maker(int8: Int8Result) -> Int8Maker:
-    """Return what makes INT8 graphs with some nodes left in float, all corrections kept."""
-
-    def make(kept: frozenset[str]) -> onnx.ModelProto:
-        return int8.recipe.make(kept, REASON)
-
-    return make
 
 
 def _applied(int8: Int8Result, maker: Int8Maker, found: SearchResult) -> Int8Result:

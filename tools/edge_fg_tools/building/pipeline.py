@@ -39,9 +39,8 @@ from edge_fg_tools.building.facts import BuildFacts, make_report
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
 from edge_fg_tools.building.proof import Proof, check_budget, prove
-from edge_fg_tools.building.qat_variants import KEPT, quantised_variants
 from edge_fg_tools.building.split import choose_sides, image_set, left_out
-from edge_fg_tools.building.variants import Variants, make_variants
+from edge_fg_tools.building.variants import KEPT, Variants, make_variants
 from edge_fg_tools.compiling import check_target, compile_plans
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
 from edge_fg_tools.report import check_report, report_html, report_json
@@ -97,7 +96,7 @@ def _gather(
     cache = StatisticsCache(cache_folder("calibration")) if options.cache else None
     feed = ImageFeed(spec, prepared.batch or _BATCH, cache)
     chosen = choose_sides(options, prepared, images, feed, progress)
-    variants = quantised_variants(prepared, options.precisions) or make_variants(
+    variants = make_variants(
         prepared,
         options.precisions,
         options.target,
@@ -113,11 +112,10 @@ def _gather(
         _LOGGER.warning("left out %s: %s", path.name, reason)
     notes = _notes(prepared, variants)
     doubts = _doubts(proof, labels)
-    for level, line in (
-        *((logging.INFO, n) for n in notes),
-        *((logging.WARNING, d) for d in doubts),
-    ):
-        _LOGGER.log(level, "%s", line)
+    for line in notes:
+        _LOGGER.info("%s", line)
+    for line in doubts:
+        _LOGGER.warning("%s", line)
     check_budget(options.budget, proof.fidelity)
     return BuildFacts(
         options=options,

@@ -1,11 +1,14 @@
-"""Making the variants of one model."""
+"""Make the variants of one model."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 
-from edge_fg.bundle import Precision
+import onnx
+
+from edge_fg.bundle import PRECISIONS, Precision
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import (
     Budget,
@@ -17,14 +20,24 @@ from edge_fg_calibration import (
     overflowing,
     quantize_int8,
     to_fp16,
+    validate_qdq,
 )
 from edge_fg_calibration.budget.results import SearchResult
 from edge_fg_calibration.budget.search import unchanged
+from edge_fg_calibration.int8.qat import int8_share, is_quantised, without_rounding
 from edge_fg_tools.building.budgeting import keep_budget
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
 
 _FP16_RANGE_IMAGES = 32
+_LOGGER = logging.getLogger("edge_fg")
+
+KEPT = (
+    "the model's own quantisation is kept: `int8` is the graph as it was given; `fp32` and `fp16` "
+    "are the same network with its ranges but without their rounding, and are compared with the "
+    "graph as it was given"
+)
+"""What the report says of such a build."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +75,26 @@ def make_variants(
 ) -> Variants:
     """Make each variant asked for.
 
-    Where INT8 misses `budget` on validation images of the calibration set, layers are left in
-    float until it does not, or would not on `hold_out_images` others; see `keep_budget`.
+    A model that its author has quantised keeps its quantisation, and nothing is calibrated (see
+    `KEPT`). Where INT8 misses `budget` on validation images of the calibration set, layers are left
+    in float until it does not, or would not on `hold_out_images` others; see `keep_budget`.
 
     Raises
     ------
     EdgeFGError
         A variant can't be made; the message names the node or the image.
     """
-    graphs: dict[Precision, bytes] = {}
-    int8, search = None, None
-    if "fp32" in precisions:
-        graphs["fp32"] = prepared.model.SerializeToString(deterministic=True)
+    if is_quantised(prepared.model):
+        _LOGGER.info("%s", KEPT)
+        validate_qdq(prepared.model)
+        smooth = without_rounding(prepared.model)
+        graphs = {name: _graph(name, smooth, prepared.model) for name in precisions}
+        return Variants(graphs, None, int8_macs=int8_share(prepared.model))
     wide = frozenset[str]()
-    if "fp16" in precisions or "int8-fp16" in precisions:
+    if any("fp16" in name for name in precisions):
         wide = _too_wide_for_fp16(prepared, calibration, feed, progress)
-    if "fp16" in precisions:
-        half = to_fp16(prepared.model, wide=wide)
-        graphs["fp16"] = half.SerializeToString(deterministic=True)
-    if "int8" in precisions or "int8-fp16" in precisions:
+    int8, search = None, None
+    if any("int8" in name for name in precisions):
         int8 = quantize_int8(
             prepared.model,
             lambda: feed.tensors(calibration),
@@ -93,23 +107,30 @@ def make_variants(
         )
         if budget != Budget():
             # Of the two the variant with FP16 parts is further from float32.
-            mixed = "int8-fp16" in precisions
+            finished = partial(to_fp16, wide=wide) if "int8-fp16" in precisions else unchanged
             int8, search = keep_budget(
-                int8,
-                prepared,
-                calibration,
-                feed,
-                budget,
-                hold_out_images,
-                progress,
-                finished=partial(to_fp16, wide=wide) if mixed else unchanged,
+                int8, prepared, calibration, feed, budget, hold_out_images, progress, finished
             )
-        if "int8" in precisions:
-            graphs["int8"] = int8.model.SerializeToString(deterministic=True)
-        if "int8-fp16" in precisions:
-            both = to_fp16(int8.model, wide=wide)
-            graphs["int8-fp16"] = both.SerializeToString(deterministic=True)
+    quantised = int8.model if int8 else prepared.model
+    graphs = {
+        name: _graph(name, prepared.model, quantised, wide)
+        for name in PRECISIONS
+        if name in precisions
+    }
     return Variants(graphs, int8, search, int8.int8_macs if int8 else None)
+
+
+def _graph(
+    precision: Precision,
+    in_float: onnx.ModelProto,
+    in_int8: onnx.ModelProto,
+    wide: frozenset[str] = frozenset(),
+) -> bytes:
+    """Return the ONNX file of a variant; `wide` names what stays float32 beside FP16."""
+    model = in_int8 if precision.startswith("int8") else in_float
+    if precision.endswith("fp16"):
+        model = to_fp16(model, wide=wide)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _too_wide_for_fp16(
