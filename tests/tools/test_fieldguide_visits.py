@@ -13,7 +13,7 @@ from edge_fg.result import Sighting, VisitEvent
 from edge_fg.sources import Frame
 from edge_fg_tools import fieldguide
 from edge_fg_tools.building import BuildOptions, build
-from edge_fg_tools.fieldguide.visits import (
+from support.visit_score import (
     VisitScore,
     clip_frames,
     follow_clip,
@@ -52,13 +52,13 @@ def check(score: VisitScore) -> None:
     assert score.precision >= 0.9
     assert score.recall >= 0.9
     assert score.species_share >= 0.9
-    # The model alone, asked on each frame anew, is wrong more often.
+    # The model alone, on single frames, is wrong more often.
     assert score.single_frames > 50
     assert score.single_share < 1.0
-    assert score.asked < 0.5 * score.frames
+    assert score.classified < 0.5 * score.frames
 
 
-def test_visits_of_the_encoded_clip_are_told_as_they_happened(classifier, tmp_path: Path):
+def test_visits_of_the_encoded_clip_are_reported_as_they_happened(classifier, tmp_path: Path):
     clip, lines = tmp_path / "clip.mp4", tmp_path / "truth.jsonl"
     fieldguide.write_clip(clip, lines)
     truth = [as_truth(json.loads(line)) for line in lines.read_text().splitlines()]
@@ -78,7 +78,7 @@ def as_truth(line: dict) -> fieldguide.FrameTruth:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_other_clips_go_as_well(classifier, seed):
+def test_visits_of_other_clips_are_reported_as_they_happened(classifier, seed):
     check(follow_clip(clip_frames(seed), classifier))
 
 
@@ -87,9 +87,9 @@ def test_the_clip_without_its_birds_has_no_visit(classifier):
         for frame, truth in clip_frames(1):
             if truth.frame == 45:
                 return
-            nobody = fieldguide.FrameTruth(truth.frame, truth.time_s, ())
+            no_bird = fieldguide.FrameTruth(truth.frame, truth.time_s, ())
             # The feeder before the first bird, over and over, in its changing light.
-            yield Frame(frame.image, truth.frame, "clip", position=truth.time_s), nobody
+            yield Frame(frame.image, truth.frame, "clip", position=truth.time_s), no_bird
 
     frames = [pair for pair in empty() if pair[0].number < 12]
     looped = [
@@ -98,7 +98,7 @@ def test_the_clip_without_its_birds_has_no_visit(classifier):
         for f, t in frames
     ]
     score = follow_clip(looped, classifier)
-    assert (score.pairs, score.invented, score.asked) == ((), (), 0)
+    assert (score.pairs, score.false_reports, score.classified) == ((), (), 0)
     assert (score.precision, score.recall) == (1.0, 1.0)
 
 
@@ -111,7 +111,7 @@ def truth_of(label: str, frames: range, box=BOX) -> list[fieldguide.FrameTruth]:
     return [fieldguide.FrameTruth(k, k / 15, (bird,) if k in frames else ()) for k in range(100)]
 
 
-def told(name: str, label: str | None) -> VisitEvent:
+def reported(name: str, label: str | None) -> VisitEvent:
     index = None if label is None else fieldguide.LABELS.index(label)
     return VisitEvent(
         "visit_ended", name, "clip", label, index, None, None, 1, 0.0, 1.0, None, None, BOX
@@ -128,26 +128,26 @@ ONE, OTHER = fieldguide.LABELS[:2]
 @pytest.mark.parametrize(
     ("events", "sightings", "expected"),
     [
-        ([told("1-1", ONE)], seen(1, range(20, 60)), (1.0, 1.0, 1.0)),
-        ([told("1-1", OTHER)], seen(1, range(20, 60)), (1.0, 1.0, 0.0)),
-        ([told("1-1", None)], seen(1, range(20, 60)), (1.0, 1.0, 0.0)),
+        ([reported("1-1", ONE)], seen(1, range(20, 60)), (1.0, 1.0, 1.0)),
+        ([reported("1-1", OTHER)], seen(1, range(20, 60)), (1.0, 1.0, 0.0)),
+        ([reported("1-1", None)], seen(1, range(20, 60)), (1.0, 1.0, 0.0)),
         ([], [], (1.0, 0.0, 0.0)),
-        ([told("1-1", ONE)], seen(1, range(20, 60), AWAY), (0.0, 0.0, 0.0)),
-        ([told("1-1", ONE)], seen(1, range(20, 35)), (0.0, 0.0, 0.0)),
+        ([reported("1-1", ONE)], seen(1, range(20, 60), AWAY), (0.0, 0.0, 0.0)),
+        ([reported("1-1", ONE)], seen(1, range(20, 35)), (0.0, 0.0, 0.0)),
         (
-            [told("1-1", ONE), told("1-2", ONE)],
+            [reported("1-1", ONE), reported("1-2", ONE)],
             seen(1, range(20, 60)) + seen(2, range(20, 60), AWAY),
             (0.5, 1.0, 1.0),
         ),
     ],
-    ids=["right", "species", "undecided", "missed", "elsewhere", "too short", "invented"],
+    ids=["right", "species", "undecided", "missed", "elsewhere", "too short", "false report"],
 )
-def test_what_was_told_is_judged(events, sightings, expected):
+def test_reported_visits_are_scored(events, sightings, expected):
     score = score_visits(truth_of(ONE, range(20, 60)), events, sightings)
     assert (score.precision, score.recall, score.species_share) == expected
 
 
-def test_a_species_that_comes_again_later_is_another_visit():
+def test_a_species_that_comes_back_later_is_another_visit():
     first, again = truth_of(ONE, range(20)), truth_of(ONE, range(60, 80))
     both = [a if a.birds else b for a, b in zip(first, again, strict=True)]
     assert [sorted(visit.boxes)[0] for visit in true_visits(both)] == [0, 60]

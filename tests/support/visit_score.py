@@ -1,15 +1,12 @@
-"""How well visits are followed: what was told of them against the clip's truth."""
+"""How well visits are followed: reported visits against the truth of the built-in clip."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_fg.boxes import Region, iou
+from edge_fg.recognition.classifier import Classifier
 from edge_fg.recognition.prediction import Prediction
 from edge_fg.result import Sighting, VisitEvent
 from edge_fg.sources import Frame
@@ -21,25 +18,16 @@ _SAME_PLACE = 0.3
 _SAME_VISIT = 0.5
 
 
-class RegionClassifier(Protocol):
-    """What `edge_fg.load` returns, as far as it is needed here."""
-
-    def batch(
-        self, frames: Sequence[NDArray[np.uint8]], regions: Sequence[Region], /
-    ) -> list[Prediction]:
-        """Return what the model says of each region."""
-
-
 @dataclass(frozen=True)
 class ScoredVisit:
-    """A visit as it was or as it was told.
+    """A visit as it happened or as it was reported.
 
     Parameters
     ----------
     name
-        To be read by people.
+        For people.
     label
-        The species; None where it was told without one.
+        The species; None where it was reported without one.
     boxes
         (x, y, width, height) in pixels by number of the frame.
     """
@@ -57,48 +45,50 @@ class ScoredVisit:
 
 @dataclass(frozen=True)
 class VisitScore:
-    """What was told of the visits of a clip, beside what happened.
+    """The visits of a clip that happened, and those that were reported.
 
     Parameters
     ----------
     pairs
-        Visits that happened with those told that are at the same time and place; None where
+        Each visit that happened with the reported one at the same time and place; None where
         there is none.
-    invented
-        Visits told that did not happen.
+    false_reports
+        Reported visits that did not happen.
     single_frames, single_right
-        Regions of a bird that the model was asked about, and how often it alone was right.
-    asked, frames
-        Regions asked about, and frames there were.
+        Regions of a bird that the model classified, and how often its single answer was right.
+    classified, frames
+        Regions that the model classified, and frames of the clip.
     """
 
     pairs: tuple[tuple[ScoredVisit, ScoredVisit | None], ...]
-    invented: tuple[ScoredVisit, ...]
+    false_reports: tuple[ScoredVisit, ...]
     single_frames: int
     single_right: int
-    asked: int
+    classified: int
     frames: int
 
     @property
     def found(self) -> int:
-        """Visits that happened and were told."""
-        return sum(told is not None for _, told in self.pairs)
+        """Number of visits that happened and were reported."""
+        return sum(reported is not None for _, reported in self.pairs)
 
     @property
     def precision(self) -> float:
-        """Share of the visits told that happened, 0..1; 1 where none was told."""
-        told = self.found + len(self.invented)
-        return self.found / told if told else 1.0
+        """Share of the reported visits that happened, 0..1; 1 where none was reported."""
+        reported = self.found + len(self.false_reports)
+        return self.found / reported if reported else 1.0
 
     @property
     def recall(self) -> float:
-        """Share of the visits that happened that were told, 0..1; 1 where none happened."""
+        """Share of the visits that happened that were reported, 0..1; 1 where none happened."""
         return self.found / len(self.pairs) if self.pairs else 1.0
 
     @property
     def species_right(self) -> int:
-        """Visits that happened and were told with the right species at their end."""
-        return sum(told is not None and told.label == true.label for true, told in self.pairs)
+        """Number of visits that were reported with the right species."""
+        return sum(
+            reported is not None and reported.label == true.label for true, reported in self.pairs
+        )
 
     @property
     def species_share(self) -> float:
@@ -112,7 +102,7 @@ class VisitScore:
 
 
 def true_visits(truth: Iterable[FrameTruth]) -> list[ScoredVisit]:
-    """Collect the visits of a clip: a species that comes again after a second, comes anew."""
+    """Collect the visits of a clip; a species that is away for a second starts a new one."""
     visits: list[ScoredVisit] = []
     open_visits: dict[int, ScoredVisit] = {}
     for moment in truth:
@@ -126,17 +116,17 @@ def true_visits(truth: Iterable[FrameTruth]) -> list[ScoredVisit]:
     return visits
 
 
-def told_visits(
+def reported_visits(
     events: Iterable[VisitEvent], sightings: Iterable[tuple[int, Sighting[Prediction]]]
 ) -> list[ScoredVisit]:
-    """Collect the visits that were told.
+    """Collect the visits that were reported.
 
     Parameters
     ----------
     events
         All events of one follower; those of the kind ``visit_ended`` count.
     sightings
-        Numbers of frames, and who was seen on them.
+        Numbers of frames, and the individuals seen on them.
     """
     places: dict[str, dict[int, Region]] = {}
     for number, sighting in sightings:
@@ -153,17 +143,17 @@ def score_visits(
     events: Sequence[VisitEvent],
     sightings: Sequence[tuple[int, Sighting[Prediction]]],
 ) -> VisitScore:
-    """Compare what was told with what happened.
+    """Compare what was reported with what happened.
 
-    A visit told and one that happened are the same if they are at one place (intersection over
+    A reported visit and one that happened are the same if they are at one place (intersection over
     union of at least 0.3) on at least half of the frames of either; the best pairs first.
     """
-    happened, told = true_visits(truth), told_visits(events, sightings)
+    happened, reported = true_visits(truth), reported_visits(events, sightings)
     ranked = sorted(
         (
             (true.overlap(one), i, k)
             for i, true in enumerate(happened)
-            for k, one in enumerate(told)
+            for k, one in enumerate(reported)
         ),
         reverse=True,
     )
@@ -179,12 +169,12 @@ def score_visits(
     ]
     return VisitScore(
         pairs=tuple(
-            (true, told[match[i]] if i in match else None) for i, true in enumerate(happened)
+            (true, reported[match[i]] if i in match else None) for i, true in enumerate(happened)
         ),
-        invented=tuple(one for k, one in enumerate(told) if k not in match.values()),
+        false_reports=tuple(one for k, one in enumerate(reported) if k not in match.values()),
         single_frames=len(single),
         single_right=sum(single),
-        asked=sum(sighting.prediction is not None for _, sighting in sightings),
+        classified=sum(sighting.prediction is not None for _, sighting in sightings),
         frames=len(truth),
     )
 
@@ -197,7 +187,7 @@ def clip_frames(seed: int) -> Iterable[tuple[Frame, FrameTruth]]:
 
 def follow_clip(
     frames: Iterable[tuple[Frame, FrameTruth]],
-    classifier: RegionClassifier,
+    classifier: Classifier,
     settings: VisitSettings | None = None,
 ) -> VisitScore:
     """Follow the visits of a clip and compare them with its truth.
@@ -219,9 +209,9 @@ def follow_clip(
         truth.append(shown)
         regions = follower.propose(frame)
         predictions = classifier.batch([frame.image] * len(regions), regions) if regions else []
-        seen, told = follower.update(frame, regions, predictions)
+        seen, new = follower.update(frame, regions, predictions)
         sightings += [(frame.number, sighting) for sighting in seen]
-        events += told
+        events += new
     return score_visits(truth, [*events, *follower.finish()], sightings)
 
 
