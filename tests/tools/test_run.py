@@ -23,6 +23,7 @@ import edge_fg
 from edge_fg.telemetry.device import Reading
 from edge_fg_tools.cli import run_session
 from edge_fg_tools.cli.arguments import Address, address
+from support.waiting import until
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
@@ -356,8 +357,8 @@ def test_kill_9_leaves_whole_lines_and_no_half_video(tiny_bundle, tmp_path) -> N
     feed = Feed(
         tiny_bundle, "-", "--save", tmp_path / "a.mp4", "--jsonl", tmp_path / "a.jsonl"
     )  # fmt: skip
-    for _ in range(10):
-        feed.line()
+    written = tmp_path / "a.jsonl"
+    until(lambda: written.exists() and written.read_bytes().count(b"\n") >= 5)
     code, _, _ = feed.end(signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert not (tmp_path / "a.mp4").exists()
@@ -367,7 +368,7 @@ def test_kill_9_leaves_whole_lines_and_no_half_video(tiny_bundle, tmp_path) -> N
 
 
 def test_a_duration_ends_a_camera_well(tiny_bundle, tmp_path) -> None:
-    feed = Feed(tiny_bundle, "-", "--duration", 0.8, "--save", tmp_path / "a.avi")
+    feed = Feed(tiny_bundle, "-", "--duration", 2, "--save", tmp_path / "a.avi")
     code, out, errors = feed.end()
     assert code == 0
     assert len(out.splitlines()) > 5

@@ -17,6 +17,7 @@ from edge_fg_calibration import (
     resolve_labels,
     split_image_set,
 )
+from support.properties import sweep
 
 
 def image(path: Path, value: int) -> Path:
@@ -118,12 +119,12 @@ def test_the_split_is_disjoint_by_content_and_repeatable(folder: Path) -> None:
     assert split_image_set(whole, 6, seed=2)[0] != first
 
 
-def test_classes_give_in_proportion(folder: Path) -> None:
-    for seed in range(5):
-        first, _ = split_image_set(read_image_set(folder), 9, seed=seed)
-        labels = [one.label for one in first.items]
-        assert 4 <= labels.count("finch") <= 6
-        assert 1 <= labels.count("owl") <= 3
+@pytest.mark.parametrize("seed", sweep(range(5)))
+def test_classes_give_in_proportion(folder: Path, seed: int) -> None:
+    first, _ = split_image_set(read_image_set(folder), 9, seed=seed)
+    labels = [one.label for one in first.items]
+    assert 4 <= labels.count("finch") <= 6
+    assert 1 <= labels.count("owl") <= 3
 
 
 def test_a_small_set_is_halved_and_a_tiny_one_refused(folder: Path) -> None:

@@ -14,6 +14,7 @@ from edge_fg.errors import DatasetError, UsageError
 from edge_fg_calibration import ImageSet, LabelledImage, TopAnswer, read_image_set, sample
 from edge_fg_calibration.data.near_duplicates import near_duplicates, read_fingerprints
 from edge_fg_calibration.data.sampling import summary
+from support.properties import sweep
 
 
 def photograph(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
@@ -165,18 +166,18 @@ def test_too_few_says_what_became_of_the_others(tmp_path: Path) -> None:
     assert "bad.png" in str(caught.value)
 
 
-def test_groups_stay_together(folder: Path) -> None:
+@pytest.mark.parametrize("seed", sweep(range(4)))
+def test_groups_stay_together(folder: Path, seed: int) -> None:
     whole = read_image_set(folder)
     items = tuple(
         replace(one, group=f"stretch {number // 10}") for number, one in enumerate(whole.items)
     )
-    for seed in range(4):
-        found = sample(replace(whole, items=items), 30, seed=seed)
-        sides = [{one.group for one in s.items} for s in (found.calibration, found.hold_out)]
-        assert sides[0]
-        assert sides[1]
-        assert not sides[0] & sides[1]
-        assert len(found.calibration) <= 30
+    found = sample(replace(whole, items=items), 30, seed=seed)
+    sides = [{one.group for one in s.items} for s in (found.calibration, found.hold_out)]
+    assert sides[0]
+    assert sides[1]
+    assert not sides[0] & sides[1]
+    assert len(found.calibration) <= 30
     alone = tuple(replace(one, group="one") for one in items)
     with pytest.raises(DatasetError, match="one moment"):
         sample(replace(whole, items=alone), 30)

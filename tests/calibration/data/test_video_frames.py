@@ -15,6 +15,7 @@ from edge_fg.sources import Frame, open_source
 from edge_fg.sources.base import BaseSource
 from edge_fg_calibration import sample
 from edge_fg_calibration.data.video_frames import frames_of
+from support.properties import sweep
 
 
 def scene(number: int) -> np.ndarray:
@@ -61,15 +62,13 @@ def test_a_frame_is_kept_without_loss(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(one.path), scene(number))
 
 
-def test_frames_near_in_time_are_never_on_both_sides(tmp_path: Path) -> None:
-    for seed in range(5):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        found = sample(frames_of(Clip(900), folder, 120), 60, seed=seed)
-        first, second = numbers(found.calibration), numbers(found.hold_out)
-        assert len(first) >= 8
-        assert len(second) >= 8
-        assert min(abs(a - b) for a in first for b in second) >= 25
+@pytest.mark.parametrize("seed", sweep(range(5)))
+def test_frames_near_in_time_are_never_on_both_sides(tmp_path: Path, seed: int) -> None:
+    found = sample(frames_of(Clip(900), tmp_path, 120), 60, seed=seed)
+    first, second = numbers(found.calibration), numbers(found.hold_out)
+    assert len(first) >= 8
+    assert len(second) >= 8
+    assert min(abs(a - b) for a in first for b in second) >= 25
 
 
 def test_a_camera_is_watched_for_some_time_only(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_fg_tools.kernels.cpu_form import compile_cpu_form
+from support.properties import sweep
 
 NOTHING = dict.fromkeys(
     ["buffers", "page_locked", "streams", "events", "modules", "graphs", "retains", "pushed"], 0
@@ -21,7 +22,7 @@ def gpu(software_cuda, tmp_path_factory: pytest.TempPathFactory):
     return software_cuda.with_kernels(compile_cpu_form(tmp_path_factory.mktemp("kernels")))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", sweep([1, 2]))
 def test_frames_give_the_same_bits_as_on_the_cpu(gpu, seed):
     seen = gpu.run("preprocessing.frames", seed)
     assert seen["images"] > 600

@@ -14,6 +14,7 @@ from edge_fg.sources import Frame
 from edge_fg.tracking.smoothing import SmoothingSettings
 from edge_fg.tracking.tracker import Detection
 from edge_fg.tracking.visits import VisitFollower, VisitSettings, follow_visits
+from support.properties import sweep
 
 pytest.importorskip("cv2", reason="the extra opencv is not installed")
 
@@ -330,7 +331,7 @@ def test_each_source_has_followers_and_names_of_its_own():
     assert [event.visit for event in first.finish() + second.finish()] == ["1-1", "2-1"]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", sweep(range(4)))
 def test_whatever_happens_each_visit_starts_once_and_ends_once(seed):
     """Visitors wander in and out at random, are missed now and then, and change their looks."""
     random = np.random.default_rng(seed)
