@@ -20,6 +20,9 @@ class EngineOptions:
 
     Parameters
     ----------
+    device
+        Which GPU, by its number among those that ``CUDA_VISIBLE_DEVICES`` leaves visible, from 0.
+        With a number the CPU is never used instead; None takes the first GPU.
     max_batch
         Largest batch of the plan's optimisation profile; more frames are executed in parts.
         Another number is another plan.
@@ -50,6 +53,7 @@ class EngineOptions:
         A number makes no sense.
     """
 
+    device: int | None = None
     max_batch: int = 8
     contexts: int = 2
     cuda_graph: bool = True
@@ -61,6 +65,8 @@ class EngineOptions:
     plan_cache_bytes: int | None = None
 
     def __post_init__(self) -> None:
+        if self.device is not None and self.device < 0:
+            raise UsageError(f"device must be the number of a GPU, from 0, not {self.device}")
         if not 1 <= self.max_batch <= _MAX_BATCH:
             raise UsageError(f"max_batch must be 1 to {_MAX_BATCH}, not {self.max_batch}")
         if not 1 <= self.contexts <= _MAX_CONTEXTS:

@@ -39,7 +39,7 @@ class PlanRequest:
         Name of the variant.
     batch
         Smallest, usual and largest batch of the optimisation profile.
-    workspace_bytes, builder_optimization_level
+    workspace_bytes, builder_optimization_level, device
         See `edge_fg.backends.tensorrt.build.build_plan`.
     """
 
@@ -49,6 +49,7 @@ class PlanRequest:
     batch: tuple[int, int, int] = (1, 1, 8)
     workspace_bytes: int | None = None
     builder_optimization_level: int | None = None
+    device: int = 0
 
     def key(self) -> str:
         """Return the key of the plan on this machine.
@@ -68,7 +69,7 @@ class PlanRequest:
             precision=self.precision,
             profile=self.batch,
             flags={"workspace": self.workspace_bytes, "level": self.builder_optimization_level},
-            gpu="any" if self.library == "tensorrt-rtx" else gpu_description(),
+            gpu="any" if self.library == "tensorrt-rtx" else gpu_description(self.device),
         )
 
     def timings_key(self) -> str:
@@ -77,7 +78,7 @@ class PlanRequest:
             graph_sha256="timings",
             library=self.library,
             version=self.version(),
-            gpu=gpu_description(),
+            gpu=gpu_description(self.device),
         )
 
     def version(self) -> str:
@@ -206,6 +207,7 @@ class _Work:
         plan = build_plan(
             request.graph,
             library=library,
+            device=request.device,
             batch=request.batch,
             workspace_bytes=request.workspace_bytes,
             progress=self.progress,

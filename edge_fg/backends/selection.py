@@ -78,9 +78,15 @@ class Choice:
     reason: str
 
 
-def survey() -> list[Availability]:
-    """Return what can be said of each backend on this machine, in order of preference."""
-    return [_tensorrt("tensorrt"), _tensorrt("tensorrt-rtx"), _onnxruntime()]
+def survey(device: int | None = None) -> list[Availability]:
+    """Return what can be said of each backend on this machine, in order of preference.
+
+    Parameters
+    ----------
+    device
+        Number of the GPU to use; None for the first.
+    """
+    return [_tensorrt("tensorrt", device), _tensorrt("tensorrt-rtx", device), _onnxruntime()]
 
 
 def _onnxruntime() -> Availability:
@@ -88,43 +94,51 @@ def _onnxruntime() -> Availability:
     return Availability("onnxruntime", usable, reason, () if usable else (reason,), usable)
 
 
-def _tensorrt(library: tensorrt_library.Library) -> Availability:
+def _tensorrt(library: tensorrt_library.Library, device: int | None) -> Availability:
     installed, found = tensorrt_library.available(library)
     gpus, why_none = find_gpus()
+    number = device or 0
+    if gpus and number >= len(gpus):
+        why_none = f"there is no GPU {number}: this machine has {len(gpus)}, counted from 0"
     pycuda = importlib.util.find_spec("pycuda") is not None
     needed = (
         (installed, found),
-        (bool(gpus), why_none),
+        (number < len(gpus), why_none),
         (pycuda, "PyCUDA is not installed (pip install 'edge-fg[cuda]')"),
     )
     missing = tuple(text for there, text in needed if not there)
     if not missing:
-        return Availability(library, True, f"{found} on {gpus[0].name}")
+        return Availability(library, True, f"{found} on {gpus[number].name}")
     lacks = "; ".join(missing)
     reason = f"{found}: can build plans, but {lacks}" if installed else lacks
     return Availability(library, False, reason, missing, installed)
 
 
-def choose(bundle: Bundle, backend: str | None = None, precision: str | None = None) -> Choice:
+def choose(
+    bundle: Bundle,
+    backend: str | None = None,
+    precision: str | None = None,
+    device: int | None = None,
+) -> Choice:
     """Choose a backend and a variant.
 
     Parameters
     ----------
     bundle
         What to run.
-    backend, precision
+    backend, precision, device
         What the user asked for; None leaves it to edge_fg.
 
     Raises
     ------
     BackendUnavailableError
-        The one asked for can't run here, or none can.
+        The backend or GPU asked for can't be used here, or no backend can.
     BackendError
         The bundle lacks the variant asked for.
     UsageError
-        There is no backend or precision of that name.
+        There is no backend or precision of that name, or `device` is given for the CPU.
     """
-    return next(_choices(bundle, backend, precision))
+    return next(_choices(bundle, backend, precision, device))
 
 
 def open_best(
@@ -148,73 +162,54 @@ def open_best(
         What to run.
     backend, precision
         What the user asked for; None leaves it to edge_fg.
-    threads, options, progress
-        See `open_backend`.
+    threads
+        CPU threads for one inference of ONNX Runtime.
+    options
+        Settings of the TensorRT backends. With a `device` only they are considered.
+    progress
+        Told of the build of a plan; None tells the log.
 
     Raises
     ------
     BackendError, MissingDependencyError, CompileError
         The one asked for, or the last one left, can't run the bundle.
     UsageError
-        There is no backend or precision of that name, or `threads` makes no sense.
+        There is no backend or precision of that name, or `threads` is not 0 (as many as there are
+        cores) to `MAX_THREADS`.
     """
+    if not 0 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads must be 0 (one for each core) to {MAX_THREADS}, not {threads}")
+    options = options or EngineOptions()
     failed: list[str] = []
     given_up = ""
     trouble: BackendError | MissingDependencyError | CompileError | None = None
-    for choice in _choices(bundle, backend, precision):
+    for choice in _choices(bundle, backend, precision, options.device):
         if choice.backend == given_up:
             continue
         if failed:
             now = f"{choice.precision} on {choice.backend}"
             _log.warning("%s: %s; trying %s", bundle.path, failed[-1], now)
         try:
-            opened = open_backend(
-                bundle, choice, threads=threads, options=options, progress=progress
-            )
+            opened = _open(bundle, choice, threads, options, progress)
         except (BackendError, MissingDependencyError, CompileError) as error:
             trouble = error
             failed.append(f"{choice.precision} failed on {choice.backend} ({error})")
             # Another variant may be built where one could not; a GPU that fails, fails for all.
             given_up = "" if isinstance(error, CompileError) else choice.backend
             continue
-        if not failed:
-            return opened, choice
         reason = "; ".join([*failed, choice.reason])
         return opened, Choice(choice.backend, choice.precision, reason)
     assert trouble is not None  # there is at least one choice, or `_choices` has raised
     raise trouble
 
 
-def open_backend(
+def _open(
     bundle: Bundle,
     choice: Choice,
-    *,
-    threads: int = 0,
-    options: EngineOptions | None = None,
-    progress: ProgressCallback | None = None,
+    threads: int,
+    options: EngineOptions,
+    progress: ProgressCallback | None,
 ) -> Backend:
-    """Open what `choose` chose.
-
-    Parameters
-    ----------
-    bundle, choice
-        What to run, and where.
-    threads
-        CPU threads for one inference of ONNX Runtime.
-    options
-        Settings of the TensorRT backends.
-    progress
-        Told of the build of a plan; None tells the log.
-
-    Raises
-    ------
-    UsageError
-        `threads` is not 0 (as many as there are cores) to `MAX_THREADS`.
-    BackendError, MissingDependencyError, CompileError
-        The backend can't execute the variant.
-    """
-    if not 0 <= threads <= MAX_THREADS:
-        raise UsageError(f"threads must be 0 (one for each core) to {MAX_THREADS}, not {threads}")
     if choice.backend == "onnxruntime":
         return onnxruntime.OnnxRuntimeBackend(bundle, choice.precision, threads=threads)
     # Imported here: only where a GPU is used.
@@ -226,18 +221,25 @@ def open_backend(
     return TensorRTBackend(bundle, choice.precision, library, options=options, progress=progress)
 
 
-def _choices(bundle: Bundle, backend: str | None, precision: str | None) -> Iterator[Choice]:
+def _choices(
+    bundle: Bundle, backend: str | None, precision: str | None, device: int | None
+) -> Iterator[Choice]:
     """Yield what may be opened, the best first; raises where there is nothing."""
     if backend is not None and backend not in BACKENDS:
         raise UsageError(f"there is no backend `{backend}`: choose of {', '.join(BACKENDS)}")
-    surveyed = survey()
-    usable = [found for found in surveyed if found.usable and backend in (None, found.name)]
+    if device is not None and backend == "onnxruntime":
+        raise UsageError("device chooses a GPU, and onnxruntime runs on the CPU: leave one out")
+    surveyed = survey(device)
+    asked = [found for found in surveyed if backend in (None, found.name)]
+    if device is not None:
+        asked = [found for found in asked if found.name != "onnxruntime"]
+    usable = [found for found in asked if found.usable]
     if not usable and backend is not None:
-        reason = next(found.reason for found in surveyed if found.name == backend)
-        raise BackendUnavailableError(f"{backend} can't run here: {reason}")
+        raise BackendUnavailableError(f"{backend} can't run here: {asked[0].reason}")
     if not usable:
-        reasons = "; ".join(f"{found.name}: {found.reason}" for found in surveyed)
-        raise BackendUnavailableError(f"no backend can run here: {reasons}")
+        where = "here" if device is None else f"on GPU {device}"
+        reasons = "; ".join(f"{found.name}: {found.reason}" for found in asked)
+        raise BackendUnavailableError(f"no backend can run {where}: {reasons}")
     for chosen in usable:
         passed = [found for found in surveyed[: surveyed.index(chosen)] if not found.usable]
         words = [f"not {found.name} ({found.reason})" for found in passed]

@@ -1,11 +1,14 @@
-"""What the CUDA driver says of this machine, asked without loading any CUDA package."""
+"""The GPUs of this machine, without any CUDA package."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-_LIBRARY = "libcuda.so.1"
+from edge_fg.cuda import failures, libcuda
+
 _NAME_BYTES = 256
 # CUdevice_attribute of the driver API.
 _CAPABILITY_MAJOR = 75
@@ -26,9 +29,9 @@ def find_gpus() -> tuple[list[Gpu], str]:
     Creates no context and leaves nothing allocated.
     """
     try:
-        driver = ctypes.CDLL(_LIBRARY)
+        driver = ctypes.CDLL(libcuda.LIBRARY)
     except OSError:
-        return [], f"no NVIDIA driver ({_LIBRARY} is not there)"
+        return [], f"no NVIDIA driver ({libcuda.LIBRARY} is not there)"
     status = driver.cuInit(0)
     if status != 0:
         return [], f"the NVIDIA driver found no usable device (cuInit gave error {status})"
@@ -37,6 +40,35 @@ def find_gpus() -> tuple[list[Gpu], str]:
     if status != 0 or count.value == 0:
         return [], "the NVIDIA driver is there but no CUDA device is"
     return [_describe(driver, ordinal) for ordinal in range(count.value)], ""
+
+
+@contextlib.contextmanager
+def current_gpu(ordinal: int) -> Iterator[None]:
+    """Make a GPU current in this thread, for a library that uses the current one.
+
+    Its primary context is retained meanwhile, as `edge_fg.cuda.Device` does it with PyCUDA.
+
+    Raises
+    ------
+    CudaUnavailableError
+        There is no driver, or it is too old.
+    CudaError
+        There is no such GPU, or it can't be used.
+    """
+    library = libcuda.load()
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    action = f"use GPU {ordinal}"
+    failures.check(library.cuInit(0), action)
+    failures.check(library.cuDeviceGet(ctypes.byref(device), ordinal), action)
+    failures.check(library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device), action)
+    try:
+        failures.check(library.cuCtxPushCurrent_v2(context), action)
+        try:
+            yield
+        finally:
+            failures.check(library.cuCtxPopCurrent_v2(ctypes.byref(context)), action)
+    finally:
+        library.cuDevicePrimaryCtxRelease_v2(device)
 
 
 def _describe(driver: ctypes.CDLL, ordinal: int) -> Gpu:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import time
@@ -193,6 +194,7 @@ def load(
     *,
     backend: str | None = None,
     precision: str | None = None,
+    device: int | None = None,
     threads: int = 0,
     options: EngineOptions | None = None,
     progress: ProgressCallback | None = None,
@@ -210,6 +212,9 @@ def load(
         ``classifier.choice.reason`` says why.
     precision
         ``fp32``, ``fp16``, ``int8`` or ``int8-fp16``; None takes what is best on that backend.
+    device
+        Which GPU, by its number from 0; then the CPU is never used instead. None takes the first
+        GPU, or the CPU. The same as ``EngineOptions.device``.
     threads
         CPU threads for one inference; 0 takes as many as there are cores.
     options
@@ -222,14 +227,17 @@ def load(
     BundleError
         The bundle can't be used.
     BackendError
-        No backend can run it here.
+        No backend can run it here, or there is no such GPU.
     CompileError
         The backend asked for can't build the variant's graph.
     UsageError
-        There is no backend or precision of that name, or `threads` makes no sense.
+        There is no backend or precision of that name, or `threads` or `device` makes
+        no sense.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     labels = opened.labels()
+    if device is not None:
+        options = dataclasses.replace(options or EngineOptions(), device=device)
     executed, choice = open_best(
         opened, backend, precision, threads=threads, options=options, progress=progress
     )

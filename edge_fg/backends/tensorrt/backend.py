@@ -77,13 +77,14 @@ class TensorRTBackend:
         self.name: str = library
         self.precision: Precision = precision
         import_library(library)
-        device = Device()
+        options = options or EngineOptions()
+        device = Device(options.device or 0)
         self._held = _Held(device)
         # Runs when the backend is dropped, and at exit before modules are taken apart.
         self._finalizer = weakref.finalize(self, self._held.close)
         try:
             free = device.free_bytes()
-            self._held.open(bundle, precision, library, options or EngineOptions(), progress)
+            self._held.open(bundle, precision, library, options, progress)
             # What can fail, such as memory, fails now and not at the first frame.
             height, width = bundle.manifest.preprocess.output_size
             self.infer([np.zeros((height, width, 3), np.uint8)])
@@ -166,6 +167,7 @@ class _Held:
         request = PlanRequest(
             graph=bundle.graph(precision),
             library=library,
+            device=self._device.ordinal,
             precision=precision,
             batch=options.profile,
             workspace_bytes=options.workspace_bytes,

@@ -7,6 +7,7 @@ TensorRT 10.3 to 11.x and TensorRT-RTX have in common.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -27,6 +28,7 @@ from edge_fg.backends.tensorrt.library import (
     shortened,
     title,
 )
+from edge_fg.cuda.device import current_gpu
 from edge_fg.errors import CompileError, UsageError
 from edge_fg.progress import ProgressCallback, no_progress
 
@@ -52,6 +54,7 @@ def build_plan(
     onnx_bytes: bytes,
     *,
     library: Library,
+    device: int = 0,
     batch: tuple[int, int, int] = (1, 1, 8),
     workspace_bytes: int | None = None,
     progress: ProgressCallback = no_progress,
@@ -62,8 +65,7 @@ def build_plan(
 
     The build runs in a thread of its own and `progress` is called in the caller's; whatever
     the caller's thread raises meanwhile (KeyboardInterrupt, or an error of `progress`)
-    cancels the build and is raised again when it has ended. TensorRT uses the process's first
-    visible GPU; TensorRT-RTX needs none.
+    cancels the build and is raised again when it has ended.
 
     Parameters
     ----------
@@ -71,6 +73,8 @@ def build_plan(
         The ONNX model, its weights inside.
     library
         ``"tensorrt"`` or ``"tensorrt-rtx"``.
+    device
+        Number of the GPU that TensorRT builds on and for; TensorRT-RTX needs none.
     batch
         Smallest, usual and largest batch, for a graph with a dynamic one; else ignored.
     workspace_bytes
@@ -105,6 +109,7 @@ def build_plan(
         trt=import_library(library),
         log=message_log(library),
         name=title(library),
+        device=device,
         batch=batch,
         workspace_bytes=workspace_bytes,
         level=builder_optimization_level,
@@ -130,6 +135,7 @@ class _Job:
     trt: TensorRT
     log: MessageLog
     name: str
+    device: int
     batch: tuple[int, int, int]
     workspace_bytes: int | None
     level: int | None
@@ -154,7 +160,8 @@ def _run_in_thread(job: _Job, onnx_bytes: bytes, progress: ProgressCallback) -> 
 
     def work() -> None:
         try:
-            results.append(_build(job, onnx_bytes))
+            with current_gpu(job.device) if job.device else contextlib.nullcontext():
+                results.append(_build(job, onnx_bytes))
         except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
             failures.append(error)
         finally:

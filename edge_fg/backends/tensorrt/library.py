@@ -212,15 +212,15 @@ def shortened(text: str) -> str:
     return text if len(text) <= _QUOTED_CHARACTERS else f"{text[: _QUOTED_CHARACTERS - 3]}..."
 
 
-def gpu_description() -> str:
-    """Describe the GPU and driver that TensorRT would tune a plan for, or return ``"none"``.
+def gpu_description(device: int = 0) -> str:
+    """Describe a GPU and the driver, which TensorRT tunes a plan for, or return ``"none"``.
 
     Asks the driver and makes no CUDA context.
     """
     gpus, _ = find_gpus()
-    if not gpus:
+    if device >= len(gpus):
         return "none"
     version = ctypes.c_int()
     libcuda.load().cuDriverGetVersion(ctypes.byref(version))
-    first = gpus[0]
-    return f"{first.name}, compute capability {first.compute_capability}, driver {version.value}"
+    gpu = gpus[device]
+    return f"{gpu.name}, compute capability {gpu.compute_capability}, driver {version.value}"

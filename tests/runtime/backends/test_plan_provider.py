@@ -144,7 +144,9 @@ def test_another_version_gpu_precision_or_profile_is_another_plan(
         keys.add(PlanRequest(**fields).key())
     monkeypatch.setattr(standin.trt, "__version__", "10.100.0")
     keys.add(request_one.key())
-    monkeypatch.setattr(plan_provider, "gpu_description", lambda: "Stand-in, 8.7, driver 13000")
+    monkeypatch.setattr(
+        plan_provider, "gpu_description", lambda device: "Stand-in, 8.7, driver 13000"
+    )
     keys.add(request_one.key())
     assert len(keys) == 8
 
@@ -212,7 +214,7 @@ from edge_fg.backends import plan_provider
 from edge_fg.backends.plan_cache import PlanCache
 
 logging.basicConfig(level=logging.WARNING)
-plan_provider.gpu_description = lambda: "Stand-in"
+plan_provider.gpu_description = lambda device: "Stand-in"
 request = plan_provider.PlanRequest(Path(sys.argv[1]).read_bytes(), "tensorrt", "fp32")
 
 def show(stage, done, total):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 from pathlib import Path
@@ -23,6 +24,7 @@ from edge_fg.errors import (
     CudaUnavailableError,
     DeviceMemoryError,
     MissingDependencyError,
+    UsageError,
 )
 from edge_fg.labels import Labels
 
@@ -115,6 +117,49 @@ def test_the_settings_reach_the_backend(gpu, make_bundle):
     edge_fg.load(bundle, options=options, progress=lambda *step: steps.append(step)).close()
     assert gpu.trt.builds[0]["level"] == 1
     assert ("Building engine", 5, 5) in steps
+
+
+def test_a_gpu_is_chosen_by_its_number(gpu, make_bundle, monkeypatch):
+    from edge_fg.backends.tensorrt import build
+
+    current = []
+
+    @contextlib.contextmanager
+    def noted(ordinal):
+        current.append(ordinal)
+        yield
+        current.append(None)
+
+    monkeypatch.setattr(build, "current_gpu", noted)
+    bundle = make_bundle("fp32")
+    for device in (None, 0, 1, 1):
+        with edge_fg.load(bundle, device=device) as classifier:
+            assert ("Second stand-in" in classifier.choice.reason) == (device == 1)
+            assert classifier(FRAME).probabilities.shape == (4,)
+            assert gpu.cuda.open
+            assert {one.ordinal for one in gpu.cuda.open.values() if hasattr(one, "ordinal")} == {
+                device or 0
+            }
+    # A plan for each GPU, built where it is for.
+    assert len(gpu.trt.builds) == 2
+    assert current == [1, None]
+
+
+@pytest.mark.parametrize("backend", [None, "tensorrt"])
+def test_a_gpu_that_is_not_there_is_said(gpu, make_bundle, backend):
+    with pytest.raises(BackendUnavailableError, match="no GPU 2: this machine has 2"):
+        edge_fg.load(make_bundle("fp32"), backend=backend, device=2)
+
+
+def test_a_gpu_asked_for_is_never_replaced_by_the_cpu(gpu, make_bundle, monkeypatch):
+    bundle = make_bundle("fp32")
+    with pytest.raises(UsageError, match="onnxruntime runs on the CPU"):
+        edge_fg.load(bundle, backend="onnxruntime", device=0)
+    with pytest.raises(UsageError, match="from 0, not -1"):
+        edge_fg.load(bundle, device=-1)
+    monkeypatch.setattr(selection, "find_gpus", lambda: ([], "no NVIDIA driver"))
+    with pytest.raises(BackendUnavailableError, match=r"on GPU 0: .*no NVIDIA driver"):
+        edge_fg.load(bundle, device=0)
 
 
 @pytest.mark.parametrize("lacking", ["library", "gpu", "pycuda", "all"])

@@ -82,6 +82,14 @@ def test_raw_frames_are_answered_as_their_pixels_are(run, integrated: int):
     assert seen["left"] == NOTHING
 
 
+def test_the_second_gpu_is_used_from_the_build_to_the_answer(run):
+    seen = run("second", devices=2)
+    assert "on Software GPU 1" in seen["reason"]
+    assert seen["current"] == [1]
+    assert seen["violations"] == []
+    assert seen["left"] == NOTHING
+
+
 @pytest.mark.parametrize(("contexts", "integrated"), [(1, 0), (3, 0), (6, 1)])
 def test_threads_get_their_own_answers(run, contexts: int, integrated: int):
     seen = run("threads", contexts, integrated=integrated)

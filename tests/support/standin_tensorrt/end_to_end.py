@@ -176,6 +176,32 @@ def raw(bundle: str, folder: str) -> dict[str, object]:
     return {**found, **gauges, "left": left()}
 
 
+def second(bundle: str, folder: str) -> dict[str, object]:
+    """The second GPU is current wherever TensorRT builds, loads and executes."""
+    current: list[int] = []
+
+    def note() -> bool:
+        device = ctypes.c_int(-1)
+        QUEUE.library.cuCtxGetDevice(ctypes.byref(device))
+        current.append(device.value)
+        return device.value == 1
+
+    tensorrt.Hooks.is_current = staticmethod(note)
+    build = tensorrt.Builder.build_serialized_network
+    tensorrt.Builder.build_serialized_network = lambda *given: note() and build(*given)
+    options = EngineOptions(plan_cache=Path(folder))
+    with edge_fg.load(bundle, device=1, options=options) as classifier:
+        reason = classifier.choice.reason
+        for image in frames(2) * 4:
+            classifier(image)
+    return {
+        "reason": reason,
+        "current": sorted(set(current)),
+        "violations": tensorrt.violations,
+        "left": left(),
+    }
+
+
 def threads(bundle: str, folder: str, contexts: str) -> dict[str, object]:
     """Many threads, each with its own images: real lanes, streams, events, graphs and kernels."""
     tensorrt.IExecutionContext.execute_async_v3 = lambda self, stream: QUEUE.fold(self, stream)

@@ -74,7 +74,9 @@ def put_in_place(patch: pytest.MonkeyPatch, host_cuda: ModuleType) -> StandIn:
         for module in (slot_contexts, execution_slot, output_buffer, backend):
             if hasattr(module, name):
                 patch.setattr(module, name, getattr(host_cuda, name))
-    gpus = [Gpu("Stand-in", "8.7")]
+    gpus = [Gpu("Stand-in", "8.7"), Gpu("Second stand-in", "8.9")]
     patch.setattr(selection, "find_gpus", lambda: (gpus, ""))
-    patch.setattr(plan_provider, "gpu_description", lambda: "Stand-in, 8.7, driver 12060")
+    patch.setattr(
+        plan_provider, "gpu_description", lambda device=0: f"{gpus[device].name}, driver 12060"
+    )
     return StandIn(trt, host_cuda)

@@ -62,6 +62,7 @@ machine = Machine()
 
 class Device:
     def __init__(self, ordinal: int = 0) -> None:
+        self.ordinal = ordinal
         self.name, self.compute_capability, self.driver_version = "Stand-in", "8.7", 12060
         self.machine = machine
         self.integrated = machine.integrated
