@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from statistics import median
 from typing import Final
@@ -45,12 +46,8 @@ class BatchSizer:
         """The size that would be taken if many frames waited, trials aside."""
         if self._fixed is not None:
             return self._fixed
-        best = 1
-        for size in self._sizes[1:]:
-            if not self._pays(size):
-                break
-            best = size
-        return best
+        paying = itertools.takewhile(self._pays, self._sizes[1:])
+        return max(paying, default=1)
 
     def choose(self, waiting: int) -> int:
         """Return how many of `waiting` frames to ask for at once, at least 1."""

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from edge_fg.closing import Closing
 from edge_fg.errors import UsageError
 from edge_fg.pipeline.classifier_adapter import ClassifierAdapter, FrameClassifier
 from edge_fg.pipeline.frame_queue import FrameQueue
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PredictionT = TypeVar("PredictionT")
 
 
-class Stream(Iterator[Result[PredictionT]], Generic[PredictionT]):
+class Stream(Iterator[Result[PredictionT]], Closing, Generic[PredictionT]):
     """Frames with their answers; made by `stream`.
 
     It may be used as a context manager. Leaving the loop, `close`, an error, and dropping the
@@ -56,12 +57,6 @@ class Stream(Iterator[Result[PredictionT]], Generic[PredictionT]):
 
     def __next__(self) -> Result[PredictionT]:
         return next(self._results)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop reading and release the source; may be called again."""

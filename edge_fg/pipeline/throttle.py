@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from edge_fg.errors import EdgeFGError, UsageError
@@ -143,27 +143,24 @@ class Throttle:
         else:
             _logger.info("throttle: cooler, raised to %.0f %% of the rate", 100 * share)
 
+    def _limits(self, reading: Reading) -> Iterator[tuple[float | None, float, float, str]]:
+        """Give each limit: what was read, the limit, where the rate may rise again, the unit."""
+        if self._max_temperature is not None:
+            limit = self._max_temperature
+            yield reading.temperature_c, limit, limit - self._hysteresis_c, "°C"
+        if self._max_power is not None:
+            limit = self._max_power
+            yield reading.power_w, limit, limit * (1 - self._hysteresis_share), "W"
+
     def _excess(self, reading: Reading) -> str | None:
-        temperature, power = reading.temperature_c, reading.power_w
-        limit = self._max_temperature
-        if limit is not None and temperature is not None and temperature > limit:
-            return f"{temperature:.1f} °C is over {limit:g} °C"
-        limit = self._max_power
-        if limit is not None and power is not None and power > limit:
-            return f"{power:.1f} W is over {limit:g} W"
+        for value, limit, _, unit in self._limits(reading):
+            if value is not None and value > limit:
+                return f"{value:.1f} {unit} is over {limit:g} {unit}"
         return None
 
     def _is_well_below(self, reading: Reading) -> bool:
         """Return whether every limit is kept by its hysteresis; a sensor that is silent is not."""
-        if self._max_temperature is not None and (
-            reading.temperature_c is None
-            or reading.temperature_c > self._max_temperature - self._hysteresis_c
-        ):
-            return False
-        return self._max_power is None or (
-            reading.power_w is not None
-            and reading.power_w <= self._max_power * (1 - self._hysteresis_share)
-        )
+        return all(v is not None and v <= low for v, _, low, _ in self._limits(reading))
 
     def _fail(self, error: Exception) -> None:
         kind = type(error).__name__
@@ -173,14 +170,9 @@ class Throttle:
 
 
 class ThrottleMonitor:
-    """Asks a throttle every period, in a thread of its own: a sensor may take its time.
+    """Updates a throttle every period, in a thread of its own: a sensor may take its time.
 
-    Parameters
-    ----------
-    throttle
-        Is asked.
-    rate
-        Gives the answers a second that are reached when they come.
+    `rate` gives the answers a second that are reached when they come.
     """
 
     def __init__(self, throttle: Throttle, rate: Callable[[], float]) -> None:
@@ -190,11 +182,11 @@ class ThrottleMonitor:
         self._thread = threading.Thread(target=self._watch, name="edge_fg-throttle", daemon=True)
 
     def start(self) -> None:
-        """Start asking."""
+        """Start the updates."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop asking and wait for the thread."""
+        """End the updates and wait for the thread."""
         self._stopped.set()
         if self._thread.ident is not None:
             self._thread.join()

@@ -21,17 +21,7 @@ PredictionT = TypeVar("PredictionT", bound=PredictionLike)
 
 @dataclass(eq=False)
 class RegionRequest:
-    """One region that the model is asked about.
-
-    Parameters
-    ----------
-    visit
-        Who is there.
-    region_xywh
-        (x, y, width, height) in pixels.
-    quality
-        What the answer will be worth, 0..1.
-    """
+    """One region, in pixels, that the model is asked about; `quality` weighs its answer, 0..1."""
 
     visit: Visit
     region_xywh: Region
@@ -40,18 +30,9 @@ class RegionRequest:
 
 @dataclass(eq=False)
 class PendingFrame:
-    """A frame whose answers have not come yet.
+    """A frame whose answers have not come yet: its clock, what is asked, who was seen and where.
 
-    Parameters
-    ----------
-    time_s
-        The frame's clock.
-    requests
-        What the model is asked.
-    seen
-        Who was seen, and where.
-    events
-        What became known before any answer.
+    `events` are those that became known before any answer.
     """
 
     time_s: float
