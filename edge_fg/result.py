@@ -26,10 +26,9 @@ class Sighting(Generic[PredictionT_co]):
     region_xywh
         Where it is: (x, y, width, height) in pixels of the frame.
     prediction
-        What the model says of this region alone; None where it was not asked on this frame.
+        The model's answer for this region alone; None where it was not asked on this frame.
     label, class_id, confidence
-        What is held to be true of the individual, from all frames up to this one; None while
-        it is undecided.
+        The answer for the individual, from all frames up to this one; None while undecided.
     """
 
     track: int
@@ -45,11 +44,11 @@ class Sighting(Generic[PredictionT_co]):
 
 @dataclass(frozen=True)
 class VisitEvent:
-    """Something that became known of one visit.
+    """News of one visit.
 
-    ``visit_started`` comes when the individual's species is settled for the first time (or can't
-    be settled, with a label of None), ``visit_updated`` when the answer changes, ``visit_ended``
-    once it has been gone for a while.
+    ``visit_started`` comes when the individual's species is known for the first time (or, after a
+    while, with a label of None), ``visit_updated`` when the answer changes, ``visit_ended`` once
+    the individual has been gone for a while.
 
     Parameters
     ----------
@@ -60,7 +59,7 @@ class VisitEvent:
     source
         The source's name, fit to be shown.
     label, class_id, confidence
-        The species that all frames together speak for, 0..1; None where they decide for none.
+        The species by all frames together, and its probability, 0..1; None where undecided.
     runner_up
         The label that comes next; None where there is none.
     frames
@@ -94,7 +93,7 @@ class VisitEvent:
     region = deprecated_alias("region_xywh")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what stands in one line of ``--events visits``."""
+        """Return it as ``--events visits`` writes it in one line."""
         return {
             "event": self.kind,
             "visit": self.visit,
@@ -121,7 +120,7 @@ class Result(Generic[PredictionT_co]):
     frame
         The frame.
     prediction
-        What the model says of the whole frame; None where only regions of it were looked at.
+        The model's answer for the whole frame; None where only regions of it were classified.
     age_s
         Seconds from the frame's capture to its answer.
     sightings
@@ -132,7 +131,7 @@ class Result(Generic[PredictionT_co]):
         True where only `events` are new: its source has ended or was lost, and `frame` is the
         last one, which has been handed on before.
     source
-        Which of the pipeline's sources it is of, from 0: two of them may have the same name.
+        Number of the pipeline's source, from 0: two sources may have the same name.
     """
 
     frame: Frame

@@ -20,8 +20,8 @@ from edge_fg.telemetry.meter import Meter
 class AnswerLoop:
     """Answers the frames of all sources, one turn after the other.
 
-    It ends after `max_frames` answers, None for all; `throttle` limits their rate. `clock` gives
-    seconds, as `Frame.captured` has them.
+    It ends after `max_frames` answers (None: all frames); `throttle` limits their rate;
+    `clock` gives the seconds of `Frame.captured`.
     """
 
     sources: SourceGroup

@@ -1,4 +1,4 @@
-"""The pipeline in asyncio: its threads wake the event loop, nothing in it blocks."""
+"""The pipeline in asyncio: its threads wake the event loop, which never blocks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def stop(engine: Engine) -> None:
 
 
 async def _in_thread(call: Callable[[], None]) -> None:
-    """Run `call` in a thread; when cancelled, let it end first: nothing is left half done."""
+    """Run `call` in a thread; when cancelled, wait for its end first, so that it is complete."""
     done = asyncio.ensure_future(asyncio.to_thread(call))
     cancelled: asyncio.CancelledError | None = None
     while not done.done():

@@ -1,4 +1,4 @@
-"""How many frames to ask for at once: decided by what it was measured to cost."""
+"""How many frames to give to the model at once: decided by the measured cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final
 
 LARGEST_BATCH: Final = 16
-"""Largest batch that is tried where nobody chose: beyond it the wait outweighs the gain."""
+"""Largest batch that is tried by itself: beyond it the wait outweighs the gain."""
 
 GAIN: Final = 0.9
 """A larger batch must cost at most this share per frame of what the smaller one costs."""
@@ -22,15 +22,15 @@ class BatchSizer:
     """Chooses batch sizes from the time that each of them took so far.
 
     The rule: sizes are powers of two. A size is tried a few times when as many frames wait and
-    half of it paid; the first time doesn't count (a new shape warms up). From then on the
-    largest size is taken whose every doubling up to it paid, that is, saved 10 % a frame. Now
-    and then what is known of one size is forgotten, so that it is measured anew. On ONNX
-    Runtime's CPU provider a batch rarely pays, and this stays at 1; on GPUs it does.
+    half of it paid; the first time doesn't count (a new shape warms up). Then the largest size
+    is taken up to which each doubling paid, that is, saved 10 % a frame. From time to time the
+    times of one size are forgotten and measured again. On ONNX Runtime's CPU provider a batch
+    rarely pays, and the size stays 1; on GPUs it does pay.
 
     Parameters
     ----------
     fixed
-        Take this size whenever as many frames wait; None to choose.
+        Always take this size where as many frames wait; None to choose.
     """
 
     def __init__(self, fixed: int | None = None) -> None:
@@ -50,7 +50,7 @@ class BatchSizer:
         return max(paying, default=1)
 
     def choose(self, waiting: int) -> int:
-        """Return how many of `waiting` frames to ask for at once, at least 1."""
+        """Return how many of `waiting` frames to take at once, at least 1."""
         if self._fixed is not None:
             return max(1, min(self._fixed, waiting))
         best = 1
@@ -65,11 +65,11 @@ class BatchSizer:
         return best
 
     def add(self, size: int, seconds: float) -> None:
-        """Say that asking for `size` at once took `seconds`."""
+        """Add a measurement: a batch of `size` took `seconds`."""
         if self._fixed is not None or size not in self._sizes:
             return
         if size not in self._seconds:
-            # The first one is not counted, only noted.
+            # The first time is not counted.
             self._seconds[size] = deque(maxlen=_MEASURED)
             return
         self._seconds[size].append(seconds)
@@ -78,7 +78,7 @@ class BatchSizer:
             self._forget_one()
 
     def split(self, count: int) -> list[int]:
-        """Return the sizes in which to ask for `count` frames or regions."""
+        """Return the sizes of the batches for `count` frames or regions."""
         sizes = []
         while count > 0:
             sizes.append(self.choose(count))

@@ -1,4 +1,4 @@
-"""Asking the classifier: one frame, or several frames and regions at once."""
+"""How the classifier is called: with one frame, or several frames and regions at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FrameClassifier(Protocol[PredictionT_co]):
     """Anything that answers a frame: H x W x 3, uint8, BGR.
 
     Where it also has a method ``batch(frames, regions)``, as `edge_fg.Classifier` has, that is
-    called: with several frames, with regions (x, y, width, height), each None or one a frame.
+    called: with several frames, and with a region (x, y, width, height) or None for each.
     Where it has an attribute ``takes_raw`` that is true, frames that the camera gave as raw
     bytes come as `RawFrame`; else they are converted before.
     """
@@ -29,7 +29,7 @@ class FrameClassifier(Protocol[PredictionT_co]):
 
 
 class ClassifierAdapter(Generic[PredictionT]):
-    """Asks a classifier in the best way that it offers.
+    """Calls a classifier in the best way that it offers.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class ClassifierAdapter(Generic[PredictionT]):
 
     @property
     def batches(self) -> bool:
-        """Whether several frames can be asked for at once."""
+        """Whether several frames can be given at once."""
         return self._batch is not None
 
     def one(self, frame: Frame) -> PredictionT:

@@ -29,7 +29,7 @@ _STAGES = ("capture", "queue", "visits", "preprocess", "inference", "sink")
 
 
 class Engine:
-    """The parts of a `Pipeline` and their life: from the start to the end of all threads.
+    """Builds the parts of a `Pipeline`, and starts and ends their threads.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class Engine:
     def _work(self) -> None:
         try:
             self._failure = self._loop.run() or self._failure
-        # Raised again where the pipeline is waited for; here it must not kill the thread.
+        # `check` raises it again; here it must not kill the thread.
         except BaseException as error:  # noqa: BLE001
             self._fail(error)
         self._release()
@@ -193,13 +193,13 @@ class Engine:
             self._release()
 
     def _release(self) -> None:
-        """Close everything; each step is taken, whatever becomes of the others."""
+        """Close everything; an error of one step does not stop the others."""
         self._sinks.finish()
         closers = [self._monitor.close] if self._monitor else []
         for close in (*closers, *self._sources.closers(), *self._sinks.closers()):
             try:
                 close()
-            # What can't be closed must not keep the rest open, nor the program waiting.
+            # What can't be closed must not keep the rest open.
             except Exception as error:
                 _logger.exception("the pipeline could not close something")
                 self._failure = self._failure or error

@@ -39,8 +39,8 @@ class Pipeline(Generic[PredictionT]):
 
     A source that fails ends alone, its error stands in `stats`; when all have failed (or the
     only one), the first error is raised after all answers. An error of the model ends the
-    pipeline, and everything is closed. At the end, however it comes about, the sources and sinks
-    are closed; the classifier is not.
+    pipeline, and everything is closed. At the end, also after an error, the sources and sinks are
+    closed; the classifier is not.
 
     Parameters
     ----------
@@ -60,8 +60,8 @@ class Pipeline(Generic[PredictionT]):
     max_frames
         Stop after so many answers, of all sources together; None to go on to the end.
     batch
-        Largest number of frames to ask the model for at once, where as many wait; None decides
-        from what each size was measured to cost while running, see `BatchSizer`.
+        Largest number of frames to give to the model at once, where as many wait; None decides
+        by the measured cost of each size, see `BatchSizer`.
     throttle
         Lowers the rate when the device is too hot or draws too much; None never does.
     clock

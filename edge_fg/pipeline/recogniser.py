@@ -22,15 +22,15 @@ class Follower(Protocol):
     """Follows the visits of one source; used from one thread."""
 
     def propose(self, frame: Frame, /) -> Sequence[Region]:
-        """Return where to look on this frame; nothing where nobody is there."""
+        """Return the regions of this frame to classify; none where no individual is."""
 
     def update(
         self, frame: Frame, regions: Sequence[Region], predictions: Sequence[Any], /
     ) -> tuple[Sequence[Sighting[Any]], Sequence[VisitEvent]]:
-        """Return who is on this frame, from what the model says of each region."""
+        """Return the individuals on this frame, from the prediction for each region."""
 
     def finish(self) -> Sequence[VisitEvent]:
-        """End the open visits: the source has ended or was lost; frames may still follow."""
+        """End the open visits: the source has ended or was lost; more frames may follow."""
 
 
 FollowerFactory = Callable[[int], Follower]
@@ -46,7 +46,7 @@ class Unusable:
 
 @dataclass(eq=False)
 class _Request:
-    """One frame, or one region of it, that the model is asked about; `answer` is filled in."""
+    """One frame, or one region of it, for the model; `answer` is filled in."""
 
     source_number: int
     frame: Frame
@@ -56,16 +56,16 @@ class _Request:
 
 @dataclass(eq=False)
 class Recogniser(Generic[PredictionT]):
-    """Answers frames of several sources, as many at once as pays.
+    """Answers frames of several sources, in batches of the size that pays.
 
     Parameters
     ----------
     adapter
-        Asks the model.
+        Calls the model.
     followers
         One a source; None where visits are not followed.
     sizer
-        Says how many to ask for at once.
+        Chooses the size of batches.
     meter
         Is told how long it took.
     charge
@@ -131,7 +131,7 @@ class Recogniser(Generic[PredictionT]):
                 [request.frame for request in requests], [request.region for request in requests]
             )
         except ImageError as error:
-            # Only the frame that it is about must suffer.
+            # Only the frame that has the error must fail.
             if len(requests) == 1:
                 requests[0].answer = Unusable(error)
             else:

@@ -1,4 +1,4 @@
-"""Results that wait for whoever takes them: never at the cost of recognition, unless asked."""
+"""Results that wait to be taken; recognition waits for them only where that was asked for."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _AT_THE_END = 10_000
 
 
 class ResultQueue:
-    """A bounded queue of results with one taker.
+    """A bounded queue of results with one consumer.
 
     Parameters
     ----------
     capacity
         Results that may wait.
     blocking
-        Where as many wait already: True lets the giver wait, False drops the oldest; its events
-        go on with the next.
+        What happens when the queue is full: True makes the producer wait, False drops the oldest
+        result; its events are kept and come with the next one.
     notify
-        Called without a lock after each change that the taker waits for; None for nothing.
+        Called, without a lock, after each change that the consumer waits for; None for nothing.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class ResultQueue:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing waits and nothing will come."""
+        """Whether no result waits and none will come."""
         with self._condition:
             return self._closed or (self._finished and not self._waiting)
 
     def put(self, result: Result[Any]) -> None:
-        """Hand over a result; it is forgotten once the queue is closed."""
+        """Add a result; it is dropped once the queue is closed."""
         with self._condition:
             while self.blocking and len(self._waiting) >= self._capacity and not self._closed:
                 self._condition.wait()
@@ -93,12 +93,12 @@ class ResultQueue:
             return self.poll()
 
     def carry(self, events: tuple[VisitEvent, ...]) -> None:
-        """Give these events to the next result: theirs was not taken after all."""
+        """Add these events to the next result: their own was not written after all."""
         with self._condition:
             self._carried.extend(events)
 
-    def give_way(self) -> None:
-        """Let the giver wait no longer: the end is near, the few that still come are kept."""
+    def unblock(self) -> None:
+        """Make the producer wait no longer: the end is near, the few results to come are kept."""
         with self._condition:
             if self.blocking:
                 self.blocking = False
@@ -106,7 +106,7 @@ class ResultQueue:
             self._condition.notify_all()
 
     def finish(self) -> None:
-        """Say that no result will come any more."""
+        """Tell the consumer that no more results will come."""
         with self._condition:
             self._finished = True
             self._condition.notify_all()
@@ -114,7 +114,7 @@ class ResultQueue:
             self._notify()
 
     def close(self) -> None:
-        """Take no result any more and forget those that wait."""
+        """Take no more results and drop those that wait."""
         with self._condition:
             self._closed = True
             self.dropped += len(self._waiting)

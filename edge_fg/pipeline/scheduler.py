@@ -1,4 +1,4 @@
-"""Whose frame is next, where several sources share one engine."""
+"""Which source's frame is next, where several sources share one engine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edge_fg.sources import Frame
 
 @dataclass
 class Turn:
-    """What to do next.
+    """What the engine does next.
 
     Parameters
     ----------
     frames
-        (number of the source, frame) of those whose turn it is.
+        (number of the source, frame) for each frame to answer.
     closing
         Numbers of the sources that have ended or were lost, all of whose frames are answered.
     """
@@ -32,10 +32,9 @@ class Scheduler:
 
     Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): of the sources that have a
     frame the one is next that has had the least of the engine's time, where time during which a
-    source had nothing to ask does not count in its favour. It needs the cost of a frame only
-    afterwards, so that frames with many regions are paid for by their own source; with equal
-    costs it is round robin, and no source that has frames waits for more than one turn of each
-    of the others.
+    source had no frame does not count in its favour. The cost of a frame is needed only afterwards,
+    so that a source with many regions in its frames pays for them itself. With equal costs it is
+    round robin: no source that has frames waits for more than one turn of each of the others.
 
     Parameters
     ----------
@@ -77,7 +76,7 @@ class Scheduler:
         Parameters
         ----------
         most
-            Gets how many frames wait, and says how many of them to take.
+            Given how many frames wait, returns how many of them to take.
         not_before
             The clock's time before which no frame is to be taken.
         """
@@ -97,11 +96,11 @@ class Scheduler:
             return None
 
     def charge(self, number: int, seconds: float) -> None:
-        """Say how much of the engine's time a frame of source `number` took."""
+        """Add the engine time that a frame of source `number` took."""
         self._served[number] += seconds
 
     def stop(self) -> None:
-        """Give out no turn any more."""
+        """Return no more turns."""
         with self._lock:
             self.stopped = True
             self._changed.notify_all()

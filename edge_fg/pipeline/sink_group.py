@@ -1,4 +1,4 @@
-"""All that takes results: the sinks, and the loops over a pipeline."""
+"""The sinks of a pipeline, and the loops over its results."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ GRACE: Final = 5.0
 
 @dataclass(eq=False)
 class SinkGroup:
-    """The sinks of a pipeline, a worker for each, and the loops that iterate over it.
+    """Hands results to the sinks, each through its worker, and to the loops over the pipeline.
 
     Parameters
     ----------
     sinks
         Opened by `open`.
     blocking
-        Whether recognition waits for sinks that promise nothing themselves.
+        Whether recognition waits for sinks that say nothing of it themselves.
     fail
         Called with an error of a sink that promised to lose nothing.
     meter
@@ -73,23 +73,23 @@ class SinkGroup:
             worker.start()
 
     def put(self, result: Result[Any]) -> None:
-        """Hand a result to all."""
+        """Hand a result to all of them."""
         for queue in self.queues:
             queue.put(result)
 
     def hurry(self) -> None:
-        """Let recognition wait no longer; sinks get a few seconds for what waits."""
+        """Stop waiting for slow sinks; they get `GRACE` seconds to write what waits."""
         self.deadline = self.clock() + GRACE
         for queue in self.queues:
-            queue.give_way()
+            queue.unblock()
 
     def finish(self) -> None:
-        """Say that no result will come any more."""
+        """Tell all of them that no more results will come."""
         for queue in self.queues:
             queue.finish()
 
     def closers(self) -> list[Callable[[], None]]:
-        """Return what waits for each sink to be closed."""
+        """Return a function for each sink that waits until it is closed."""
         return [partial(worker.join, lambda: self.deadline) for worker in self.workers]
 
     def stats(self) -> tuple[SinkStats, ...]:

@@ -1,4 +1,4 @@
-"""One thread a sink: slow and failing ones are left behind."""
+"""One thread for each sink: slow and failing sinks do not delay the others."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from edge_fg.telemetry.stats import SinkStats
 _logger = logging.getLogger("edge_fg")
 
 FAILURES_IN_A_ROW: Final = 5
-"""Errors after which a sink is left alone for a while."""
+"""Errors in a row after which a sink is paused."""
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
-"""Seconds that it is left alone, doubled after each attempt that fails."""
+"""Seconds of the pause, doubled after each attempt that fails."""
 
 CLOSING_GRACE: Final = 60.0
 """Seconds more for a sink that is finishing: a long video is checked and forced onto the disk."""
 
-_LOOK_AGAIN = 0.1
+_CHECK_S = 0.1
 
 
 class SinkWorker:
-    """Feeds one sink.
+    """Gives results to one sink.
 
     Parameters
     ----------
@@ -81,33 +81,35 @@ class SinkWorker:
         return self._thread
 
     def start(self) -> None:
-        """Start feeding; may be called again."""
+        """Start the thread; may be called again."""
         if self._thread.ident is None:
             self._thread.start()
 
     def join(self, deadline: Callable[[], float | None]) -> None:
-        """Wait until the sink has taken everything, and give it up at the clock's `deadline`.
+        """Wait until the sink has taken everything, and abandon it at the clock's `deadline`.
 
         Parameters
         ----------
         deadline
-            Asked again and again; None while there is no hurry.
+            Called again and again; None while there is no hurry.
         """
         if self._thread is threading.current_thread():
             return
         while self._thread.is_alive() and self._clock() < (deadline() or math.inf):
-            self._thread.join(_LOOK_AGAIN)
+            self._thread.join(_CHECK_S)
         if self._thread.is_alive():
             left = len(self.queue)
             self.queue.close()
             self._thread.join(0.1)
             until = self._clock() + CLOSING_GRACE
             while self._thread.is_alive() and self._closing and self._clock() < until:
-                self._thread.join(_LOOK_AGAIN)
+                self._thread.join(_CHECK_S)
             if self._thread.is_alive():
-                _logger.error("sink %s does not return: it was left behind", self._sink.name)
+                _logger.error("sink %s does not return: it was abandoned", self._sink.name)
             elif left:
-                _logger.warning("sink %s was stopped with %d results left", self._sink.name, left)
+                _logger.warning(
+                    "sink %s was stopped with %d results unwritten", self._sink.name, left
+                )
 
     def stats(self) -> SinkStats:
         """Return what it has done so far."""
@@ -126,18 +128,18 @@ class SinkWorker:
     def _work(self) -> None:
         while (result := self.queue.wait()) is not None or not self.queue.finished:
             if result is not None:
-                self._give(result)
+                self._write(result)
             del result
         self._closing = True
         try:
             self._sink.close()
-        # A sink that can't finish has lost something: it is said, and counted like the rest.
+        # A sink that can't finish has lost something: log and count it like other errors.
         except Exception as error:  # noqa: BLE001
             self._fail(error, None)
         with self._lock:
             self._state = "closed"
 
-    def _give(self, result: Result[Any]) -> None:
+    def _write(self, result: Result[Any]) -> None:
         if self._again_at is not None and self._clock() < self._again_at:
             self._skip(result)
             return
@@ -165,27 +167,27 @@ class SinkWorker:
             self._skipped += 1
 
     def _fail(self, error: Exception, result: Result[Any] | None) -> None:
-        said = " ".join(str(error).split()) or type(error).__name__
+        message = " ".join(str(error).split()) or type(error).__name__
         if result is not None:
             self.queue.carry(result.events)
         with self._lock:
             self._failures += 1
             self._in_a_row += 1
-            self._error = said
+            self._error = message
             new = type(error).__name__ not in self._kinds
             self._kinds.add(type(error).__name__)
         if new:
-            _logger.error("sink %s failed: %s: %s", self._sink.name, type(error).__name__, said)
+            _logger.error("sink %s failed: %s: %s", self._sink.name, type(error).__name__, message)
         if self._fatal is not None:
             self._fatal(error)
             self.queue.close()
         elif self._in_a_row >= FAILURES_IN_A_ROW and result is not None:
-            self._leave_alone()
+            self._pause_sink()
 
-    def _leave_alone(self) -> None:
-        # While nobody takes them, results are skipped at once: a queue that blocks stays empty.
+    def _pause_sink(self) -> None:
+        # During a pause results are skipped at once: a queue that blocks stays empty.
         with self._lock:
             self._state = "failing"
             self._again_at = self._clock() + self._pause
             pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        _logger.warning("sink %s is left alone for %g s", self._sink.name, pause)
+        _logger.warning("sink %s is paused for %g s", self._sink.name, pause)

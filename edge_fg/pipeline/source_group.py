@@ -75,7 +75,7 @@ class SourceGroup:
             reader.start()
 
     def stop(self) -> None:
-        """Give out no frame any more, and drop those that wait; returns at once."""
+        """Hand on no more frames, and drop those that wait; returns at once."""
         self.scheduler.stop()
         for queue in self.queues:
             queue.close()
@@ -88,16 +88,16 @@ class SourceGroup:
             reader.queue.finish()
 
     def closers(self) -> list[Callable[[], None]]:
-        """Return what closes each source and waits for its thread."""
+        """Return a function for each source that closes it and waits for its thread."""
         return [reader.close for reader in self._readers]
 
     def log_failures(self, numbers: Sequence[int]) -> None:
-        """Say which of the sources that ended have failed while others go on."""
+        """Log which of the sources that ended have failed while others continue."""
         for number in numbers:
             error = self.queues[number].error
             if error is not None and len(self.queues) > 1:
                 name = self.sources[number].name
-                _logger.error("%s has failed, the others go on: %s", name, error)
+                _logger.error("%s has failed, the others continue: %s", name, error)
 
     def failure(self) -> BaseException | None:
         """Return the first error if all sources have failed."""

@@ -1,4 +1,4 @@
-"""What a pipeline counts, and how it is told."""
+"""What a pipeline counts, and the statistics made of it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from edge_fg.telemetry.stats import PipelineStats, SourceStats
 class StatsCollector:
     """Counts answers and makes `PipelineStats`, from the parts of a pipeline.
 
-    The lock of the sources guards these counts too: what is told was true at one moment. The
-    attribute ``engine_bytes`` of `classifier` is told, where it has one.
+    The lock of the sources guards these counts too: the statistics are of one moment. The
+    attribute ``engine_bytes`` of `classifier` is included, where it has one.
     """
 
     sources: SourceGroup
@@ -42,11 +42,11 @@ class StatsCollector:
         return self.by_source.total()
 
     def start(self) -> None:
-        """Say that the pipeline runs."""
+        """Note that the pipeline runs."""
         self.state, self.started_at = "running", self.clock()
 
     def end(self) -> None:
-        """Say that the pipeline has ended."""
+        """Note that the pipeline has ended."""
         self.state, self.ended_at = "ended", self.clock()
 
     def count(self, number: int, age_s: float) -> None:

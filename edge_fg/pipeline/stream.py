@@ -75,9 +75,9 @@ def stream(
 
     Of files, images and iterables every frame comes, in order; a thread reads a few frames
     ahead. Of a live source the newest frame comes each time, so that answers don't lag behind
-    what the camera sees; how many were left out is counted in `Stream.dropped`. An error of the
-    source is raised after the answers to all frames before it. At the end, however it comes
-    about, the source is closed: frames that were read ahead could not be had again.
+    what the camera sees; `Stream.dropped` counts the frames that were left out. An error of the
+    source is raised after the answers to all frames before it. The source is always closed at
+    the end: frames that were read ahead are lost to other readers.
 
     The model runs in the caller's thread, when the loop asks for the next answer. `Pipeline`
     runs it in one of its own, and takes several sources, sinks and visits.

@@ -24,7 +24,7 @@ class Throttle:
 
     One step down while a reading lies above its limit, one step up while all lie below theirs by
     the hysteresis; in between nothing changes. After a step, the device gets time to settle.
-    Every step is said in the log. A reading that fails is said once and changes nothing.
+    Every step is logged. A reading that fails is logged once and changes nothing.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Throttle:
     hysteresis_share
         The same for the power, as a share of its limit.
     steps
-        Shares of the rate that was reached before, falling from 1.
+        Shares of the full rate, falling from 1.
     period
         Seconds between two readings.
     settle
@@ -87,7 +87,7 @@ class Throttle:
         self._failure: str | None = None
 
     def update(self, rate: float) -> None:
-        """Read the sensors and decide; `rate` is the answers a second that are reached."""
+        """Read the sensors and decide; `rate` is the present number of answers a second."""
         try:
             reading = self._read()
         except (EdgeFGError, OSError, ValueError) as error:
@@ -159,20 +159,22 @@ class Throttle:
         return None
 
     def _is_well_below(self, reading: Reading) -> bool:
-        """Return whether every limit is kept by its hysteresis; a sensor that is silent is not."""
+        """Return whether every limit is kept by its hysteresis; a missing reading is not below."""
         return all(v is not None and v <= low for v, _, low, _ in self._limits(reading))
 
     def _fail(self, error: Exception) -> None:
         kind = type(error).__name__
         if self._failure != kind:
-            _logger.warning("throttle: the sensors can't be read, nothing is changed: %s", error)
+            _logger.warning(
+                "throttle: the sensors can't be read, the rate stays as it is: %s", error
+            )
         self._failure = kind
 
 
 class ThrottleMonitor:
     """Updates a throttle every period, in a thread of its own: a sensor may take its time.
 
-    `rate` gives the answers a second that are reached when they come.
+    `rate` gives the answers a second, while answers come.
     """
 
     def __init__(self, throttle: Throttle, rate: Callable[[], float]) -> None:

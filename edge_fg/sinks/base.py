@@ -27,7 +27,7 @@ class Sink(Protocol):
     - absent or None: it waits in line (nothing is lost) where no frame may be lost either, that
       is, where all sources are files that wait for the model; else the oldest waiting
       results are dropped and counted. Errors are counted, said once a kind in the log, and after
-      several in a row the sink is left alone for a while that grows.
+      several in a row the sink is paused for a time that grows.
     - False: the oldest waiting results are dropped, whatever the sources are.
     - True: a result is never dropped, recognition waits; and an error ends the pipeline, for it
       can't keep the promise: `Pipeline.run` raises it.

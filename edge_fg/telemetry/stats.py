@@ -57,7 +57,7 @@ class SinkStats:
     name
         Fit to be shown.
     state
-        ``open``, ``failing`` (left alone for a while after errors) or ``closed``.
+        ``open``, ``failing`` (paused after errors) or ``closed``.
     written, dropped, failures
         Results that it took, that it was too slow for, and that it raised an error at.
     error

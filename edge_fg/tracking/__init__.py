@@ -1,1 +1,1 @@
-"""What moves before a fixed camera: motion, tracks, fusion over time, visits."""
+"""What moves in front of a fixed camera: motion, tracks, smoothing over time, visits."""

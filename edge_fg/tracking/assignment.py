@@ -1,4 +1,4 @@
-"""Who is who: the cheapest one-to-one assignment."""
+"""Which detection belongs to which track: the cheapest one-to-one assignment."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ def assign(costs: Sequence[Sequence[float]], unassigned: float) -> list[int | No
     """Assign rows to columns, each to one at most, at the least total cost.
 
     The shortest augmenting path method of Jonker and Volgenant, "A Shortest Augmenting Path
-    Algorithm for Dense and Sparse Linear Assignment Problems" (1987), with dual prices. A few
-    lines do for the handful of animals before a camera: the usual library for it weighs tens of
-    megabytes. A greedy choice would do with less, but swaps neighbours where two fit one place.
+    Algorithm for Dense and Sparse Linear Assignment Problems" (1987), with dual prices. A
+    short implementation is enough for a few animals; the usual library for it has tens of
+    megabytes. A greedy choice would be shorter, but swaps neighbours where two fit one place.
 
     Parameters
     ----------

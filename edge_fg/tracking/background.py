@@ -1,4 +1,4 @@
-"""What a fixed camera sees while nothing is there."""
+"""The background model: what a fixed camera sees while no visitor is there."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class BackgroundSettings:
     contrast
         Where it is dark, a difference of this share of the scene's own brightness is enough.
     noise
-        And by how many of its own mean deviations: leaves that sway deviate all the time.
+        And by this many of its own mean deviations: moving leaves always deviate.
     learn_s
-        Seconds in which the model follows slow changes where nothing is.
+        Time constant, in seconds, of slow changes where no visitor is.
     absorb_s
-        Seconds after which a thing that does not move at all belongs to the scene.
+        Seconds after which an object that does not move at all belongs to the scene.
     global_share
-        Share of the frame, 0..1, that no visitor fills: if more differs, the scene itself
-        changed, and is learnt anew.
+        Share of the frame, 0..1, that no visitor fills: if more differs, the scene itself has
+        changed and is learnt again.
     warm_up_s
         Seconds in which the scene is learnt, at the start and whenever it changed.
     """
@@ -66,10 +66,10 @@ class Background:
 
     The image is kept in the light of its first frames, and each frame's light is fitted to it
     as a gain and an offset of each channel: an exposure step changes two numbers and no pixel of
-    the model. Where something is, the model is not touched at all, so a bird that perches for a
-    minute neither fades nor leaves a hole. A thing that has not moved at all for `absorb_s`
-    becomes scenery as a whole. (Mixture models such as MOG2, Zivkovic 2004, take a still bird
-    into the background within their history and see an exposure step everywhere.)
+    the model. Where an object is, the model does not change, so a bird that sits for a minute
+    neither fades nor leaves a hole. An object that has not moved at all for `absorb_s` becomes
+    part of the scene as a whole. (Mixture models such as MOG2, Zivkovic 2004, take a still bird
+    into the background within their history, and see an exposure step everywhere.)
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Background:
 
     def __init__(self, settings: BackgroundSettings) -> None:
         self._settings = settings
-        self._cv2 = load_cv2("see where something moves")
+        self._cv2 = load_cv2("find motion")
         self._scene: Image | None = None
         self._light = Light.unchanged(1)
         self._age = 0.0
@@ -88,7 +88,7 @@ class Background:
 
     @property
     def settled(self) -> bool:
-        """Whether the scene has been learnt well enough to say that something differs."""
+        """Whether the scene is known well enough to find differences."""
         return self._age >= self._settings.warm_up_s and self._frames >= 3
 
     @property
@@ -108,7 +108,7 @@ class Background:
         -------
         aligned, mask
             The image, moved back by the camera's shake and in the scene's light; and
-            (height, width) of whether something else than the scene is seen.
+            (height, width), True where something else than the scene is seen.
         """
         if self._scene is None or self._scene.shape != image.shape:
             self._start(image)
@@ -131,14 +131,14 @@ class Background:
         return self._light.apply(aligned)
 
     def learn(self, aligned: Image, occupied: Mask, dt: float) -> None:
-        """Follow the scene where nothing is.
+        """Update the scene where no object is.
 
         Parameters
         ----------
         aligned
             What `compare` returned.
         occupied
-            (height, width): where something is held to be.
+            (height, width), True where an object is.
         dt
             Seconds since the frame before.
         """
@@ -158,17 +158,17 @@ class Background:
         self._follow_still(aligned, dt)
 
     def still_s(self, mask: Mask) -> float:
-        """Return for how many seconds nine tenths of a part have not changed."""
+        """Return for how many seconds nine tenths of a masked part have not changed."""
         return float(np.quantile(self._still[mask], 0.1)) if mask.any() else 0.0
 
     def absorb(self, aligned: Image, mask: Mask) -> None:
-        """Take what is seen in a part for scenery from now on."""
+        """Make what is seen in a masked part a part of the scene."""
         assert self._scene is not None
         self._scene[mask] = aligned[mask]
         self._still[mask] = 0.0
 
     def restart(self, image: Image) -> None:
-        """Learn the scene anew."""
+        """Learn the scene again, from this image on."""
         self._start(image)
 
     def _start(self, image: Image) -> None:

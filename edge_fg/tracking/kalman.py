@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from edge_fg.boxes import Box, centre
 
-# Of a visitor's own size: how far it may be off where it was found, how it may accelerate, and
-# what is assumed of its speed before it has been seen twice. A flushed bird of 15 cm reaches a
-# few metres a second within tenths of a second.
+# In sizes of the object: the error of a detection, the acceleration, the first guess of the
+# speed, and the growth. A bird of 15 cm that takes off reaches a few metres a second within
+# tenths of a second.
 _OFF = 0.08
 _ACCELERATION = 20.0
 _FIRST_SPEED = 5.0
@@ -26,7 +26,7 @@ class AxisFilter:
     position
         Where it was found first.
     deviation
-        Standard deviation of what is found, in the units of `position`.
+        Standard deviation of a detection, in the units of `position`.
     speed_deviation
         What its speed may be at first, in units a second.
     """
@@ -39,7 +39,7 @@ class AxisFilter:
         self.covariance = (deviation**2, 0.0, speed_deviation**2)
 
     def predict(self, dt: float, acceleration: float) -> None:
-        """Move on by `dt` seconds; `acceleration` is a standard deviation in units/s²."""
+        """Predict `dt` seconds ahead; `acceleration` is a standard deviation in units/s²."""
         at, both, fast = self.covariance
         noise = acceleration**2
         self.position += dt * self.speed
@@ -50,11 +50,11 @@ class AxisFilter:
         )
 
     def innovation(self, deviation: float) -> float:
-        """Return the variance of what will be found, in squared units."""
+        """Return the variance of the next detection, in squared units."""
         return self.covariance[0] + deviation**2
 
     def update(self, found: float, deviation: float) -> None:
-        """Take in where it was found."""
+        """Correct the prediction by where it was found."""
         at, both, fast = self.covariance
         total = at + deviation**2
         gain, gain_speed = at / total, both / total
@@ -107,7 +107,7 @@ class BoxFilter:
         return float((self._x.speed**2 + self._y.speed**2) ** 0.5 / size)
 
     def predict(self, dt: float) -> None:
-        """Move on by `dt` seconds."""
+        """Predict `dt` seconds ahead."""
         size = max(self.box[2:])
         for axis in (self._x, self._y):
             axis.predict(dt, _ACCELERATION * size)
@@ -115,12 +115,12 @@ class BoxFilter:
             side.predict(dt, _GROWTH * size)
 
     def brake(self, factor: float) -> None:
-        """Scale the speed: what is not seen is the less likely to fly on, the longer it is."""
+        """Scale the speed: the longer it is not seen, the less likely it still moves."""
         self._x.speed *= factor
         self._y.speed *= factor
 
     def update(self, box: Box) -> None:
-        """Take in where it was found."""
+        """Correct the prediction by where it was found."""
         off = _OFF * max(box[2:])
         for axis, at in zip((self._x, self._y), centre(box), strict=True):
             axis.update(at, off)

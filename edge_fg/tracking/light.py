@@ -66,7 +66,7 @@ def fit_light(scene: Image, seen: Image, previous: Light) -> Light:
 
 
 def _better(scene: Image, seen: Image, one: Light, other: Light) -> Light:
-    """Return, channel by channel, which of two leaves the smaller median off."""
+    """Return, channel by channel, the one of two that leaves the smaller median error."""
     off = [np.median(np.abs(seen - light.column(scene)), axis=1) for light in (one, other)]
     first = off[0] <= off[1]
     return Light(np.where(first, one.gain, other.gain), np.where(first, one.offset, other.offset))
@@ -79,6 +79,6 @@ def _least_squares(scene: Image, seen: Image, weight: Image) -> Light:
     spread = weight * (scene - mean_scene[:, np.newaxis])
     variance = (spread * scene).sum(axis=1) / total
     product = (spread * seen).sum(axis=1) / total
-    # A scene of one grey says nothing of a gain: all of a change is then taken for an offset.
+    # A scene of one grey can't give a gain: all of a change is then taken for an offset.
     gain = np.where(variance < 4.0, 1.0, np.clip(product / np.maximum(variance, 4.0), *_GAINS))
     return Light(gain, mean_seen - gain * mean_scene)

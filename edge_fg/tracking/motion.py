@@ -1,4 +1,4 @@
-"""Where something is on a frame of a fixed camera, without a detector."""
+"""Motion: where objects are on a frame of a fixed camera, without a detector."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_fg.tracking.light import Image
 from edge_fg.tracking.thumbnail import thumbnail
 
 _LONGEST_STEP_S = 1.0
-# What follows tells a thing from a change of light; see `MotionFinder._is_light`.
+# These tell an object from a change of light; see `MotionFinder._is_light`.
 _LIGHT_CORRELATION = 0.8
 _SOFT_EDGE = 0.1
 _GHOST_EDGE = 1.5
@@ -25,20 +25,20 @@ _GHOST_EDGE = 1.5
 
 @dataclass(frozen=True)
 class MotionSettings:
-    """What counts as something.
+    """What counts as an object.
 
     Parameters
     ----------
     width
-        Longer side, in pixels, of the image that is looked at.
+        Longer side, in pixels, of the small image that is compared.
     smallest, largest
-        Share of the frame's area, 0..1, that a thing's box covers.
+        Share of the frame's area, 0..1, that an object's box covers.
     joined
         Parts nearer than this share of the larger part's longer side belong together, where one
-        is much smaller than the other: a tail, or what a twig cuts off.
+        is much smaller than the other: a tail, or a part behind a twig.
     ghost_s
-        Seconds after which a thing that does not move, and whose outline is the scene's and not
-        the frame's, is taken for what was there when the scene was learnt and has left.
+        Seconds after which a still difference, whose outline is an edge of the scene and not of
+        the frame, is taken for an object that has left since the scene was learnt.
     background
         How the scene is learnt.
     """
@@ -60,12 +60,12 @@ class MotionSettings:
 
 
 class MotionFinder:
-    """Finds what the scene does not show when it is empty; frames must come from one camera.
+    """Finds what differs from the empty scene; all frames must come from one camera.
 
     Parameters
     ----------
     settings
-        What counts as something.
+        What counts as an object.
 
     Raises
     ------
@@ -75,16 +75,16 @@ class MotionFinder:
 
     def __init__(self, settings: MotionSettings | None = None) -> None:
         self.settings = settings or MotionSettings()
-        self._cv2 = load_cv2("see where something moves")
+        self._cv2 = load_cv2("find motion")
         self._background = Background(self.settings.background)
         self._time: float | None = None
         self._scale = 1.0
         self._aligned: Image | None = None
 
     def __call__(self, frame: Frame) -> list[Region]:
-        """Return boxes (x, y, width, height), in pixels, of the things on a frame.
+        """Return boxes (x, y, width, height), in pixels, of the objects on a frame.
 
-        While the scene is being learnt, and when all of it changed, there are none.
+        There are none while the scene is being learnt, and when all of it has changed.
         """
         image = thumbnail(frame, self.settings.width)
         self._scale = frame.size_wh[0] / image.shape[1]
@@ -94,15 +94,15 @@ class MotionFinder:
         if not self._background.settled:
             self._background.learn(aligned, differs, dt)
             return []
-        things, occupied = self._things(differs, aligned)
+        objects, occupied = self._objects(differs, aligned)
         if occupied.mean() > self.settings.background.global_share:
             self._background.restart(image)
             return []
         self._background.learn(aligned, occupied, dt)
-        return [self._region(box, frame.size_wh) for box in self._join(things)]
+        return [self._region(box, frame.size_wh) for box in self._join(objects)]
 
     def absorb(self, region_xywh: Region) -> None:
-        """Take what is seen in a region for scenery: it has turned out to be nothing."""
+        """Make what is seen in a region a part of the scene: it is no object."""
         if self._aligned is None:
             return
         mask = np.zeros(self._aligned.shape[:2], dtype=np.bool_)
@@ -118,8 +118,8 @@ class MotionFinder:
             return 0.0
         return min(max(time - before, 0.0), _LONGEST_STEP_S)
 
-    def _things(self, differs: Mask, aligned: Image) -> tuple[list[Box], Mask]:
-        """Return boxes of what is held for things, in small pixels, and where they are."""
+    def _objects(self, differs: Mask, aligned: Image) -> tuple[list[Box], Mask]:
+        """Return boxes of objects, in pixels of the small image, and a mask of where they are."""
         size = max(differs.shape)
         opened = self._morph(differs.astype(np.uint8), self._cv2.MORPH_OPEN, 3 if size > 64 else 1)
         closed = self._morph(opened, self._cv2.MORPH_CLOSE, max(3, size // 32) | 1)
@@ -146,7 +146,7 @@ class MotionFinder:
         return changed
 
     def _is_scenery(self, blob: _Blob, aligned: Image) -> bool:
-        """Whether a blob is light, a hole that something left, or has not moved for long."""
+        """Whether a blob is light, the place of an object that left, or has not moved for long."""
         mask = np.zeros(aligned.shape[:2], dtype=np.bool_)
         mask[blob.window] = blob.mask
         still = self._background.still_s(mask)
@@ -175,16 +175,16 @@ class MotionFinder:
         return wide.astype(np.bool_)  # type: ignore[no-any-return]
 
     def _is_ghost(self, scene: Image, seen: Image, outline: Mask) -> bool:
-        """Whether the outline of what differs is an edge in the scene and none in the frame."""
+        """Whether the outline of a difference is an edge in the scene and not in the frame."""
         before = float(_steepness(scene)[outline].mean())
         return before > _GHOST_EDGE * float(_steepness(seen)[outline].mean()) + 1.0
 
     def _is_light(self, scene: Image, seen: Image, inside: Mask, outline: Mask) -> bool:
-        """Whether what differs is the same place in other light: a cloud, a lamp, a shadow.
+        """Whether a difference is only other light: a cloud, a lamp, a shadow.
 
-        The scene's own texture shows through light, and its border is soft (after Rosin and
-        Ellis, "Image difference threshold strategies and shadow detection", 1995, who ask
-        likewise for a steady ratio inside).
+        The scene's own texture stays visible, and the border is soft (after Rosin and Ellis,
+        "Image difference threshold strategies and shadow detection", 1995, who also require a
+        steady ratio inside).
         """
         if min(inside.shape) < 4:
             return False

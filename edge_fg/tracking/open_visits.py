@@ -1,4 +1,4 @@
-"""The visits that are open before one camera, and when something is told of them."""
+"""The open visits at one camera, and when events are reported."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class OpenVisits:
     settings
         How visits are followed.
     tracker
-        Gives the tracks; what the model holds for nothing is removed from it.
-    learn_scenery
-        Called with the region of what the model holds for nothing; None where nobody learns:
-        then it is kept, and the model is asked about it rarely.
+        Follows the individuals; tracks of `VisitSettings.nothing` are removed from it.
+    learn_as_scene
+        Called with the region of such a track. None where a detector finds regions, which can't
+        learn: then the track is kept, and classified rarely.
     source_number
         First part of each visit's name.
     """
@@ -33,12 +33,12 @@ class OpenVisits:
         self,
         settings: VisitSettings,
         tracker: Tracker,
-        learn_scenery: Callable[[Region], None] | None,
+        learn_as_scene: Callable[[Region], None] | None,
         source_number: int,
     ) -> None:
         self._settings = settings
         self._tracker = tracker
-        self._learn_scenery = learn_scenery
+        self._learn_as_scene = learn_as_scene
         self._source_number = source_number
         self._open: list[Visit] = []
         self._by_track: dict[int, Visit] = {}
@@ -66,15 +66,15 @@ class OpenVisits:
         return visit
 
     def update(self, now: float) -> list[VisitEvent]:
-        """Return what became known until `now`, seconds of the frames' clock."""
+        """Return the events up to `now`, seconds of the frames' clock."""
         return [event for visit in list(self._open) for event in self._update_one(visit, now)]
 
     def end_all(self) -> list[VisitEvent]:
-        """End all visits, and return what is to be told of that."""
+        """End all visits, and return their events."""
         return [event for visit in list(self._open) for event in self._end(visit)]
 
     def is_nothing(self, visit: Visit) -> bool:
-        """Return whether the model says that nothing is there."""
+        """Return whether the answer is that no individual is there."""
         return visit.label is not None and visit.label in self._settings.nothing
 
     @property
@@ -94,7 +94,7 @@ class OpenVisits:
         return []
 
     def _start(self, visit: Visit) -> list[VisitEvent]:
-        """Tell of a visit once it is long enough and settled, unless it continues another."""
+        """Report a visit once it is long enough and decided, unless it continues another."""
         settings = self._settings
         if visit.duration_s < settings.shortest_s or visit.likeliest is None:
             return []
@@ -112,7 +112,7 @@ class OpenVisits:
         return [visit.event("visit_started", self._source_number, visit.class_id)]
 
     def _earlier_part(self, visit: Visit) -> Visit | None:
-        """Return the visit of who left nearby a moment ago and is of the same species."""
+        """Return the visit of an individual of the same species that left nearby a moment ago."""
         for other in self._open:
             same = other.announced and other.class_id == visit.class_id
             if same and self._may_be_same(visit, other):
@@ -120,7 +120,7 @@ class OpenVisits:
         return None
 
     def _may_return(self, visit: Visit, now: float) -> bool:
-        """Whether somebody appeared in time who may turn out to be this individual."""
+        """Whether an individual appeared in time that may turn out to be this one."""
         return visit.announced and any(
             not other.announced
             and now - other.first_s <= self._settings.undecided_s
@@ -137,18 +137,18 @@ class OpenVisits:
         return near and 0.0 < away_s <= self._absence_s
 
     def _dismiss(self, visit: Visit) -> list[VisitEvent]:
-        """Follow no longer what the model holds for nothing, and learn it as scenery."""
-        if not visit.announced and self._learn_scenery is None:
+        """End the tracks of what is no individual, and learn it as part of the scene."""
+        if not visit.announced and self._learn_as_scene is None:
             return []
         for track in self._tracker.tracks:
             if self._by_track.get(track.number) is visit:
                 self._tracker.remove(track)
-                if self._learn_scenery is not None:
-                    self._learn_scenery(visit.region_xywh)
+                if self._learn_as_scene is not None:
+                    self._learn_as_scene(visit.region_xywh)
         return self._end(visit)
 
     def _end(self, visit: Visit) -> list[VisitEvent]:
-        """Close a visit, and tell of it, if it is one."""
+        """Close a visit, and report it if it was long enough to be one."""
         settings = self._settings
         self._open.remove(visit)
         for number in self._tracks_of(visit):

@@ -1,4 +1,4 @@
-"""Which regions of a frame the model is asked about, and the frames that wait for its answers."""
+"""Which regions of a frame are classified, and the frames that wait for the predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PredictionT = TypeVar("PredictionT", bound=PredictionLike)
 
 @dataclass(eq=False)
 class RegionRequest:
-    """One region, in pixels, that the model is asked about; `quality` weighs its answer, 0..1."""
+    """One region, in pixels, to classify; `quality` is the weight of its prediction, 0..1."""
 
     visit: Visit
     region_xywh: Region
@@ -30,9 +30,9 @@ class RegionRequest:
 
 @dataclass(eq=False)
 class PendingFrame:
-    """A frame whose answers have not come yet: its clock, what is asked, who was seen and where.
+    """A frame that waits for its predictions: its clock, the requests, and who was seen where.
 
-    `events` are those that became known before any answer.
+    `events` are those that need no prediction.
     """
 
     time_s: float
@@ -43,12 +43,12 @@ class PendingFrame:
     def add_answers(
         self, regions: Sequence[Region], predictions: Sequence[PredictionT]
     ) -> dict[int, PredictionT]:
-        """Give each visit its answer; return them by the number of the visit.
+        """Give each visit its prediction; return them by the number of the visit.
 
         Raises
         ------
         UsageError
-            A region was not asked about.
+            A region was not requested.
         """
         answers: dict[int, PredictionT] = {}
         left = list(self.requests)
@@ -65,21 +65,21 @@ class PendingFrame:
 def choose_regions(
     frame: Frame, now: float, seen: Sequence[tuple[Track, Visit]], settings: VisitSettings
 ) -> list[RegionRequest]:
-    """Choose whom the model is asked about: who was never asked, then who waited longest.
+    """Choose the individuals to classify: new ones first, then those that waited longest.
 
     Parameters
     ----------
     frame, now
         The frame, and the seconds of its clock.
     seen
-        Those who are on it.
+        The individuals on it.
     settings
-        How often to ask, and about how many.
+        How often to classify, and how many.
     """
     due = [
         (track, visit)
         for track, visit in seen
-        # Of two that touch, the model would name one for both.
+        # Of two that touch, the model would see both at once.
         if not track.merged and _is_due(visit, now, settings)
     ]
     due.sort(key=_longest_wait_first)
@@ -112,7 +112,7 @@ def _is_due(visit: Visit, now: float, settings: VisitSettings) -> bool:
 
 
 def _quality(frame: Frame, track: Track, visit: Visit, full_size: float) -> float:
-    """Return what the model's answer to this frame will be worth, 0..1."""
+    """Return the weight of the prediction for this frame, 0..1."""
     x, y, width, height = clipped(track.box, frame.size_wh)
     detail = sharpness(frame, (x, y, width, height))
     visit.sharpest = max(visit.sharpest, detail)

@@ -1,4 +1,4 @@
-"""One answer from many frames: fused, and held until another is clearly better."""
+"""One answer from many frames: fused over time, and kept until another is clearly better."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ class SmoothingSettings:
     memory_s
         Seconds after which a frame counts 1/e as much.
     correlation_s
-        Seconds over which frames say the same again: that long must pass for a frame to be
-        (all but 1/e) news.
+        Seconds over which frames are correlated: after so long a frame counts as new, all but
+        1/e of it.
     most
-        Frames' worth of news that no individual exceeds: what its looks, or the camera, do to
-        one frame they do to all.
+        Largest number of independent frames that one individual can be worth: its looks and the
+        camera affect all its frames in the same way.
     temperature
         Divides the logarithms of the fused distribution; above 1 for an overconfident model.
     outliers
-        Share of answers, 0..1, taken to say nothing at all: bounds what one frame can veto.
+        Share of answers, 0..1, that are taken to be random: limits the effect of one frame.
     threshold
-        Confidence, 0..1, from which an answer is held.
+        Confidence, 0..1, from which an answer is given.
     release
-        Confidence below which a held answer is given up for none.
+        Confidence below which an answer is withdrawn.
     margin
-        Lead in confidence that another answer must have to replace the one that is held.
+        Lead in confidence that another answer needs to replace the present one.
     dwell_s
-        Seconds for which any of that must last.
+        Seconds for which any of these must last.
     least
-        Frames' worth of news before anything is answered.
+        Number of independent frames before any answer is given.
     """
 
     memory_s: float = 6.0
@@ -69,15 +69,15 @@ class SmoothingSettings:
 
 
 class OpinionPool:
-    """What all frames of one individual together say of its class.
+    """The class probabilities of one individual from all its frames.
 
     A logarithmic opinion pool (Genest and Zidek, "Combining Probability Distributions: A Critique
     and an Annotated Bibliography", 1986): the weighted mean of the frames' log-probabilities,
     times the number of independent frames that they are worth. A frame's weight is its quality,
-    times exp(-age / memory_s), times the news that it brings: 1 - exp(-gap / correlation_s) after
-    a gap to the frame before, so that twice the frame rate is not twice the evidence. What all
-    frames of an individual have in common bounds the number from above by `most`, as a cluster
-    of correlated answers does (Kish, "Survey Sampling", 1965: the design effect).
+    times exp(-age / memory_s), times how new it is: 1 - exp(-gap / correlation_s) after a gap to
+    the frame before, so that twice the frame rate is not twice the evidence. What all frames of
+    an individual have in common limits the number to `most`, as in a cluster of correlated
+    answers (Kish, "Survey Sampling", 1965: the design effect).
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class OpinionPool:
 
     @property
     def evidence(self) -> float:
-        """Independent good frames that those taken in are worth; 0 until there are two."""
+        """Number of independent good frames that all frames are worth; 0 until there are two."""
         if self._count < 2:
             return 0.0
         most = self._settings.most
@@ -115,7 +115,7 @@ class OpinionPool:
         time_s
             When the frame was; an earlier time than the last one's counts as the same.
         quality
-            What it is worth beside a good frame, more than 0, at most 1.
+            Its weight beside a good frame, more than 0, at most 1.
         """
         settings = self._settings
         given = np.asarray(probabilities, dtype=np.float64)
@@ -123,7 +123,7 @@ class OpinionPool:
         logs = np.log(np.maximum(mixed, 1e-12))
         self._count += 1
         if self._sum is None:
-            # Weighed as if it alone were known; the second frame says what it was worth.
+            # Its full weight for now; the gap to the second frame says how new it was.
             self._sum, self._weight, self._time = quality * logs, quality, time_s
             return
         gap = max(0.0, time_s - self._time)
@@ -139,7 +139,7 @@ class OpinionPool:
         """Return the fused distribution, (classes,) float64; None before the first frame."""
         if self._sum is None:
             return None
-        # However bad a frame is, or long ago: it says what it says, only not more than that.
+        # Bad or old frames keep their own probabilities, which are not flattened below one frame.
         worth = max(1.0, self.evidence) / self._settings.temperature
         logs = worth * self._sum / self._weight
         fused = np.exp(logs - logs.max())
@@ -148,11 +148,11 @@ class OpinionPool:
 
 
 class StableAnswer:
-    """The answer that is given out: it changes only for one that led clearly, for long enough.
+    """The answer that is given: it changes only for one that leads clearly, for long enough.
 
-    A Schmitt trigger in time. There is no answer (None) until one class has held `threshold` and
-    led by `margin` for `dwell_s`; a held one falls to another under the same terms, and to None
-    when its own confidence stays under `release`.
+    A Schmitt trigger in time. There is no answer (None) until one class has had `threshold` and
+    led by `margin` for `dwell_s`; another class replaces it under the same conditions, and None
+    does when its own confidence stays below `release`.
 
     Parameters
     ----------
@@ -166,19 +166,19 @@ class StableAnswer:
         self._since: float | None = None
         self.class_id: int | None = None
 
-    def update(self, belief: Distribution, evidence: float, time_s: float) -> int | None:
-        """Take in what is believed at `time_s`; return the answer, or None.
+    def update(self, fused: Distribution, evidence: float, time_s: float) -> int | None:
+        """Take in the fused distribution at `time_s`; return the answer, or None.
 
         Parameters
         ----------
-        belief
+        fused
             (classes,), summing to 1.
         evidence
-            Independent frames that it rests on.
+            Number of independent frames behind it.
         time_s
             Seconds of a clock that does not run backwards.
         """
-        wanted = self._wanted(belief, evidence)
+        wanted = self._wanted(fused, evidence)
         if wanted == self.class_id:
             self._since = None
             return self.class_id
@@ -190,39 +190,39 @@ class StableAnswer:
 
     @property
     def challenged(self) -> bool:
-        """Whether another answer may replace the one that is held."""
+        """Whether another answer may soon replace the present one."""
         return self._since is not None
 
-    def _wanted(self, belief: Distribution, evidence: float) -> int | None:
+    def _wanted(self, fused: Distribution, evidence: float) -> int | None:
         settings = self._settings
-        best = int(np.argmax(belief))
-        held = self.class_id
-        if best == held:
-            return held if belief[best] >= settings.release else None
-        rival = float(np.partition(belief, -2)[-2]) if held is None and belief.size > 1 else 0.0
-        if held is not None:
-            rival = float(belief[held])
-        clear = belief[best] >= settings.threshold and belief[best] - rival >= settings.margin
-        if clear and evidence >= settings.least:
+        best, present = int(np.argmax(fused)), self.class_id
+        if best == present:
+            return present if fused[best] >= settings.release else None
+        if present is not None:
+            rival = float(fused[present])
+        else:
+            rival = float(np.partition(fused, -2)[-2]) if fused.size > 1 else 0.0
+        is_clear = fused[best] >= settings.threshold and fused[best] - rival >= settings.margin
+        if is_clear and evidence >= settings.least:
             return best
-        if held is not None and belief[held] < settings.release:
+        if present is not None and fused[present] < settings.release:
             return None
-        return held
+        return present
 
 
 def frame_quality(
     sharpness: float, sharpest: float, size: float, full_size: float, speed: float
 ) -> float:
-    """Return what a frame is worth beside a sharp, large, calm one: 0.05..1.
+    """Return the weight of a frame beside one of a sharp, large, calm individual: 0.05..1.
 
     Parameters
     ----------
     sharpness, sharpest
         Of this frame's region and of the individual's sharpest so far (any scale, not negative).
     size, full_size
-        Longer side of the region in pixels, and that from which more says no more.
+        Longer side of the region in pixels, and the side above which more does not help.
     speed
-        In its own sizes a second; wings blur and hide the marks that tell siblings apart.
+        In its own sizes a second: motion blurs the marks that tell siblings apart.
     """
     sharp = min(1.0, sharpness / sharpest) if sharpest > 0.0 else 1.0
     large = min(1.0, size / full_size)

@@ -1,4 +1,4 @@
-"""A small image of a frame, taken without converting all of it."""
+"""A small image of a frame, made without converting all of it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from edge_fg.sources import Frame
 
 
 def thumbnail(frame: Frame, longest_px: int) -> NDArray[np.float32]:
-    """Return a small version of a frame, for looking where something is.
+    """Return a small version of a frame, for finding motion.
 
-    Raw YUV frames keep their luma and chroma: nothing is converted, for only differences between
-    frames of one camera count here.
+    Raw YUV frames keep their luma and chroma: only differences between frames of one camera
+    count here, so nothing needs to be converted.
 
     Parameters
     ----------
@@ -36,13 +36,13 @@ def thumbnail(frame: Frame, longest_px: int) -> NDArray[np.float32]:
     MissingDependencyError
         OpenCV is not installed.
     """
-    cv2 = load_cv2("see where something moves")
+    cv2 = load_cv2("find motion")
     width, height = frame.size_wh
     scale = min(1.0, longest_px / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     planes = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in _planes(frame)]
     small = np.dstack(planes).astype(np.float32)
-    # Sensor noise of single pixels and the jitter of codecs would be taken for movement.
+    # Noise of single pixels and the jitter of codecs would be taken for motion.
     blurred = cv2.GaussianBlur(small, (3, 3), 0)
     return np.asarray(blurred, dtype=np.float32).reshape(small.shape)
 
@@ -60,7 +60,7 @@ def sharpness(frame: Frame, region_xywh: Region) -> float:
     region_xywh
         (x, y, width, height) in pixels, wholly inside it.
     """
-    cv2 = load_cv2("see how sharp something is")
+    cv2 = load_cv2("measure sharpness")
     x, y, width, height = region_xywh
     part = _planes(frame)[0][y : y + height, x : x + width]
     scale = min(1.0, 128.0 / max(width, height))

@@ -22,7 +22,7 @@ _INTERVALS = 9
 
 
 class Detection(NamedTuple):
-    """A box in which a detector sees something, (x, y, width, height), and how surely, 0..1."""
+    """A box (x, y, width, height) in which a detector sees an object, and its score, 0..1."""
 
     box_xywh: Box
     score: float = 1.0
@@ -30,23 +30,23 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    """When something is followed, and for how long.
+    """When a track starts, what continues it, and when it ends.
 
     Parameters
     ----------
     confirm_hits, confirm_s
-        Frames and seconds that something must have been seen before it counts.
+        Frames and seconds for which an object must be seen before its track is confirmed.
     lost_s
-        Seconds for which something may be hidden before it is given up.
+        Seconds for which an object may be hidden before its track ends.
     gate
         Largest squared Mahalanobis distance of a match; 9.21 holds 99 % in two dimensions.
     reach
-        Farthest that a match may lie from where it was expected, in sizes.
+        Largest distance of a match from the expected place, in sizes of the object.
     resized
-        Most that the area may change between two sightings, as a factor.
+        Largest change of the area between two frames, as a factor.
     new_score
-        Score, 0..1, from which a box may be something new; one below only continues what is
-        already followed (Zhang et al., "ByteTrack", 2022).
+        Score, 0..1, from which a box may start a track; one below it only continues a track
+        (Zhang et al., "ByteTrack", 2022).
     """
 
     confirm_hits: int = 3
@@ -72,7 +72,7 @@ class Track:
     number
         From 1, in the order in which they were confirmed; 0 while tentative.
     state
-        ``tentative`` (perhaps nothing), ``confirmed`` (seen on the last frame) or ``lost``.
+        ``tentative`` (not sure yet), ``confirmed`` (seen on the last frame) or ``lost``.
     first_s, last_s
         When it was first and last seen, in seconds.
     hits
@@ -92,12 +92,12 @@ class Track:
 
     @property
     def box(self) -> Box:
-        """Where it is: as found where it was seen on the last frame, else as expected."""
+        """Where it is: as detected, if it was seen alone on the last frame; else as predicted."""
         return self._seen if self.state != "lost" and not self.merged else self._filter.box
 
     @property
     def expected(self) -> Box:
-        """Where it was expected, or is, once what was found is taken in."""
+        """Where the filter predicts it; after a detection, where the filter places it."""
         return self._filter.box
 
     @property
@@ -106,13 +106,13 @@ class Track:
         return self._filter.speed
 
     def advance(self, dt: float) -> None:
-        """Expect it where it would be `dt` seconds later."""
+        """Predict where it is `dt` seconds later."""
         self._filter.predict(dt)
         if self.state == "lost":
             self._filter.brake(0.5 ** (dt / _BRAKE_S))
 
     def see(self, box: Box, time_s: float) -> None:
-        """Take in that it was found."""
+        """Take in its detection."""
         self._filter.update(box)
         self._seen = box
         self.last_s = time_s
@@ -120,7 +120,7 @@ class Track:
         self.merged = False
 
     def see_merged(self, time_s: float) -> None:
-        """Take in that it is somewhere in a box with others: seen, but not where exactly."""
+        """Take in that it is somewhere in a box with others: seen, at no exact place."""
         self.last_s = time_s
         self.hits += 1
         self._filter.brake(0.5)
@@ -151,7 +151,7 @@ class Tracker:
     Parameters
     ----------
     settings
-        When something is followed, and for how long.
+        When tracks start and end.
     """
 
     def __init__(self, settings: TrackerSettings | None = None) -> None:
@@ -163,7 +163,7 @@ class Tracker:
 
     @property
     def max_hidden_s(self) -> float:
-        """Seconds that something may be hidden: `lost_s`, or more where frames are rarer."""
+        """Seconds for which an object may be hidden: `lost_s`, or more at low frame rates."""
         return max(self.settings.lost_s, 2.5 * self._interval)
 
     @property
@@ -172,7 +172,7 @@ class Tracker:
 
     @property
     def tracks(self) -> list[Track]:
-        """Everything that is followed, in the order in which it was found."""
+        """All tracks, tentative ones too, in the order in which they started."""
         return list(self._tracks)
 
     def update(
@@ -181,16 +181,16 @@ class Tracker:
         time_s: float,
         size_wh: tuple[int, int] | None = None,
     ) -> list[Track]:
-        """Take in what was found on one frame.
+        """Take in the detections of one frame.
 
         Parameters
         ----------
         found
-            What was found, in any order.
+            The detections, in any order.
         time_s
             Seconds of a clock that does not run backwards.
         size_wh
-            Width and height of the frame; what has left it is not waited for.
+            Width and height of the frame; the track of an object that has left it ends.
 
         Returns
         -------
@@ -201,12 +201,12 @@ class Tracker:
         if self._time is not None:
             self._intervals.append(dt)
         self._time = time_s
-        # After a gap, who is at the old place need not be who was there.
+        # After a gap, another individual may be at the old place.
         max_hidden_s = self.max_hidden_s
         self._tracks = [t for t in self._tracks if time_s - t.last_s <= max_hidden_s]
         for track in self._tracks:
             track.advance(dt)
-        # Any order of what was found gives the same tracks and numbers.
+        # Any order of the detections gives the same tracks and numbers.
         ordered = sorted(found)
         free = self._match(ordered, time_s)
         for track in self._tracks:
@@ -221,21 +221,21 @@ class Tracker:
         return sorted(followed, key=lambda track: track.number)
 
     def remove(self, track: Track) -> None:
-        """Follow a track no longer."""
+        """End a track."""
         self._tracks = [other for other in self._tracks if other is not track]
 
     def clear(self) -> None:
-        """Follow nothing that was followed; numbers go on."""
+        """End all tracks; numbers continue."""
         self._tracks = []
         self._time = None
 
     def _match(self, found: list[Detection], time_s: float) -> list[Detection]:
-        """Assign what was found; return what is left over."""
+        """Assign detections to tracks; return those that are left over."""
         for track in self._tracks:
             track.merged = False
         merged = self._merged(found)
         single = [one for number, one in enumerate(found) if number not in merged]
-        # What has been seen for longer chooses first: a tentative neighbour takes nobody's place.
+        # Confirmed tracks choose first: a tentative neighbour must not take their detections.
         for group in (True, False):
             tracks = [t for t in self._tracks if (t.number > 0) is group and not t.merged]
             costs = [
@@ -281,7 +281,7 @@ class Tracker:
         if track.last_s == time_s:
             return True
         if not track.number:
-            # One missed frame in a burst is the detector's; two are nobody's.
+            # A detector may miss one frame of an object; after two the track ends.
             longest_s = max(0.5 * self.settings.confirm_s, 1.5 * self._interval)
             return track.hits > 1 and time_s - track.last_s <= longest_s
         if size_wh is not None:

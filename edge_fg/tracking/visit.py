@@ -1,4 +1,4 @@
-"""One visit: what is known of an individual while it is followed, and the settings of that."""
+"""One visit: what is known of an individual while it is followed; and the settings."""
 
 from __future__ import annotations
 
@@ -26,34 +26,35 @@ class VisitSettings:
     Parameters
     ----------
     padding
-        Side of the square that the model sees, in longer sides of what was found.
+        Side of the square that the model sees, in longer sides of the box.
     full_size
-        Longer side in pixels from which a larger region says no more.
+        Longer side in pixels above which a larger region does not help.
     ask_s
-        Seconds between two questions to the model about one individual.
+        Seconds between two classifications of one individual.
     recheck_s
-        The same once its answer is settled: nothing new is to be expected.
+        The same once its answer is settled and not likely to change.
     settled
         Confidence, 0..1, from which an answer is settled.
     settled_evidence
-        Independent frames that a settled answer rests on.
+        Number of independent frames that a settled answer needs.
     most_regions
-        Regions of one frame that the model is asked about; the others have their turn next.
+        Largest number of regions of one frame to classify; the others come first on the next.
     shortest_s
-        Seconds for which something must be seen to be a visit.
+        Seconds for which an individual must be seen to be a visit.
     undecided_s
-        Seconds after which a visit is told of without a species.
+        Seconds after which a visit is reported without a species.
     final
-        Confidence, 0..1, from which the likeliest species is told of a visit that ends undecided:
-        no frame will come that says more, and above 0.5 it is likelier right than wrong.
+        Confidence, 0..1, from which a visit that ends undecided is reported with its likeliest
+        species: no more frames will come, and above 0.5 it is more often right than wrong.
     absence_s
         Seconds of absence after which a visit has ended.
     return_reach
-        How far from where it was seen last, in sizes, an individual may appear again.
+        Largest distance, in sizes, from where an individual was last seen to where it appears
+        again.
     nothing
-        Labels by which a model says that nothing is there.
+        Labels that mean that no individual is there.
     motion, tracker, smoothing
-        Of the parts.
+        Settings of the parts.
     """
 
     padding: float = 1.6
@@ -93,7 +94,7 @@ class NamedClass(Protocol):
 
 
 class PredictionLike(Protocol):
-    """What a visit needs of an answer of the model."""
+    """What a visit needs of a prediction."""
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -106,7 +107,7 @@ class PredictionLike(Protocol):
 
 @dataclass(eq=False)
 class Visit:
-    """One individual: when and where it was seen, and what it is held for.
+    """One individual: when and where it was seen, and its answer so far.
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ class Visit:
     source
         Name of the source, fit to be shown.
     pool, answer
-        What its frames say together, and what is given out.
+        Its fused probabilities, and the answer that is given.
     first_s, first_at
         When it was first seen, by the frames' clock and as wall time (None for files).
     frames
@@ -131,7 +132,7 @@ class Visit:
     sharpest
         Detail of its sharpest frame.
     announced, announced_class_id
-        Whether its start was told, and as which class it was told last.
+        Whether its start was reported, and the class that was reported last.
     """
 
     number: int
@@ -151,7 +152,7 @@ class Visit:
     announced_class_id: int | None = None
 
     def add(self, prediction: PredictionLike, time_s: float, quality: float) -> None:
-        """Take in the model's answer to one frame."""
+        """Take in the prediction for one frame."""
         self.labels = prediction.labels
         self.pool.add(prediction.probabilities, time_s, quality)
         fused = self.pool.distribution()
@@ -160,12 +161,12 @@ class Visit:
 
     @property
     def class_id(self) -> int | None:
-        """Class that it is held for; None while undecided."""
+        """Class of the answer; None while undecided."""
         return self.answer.class_id
 
     @property
     def label(self) -> str | None:
-        """Label of the class that it is held for."""
+        """Label of that class."""
         return None if self.class_id is None else self.labels[self.class_id].label
 
     @property
@@ -186,7 +187,7 @@ class Visit:
         return self.last_s - self.first_s
 
     def best_guess(self, confidence: float, nothing: frozenset[str]) -> int | None:
-        """Return the likeliest class if it is at least so likely, and something."""
+        """Return the likeliest class if it has this confidence and is not `nothing`."""
         fused = self.pool.distribution()
         if fused is None:
             return None
@@ -196,13 +197,13 @@ class Visit:
         return best
 
     def continue_as(self, other: Visit) -> None:
-        """Take over what was seen of one that turned out to be this individual come back."""
+        """Take over what was seen of another visit that is a return of this individual."""
         self.last_s, self.last_at, self.region_xywh = other.last_s, other.last_at, other.region_xywh
         self.frames += other.frames
         self.pool, self.answer = other.pool, other.answer
 
     def event(self, kind: VisitEventKind, source_number: int, class_id: int | None) -> VisitEvent:
-        """Return what is to be told of it now, as a class (None: undecided)."""
+        """Return an event of this visit as a class (None: undecided)."""
         fused = self.pool.distribution()
         confidence, runner_up = None, None
         if fused is not None:

@@ -20,7 +20,7 @@ __all__ = ["RegionFinder", "VisitFollower", "VisitSettings", "follow_visits"]
 PredictionT = TypeVar("PredictionT", bound=PredictionLike)
 
 RegionFinder = Callable[[Frame], Sequence["Detection | Box"]]
-"""Says where something is: boxes (x, y, width, height) in pixels, with a score as `Detection`."""
+"""Finds individuals: boxes (x, y, width, height) in pixels, with a score as `Detection`."""
 
 # Presentation times of B-frames come a little out of order; a looped file goes back further.
 _JITTER_S = 0.5
@@ -29,18 +29,18 @@ _MOST_PENDING = 256
 
 
 class VisitFollower(Generic[PredictionT]):
-    """Follows the individuals before one camera; used from one thread.
+    """Follows the individuals in front of one camera; used from one thread.
 
-    For each frame in turn: `propose` says which regions the model is to be asked about, and
-    `update` is told the answers, also when there were none to give.
+    For each frame in turn: `propose` returns the regions to classify, and `update` takes the
+    predictions, also when there are none.
 
     Parameters
     ----------
     settings
         How visits are followed.
     regions
-        Says where something is, in place of the movement seen by a fixed camera: a detector.
-        Scores, where it gives them (`Detection`), are compared with `TrackerSettings.new_score`.
+        Finds individuals in place of the motion before a fixed camera: a detector. Scores, where
+        it gives them (`Detection`), are compared with `TrackerSettings.new_score`.
     number
         Of the source; the first part of each visit's name.
 
@@ -76,7 +76,7 @@ class VisitFollower(Generic[PredictionT]):
         self._now: float | None = None
 
     def propose(self, frame: Frame) -> list[Region]:
-        """Return the regions of a frame that the model shall be asked about; perhaps none.
+        """Return the regions of a frame to classify; perhaps none.
 
         Parameters
         ----------
@@ -111,12 +111,12 @@ class VisitFollower(Generic[PredictionT]):
         regions: Sequence[Region],
         predictions: Sequence[PredictionT],
     ) -> tuple[list[Sighting[PredictionT]], list[VisitEvent]]:
-        """Take in what the model says of the regions of a frame.
+        """Take in the predictions for the regions of a frame.
 
         Parameters
         ----------
         frame
-            A frame that `propose` was given; frames before it that were left out are forgotten.
+            A frame that `propose` was given; earlier frames without an update are dropped.
         regions
             Those that `propose` returned, or some of them.
         predictions
@@ -125,7 +125,7 @@ class VisitFollower(Generic[PredictionT]):
         Returns
         -------
         sightings, events
-            The individuals on this frame, by number; and what became known with it.
+            The individuals on this frame, by number; and the events up to it.
 
         Raises
         ------
@@ -152,7 +152,7 @@ class VisitFollower(Generic[PredictionT]):
         return sorted(sightings, key=lambda sighting: sighting.track), events
 
     def finish(self) -> list[VisitEvent]:
-        """End all visits: the source ended, or the camera was lost. It may go on afterwards."""
+        """End all visits: the source ended, or the camera was lost. More frames may follow."""
         events = [event for pending in self._pending.values() for event in pending.events]
         self._pending.clear()
         events += self._visits.end_all()
@@ -161,7 +161,7 @@ class VisitFollower(Generic[PredictionT]):
         return events
 
     def _take(self, frame: Frame) -> PendingFrame:
-        """Return what was seen on a frame; earlier ones, which got no answers, are left out."""
+        """Return a pending frame; earlier ones, which got no predictions, are dropped."""
         if frame.number not in self._pending:
             raise UsageError(f"frame {frame.number} was not proposed, or has had its update")
         events: list[VisitEvent] = []
@@ -177,14 +177,14 @@ class VisitFollower(Generic[PredictionT]):
 def follow_visits(
     settings: VisitSettings | None = None, *, regions: Callable[[], RegionFinder] | None = None
 ) -> Callable[[int], VisitFollower[Any]]:
-    """Return what makes a follower for each source, given the source's number.
+    """Return a function that makes the follower of a source, given the source's number.
 
     Parameters
     ----------
     settings
         The same for all.
     regions
-        Makes each source's detector; see `VisitFollower`.
+        Makes the detector of each source; see `VisitFollower`.
     """
 
     def make(number: int) -> VisitFollower[Any]:

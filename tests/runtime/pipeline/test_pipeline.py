@@ -135,7 +135,7 @@ def test_an_error_of_one_source_ends_only_that_one(caplog: pytest.LogCaptureFixt
     assert (bad.state, bad.error, bad.answered) == ("ended", "unplugged", 5)
     assert (good.state, good.error, good.answered) == ("ended", None, 80)
     assert [record.getMessage() for record in caplog.records] == [
-        "bad has failed, the others go on: unplugged"
+        "bad has failed, the others continue: unplugged"
     ]
 
 

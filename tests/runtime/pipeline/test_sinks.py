@@ -204,7 +204,7 @@ def test_a_sink_that_does_not_return_is_left_behind(
     until(lambda: pipeline.stats().sinks[0].waiting == 8)
     pipeline.stop()
     assert source.releases == 1
-    assert "sink stuck does not return: it was left behind" in caplog.text
+    assert "sink stuck does not return: it was abandoned" in caplog.text
     let_go.set()
     until(lambda: not any("stuck" in t.name for t in threading.enumerate()))
 

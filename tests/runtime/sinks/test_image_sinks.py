@@ -436,7 +436,7 @@ def test_a_sink_that_is_finishing_is_waited_for(monkeypatch, caplog) -> None:
     pipeline.start()
     pipeline.stop()
     assert sink.finished
-    assert "left behind" not in caplog.text
+    assert "abandoned" not in caplog.text
 
 
 def test_lines_go_on_when_a_full_disk_has_room_again(small_disk, caplog) -> None:
