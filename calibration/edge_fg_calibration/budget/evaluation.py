@@ -82,12 +82,8 @@ def make_validation_split(
         The float32 model.
     batches
         Network inputs, each n x 3 x H x W; all but the last of one size.
-    indices
-        True class of each image, None where unknown.
-    input_name, output_name
-        Names of the image input and the class output.
-    kind
-        Whether the output is logits or probabilities.
+    indices, input_name, output_name, kind
+        See `ValidationSplit`.
     progress
         Told the images done, stage ``validation images``.
 

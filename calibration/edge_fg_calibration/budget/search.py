@@ -36,7 +36,6 @@ from edge_fg_calibration.budget.results import (
     describe,
 )
 from edge_fg_calibration.budget.sensitivity import (
-    SENSITIVITY_IMAGES,
     Int8Maker,
     Sensitivity,
     measure_sensitivity,
@@ -59,7 +58,6 @@ def search_budget(
     budget: Budget,
     confidence_margin: ConfidenceMargin,
     *,
-    sensitivity_images: int = SENSITIVITY_IMAGES,
     finished: Finisher = unchanged,
     progress: ProgressCallback = no_progress,
 ) -> SearchResult:
@@ -83,8 +81,6 @@ def search_budget(
         What must be kept. A limit that the validation images can't judge is left to the proof.
     confidence_margin
         How much surer than that the result should be.
-    sensitivity_images
-        About how many validation images each layer is measured on.
     finished
         Makes of a candidate what must keep the budget. What each layer costs in INT8 is measured
         without it.
@@ -116,7 +112,6 @@ def search_budget(
                 groups,
                 costs_macs,
                 evaluator,
-                images=sensitivity_images,
                 progress=progress,
             )
             _walk(search, sensitivity)

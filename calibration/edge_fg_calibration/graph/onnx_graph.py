@@ -7,7 +7,7 @@ there and always unique.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -151,6 +151,22 @@ class Graph:
                     dim.dim_value if dim.WhichOneof("value") == "dim_value" else None
                     for dim in value.type.tensor_type.shape.dim
                 )
+        return found
+
+    def made_from(self, tensors: Iterable[str], through: Callable[[str], bool] = bool) -> set[str]:
+        """Return the tensors that `tensors` are made from, themselves included.
+
+        Left out are those that `through` refuses, and what only they are made from.
+        """
+        found: set[str] = set()
+        pending = list(tensors)
+        while pending:
+            name = pending.pop()
+            if name in found or not through(name):
+                continue
+            found.add(name)
+            node = self.producers.get(name)
+            pending.extend(node.input if node is not None else ())
         return found
 
     def array(self, name: str) -> NDArray[Any]:

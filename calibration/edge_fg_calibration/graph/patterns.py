@@ -1,4 +1,4 @@
-"""Shapes of sub-graphs that placement and mixed precision ask about."""
+"""Sub-graphs that placement and mixed precision treat in their own way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def squeeze_nodes(graph: Graph) -> frozenset[str]:
             continue
         gates = [name for name in node.input if name in pooled]
         if len(gates) == 1:
-            found.update(_weighted_behind(graph, gates[0], pooled))
+            for name in graph.made_from(gates, pooled.__contains__):
+                maker = graph.producers[name]
+                if maker.op_type in WEIGHTED_OPS:
+                    found.add(node_key(maker))
     return frozenset(found)
 
 
@@ -38,22 +41,6 @@ def _pooled_tensors(graph: Graph) -> frozenset[str]:
     return frozenset(pooled)
 
 
-def _weighted_behind(graph: Graph, tensor: str, within: frozenset[str]) -> set[str]:
-    found: set[str] = set()
-    seen: set[str] = set()
-    pending = [tensor]
-    while pending:
-        name = pending.pop()
-        if name in seen or name not in within:
-            continue
-        seen.add(name)
-        node = graph.producers[name]
-        if node.op_type in WEIGHTED_OPS:
-            found.add(node_key(node))
-        pending.extend(one for one in node.input if one)
-    return found
-
-
 def skip_operand(graph: Graph, node: onnx.NodeProto) -> int | None:
     """Return which operand (0 or 1) of a residual Add is the skip, None where it is not one.
 
@@ -62,7 +49,10 @@ def skip_operand(graph: Graph, node: onnx.NodeProto) -> int | None:
     """
     order = {name: place for place, one in enumerate(graph.nodes) for name in one.output if name}
     order.update(dict.fromkeys(graph.inputs, -1))
-    ancestors = [_ancestors(graph, name) for name in node.input]
+    ancestors = [
+        graph.made_from([name], lambda one: bool(one) and one not in graph.constants)
+        for name in node.input
+    ]
     common = ancestors[0] & ancestors[1]
     if not common:
         return None
@@ -73,20 +63,6 @@ def skip_operand(graph: Graph, node: onnx.NodeProto) -> int | None:
     if lengths[0] == lengths[1]:
         return None
     return 0 if lengths[0] < lengths[1] else 1
-
-
-def _ancestors(graph: Graph, tensor: str) -> set[str]:
-    """Return the varying tensors that `tensor` is made from, itself included."""
-    found: set[str] = set()
-    pending = [tensor]
-    while pending:
-        name = pending.pop()
-        if name in found or name in graph.constants:
-            continue
-        found.add(name)
-        node = graph.producers.get(name)
-        pending.extend(one for one in (node.input if node else ()) if one)
-    return found
 
 
 def _longest_path(graph: Graph, start: str, end: str, within: set[str]) -> int:

@@ -33,12 +33,8 @@ def open_session(
     ----------
     model
         The model, serialised or not.
-    optimise
-        False leaves the graph as it is, so that every tensor can be observed.
-    arena
-        False returns memory after each run instead of keeping the largest amount.
-    purpose
-        What it is for, should ONNX Runtime be missing.
+    optimise, arena, purpose
+        See `edge_fg.backends.onnxruntime.open_session`.
 
     Raises
     ------

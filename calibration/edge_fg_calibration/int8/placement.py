@@ -9,7 +9,7 @@ convolutions follows TensorRT Model Optimizer's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -112,23 +112,17 @@ class Placement:
         Those that read one tensor share its quantisation, and TensorRT may run them as one; those
         that share a weight keep one copy of it.
         """
-        groups: list[tuple[frozenset[str], frozenset[str]]] = []
+        groups: list[tuple[set[str], set[str]]] = []
         for place in self.weights:
-            nodes = frozenset({place.node})
-            tensors = frozenset({place.activation, place.initializer})
-            apart = []
-            for other_nodes, other_tensors in groups:
-                if other_tensors & tensors:
-                    nodes, tensors = nodes | other_nodes, tensors | other_tensors
-                else:
-                    apart.append((other_nodes, other_tensors))
-            groups = [*apart, (nodes, tensors)]
+            nodes, tensors = {place.node}, {place.activation, place.initializer}
+            for joined in [one for one in groups if one[1] & tensors]:
+                groups.remove(joined)
+                nodes |= joined[0]
+                tensors |= joined[1]
+            groups.append((nodes, tensors))
         order = {place.node: number for number, place in enumerate(self.weights)}
-        return tuple(
-            sorted(
-                (nodes for nodes, _ in groups), key=lambda found: min(order[one] for one in found)
-            )
-        )
+        found = [frozenset(nodes) for nodes, _ in groups]
+        return tuple(sorted(found, key=lambda nodes: min(order[one] for one in nodes)))
 
     def without(self, nodes: Collection[str], reason: str = "left in float") -> Placement:
         """Return the placement with some of its INT8 nodes left in float.
@@ -159,16 +153,6 @@ class Placement:
         )
         activations = tuple(name for name in self.activations if name in read)
         return Placement(self.target, activations, weights, skips, (*self.skipped, *left))
-
-
-@dataclass(frozen=True)
-class _Context:
-    graph: Graph
-    depthwise: bool
-    squeeze: frozenset[str]
-
-
-_Rule: TypeAlias = Callable[[_Context, onnx.NodeProto], "str | None"]
 
 
 def place(
@@ -205,13 +189,13 @@ def place(
     graph = Graph(model)
     if depthwise is None:
         depthwise = target == "tensorrt"
-    context = _Context(graph, depthwise, squeeze_nodes(graph))
+    gates = squeeze_nodes(graph)
     weights: list[WeightPlace] = []
     skipped: list[tuple[str, str, str]] = []
     for node in graph.nodes:
         if node.op_type not in WEIGHTED_OPS:
             continue
-        reason = next(filter(None, (rule(context, node) for rule in _RULES)), None)
+        reason = _reason_for_float(graph, node, depthwise, gates)
         if reason:
             skipped.append((node_key(node), node.op_type, reason))
         else:
@@ -227,74 +211,49 @@ def place(
     return Placement(target, tuple(read), tuple(weights), tuple(skips), tuple(skipped))
 
 
-def without_fixed_weight(context: _Context, node: onnx.NodeProto) -> str | None:
-    """Products of two activations stay float, as do weights that are not stored float32."""
-    graph = context.graph
+def _reason_for_float(
+    graph: Graph, node: onnx.NodeProto, depthwise: bool, gates: Collection[str]
+) -> str | None:
+    """Say why a weighted node stays float; None where it runs in INT8."""
     if node.input[0] in graph.constants:
         return "the left operand is constant"
     if node.input[1] not in graph.constants:
         return "product of two activations"
     if not graph.is_float_initializer(node.input[1]):
         return "the weight is not a stored float32 tensor"
-    rank = len(graph.initializers[node.input[1]].dims)
-    if rank != 2 and node.op_type in {"Gemm", "MatMul"}:
-        return f"the weight has {rank} dimensions, not 2"
-    return None
+    is_matrix = node.op_type in {"Gemm", "MatMul"}
+    dims = graph.initializers[node.input[1]].dims
+    if is_matrix and len(dims) != 2:
+        return f"the weight has {len(dims)} dimensions, not 2"
+    if attribute(node, "transA", 0):  # it mixes images
+        return "transposes its activation"
+    if node_key(node) in gates:  # they cost little and err much
+        return "gate of a squeeze-and-excitation branch"
+    if not is_matrix:
+        return _convolution_in_float(graph, node, depthwise)
+    # With fewer than 16 rows or columns of weights nothing is gained.
+    return f"narrow matrix ({dims[0]} x {dims[1]})" if min(dims) < _NARROW else None
 
 
-def transposed_input(_: _Context, node: onnx.NodeProto) -> str | None:
-    """Leave a Gemm that transposes its activation: it mixes images."""
-    return "transposes its activation" if attribute(node, "transA", 0) else None
+def _convolution_in_float(graph: Graph, node: onnx.NodeProto, depthwise: bool) -> str | None:
+    """Leave depthwise convolutions, unless asked for, and small ones.
 
-
-def squeeze_branch(context: _Context, node: onnx.NodeProto) -> str | None:
-    """Gates computed from pooled features (squeeze-and-excitation) cost little and err much."""
-    return "gate of a squeeze-and-excitation branch" if node_key(node) in context.squeeze else None
-
-
-def depthwise_convolution(context: _Context, node: onnx.NodeProto) -> str | None:
-    """Leave one filter a channel, unless asked: few operations, much weight memory and loss."""
-    if context.depthwise or node.op_type not in {"Conv", "ConvTranspose"}:
-        return None
-    group = int(attribute(node, "group", 1))
-    inputs, outputs = _channels(context.graph, node)
-    return "depthwise convolution" if group > 1 and group in {inputs, outputs} else None
-
-
-def small_convolution(context: _Context, node: onnx.NodeProto) -> str | None:
-    """Below 16 channels INT8 pays only where the layout is a multiple of 8 and the kernel square.
-
-    The stem, which reads the image, counts as wide enough on its input side.
+    One filter a channel means few operations, much weight memory and much loss. Below 16 channels
+    INT8 pays only where the layout is a multiple of 8 and the kernel square. The stem, which reads
+    the image, counts as wide enough on its input side.
     """
-    if node.op_type not in {"Conv", "ConvTranspose"}:
-        return None
-    inputs, outputs = _channels(context.graph, node)
+    group = int(attribute(node, "group", 1))
+    inputs, outputs = _channels(graph, node)
+    if not depthwise and group > 1 and group in {inputs, outputs}:
+        return "depthwise convolution"
     if min(inputs, outputs) >= _NARROW:
         return None
-    kernel = context.graph.initializers[node.input[1]].dims[2:]
+    kernel = graph.initializers[node.input[1]].dims[2:]
     aligned = inputs % 8 == 0 or outputs % 8 == 0
-    wide = node.input[0] in context.graph.inputs or max(inputs, outputs) >= _NARROW
+    wide = node.input[0] in graph.inputs or max(inputs, outputs) >= _NARROW
     if aligned and wide and len(set(kernel)) <= 1:
         return None
     return f"small convolution ({inputs} to {outputs} channels)"
-
-
-def narrow_matrix(context: _Context, node: onnx.NodeProto) -> str | None:
-    """Matrix products with fewer than 16 rows or columns of weights gain nothing."""
-    if node.op_type not in {"Gemm", "MatMul"}:
-        return None
-    rows, columns = context.graph.initializers[node.input[1]].dims
-    return f"narrow matrix ({rows} x {columns})" if min(rows, columns) < _NARROW else None
-
-
-_RULES: tuple[_Rule, ...] = (
-    without_fixed_weight,
-    transposed_input,
-    squeeze_branch,
-    depthwise_convolution,
-    small_convolution,
-    narrow_matrix,
-)
 
 
 def _channels(graph: Graph, node: onnx.NodeProto) -> tuple[int, int]:

@@ -83,14 +83,7 @@ def _reduced(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     if missing:
         raise UsageError(f"the model has no tensor called {missing[0]!r}")
     # What sub-graphs use is kept whether or not they are.
-    needed = {*names, *graph.captured}
-    to_do = list(needed)
-    while to_do:
-        node = graph.producers.get(to_do.pop())
-        for name in node.input if node is not None else ():
-            if name and name not in needed:
-                needed.add(name)
-                to_do.append(name)
+    needed = graph.made_from([*names, *graph.captured])
     result = copied(model)
     kept = [node for node in result.graph.node if needed.intersection(node.output)]
     replace_nodes(result.graph, kept)
