@@ -45,52 +45,28 @@ class _Kind(Enum):
 # Field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto: the messages on the way
 # to a tensor or a node; all others are skipped.
 _INNER: Final[dict[_Kind, dict[int, _Kind]]] = {
-    _Kind.MODEL: {
-        7: _Kind.GRAPH,  # graph
-        20: _Kind.TRAINING,  # training_info
-        25: _Kind.FUNCTION,  # functions
-    },
-    _Kind.TRAINING: {
-        1: _Kind.GRAPH,  # initialization
-        2: _Kind.GRAPH,  # algorithm
-    },
-    _Kind.FUNCTION: {
-        7: _Kind.NODE,  # node
-        11: _Kind.ATTRIBUTE,  # attribute_proto
-    },
-    _Kind.GRAPH: {
-        1: _Kind.NODE,  # node
-        5: _Kind.TENSOR,  # initializer
-        15: _Kind.SPARSE,  # sparse_initializer
-    },
-    _Kind.NODE: {
-        5: _Kind.ATTRIBUTE,  # attribute
-    },
-    _Kind.ATTRIBUTE: {
-        5: _Kind.TENSOR,  # t
-        6: _Kind.GRAPH,  # g
-        10: _Kind.TENSOR,  # tensors
-        11: _Kind.GRAPH,  # graphs
-        22: _Kind.SPARSE,  # sparse_tensor
-        23: _Kind.SPARSE,  # sparse_tensors
-    },
-    _Kind.SPARSE: {
-        1: _Kind.TENSOR,  # values
-        2: _Kind.TENSOR,  # indices
-    },
+    # graph, training_info, functions
+    _Kind.MODEL: {7: _Kind.GRAPH, 20: _Kind.TRAINING, 25: _Kind.FUNCTION},
+    # initialization, algorithm
+    _Kind.TRAINING: {1: _Kind.GRAPH, 2: _Kind.GRAPH},
+    # node, attribute_proto
+    _Kind.FUNCTION: {7: _Kind.NODE, 11: _Kind.ATTRIBUTE},
+    # node, initializer, sparse_initializer
+    _Kind.GRAPH: {1: _Kind.NODE, 5: _Kind.TENSOR, 15: _Kind.SPARSE},
+    # attribute
+    _Kind.NODE: {5: _Kind.ATTRIBUTE},
+    # t, g, tensors, graphs, sparse_tensor, sparse_tensors
+    _Kind.ATTRIBUTE: {5: _Kind.TENSOR, 6: _Kind.GRAPH, 10: _Kind.TENSOR, 11: _Kind.GRAPH}
+    | {22: _Kind.SPARSE, 23: _Kind.SPARSE},
+    # values, indices
+    _Kind.SPARSE: {1: _Kind.TENSOR, 2: _Kind.TENSOR},
     _Kind.TENSOR: {},
 }
-_NODE_OP_TYPE: Final = 4
-_FUNCTION_NAME: Final = 1
-_TENSOR_NAME: Final = 8
 _TENSOR_EXTERNAL_DATA: Final = 13
 _TENSOR_DATA_LOCATION: Final = 14
 
-_NAME: Final = {
-    _Kind.NODE: _NODE_OP_TYPE,
-    _Kind.FUNCTION: _FUNCTION_NAME,
-    _Kind.TENSOR: _TENSOR_NAME,
-}
+# op_type of a node, name of a function and of a tensor
+_NAME: Final = {_Kind.NODE: 4, _Kind.FUNCTION: 1, _Kind.TENSOR: 8}
 
 _Calls = Counter[bytes]  # how often each operator stands in a body
 
@@ -167,7 +143,10 @@ class _Walk:
             elif kind is _Kind.TENSOR:
                 external |= self._is_external(number, wire_type, begin, stop)
         if external:
-            raise self._external(name)
+            raise UnsafeBundleError(
+                f"{self._where}: tensor {_quoted(name)} takes its data from outside the bundle: "
+                "refused; rebuild the bundle with the weights inside the graph"
+            )
         self._count(kind, name, calls)
 
     def _is_external(self, number: int, wire_type: int, begin: int, stop: int) -> bool:
@@ -188,12 +167,6 @@ class _Walk:
                 raise self._unsafe(f"has more than {_MAX_NODES} nodes")
         elif kind is _Kind.FUNCTION:
             self.functions.setdefault(name, Counter()).update(calls)
-
-    def _external(self, name: bytes) -> UnsafeBundleError:
-        return UnsafeBundleError(
-            f"{self._where}: tensor {_quoted(name)} takes its data from outside the bundle: "
-            "refused; rebuild the bundle with the weights inside the graph"
-        )
 
     def _unsafe(self, what: str) -> UnsafeBundleError:
         return UnsafeBundleError(f"{self._where} {what}: refused; rebuild the bundle")

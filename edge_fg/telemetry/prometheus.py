@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -55,98 +56,97 @@ class PipelineCollector:
     def collect(self) -> Iterator[Any]:
         """Yield the metrics of this moment."""
         stats = self._stats()
-        share = stats.throttle.share if stats.throttle is not None else None
-        yield from self._single("edge_fg_build_info", "Version.", 1.0, version=__version__)
-        for name, text, value in (
-            ("uptime_seconds", "Since the start.", stats.uptime),
-            ("batch_size", "Frames given to the model at once.", stats.batch),
-            ("resident_memory_bytes", "Memory of the process.", stats.rss_bytes),
-            ("engine_memory_bytes", "Memory of the model on its device.", stats.engine_bytes),
-            ("throttle_ratio", "Share of the full rate allowed.", share),
-        ):
-            yield from self._single(f"edge_fg_{name}", text, value)
+        yield from self._totals(stats)
         yield from self._sources(stats)
         yield from self._sinks(stats)
         yield from self._latencies(stats)
         if self._device is not None:
             yield from self._sensors(self._device())
 
+    def _totals(self, stats: PipelineStats) -> Iterator[Any]:
+        share = stats.throttle.share if stats.throttle is not None else None
+        yield self._family("Gauge", "build_info", "Version.", "version", [(__version__, 1.0)])
+        yield from self._gauges(
+            ("uptime_seconds", "Since the start.", stats.uptime),
+            ("batch_size", "Frames given to the model at once.", stats.batch),
+            ("resident_memory_bytes", "Memory of the process.", stats.rss_bytes),
+            ("engine_memory_bytes", "Memory of the model on its device.", stats.engine_bytes),
+            ("throttle_ratio", "Share of the full rate allowed.", share),
+        )
+
     def _sources(self, stats: PipelineStats) -> Iterator[Any]:
-        counter, gauge = self._core.CounterMetricFamily, self._core.GaugeMetricFamily
-        frames = counter("edge_fg_frames", "Frames that a source gave.", labels=("source",))
-        answers = counter("edge_fg_answers", "Frames that were answered.", labels=("source",))
-        dropped = counter("edge_fg_dropped_frames", "Frames left out.", labels=("source", "reason"))
-        happened = counter(
-            "edge_fg_source_events", "What happened to a source.", labels=("source", "event")
-        )
-        waiting = gauge("edge_fg_waiting_frames", "Frames in the queue.", labels=("source",))
-        state = gauge(
-            "edge_fg_source_state", "1 for the state it is in.", labels=("source", "state")
-        )
-        info = gauge("edge_fg_source_info", "Names.", labels=("source", "name", "policy"))
+        samples: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
         for i, source in enumerate(stats.sources):
             number = str(i)
-            frames.add_metric((number,), source.frames)
-            answers.add_metric((number,), source.answered)
-            waiting.add_metric((number,), source.waiting)
-            info.add_metric((number, printable(source.name), source.policy), 1)
-            for reason, count in source.dropped.items():
-                dropped.add_metric((number, reason), count)
-            for name, count in source.counters.items():
-                if name != "frames":
-                    happened.add_metric((number, name), count)
-            for name in dict.fromkeys((*_STATES, source.state)):
-                state.add_metric((number, name), float(name == source.state))
-        yield from (frames, answers, dropped, happened, waiting, state, info)
+            samples["frames"].append((number, source.frames))
+            samples["answers"].append((number, source.answered))
+            samples["waiting"].append((number, source.waiting))
+            samples["info"].append((number, printable(source.name), source.policy, 1))
+            samples["dropped"] += [(number, why, n) for why, n in source.dropped.items()]
+            happened = {name: n for name, n in source.counters.items() if name != "frames"}
+            samples["events"] += [(number, event, n) for event, n in happened.items()]
+            states = dict.fromkeys((*_STATES, source.state))
+            samples["state"] += [(number, one, float(one == source.state)) for one in states]
+        for kind, name, text, labels, key in (
+            ("Counter", "frames", "Frames that a source gave.", "source", "frames"),
+            ("Counter", "answers", "Frames that were answered.", "source", "answers"),
+            ("Counter", "dropped_frames", "Frames left out.", "source reason", "dropped"),
+            ("Counter", "source_events", "What happened to a source.", "source event", "events"),
+            ("Gauge", "waiting_frames", "Frames in the queue.", "source", "waiting"),
+            ("Gauge", "source_state", "1 for the state it is in.", "source state", "state"),
+            ("Gauge", "source_info", "Names.", "source name policy", "info"),
+        ):
+            yield self._family(kind, name, text, labels, samples[key])
 
     def _sinks(self, stats: PipelineStats) -> Iterator[Any]:
-        labels = ("sink", "name", "outcome")
-        results = self._core.CounterMetricFamily(
-            "edge_fg_sink_results", "Results given to a sink.", labels=labels
-        )
+        results = []
         for i, sink in enumerate(stats.sinks):
             outcomes = {"written": sink.written, "dropped": sink.dropped, "failed": sink.failures}
-            for outcome, count in outcomes.items():
-                results.add_metric((str(i), printable(sink.name), outcome), count)
-        yield results
+            results += [(str(i), printable(sink.name), name, n) for name, n in outcomes.items()]
+        yield self._family(
+            "Counter", "sink_results", "Results given to a sink.", "sink name outcome", results
+        )
 
     def _latencies(self, stats: PipelineStats) -> Iterator[Any]:
-        stages = self._core.SummaryMetricFamily(
-            "edge_fg_stage_duration_seconds", "Time that a stage took.", labels=("stage",)
+        stages = self._family(
+            "Summary", "stage_duration_seconds", "Time that a stage took.", "stage"
         )
         for stage, summary in stats.stages.items():
             _add_summary(stages, {"stage": stage}, summary)
-        age = self._core.SummaryMetricFamily(
-            "edge_fg_frame_age_seconds", "From a frame's capture to its answer."
-        )
+        age = self._family("Summary", "frame_age_seconds", "From a frame's capture to its answer.")
         _add_summary(age, {}, stats.age)
         yield from (stages, age)
 
     def _sensors(self, state: DeviceState) -> Iterator[Any]:
         clocks = {str(core): value for core, value in enumerate(state.cpu_hz)}
         for name, text, label, values in (
-            ("temperature_celsius", "Of a zone.", "zone", state.temperatures_c),
-            ("power_watts", "Of a rail.", "rail", state.power_w),
-            ("cpu_clock_hertz", "Of a core.", "core", clocks),
+            ("device_temperature_celsius", "Of a zone.", "zone", state.temperatures_c),
+            ("device_power_watts", "Of a rail.", "rail", state.power_w),
+            ("device_cpu_clock_hertz", "Of a core.", "core", clocks),
         ):
-            family = self._core.GaugeMetricFamily(f"edge_fg_device_{name}", text, labels=(label,))
-            for key, value in values.items():
-                family.add_metric((key,), value)
-            yield family
-        for name, text, single in (
-            ("total_power_watts", "Of the module.", state.total_power_w),
-            ("gpu_load_ratio", "Share of the time that the GPU is busy.", state.gpu_load),
-            ("gpu_clock_hertz", "Clock of the GPU.", state.gpu_hz),
-            ("memory_used_bytes", "Main memory in use.", state.memory_used_bytes),
-        ):
-            yield from self._single(f"edge_fg_device_{name}", text, single)
+            yield self._family("Gauge", name, text, label, list(values.items()))
+        yield from self._gauges(
+            ("device_total_power_watts", "Of the module.", state.total_power_w),
+            ("device_gpu_load_ratio", "Share of the time that the GPU is busy.", state.gpu_load),
+            ("device_gpu_clock_hertz", "Clock of the GPU.", state.gpu_hz),
+            ("device_memory_used_bytes", "Main memory in use.", state.memory_used_bytes),
+        )
 
-    def _single(self, name: str, text: str, value: float | None, **labels: str) -> Iterator[Any]:
-        """Yield a metric of one value; nothing where it is not known."""
-        if value is not None:
-            family = self._core.GaugeMetricFamily(name, text, labels=tuple(labels))
-            family.add_metric(tuple(labels.values()), value)
-            yield family
+    def _gauges(self, *gauges: tuple[str, str, float | None]) -> Iterator[Any]:
+        """Yield gauges of one value each: name, text, value; what is not known is left out."""
+        for name, text, value in gauges:
+            if value is not None:
+                yield self._family("Gauge", name, text, "", [(value,)])
+
+    def _family(
+        self, kind: str, name: str, text: str, labels: str = "", samples: Sequence[Any] = ()
+    ) -> Any:
+        """Return a metric; each sample is the values of its labels, and then its own."""
+        make = getattr(self._core, f"{kind}MetricFamily")
+        family = make(f"edge_fg_{name}", text, labels=tuple(labels.split()))
+        for *values, value in samples:
+            family.add_metric(tuple(values), value)
+        return family
 
 
 class MetricsServer(Closing):
