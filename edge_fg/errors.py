@@ -3,7 +3,7 @@
 ::
 
     EdgeFGError                          catch this one to catch all of ours
-    ├── UsageError                       arguments or a configuration that make no sense (exit 2)
+    ├── UsageError                       wrong arguments or a wrong configuration (exit code 2)
     │   └── PreprocessError              a preprocessing description that can't be followed
     ├── MissingDependencyError           an optional package is needed; says which extra brings it
     ├── OutputError                      a file can't be written (read-only, full, exists)
@@ -23,7 +23,7 @@
     │   ├── BundleVersionError           written by a newer edge_fg
     │   ├── BundleIntegrityError         a file is missing or its hash differs
     │   └── UnsafeBundleError            paths outside, links, zip bombs: refused
-    ├── UnansweredError                  a frame given to `submit` is not worth its answer any more
+    ├── UnansweredError                  a frame given to `submit` was left out on purpose
     │   ├── SupersededError              a newer frame came before its turn
     │   └── DeadlineError                its turn came after its deadline
     ├── BackendError                     inference failed
@@ -45,14 +45,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class EdgeFGError(Exception):
-    """Base of every error that edge_fg raises on purpose."""
+    """Base of every error that edge_fg reports."""
 
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message folded to one line, so that a log keeps it together.
+        """Return the message as one line, so that a log keeps it together.
 
-        Control characters of what is quoted are escaped, lest they command a terminal.
+        Control characters are escaped: in quoted text they could control a terminal.
         """
         return _CONTROL.sub(
             lambda found: ascii(found[0])[1:-1], " ".join(super().__str__().split())
@@ -60,7 +60,7 @@ class EdgeFGError(Exception):
 
 
 class UsageError(EdgeFGError, ValueError):
-    """Arguments or a configuration file that make no sense."""
+    """Wrong arguments or a wrong configuration file."""
 
     exit_code = 2
 
@@ -158,7 +158,7 @@ class BundleIntegrityError(BundleError):
 
 
 class UnsafeBundleError(BundleError):
-    """The bundle reaches outside itself or is built to exhaust the machine."""
+    """The bundle reaches outside itself, or was made to exhaust the machine."""
 
 
 class UnansweredError(EdgeFGError):

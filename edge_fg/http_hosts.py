@@ -1,4 +1,4 @@
-"""Who may ask: addresses to bind to, and names that a browser may call us by."""
+"""Who may send requests: addresses to bind to, and host names that requests may use."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def check_bindable(host: str, allow_remote: bool) -> None:
     Raises
     ------
     UsageError
-        Others could reach `host`, and nobody said that they may.
+        Other machines could reach `host`, and `allow_remote` is False.
     """
     if not (allow_remote or is_loopback(host)):
         raise UsageError(
-            f"{host or 'an empty host'} lets everybody on the network look: bind to 127.0.0.1, or "
-            "say allow_remote=True"
+            f"with {host or 'an empty host'} everybody on the network can see what is served: bind "
+            "to 127.0.0.1, or set allow_remote=True"
         )
 
 
 class HostNames:
     """Names that requests may carry in their Host header.
 
-    A page of a foreign site can have its own name resolved to this machine and so read what is
-    meant for it (DNS rebinding). Its requests carry that name; ours carry an address or one of
+    A foreign web page can let its own name resolve to this machine and so read what the machine
+    serves (DNS rebinding). Requests of that page carry that name; others carry an address or one of
     the names below.
 
     Parameters
@@ -56,13 +56,13 @@ class HostNames:
             self._names |= {host.lower(), own, own.partition(".")[0], f"{own}.local"}
 
     def allows(self, header: str | None) -> bool:
-        """Return whether a Host header is one of ours."""
+        """Return whether a Host header names this server."""
         if header is None:
             return False
         name = _without_port(header.strip().lower()).rstrip(".")
         address = _address(name)
         if address is not None:
-            # An address is not resolved, so nobody can have turned it to us.
+            # An address is not resolved, so a foreign page can't point it at this machine.
             return self._remote or address.is_loopback
         return name in self._names
 

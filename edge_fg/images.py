@@ -1,9 +1,8 @@
 """Images as frames: decoded by Pillow, as the training pipelines decoded them.
 
-A model learned what a decoder and ``convert("RGB")`` of Pillow gave it, so an image that is
-classified must come out of the same functions. Differences from a bare ``Image.open`` are
-those that keep an image what it shows: the EXIF orientation is applied, and 16-bit greys are
-scaled instead of clipped.
+A model was trained on what a decoder and ``convert("RGB")`` of Pillow gave, so images are read by
+the same functions. There are two differences from a plain ``Image.open``: the EXIF orientation is
+applied, and 16-bit greys are scaled instead of clipped.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 #: Most pixels that an image may have: the number from which Pillow refuses to decode. Telephones
-#: give 108 million. Decoding takes about ten bytes for each.
+#: give 108 million. Decoding takes about ten bytes a pixel.
 MAX_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)
 
-#: Most times that one side may be as long as the other: no camera gives such a strip, and scaling
-#: its short side up to what a model takes would make thousands of megapixels of a few bytes.
+#: Largest ratio of the two sides. No camera gives a longer strip, and enlarging its short side to
+#: the model's size would turn a few bytes into thousands of megapixels.
 MAX_SIDE_RATIO = 200
 
 # An uncompressed image of MAX_PIXELS with three channels of 16 bits, and its header.
 _MAX_FILE_BYTES = MAX_PIXELS * 6 + (1 << 20)
 
-# Formats that photographs come in. Pillow knows more, but some of them run other programs
-# (EPS starts Ghostscript) or have no signature to know them by (TGA).
+# Formats of photographs. Pillow knows more, but some start other programs (EPS starts Ghostscript)
+# or have no signature (TGA).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000")
 _FORMATS_OF_SOME_PILLOWS = ("AVIF", "HEIF")
 
@@ -75,7 +74,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     ImageError
         There is no such file, it can't be read, is not an image, is damaged or cut short, has
         more than `MAX_PIXELS` pixels or is a strip beyond `MAX_SIDE_RATIO`, or holds
-        floating-point values, of which nothing says which is white.
+        floating-point values, for which no white is defined.
     """
     path = Path(path)
     with _translated(path):
@@ -214,8 +213,8 @@ def _readable_formats() -> list[str]:
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    # Damaged EXIF blocks raise whatever the parser stumbles over; the pixels are sound all the
-    # same, and every decoder that training used shows them as they are stored.
+    # A damaged EXIF block can raise any error. The pixels are good all the same, and the decoders
+    # of the training libraries then show them as they are stored.
     except Exception:  # noqa: BLE001
         return 1
     return orientation if isinstance(orientation, int) else 1

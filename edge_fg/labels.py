@@ -1,4 +1,4 @@
-"""What each class of a model is called, and where it stands in the tree of life."""
+"""The names of a model's classes, and their taxonomy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_BYTES = 32 << 20
 _MAX_CLASSES = 1_000_000
 _MAX_INDEX_DIGITS = 18
 # C0, DEL, C1 and the Unicode line and paragraph separators, but not the tab: labels are printed,
-# and these could command a terminal or break a line.
+# and these characters could control a terminal or break a line.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _COLUMNS = ("common_name", "class", "order", "family", "genus", "species", "uuid")
 # "Athene cunicularia (Burrowing Owl)": genus, specific epithet, perhaps a subspecies, then a name.
@@ -124,10 +124,10 @@ class Labels(Sequence[Label]):
 def read_labels(path: Path, *, classes: int | None = None) -> Labels:
     """Read labels from a file.
 
-    Three forms are known: CSV with a header that holds at least ``label`` (and, where given,
-    ``index`` and taxonomy columns; blanks, quotes and capitals in it don't matter);
-    SpeciesNet's seven parts ``uuid;class;order;family;genus;species;common`` a line; any other
-    text, one label a line, where ``Genus species (Common name)`` is understood.
+    Three formats are known: CSV with a header that has at least ``label`` and may have ``index``
+    and taxonomy columns (blanks, quotes and capitals in it don't matter); SpeciesNet's seven parts
+    a line, ``uuid;class;order;family;genus;species;common``; and any other text with one label a
+    line, where ``Genus species (Common name)`` is recognised.
 
     Parameters
     ----------

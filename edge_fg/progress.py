@@ -1,4 +1,4 @@
-"""How long work tells what it is doing, whoever shows it."""
+"""How long-running work reports its progress."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ ProgressCallback: TypeAlias = Callable[[str, int, int], None]
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Show nothing; the default where nobody watches."""
+    """Show nothing: the default."""

@@ -1,12 +1,12 @@
 """Refuse ONNX graphs that would make a runtime read files, crash, or never end.
 
-A bundle's hashes say that nothing changed, not that who made it meant well. Weights as "external
-data" are a path that a runtime opens (or, with some, an address in its memory); functions that call
-themselves overflow the stack of ONNX Runtime up to 1.23.2. The ``onnx`` package is not on a device,
-so the bytes are walked as they are, weights skipped.
+A bundle's hashes show that nothing was changed, not that its maker can be trusted. Weights as
+"external data" are a path that a runtime opens (or, with some, an address in its memory); functions
+that call themselves overflow the stack of ONNX Runtime up to 1.23.2. A device doesn't have the
+``onnx`` package, so the protobuf bytes are read directly, without the weights.
 
-Protobuf keeps the last of a number that stands twice and merges a message that does: each
-occurrence is therefore judged by itself, and one that asks for external data is enough.
+If a field occurs twice, protobuf takes the last number, or merges the two messages. Each occurrence
+is therefore judged alone, and one that names external data is enough to refuse the graph.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _MAX_CALL_DEPTH: Final = 32
 _MAX_NODES: Final = 100_000
 _MAX_FIELDS: Final = 2_000_000
 _MAX_QUOTED_BYTES: Final = 100
-# ONNX Runtime takes bytes with this mark for its own format, which is not ONNX, whatever else they
-# are: it would read another graph than the one that was checked.
+# ONNX Runtime reads bytes with this mark as its own format, even if they are ONNX as well: it would
+# run another graph than the one that was checked.
 _ORT_MARK: Final = b"ORTM"
 _ORT_MARK_AT: Final = 4
 
@@ -42,8 +42,8 @@ class _Kind(Enum):
     TENSOR = "TensorProto"
 
 
-# Field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto: the messages on the way
-# to a tensor or a node; all others are skipped.
+# Field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto: the messages that lead to
+# tensors and nodes; all others are skipped.
 _INNER: Final[dict[_Kind, dict[int, _Kind]]] = {
     # graph, training_info, functions
     _Kind.MODEL: {7: _Kind.GRAPH, 20: _Kind.TRAINING, 25: _Kind.FUNCTION},
@@ -68,7 +68,7 @@ _TENSOR_DATA_LOCATION: Final = 14
 # op_type of a node, name of a function and of a tensor
 _NAME: Final = {_Kind.NODE: 4, _Kind.FUNCTION: 1, _Kind.TENSOR: 8}
 
-_Calls = Counter[bytes]  # how often each operator stands in a body
+_Calls = Counter[bytes]  # how often a body has each operator
 
 
 def check_graph(data: bytes, *, where: str) -> None:
@@ -106,8 +106,8 @@ class _Walk:
     Attributes
     ----------
     functions
-        What each model-local function calls. Those that differ in domain or overload alone count as
-        one, for runtimes differ in what they tell apart.
+        What each model-local function calls. Functions that differ only in domain or overload count
+        as one, because not all runtimes distinguish them.
     """
 
     def __init__(self, data: bytes, where: str) -> None:
@@ -123,7 +123,7 @@ class _Walk:
             calls, depth = Counter(), 1
         elif kind is _Kind.GRAPH:
             depth += 1
-            # The model's own graph, like the body of a function, is no subgraph.
+            # The model's own graph is no subgraph, nor is the body of a function.
             if depth > 1 + _MAX_SUBGRAPH_DEPTH:
                 raise self._unsafe(f"nests subgraphs over {_MAX_SUBGRAPH_DEPTH} deep")
         inner = _INNER[kind]
@@ -155,7 +155,7 @@ class _Walk:
             return True
         if number == _TENSOR_DATA_LOCATION:
             _expect(VARINT, wire_type, _Kind.TENSOR, number)
-            # Whatever is not DEFAULT: parsers differ in how many bits of it they look at.
+            # Every value but DEFAULT: parsers differ in how many of its bits they read.
             return varint(self._data, begin, stop)[0] != 0
         return False
 
@@ -182,9 +182,9 @@ def _quoted(name: bytes) -> str:
 
 
 def _check_calls(model: _Calls, functions: dict[bytes, _Calls], where: str) -> None:
-    """Bound what replacing each call by its function's nodes would give.
+    """Limit the nodes that there are when each call is replaced by its function's nodes.
 
-    Functions are taken in rounds: in each those whose callees are known.
+    Each round takes the functions whose callees are known.
     """
     nodes: dict[bytes, int] = {}
     waiting = dict(functions)

@@ -19,13 +19,13 @@ Precision = Literal["fp32", "fp16", "int8", "int8-fp16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8", "int8-fp16")
 OutputKind = Literal["logits", "probabilities", "embedding", "cam"]
 
-# One flat folder: no separator can stand in a name, so nothing can point outside.
+# One flat folder: a name has no separator, so it can't point outside.
 _FILE_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 FileName = Annotated[str, Meta(pattern=rf"^{_FILE_NAME}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-# Names are printed: control characters could command a terminal.
+# Names are printed: control characters could control a terminal.
 Name = Annotated[str, Meta(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 Axis = Annotated[int, Meta(ge=1, le=1 << 24)] | Annotated[str, Meta(pattern=r"^N\Z")]
 
@@ -58,16 +58,16 @@ class OutputSpec(_Struct, frozen=True):
 
 
 class LabelsEntry(_Struct, frozen=True):
-    """Where the labels stand and how many there are."""
+    """The file of the labels and how many there are."""
 
     file: FileName
     count: Annotated[int, Meta(ge=1)]
 
 
 class FidelityEntry(_Struct, frozen=True, omit_defaults=False):
-    """How near a variant is to FP32 on `images` images that it was not calibrated on.
+    """How near a variant is to FP32, on `images` images that it was not calibrated on.
 
-    `mean_kl` and `max_kl` are in nats; shares are 0..1; what needs labels is None without.
+    `mean_kl` and `max_kl` are in nats; shares are 0..1; what needs labels is None without them.
     """
 
     images: Count
@@ -92,7 +92,7 @@ class VariantEntry(_Struct, frozen=True):
 
 
 class CalibrationEntry(_Struct, frozen=True):
-    """What the INT8 ranges were found on."""
+    """Where the INT8 ranges come from."""
 
     file: FileName
     digest: Sha256

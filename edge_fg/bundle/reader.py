@@ -1,4 +1,4 @@
-"""Reading a bundle that came from anywhere."""
+"""Read a bundle, which may come from an untrusted place."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import zipfile
 
 _MAX_MEMBERS: Final = 256
-# Labels, calibration and reports; `edge_fg.labels` takes half of it.
+# For labels, calibration and reports; `edge_fg.labels` accepts half of it.
 _MAX_SIDE_FILE_BYTES: Final = 64 << 20
 # Weights barely shrink and text shrinks ten- to fiftyfold; zeros shrink a thousandfold.
 _MAX_PACKED_RATIO: Final = 200
@@ -70,7 +70,7 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """Return the content of a file that the manifest lists, after checking size and hash.
 
-        What is returned is what was hashed, so nothing can change in between.
+        The bytes returned are those that were hashed, so nothing can change in between.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Bundle:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleIntegrityError(f"{self.path} lists no file `{name}`")
-        # The size first: what the manifest says must not decide how much memory is taken.
+        # The size first, so that the manifest can't make us read a huge file.
         whole = self._store.size(name) == entry.bytes
         data = self._store.read(name, entry.bytes + 1) if whole else b""
         if not whole or hashlib.sha256(data).hexdigest() != entry.sha256:
@@ -196,7 +196,7 @@ class _Folder:
     def _opened(self, name: str) -> Iterator[BinaryIO]:
         path = self._path / name
         try:
-            # O_NOFOLLOW: a link could show a file from outside. O_NONBLOCK: a FIFO would hang us.
+            # O_NOFOLLOW: a link could lead outside. O_NONBLOCK: opening a FIFO would wait forever.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.close(descriptor)
@@ -244,8 +244,8 @@ class _Zip:
             )
         if member.compress_size > packed:
             raise BundleIntegrityError(f"{where} is cut short: copy the bundle again")
-        # What a file says of its size bounds what zipfile unpacks of it, so a bound on that
-        # bounds the memory; the manifest, from the same hand, would not.
+        # zipfile unpacks no more than the size in the zip's header, so a limit on that size limits
+        # the memory. The size in the manifest would not.
         if member.file_size > _MAX_PACKED_RATIO * member.compress_size + _PACKED_ALLOWANCE:
             raise UnsafeBundleError(
                 f"{where} would unpack from {member.compress_size} to {member.file_size} bytes: "
@@ -280,9 +280,9 @@ class _Zip:
         import zipfile
         import zlib
 
-        # What zipfile raises of damaged archives, beside its own: ValueError (names that are not
-        # UTF-8, seeks before the start), RuntimeError (encryption, features it lacks),
-        # OverflowError (offsets beyond 64 bits).
+        # For damaged archives zipfile also raises ValueError (names that are not UTF-8, seeks
+        # before the start), RuntimeError (encryption, unsupported features) and OverflowError
+        # (offsets beyond 64 bits).
         damage = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError)
         try:
             with zipfile.ZipFile(self._path) as archive:

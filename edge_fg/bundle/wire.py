@@ -1,8 +1,8 @@
-"""Walk protobuf's wire format without unpacking it, as hostile bytes ask for.
+"""Read the fields of protobuf's wire format, from bytes that may be hostile.
 
-The format: https://protobuf.dev/programming-guides/encoding/. Only what every parser reads alike is
-taken: groups, field number 0 and lengths past the end are refused, and so is what one parser cuts
-off and another does not (tags and lengths over 32 bits, varints over 64).
+The format: https://protobuf.dev/programming-guides/encoding/. Only what every parser reads in the
+same way is accepted: groups, field number 0 and lengths past the end are refused, and so are tags
+and lengths over 32 bits and varints over 64, which some parsers truncate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VARINT_BYTES: Final = 10
 
 
 class WireError(ValueError):
-    """Bytes that are not protobuf; says where."""
+    """The bytes are not protobuf; the message says where."""
 
 
 def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:

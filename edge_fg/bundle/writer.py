@@ -1,4 +1,4 @@
-"""Writing a bundle: whole or not at all."""
+"""Write a bundle, whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from edge_fg.files import opened_atomically, output_errors, sync_folder, write_a
 
 
 def check_output(output: Path) -> None:
-    """Find out before long work whether a bundle could be written to `output`.
+    """Check, before long work, that a bundle can be written to `output`.
 
     Raises
     ------
     OutputError
-        The folder is missing or can't be written, or `output` is something else than a bundle.
+        The folder is missing or can't be written to, or `output` is not a bundle.
     """
     parent = output.absolute().parent
     if not parent.is_dir():
@@ -73,7 +73,7 @@ def write_bundle(
     }
     manifest = make_manifest(entries)
     formatted = format_manifest(manifest)
-    # What could not be read again must not be written: constraints hold for reading alone.
+    # The schema's constraints are checked only when a manifest is read: so read it.
     parse_manifest(formatted, where=str(output))
     for name in sorted(manifest.graphs & files.keys()):
         check_graph(files[name], where=f"{output}: `{name}`")
@@ -114,7 +114,7 @@ def _write_folder(output: Path, content: dict[str, bytes]) -> None:
 
 
 def _swap(fresh: Path, output: Path, old: Path) -> None:
-    """Put `fresh` in the place of `output`; if that fails, what was there comes back."""
+    """Put `fresh` in the place of `output`; if that fails, put the old bundle back."""
     replacing = output.exists()
     if replacing:
         output.rename(old)
@@ -127,7 +127,7 @@ def _swap(fresh: Path, output: Path, old: Path) -> None:
 
 
 def _check_replaceable(output: Path) -> None:
-    """Raise unless `output` is an empty folder, or a bundle and nothing but that."""
+    """Raise unless `output` is an empty folder, or a bundle without other files."""
     if output.is_dir() and not output.is_symlink() and not any(output.iterdir()):
         return
     try:

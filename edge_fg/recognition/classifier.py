@@ -36,7 +36,7 @@ Image: TypeAlias = Pixels | str | os.PathLike[str] | PIL.Image.Image
 
 
 class Classifier(Closing):
-    """Names what is on a frame. Safe to share between threads; one a process is enough.
+    """Classifies images. Safe to share between threads; one per process is enough.
 
     Usually made by `edge_fg.load`.
 
@@ -78,7 +78,7 @@ class Classifier(Closing):
         *,
         region: Region | None = None,
     ) -> Prediction:
-        """Return what the model says of one image.
+        """Return the prediction for one image.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class Classifier(Closing):
         *,
         regions: Sequence[Region | None] | None = None,
     ) -> list[Prediction]:
-        """Return what the model says of each image; see `__call__`.
+        """Return the prediction for each image; see `__call__`.
 
         An array of N x H x W x 3 is N frames. For several regions of one frame, repeat the frame.
         `regions` is the deprecated name of `regions_xywh`.
@@ -145,10 +145,10 @@ class Classifier(Closing):
     ) -> Future[Prediction]:
         """Hand over a frame and return at once: for control loops that must never wait.
 
-        One frame is worked on and one waits; a newer one takes its place. The future of a frame
-        that was left out fails with `UnansweredError`, so that a loop can tell it from a real
-        failure and from its own cancelling: `SupersededError` when a newer frame came, at once;
-        `DeadlineError` when its turn came too late, then. Callbacks run in the thread that
+        One frame is worked on and one waits, until a newer one takes its place. The future of a
+        frame that was left out fails with an `UnansweredError`, so that a loop can distinguish it
+        from a real failure and from its own cancelling: `SupersededError`, at once, when a newer
+        frame came; `DeadlineError` when its turn came too late. Callbacks run in the thread that
         causes them. The frame is not copied: don't write into it before its future is done.
 
         Parameters
@@ -170,7 +170,7 @@ class Classifier(Closing):
 
     def _probabilities(self, outputs: Outputs, frames: int) -> NDArray[np.float32]:
         scores = outputs.tensors[self._scores.name]
-        # The manifest only states the shape; what the graph gives is known here first.
+        # The manifest states the shape, but the graph could give another one.
         if scores.shape != (frames, len(self.labels)):
             raise BackendError(
                 f"the {self.choice.precision} model gave scores of shape {scores.shape} for "
@@ -231,8 +231,7 @@ def load(
     CompileError
         The backend asked for can't build the variant's graph.
     UsageError
-        There is no backend or precision of that name, or `threads` or `device` makes
-        no sense.
+        There is no backend or precision of that name, or `threads` or `device` is out of range.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     labels = opened.labels()

@@ -1,4 +1,4 @@
-"""One answer of the model."""
+"""What a classifier returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds that an answer took; frames of one batch share them."""
+    """Milliseconds that a prediction took; the frames of one batch share them."""
 
     preprocess_ms: float
     inference_ms: float
@@ -33,7 +33,7 @@ class Latency:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says of one frame; equal only to itself.
+    """The probabilities of all classes for one image; equal only to itself.
 
     Parameters
     ----------
@@ -74,8 +74,7 @@ class Prediction:
     def top(self, k: int = 5) -> list[Answer]:
         """Return the `k` likeliest classes (all, if there are fewer), the likeliest first.
 
-        Equal probabilities stand in the order of the classes, so an answer never depends on
-        the sort.
+        Equal probabilities are in the order of the classes, so that the result is always the same.
         """
         order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)]
         return [

@@ -1,4 +1,4 @@
-"""Drawing answers on frames."""
+"""Draw answers on frames."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _OTHER_BAR_BGRA = (184, 170, 150, 255)
 
 # Sizes relative to the shorter side of the frame, in pixels at least the second number.
 _TITLE_SHARE, _TITLE_MIN = 0.055, 12
-# Share of the frame that a panel may take: of the width where there is plenty, of the height
-# for the list, and of the height at all. A thumbnail with no room for one line stays bare.
+# Largest share of the frame for a panel: of the width of large frames, of the height for the list
+# of names, and of the height in all. A frame with no room for one line shows no panel.
 _WIDEST_PANEL = 0.62
 _HIGHEST_LIST = 0.45
 _HIGHEST_PANEL = 0.65
@@ -71,13 +71,13 @@ class _Layout:
 class Annotator:
     """Draws answers on frames: the name, its confidence as a bar, and the runners-up.
 
-    The panel stands in the lower left corner and grows with the frame.
+    The panel is in the lower left corner; its size depends on the frame's.
 
     Parameters
     ----------
     top_k
-        Names to show, the first one large. Those for which a small frame has no room are left
-        out; a thumbnail of less than about 50 rows stays bare.
+        Names to show, the first one large. A small frame shows fewer; one of less than about 50
+        rows shows none.
     font
         TrueType or OpenType file; None takes the font that comes with Pillow, see `Fonts`.
 
@@ -121,7 +121,8 @@ class Annotator:
         window: NDArray[np.uint8] = result[
             layout.top : layout.top + layout.height, layout.left : layout.left + layout.width
         ]
-        # Pillow is told RGB and given BGR, colours included: turning them costs more than drawing.
+        # Pillow treats the BGR image as RGB, and colours are given as BGR: converting the image
+        # would take longer than drawing.
         below = Image.fromarray(np.ascontiguousarray(window))
         panel = self._panel(layout, answers)
         below.paste(panel, (0, 0), panel)
@@ -210,9 +211,9 @@ class Annotator:
             (percent, self._font.of(percent, size), right - round(percent_width)),
         ):
             written, baseline = self._font.written(text, its_font, fill)
-            # What the outline adds on the left hangs out of the line, as it would without one.
-            hanging = (written.width - math.ceil(its_font.getlength(text))) // 2
-            panel.alpha_composite(written, (left - hanging, max(y + size - baseline, 0)))
+            # The outline must not move the text: what it adds on the left is taken off here.
+            outline = (written.width - math.ceil(its_font.getlength(text))) // 2
+            panel.alpha_composite(written, (left - outline, max(y + size - baseline, 0)))
 
 
 def _clean(label: str) -> str:

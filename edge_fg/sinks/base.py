@@ -22,25 +22,25 @@ class Sink(Protocol):
     time and needs no lock against itself: `open` is called once, in the thread that starts the
     pipeline; `__call__` and `close` then come from the sink's thread alone.
 
-    What happens when it fails or is slow says the optional attribute ``lossless``:
+    The optional attribute ``lossless`` says what happens when it is slow or fails:
 
-    - absent or None: it waits in line (nothing is lost) where no frame may be lost either, that
-      is, where all sources are files that wait for the model; else the oldest waiting
-      results are dropped and counted. Errors are counted, said once a kind in the log, and after
-      several in a row the sink is paused for a time that grows.
-    - False: the oldest waiting results are dropped, whatever the sources are.
-    - True: a result is never dropped, recognition waits; and an error ends the pipeline, for it
-      can't keep the promise: `Pipeline.run` raises it.
+    - absent or None: if all sources are files that wait for the model, recognition waits for the
+      sink as well and nothing is lost; else the oldest waiting results are dropped and counted.
+      Errors are counted, and each kind is logged once; after several in a row the sink is paused
+      for a time that grows.
+    - False: the oldest waiting results are always dropped.
+    - True: no result is dropped, recognition waits; and an error ends the pipeline, because the
+      promise can't be kept: `Pipeline.run` raises it.
 
-    Events of results that were dropped are not lost: the next result brings them along.
+    Events of dropped results are not lost: they come with the next result.
 
-    After the last frame of a source, and when a camera is lost, visits may end: those events come
-    with a result whose `closing` is True and whose frame has been handed on before.
+    After the last frame of a source, and when a camera is lost, visits may end. Those events come
+    with a result whose `closing` is True; its frame was given before.
 
     Attributes
     ----------
     name
-        Fit to be shown in the log and in statistics.
+        Shown in the log and in statistics; holds no credentials.
     """
 
     name: str
@@ -51,14 +51,14 @@ class Sink(Protocol):
         Raises
         ------
         EdgeFGError
-            It can't be: the start of the pipeline fails with it.
+            It can't get ready: the start of the pipeline fails with this error.
         """
 
     def __call__(self, result: Result[Any], /) -> None:
         """Take one result."""
 
     def close(self) -> None:
-        """Finish: the last result has come. Called once if `open` succeeded, also after errors."""
+        """Finish after the last result. Called once if `open` succeeded, also after errors."""
 
 
 class BaseSink:
@@ -67,7 +67,7 @@ class BaseSink:
     Parameters
     ----------
     name
-        Fit to be shown.
+        Shown in the log and in statistics.
     lossless
         See `Sink`.
     """
@@ -89,9 +89,9 @@ class CallbackSink(BaseSink):
     Parameters
     ----------
     function
-        Called with a `Result`, from one thread. What it raises is counted and logged.
+        Called with a `Result`, from one thread. Errors that it raises are counted and logged.
     name
-        Fit to be shown; None takes the function's.
+        Shown in the log and in statistics; None takes the function's.
     lossless
         See `Sink`.
     """
@@ -107,5 +107,5 @@ class CallbackSink(BaseSink):
         self._function = function
 
     def __call__(self, result: Result[Any], /) -> None:
-        """Hand the result to the function."""
+        """Call the function with the result."""
         self._function(result)

@@ -1,4 +1,4 @@
-"""How much room a disk still has."""
+"""How much space a disk still has."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from edge_fg.files import output_errors
 
 
 class SpaceGuard:
-    """Refuses to write where little space is left, until there is clearly more again.
+    """Refuses to write to a disk that is nearly full, until there is clearly more space again.
 
-    What is being written can then still be finished, and the machine goes on working.
+    The space that is left lets open files be finished and the machine go on working.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class SpaceGuard:
         Raises
         ------
         OutputError
-            There isn't: says so of the file `what`.
+            There isn't; the message names the file `what`.
         """
         with output_errors(what):
             found = os.statvfs(self._folder)

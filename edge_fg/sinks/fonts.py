@@ -1,4 +1,4 @@
-"""Fonts for names in any language, as far as this machine has them."""
+"""Fonts for names in any language, as far as this machine has such fonts."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Colour: TypeAlias = tuple[int, int, int, int]
 _SMALLEST = 9
 _KEPT_TEXTS = 300
 _OUTLINE = (8, 7, 6, 255)  # nearly black in any order of channels
-# What Linux distributions, JetPack among them, put where Pillow looks.
+# Fonts that Linux distributions, JetPack too, install where Pillow looks.
 _SYSTEM_FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "LiberationSans-Regular.ttf")
 
 
 class Fonts:
-    """One font in the sizes that are asked for.
+    """One font, in any size.
 
-    The font that comes with Pillow only knows ASCII. Where a name has more and no font is given,
-    a font of the system is taken, and where there is none, accents are left out.
+    The font that comes with Pillow has only ASCII. For other characters a font of the system is
+    taken if no font is given; without one, accents are left out.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ class Fonts:
     def written(self, text: str, font: Font, fill: Colour) -> tuple[Image.Image, int]:
         """Return a text with a thin dark outline, and the row of its baseline.
 
-        The latest few hundred are kept: names come again with each frame, and drawing an outline
-        takes longer than all the rest of a panel.
+        The latest few hundred are kept: the same names come with each frame, and drawing an outline
+        takes longer than the rest of a panel.
 
         Parameters
         ----------

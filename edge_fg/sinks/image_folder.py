@@ -27,13 +27,13 @@ _LONGEST_STEM = 50  # of up to four bytes each; file systems take 255
 class ImagesSink(BaseSink):
     """Saves each answered frame as an annotated JPEG, whole or not at all.
 
-    A frame of a camera is called by its time (``20261121T090102.345Z-000017.jpg``), one of a file
-    by the file (``clip-000017.jpg``); with several sources the source's number comes first.
+    A camera's frame is named by its time (``20261121T090102.345Z-000017.jpg``), a file's frame by
+    the file (``clip-000017.jpg``); with several sources the source's number comes first.
 
     Parameters
     ----------
     folder
-        Made if need be.
+        Made if it is missing.
     quality
         Of the JPEG, 1..95.
     annotate
@@ -46,7 +46,7 @@ class ImagesSink(BaseSink):
     Raises
     ------
     UsageError
-        `quality` makes no sense.
+        `quality` is outside its range.
     OutputError
         From `open`: the folder can't be made. From the calls: an image can't be written.
     """
@@ -109,5 +109,5 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def _plain(stem: str) -> str:
-    """Return a name's letters, digits and dashes: names of sources come from anywhere."""
+    """Return a name with letters, digits, dashes and dots alone: sources may have any name."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in stem).strip(".")[:_LONGEST_STEM]

@@ -1,4 +1,4 @@
-"""Files that grow line by line, each line whole whatever happens."""
+"""Files that grow by whole lines, also after a crash."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _PRIVATE = 0o666  # what the user's umask leaves of it
 class LineFile:
     """Appends lines to a file; opened by `open`, and again after `close`.
 
-    Each line is given to the kernel in one piece, so a killed process leaves whole lines. What a
-    full disk or a power cut left of a line is cut off: at once, or when the file is opened again.
-    A file that was renamed or removed (as logrotate does) is made anew.
+    Each line is one write, so a killed process leaves whole lines. A line that a full disk or a
+    power cut left unfinished is cut off: at once, or when the file is opened again. If the file was
+    renamed or removed (as logrotate does), a new one is made.
 
     Parameters
     ----------
     path
         The file; also a pipe or a device, to which none of the above applies.
     begins
-        What the first line of a file begins with to which lines may be added.
+        An existing file is added to only if its first line begins with this.
     header
         First line of a new file, which an old one must have too; None for none.
     sync_seconds
-        How often the lines are forced onto the disk; a power cut costs those since.
+        How often lines are forced onto the disk (fsync); a power cut loses the lines since.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class LineFile:
             self._sync_now_and_then()
 
     def close(self) -> None:
-        """Force what was written onto the disk and let go of the file; may be called again.
+        """Force what was written onto the disk and close the file; may be called again.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class LineFile:
         except FileNotFoundError:
             self._regular = True
         if not self._regular:
-            # Without a reader, opening a pipe would wait for one for ever.
+            # Without O_NONBLOCK, opening a pipe would wait until it has a reader.
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.set_blocking(self._descriptor, True)
             return
@@ -131,7 +131,7 @@ class LineFile:
             _LOGGER.info("%s can't be locked: %s", self.path, error)
 
     def _repair(self) -> None:
-        """Check that the file is one of ours and cut off a line that was not finished."""
+        """Check that lines may be added to the file, and cut off an unfinished line."""
         assert self._descriptor is not None
         size = os.fstat(self._descriptor).st_size
         whole = _last_line_end(self._descriptor, size)
@@ -151,7 +151,7 @@ class LineFile:
         first = os.pread(self._descriptor, _LONGEST_LINE, 0).partition(b"\n")[0]
         if whole:
             return first == self._begins if self._header else first.startswith(self._begins)
-        # Nothing, zeros after a power cut, or the beginning of a line of ours.
+        # Nothing, zeros after a power cut, or the start of a line that we write.
         torn = first.strip(b"\0")
         return self._begins.startswith(torn) or torn.startswith(self._begins)
 

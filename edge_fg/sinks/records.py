@@ -1,4 +1,4 @@
-"""Results as plain data: what stands in one line of JSON or one row of a table."""
+"""Results as plain data: one line of JSON, or one row of a table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ VISIT_COLUMNS = (
 
 
 def check_content(content: str) -> None:
-    """Refuse a `Content` that there is not.
+    """Refuse an unknown `Content`.
 
     Raises
     ------
@@ -60,15 +60,15 @@ def records(result: Result[Any], content: Content, top_k: int) -> list[dict[str,
     """Return what a result adds to a file of JSON lines; see `frame_record`."""
     if content == "visits":
         return [event.to_dict() for event in result.events]
-    # A closing result repeats a frame that has had its line.
+    # The frame of a closing result already has its line.
     return [] if result.closing else [frame_record(result, top_k)]
 
 
 def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
     """Return one frame as ``edge-fg run --format jsonl`` prints it.
 
-    Where visits are followed, ``sightings`` is added, and ``top`` is empty and ``latency_ms``
-    None for a frame of which only regions were looked at.
+    Where visits are followed, ``sightings`` is added. Where only regions of a frame were
+    classified, ``top`` is empty and ``latency_ms`` is None.
     """
     frame, prediction = result.frame, result.prediction
     record: dict[str, Any] = {

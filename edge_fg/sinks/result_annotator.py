@@ -1,4 +1,4 @@
-"""Results drawn on their frames: individuals in boxes with names, or the answer to the frame."""
+"""Draw results on their frames: boxes with names, or the answer to the whole frame."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from edge_fg.sinks.annotator import Annotator
 from edge_fg.sinks.base import Annotate
 from edge_fg.sinks.fonts import Fonts
 
-# Colours that are told apart by most eyes (Okabe and Ito, "Color Universal Design", 2008), as
-# BGR; black is left out, and each line has a dark edge on both sides.
+# Colours that most people can tell apart, colour-blind ones too (Okabe and Ito, "Color Universal
+# Design", 2008), as BGR; without black, because each line has a dark edge on both sides.
 _COLOURS = (
     (0, 159, 230),  # orange
     (233, 180, 86),  # sky blue
@@ -43,8 +43,8 @@ Place = tuple[int, int, int, int]
 class ResultAnnotator:
     """Draws a result on a copy of its frame.
 
-    Where visits are followed, each individual has a box in a colour of its own, with its name on
-    a dark plate; else the answer to the whole frame stands in the lower left corner.
+    Where visits are followed, each individual has a box in its own colour, with its name on a dark
+    plate; else the answer to the whole frame is shown in the lower left corner.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class ResultAnnotator:
         width = round(font.getlength(name) + percent_width)
         plate = Image.new("RGB", (stripe + 2 * pad + width, size + 2 * pad), _PLATE)
         draw = ImageDraw.Draw(plate)
-        # Pillow is told RGB and given BGR throughout.
+        # Pillow treats the BGR image as RGB; colours are given as BGR.
         draw.rectangle((0, 0, stripe - 1, plate.height), fill=_colour(sighting))
         left, baseline = stripe + pad, pad + round(size * 0.82)
         draw.text((left, baseline), name, font=font, fill=_WHITE, anchor="ls")
@@ -112,7 +112,7 @@ class ResultAnnotator:
 
 
 class SharedAnnotator:
-    """Draws each result once for several sinks; whoever gets the image must not change it.
+    """Draws each result once for several sinks, which must not change the image.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def _colour(sighting: Sighting[Any]) -> tuple[int, int, int]:
 def _draw_box(
     image: NDArray[np.uint8], region: Region, line: int, colour: tuple[int, int, int]
 ) -> None:
-    """Draw a frame around a region: a dark line, a coloured one inside, and a dark one again."""
+    """Draw a box around a region: a coloured line with a dark edge on both sides."""
     x, y, width, height = region
     edge = max(line // 2, 1)
     for inset, thick, fill in ((-edge, line + 2 * edge, _EDGE), (0, line, colour)):
@@ -158,7 +158,7 @@ def _draw_box(
 
 
 def _window(image: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
-    """Return what of a place lies in the image."""
+    """Return the part of the image that a place covers."""
     left, top, right, bottom = (max(value, 0) for value in place)
     view: NDArray[np.uint8] = image[top:bottom, left:right]
     return view
@@ -167,7 +167,7 @@ def _window(image: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
 def _free_place(
     region: Region, size_wh: tuple[int, int], shape: tuple[int, ...], taken: Sequence[Place]
 ) -> Place | None:
-    """Return where a plate fits: above its box, below it, in it; None where nowhere."""
+    """Return where a plate fits: above its box, below it or in it; None if nowhere."""
     x, y, width, height = region
     plate_w, plate_h = size_wh
     if plate_h > shape[0] or plate_w > shape[1]:

@@ -1,4 +1,4 @@
-"""JSON lines and tables."""
+"""JSON lines and CSV."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _LineSink(BaseSink):
         self._file = file
 
     def lines(self, result: Result[Any]) -> Iterable[str]:
-        """Yield what a result adds."""
+        """Return the lines that a result adds."""
         raise NotImplementedError
 
     def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
@@ -45,7 +45,7 @@ class _LineSink(BaseSink):
             self._file.open()
 
     def __call__(self, result: Result[Any], /) -> None:
-        """Write what the result tells."""
+        """Write the lines of a result."""
         write = print_line if self._file is None else self._file.write
         for line in self.lines(result):
             write(line)
@@ -57,7 +57,7 @@ class _LineSink(BaseSink):
 
 
 class JsonLinesSink(_LineSink):
-    """Writes one JSON object a line: of each frame, or of each event of a visit.
+    """Writes one JSON object a line, for each frame or each event of a visit.
 
     The keys are those of ``edge-fg run --format jsonl`` and of `VisitEvent.to_dict`. An existing
     file is added to; see `LineFile` for what survives a crash.
@@ -76,10 +76,10 @@ class JsonLinesSink(_LineSink):
     Raises
     ------
     UsageError
-        An argument makes no sense.
+        `content` or `top_k` is wrong.
     OutputError
-        From `open`: the file can't be written to or holds something else. From the calls: the
-        disk is full, for example; once there is space, later results are written again.
+        From `open`: the file can't be written to or holds something else. From the calls: the disk
+        is full, for example; later results are written once there is space.
     """
 
     def __init__(
@@ -100,15 +100,15 @@ class JsonLinesSink(_LineSink):
         self._top_k = top_k
 
     def lines(self, result: Result[Any]) -> Iterable[str]:
-        """Yield one JSON object for each frame or event."""
+        """Return a JSON object for each frame or event."""
         return map(json.dumps, records(result, self._content, self._top_k))
 
 
 class CsvSink(_LineSink):
     """Writes one row of comma-separated values for each frame or event of a visit.
 
-    UTF-8 with a header; what would tear a row apart, like the line break in a file's name, is
-    escaped. An existing file with the same header is added to.
+    UTF-8 with a header. Control characters, like a line break in a file's name, are escaped. An
+    existing file with the same header is added to.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class CsvSink(_LineSink):
     Raises
     ------
     UsageError
-        `content` makes no sense.
+        `content` is wrong.
     OutputError
         As of `JsonLinesSink`.
     """
@@ -137,12 +137,12 @@ class CsvSink(_LineSink):
         self._content = content
 
     def lines(self, result: Result[Any]) -> Iterable[str]:
-        """Yield one row for each frame or event."""
+        """Return a row for each frame or event."""
         return map(_row, rows(result, self._content))
 
 
 def check_standard_output() -> None:
-    """Refuse to print where there is nowhere to print to.
+    """Refuse to print without a standard output.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def print_line(line: str) -> None:
     Raises
     ------
     OSError
-        It is closed or full; `BrokenPipeError` where nobody reads it any more.
+        It is closed or full; `BrokenPipeError` if its reader has gone.
     """
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

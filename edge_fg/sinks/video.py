@@ -1,4 +1,4 @@
-"""Annotated videos of what the sources show."""
+"""Annotated videos of the sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge_fg.sources import Source
 
 _IMAGES_PER_SECOND = 1.0
 _LIVE_FPS, _FASTEST_LIVE_FPS = 15.0, 30.0
-# A camera that is gone for longer leaves a cut in the video, not a still image.
+# A longer gap of a camera is a cut in the video, not a still image.
 _LONGEST_STILL_SECONDS = 2.0
 _RESERVE_BYTES = 64 << 20
 _FRAMES_A_CHECK = 16
@@ -29,9 +29,9 @@ _FRAMES_A_CHECK = 16
 class VideoSink(BaseSink):
     """Saves annotated frames as a video of the first frame's size; see `VideoSaver`.
 
-    Of files every frame is saved. Videos of cameras keep their time: frames are repeated or left
-    out as they came. While the disk is nearly full nothing is added, and the video goes on later;
-    it gets its name when the sink is closed.
+    Every frame of a file is saved. A camera's video keeps real time: frames are repeated or left
+    out where needed. While the disk is nearly full nothing is added; the video goes on later. It
+    gets its name when the sink is closed.
 
     Parameters
     ----------
@@ -116,11 +116,11 @@ class _Recording:
         self._last: NDArray[np.uint8] | None = None
 
     def wants(self, captured: float) -> bool:
-        """Tell whether it is time for another frame."""
+        """Return whether it is time for another frame."""
         return self._saver is None or not self._live or self._missing(captured) >= 0
 
     def add(self, image: NDArray[np.uint8], captured: float) -> None:
-        """Write a frame where it belongs."""
+        """Write a frame at its time."""
         if self._saver is None:
             height, width = image.shape[:2]
             self._saver = VideoSaver(self._path, self._fps, (width, height))

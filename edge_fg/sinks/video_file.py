@@ -1,4 +1,4 @@
-"""Saving frames as a video file, whole or not at all."""
+"""Save frames as a video file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _CODECS = {
 
 
 class VideoSaver:
-    """Writes frames to a video file that appears when all of it is written.
+    """Writes frames to a video file that appears when it is complete.
 
-    A context manager. The frames go to a temporary file in the same folder; it is checked and
-    renamed when the block ends well, and removed when it doesn't.
+    A context manager. The frames go to a temporary file in the same folder, which is checked and
+    renamed when the block ends, or removed when the block raises.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class VideoSaver:
         The suffix is not known, the folder can't be written to, or no codec takes this size
         and rate; from `write` and the end of the block, the disk is full.
     UsageError
-        `fps` or `size_wh` makes no sense.
+        `fps` or `size_wh` is out of range.
     """
 
     def __init__(self, path: Path | str, fps: float, size_wh: tuple[int, int]) -> None:
@@ -103,7 +103,7 @@ class VideoSaver:
                 raise  # else what failed in the block is told, as it is
 
     def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Finish the video and, unless an error ends it anyway, see that it is whole."""
+        """Finish the video and, if there was no error, check that it is whole."""
         writer, self._writer = self._writer, None
         writer.release()
         if kind is not None:
@@ -146,7 +146,7 @@ class VideoSaver:
         )
 
     def _is_whole(self) -> bool:
-        """Tell whether the file counts every frame and still gives the last one."""
+        """Return whether the file counts every frame and gives the last one."""
         cv2 = self._cv2
         capture = cv2.VideoCapture(self._temporary, cv2.CAP_FFMPEG)
         if not capture.isOpened():
@@ -159,7 +159,7 @@ class VideoSaver:
 
 
 def check_video_path(path: Path) -> None:
-    """Refuse a name that no video can be saved by.
+    """Refuse a path that no video can be saved to.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def _even_size(size_wh: tuple[int, int]) -> tuple[int, int]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove what a killed process left of an earlier attempt: a file that nobody holds."""
+    """Remove what a killed process left of an earlier attempt: a file that is not locked."""
     pattern = f".{glob.escape(path.stem)}.{'?' * _RANDOM_LETTERS}{glob.escape(path.suffix)}"
     for found in path.parent.glob(pattern):
         with contextlib.suppress(OSError):

@@ -22,8 +22,8 @@ _REFRESH_SECONDS = 0.02
 class WindowSink(BaseSink):
     """Shows the newest annotated frame of each source in a window.
 
-    Window systems want to be served by one thread, mostly the main one: make the sink there, and
-    let it call `serve` or `refresh` while the pipeline runs.
+    Most window systems need one thread, usually the main one: make the sink in it, and call `serve`
+    or `refresh` there while the pipeline runs.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class WindowSink(BaseSink):
                 self._newest[result.source] = image
 
     def refresh(self) -> bool:
-        """Show what came since the last call; False once the user has closed a window.
+        """Show the frames since the last call; return False once the user has closed a window.
 
         The keys q and Escape close it too.
         """
@@ -67,7 +67,7 @@ class WindowSink(BaseSink):
             cv2.imshow(title, image)
             self._shown.add(title)
         key = cv2.waitKey(1) & 0xFF
-        # Asked after waitKey, which is what lets the window notice that it was closed.
+        # After waitKey, in which the window notices that it was closed.
         visible = all(
             cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1 for title in self._shown
         )
@@ -82,7 +82,7 @@ class WindowSink(BaseSink):
         return True
 
     def destroy(self) -> None:
-        """Take the windows away, from the thread that made the sink."""
+        """Close the windows, in the thread that made the sink."""
         self._cv2.destroyAllWindows()
 
 

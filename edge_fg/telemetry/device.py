@@ -1,4 +1,4 @@
-"""What a device says of its own heat, power and clocks."""
+"""Readings of a device's temperatures, power and clocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 # The rail that feeds everything, by the names it has had from the Nano to Thor.
 _INPUT_RAILS = ("VIN", "VDD_IN", "POM_5V_IN", "5V_IN")
-# Modules whose monitors don't see the input: the rails that add up to it. Others, like
+# Modules without a monitor of the input: the rails that add up to it. Other rails, like
 # VDDQ_VDD2_1V8AO, are fed by one of these and would count twice.
 # Jetson Linux Developer Guide, "Software-Based Power Consumption Modeling".
 _PARTS = (
@@ -16,20 +16,20 @@ _PARTS = (
     frozenset({"VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"}),
     frozenset({"GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"}),
 )
-# These zones read the same whatever happens: a placeholder of the device tree.
+# These zones always read the same: a placeholder of the device tree.
 _FIXED_ZONES = ("pmic",)
 
 
 @dataclass(frozen=True)
 class DeviceState:
-    """Readings of one moment. What the device doesn't tell is missing or None, never zero.
+    """Readings of one moment. A value that the device doesn't give is missing or None, never zero.
 
     Parameters
     ----------
     temperatures_c
         Degrees Celsius of each zone.
     power_w
-        Watts of each rail; a monitor's offset may make an idle one slightly negative.
+        Watts of each rail; an idle one may read slightly negative (the monitor's offset).
     gpu_load
         Share of the time that the GPU is busy, 0..1.
     gpu_hz
@@ -55,13 +55,13 @@ class DeviceState:
 
     @property
     def hottest_c(self) -> float | None:
-        """Temperature of the hottest zone; None where no zone tells one."""
-        told = [
+        """Temperature of the hottest zone; None if there is none."""
+        readings = [
             value
             for name, value in self.temperatures_c.items()
             if not name.lower().startswith(_FIXED_ZONES)
         ]
-        return max(told, default=None)
+        return max(readings, default=None)
 
     @property
     def total_power_w(self) -> float | None:
@@ -75,7 +75,7 @@ class DeviceState:
         return None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the readings for JSON; units stand in the keys."""
+        """Return the readings for JSON, with units in the keys."""
         known = {"hottest_c": self.hottest_c, "total_power_w": self.total_power_w}
         return {**known, **asdict(self)}
 

@@ -1,4 +1,4 @@
-"""Latencies in fixed memory: how many fell between which powers of a small factor."""
+"""Latencies in fixed memory: counts in buckets of equal relative width."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Summary:
 class Histogram:
     """Counts values of 1 microsecond to 10,000 s in log-spaced buckets of 2 % relative error.
 
-    Memory is fixed (about 5 kB). Not locked: whoever shares one between threads locks it.
+    Memory is fixed (about 5 kB). Not locked: threads that share one need a lock.
     The buckets are those of DDSketch (Masson, Rim and Lee, VLDB 2019), with a fixed range.
     """
 
@@ -96,7 +96,7 @@ class Histogram:
     def buckets(self, bounds: Sequence[float]) -> list[int]:
         """Return how many values lie at or below each of the ascending `bounds`, in seconds.
 
-        To the histogram's relative error: for exporters that have buckets of their own.
+        With the histogram's relative error; for exporters with their own buckets.
         """
         totals: list[int] = []
         below, index = 0, 0

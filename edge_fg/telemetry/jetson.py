@@ -1,4 +1,4 @@
-"""Heat, power and clocks from the files of the kernel: of a Jetson, and what others have of them.
+"""Temperatures, power and clocks from the kernel's files, of a Jetson or another Linux machine.
 
 Nothing here needs root. Files and units are those of the kernel's documentation: thermal zones in
 thousandths of a degree (Documentation/driver-api/thermal/sysfs-api.rst), hwmon in mV, mA and
@@ -47,9 +47,9 @@ class _Rail:
 
 
 class JetsonSensors:
-    """Reads the sensors of this machine; finds them once, when it is made.
+    """Reads the sensors of this machine, which it looks for once, when it is made.
 
-    On a machine that is no Jetson it gives what there is, which may be nothing.
+    Other machines than Jetsons have fewer sensors, perhaps none.
 
     Parameters
     ----------
@@ -84,12 +84,12 @@ class JetsonSensors:
         return bool(self._zones or self._rails)
 
     def reading(self) -> Reading:
-        """Return heat and power now, which is what a throttle asks for."""
+        """Return temperature and power now, as a `Throttle` needs them."""
         state = self.read()
         return Reading(state.hottest_c, state.total_power_w)
 
     def read(self) -> DeviceState:
-        """Return what the sensors say now; those that can't be read just now are left out."""
+        """Return the readings of now; sensors that can't be read are left out."""
         used, total = _memory(self._root / "proc/meminfo")
         load = _number(self._gpu_load) if self._gpu_load else None
         rails = ((rail.name, rail.watts()) for rail in self._rails)
@@ -97,7 +97,7 @@ class JetsonSensors:
             temperatures_c={
                 name: value
                 for name, file in self._zones
-                # A zone whose part is powered down refuses to be read, or reads far below zero.
+                # A zone that is powered down can't be read, or reads far below zero.
                 if (value := _scaled(file, 1e-3)) is not None and value > _COLDEST_C
             },
             power_w={name: watts for name, watts in rails if watts is not None},

@@ -1,4 +1,4 @@
-"""Where the stages of a pipeline write down how long they took."""
+"""How long each stage of a pipeline takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FEW = 16
 
 
 class Meter:
-    """Histograms by the stage's name, written by many threads and read at any moment.
+    """Histograms by the name of the stage; threads may write and read at any time.
 
     Parameters
     ----------
@@ -35,31 +35,31 @@ class Meter:
         self._clock = clock
 
     def add(self, stage: str, seconds: float) -> None:
-        """Write down one value of a stage."""
+        """Add one value of a stage."""
         with self._lock:
             self._stages[stage].add(seconds)
 
     def answered(self, age: float) -> None:
-        """Write down that a frame was answered `age` seconds after its capture."""
+        """Count an answer that came `age` seconds after the frame's capture."""
         with self._lock:
             self._age.add(age)
             self._recent.append(self._clock())
 
     def rate(self) -> float:
-        """Return the answers a second over the latest ones; it sinks while none comes."""
+        """Return the answers a second over the latest ones; it falls while none comes."""
         with self._lock:
             if len(self._recent) < 2:
                 return 0.0
             first, last, count = self._recent[0], self._recent[-1], len(self._recent)
-        # The present lies between two answers: only a longer gap than usual tells anything.
+        # Now is between two answers: only a gap that is longer than usual counts.
         period = (last - first) / (count - 1)
         span = last - first + max(0.0, self._clock() - last - period)
         return (count - 1) / span if span > 0 else 0.0
 
     def pace(self) -> float:
-        """Return the answers a second over the latest ones, their longest silence left out.
+        """Return the answers a second over the latest ones, without the longest gap.
 
-        After a camera was lost for an hour it still tells how fast answers come when they come.
+        So a camera that was lost for an hour does not lower it.
         """
         with self._lock:
             recent = list(self._recent)

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: https://prometheus.io/docs/practices/naming/ says how they are named."""
+"""Metrics for Prometheus, named as https://prometheus.io/docs/practices/naming/ says."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _STATES = ("connecting", "live", "stalled", "lost", "ended")
 
 
 class PipelineCollector:
-    """Turns a pipeline's statistics into metrics, each time they are asked for.
+    """Turns a pipeline's statistics into metrics, at each request.
 
-    To be registered with a `prometheus_client.CollectorRegistry`. Sources are told apart by their
-    number (``source="0"``): names need not differ.
+    To be registered with a `prometheus_client.CollectorRegistry`. Sources are identified by their
+    number (``source="0"``), because two may have the same name.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class PipelineCollector:
         self._device = device
 
     def describe(self) -> list[Any]:
-        """Return nothing: asking the pipeline when registering would be too early."""
+        """Return nothing: when the collector is registered, the pipeline has no statistics yet."""
         return []
 
     def collect(self) -> Iterator[Any]:
@@ -161,14 +161,14 @@ class MetricsServer(Closing):
     host
         Address to bind to.
     allow_remote
-        Let `host` be an address that others can reach.
+        Allow a `host` that other machines can reach.
 
     Raises
     ------
     MissingDependencyError
         prometheus-client is not installed.
     UsageError
-        `host` is reachable by others and `allow_remote` is False.
+        Other machines can reach `host` and `allow_remote` is False.
     OutputError
         The port is taken, or `host` is not an address of this machine.
     """

@@ -1,4 +1,4 @@
-"""What a pipeline has done so far: one moment, ready for JSON."""
+"""The statistics of a pipeline at one moment, ready for JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SourceStats:
     Parameters
     ----------
     name
-        Fit to be shown.
+        As it is shown; holds no credentials.
     state
         ``connecting``, ``live``, ``stalled``, ``lost`` or ``ended``.
     error
@@ -27,14 +27,14 @@ class SourceStats:
     frames, answered
         Frames that the source gave, and how many of them were answered.
     dropped
-        Frames that were left out, by reason: ``overtaken`` (a newer one came), ``full`` (the
-        queue was), ``stale`` (waited longer than `max_age`), ``rate`` (more than were asked
-        for), ``unusable`` (the model can't take it, which ends the source), ``stopped`` (waited
-        when the source or pipeline was stopped).
+        Frames that were left out, by reason: ``overtaken`` (a newer one came), ``full`` (the queue
+        was full), ``stale`` (waited longer than `max_age`), ``rate`` (more than the policy's rate),
+        ``unusable`` (the model can't take it, which ends the source), ``stopped`` (waited when the
+        source or pipeline was stopped).
     waiting
         Frames in its queue now.
     counters
-        What the source itself counts (reconnects, stalls, frozen, black, ...), where it does.
+        What the source itself counts, if it does: reconnects, stalls, frozen, black, ...
     """
 
     name: str
@@ -55,11 +55,11 @@ class SinkStats:
     Parameters
     ----------
     name
-        Fit to be shown.
+        As it is shown; holds no credentials.
     state
         ``open``, ``failing`` (paused after errors) or ``closed``.
     written, dropped, failures
-        Results that it took, that it was too slow for, and that it raised an error at.
+        Results that it wrote, that were dropped because it was slow, and that failed.
     error
         The latest error, in one line; None where there was none.
     waiting
@@ -154,5 +154,5 @@ class PipelineStats:
         object.__setattr__(self, "dropped", dict(total))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as what JSON knows."""
+        """Return the statistics as data for JSON."""
         return asdict(self)

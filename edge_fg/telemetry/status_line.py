@@ -1,4 +1,4 @@
-"""What a pipeline is doing, in one line; and what it did, at the end."""
+"""One line on what a pipeline is doing, and a summary at its end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TOLD_COUNTERS = ("reconnects", "stalls", "frozen", "black", "corrupted", "size_
 
 
 class StatusLine:
-    """Keeps one line of a terminal up to date; elsewhere prints a line now and then.
+    """Keeps one line of a terminal up to date; where there is none, prints a line at intervals.
 
     Parameters
     ----------
     stream
-        Where to; standard error, mostly.
+        Where it is written; usually standard error.
     every_seconds
         Between two lines where `stream` is no terminal.
     clock
@@ -57,7 +57,7 @@ class StatusLine:
             self._stream.flush()
 
     def clear(self) -> None:
-        """Take the line away, so that something else can be printed."""
+        """Clear the line, so that something else can be printed."""
         if self._shown:
             self._stream.write(_CLEAR_LINE)
             self._stream.flush()

@@ -1,4 +1,4 @@
-"""Lines of NVIDIA's tegrastats, which differ from release to release.
+"""Reading the output of NVIDIA's tegrastats, which differs from release to release.
 
 Formats: "tegrastats Utility" in the Jetson Linux Developer Guides r32 to r38. What differs:
 upper-case zone names up to JetPack 5 and lower-case ones since; power in mW without the unit in
@@ -14,7 +14,7 @@ import re
 from edge_fg.telemetry.device import DeviceState
 
 _LONGEST_LINE = 8192
-_OFF_C = -256.0  # what a zone reads whose part is powered down
+_OFF_C = -256.0  # reading of a zone that is powered down
 _MEGA = 1_000_000
 
 _TEMPERATURE = re.compile(r"(?<!\S)([A-Za-z][\w.-]*)@(-?\d+(?:\.\d+)?)C(?:/-?[\d.]+C)?(?!\S)")
@@ -24,12 +24,12 @@ _CORE = re.compile(r"(\d+)%(?:@(\d+))?")
 _GPU = re.compile(r"(?<!\S)GR3D_FREQ (?:(\d+)%)?(?:@(?:\[([\d,]*)\]|(\d+)))?")
 _MEMORY = re.compile(r"(?<!\S)EMC_FREQ (?:(\d+)%)?(?:@(\d+))?")
 _RAM = re.compile(r"(?<!\S)RAM (\d+)/(\d+)MB")
-# Not connected; and what a torn line makes look like a rail without a unit.
+# Not connected; and words that in a cut line look like a rail without a unit.
 _NO_RAILS = ("NC", "RAM", "SWAP", "IRAM")
 
 
 def parse_tegrastats(line: str) -> DeviceState | None:
-    """Return what one line of tegrastats tells; None if it is no such line.
+    """Return the readings of one line of tegrastats; None if it is no such line.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A live image for browsers, on this machine unless asked otherwise."""
+"""Live images for browsers, by default only on this machine."""
 
 from edge_fg.sinks.preview.sink import PreviewSink
 

@@ -1,4 +1,4 @@
-"""Between the pipeline, which never waits, and viewers, who do."""
+"""The newest result of each source, between the pipeline, which never waits, and viewers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class _Newest:
 
 
 class Hub:
-    """Holds the newest result of each source; images are only made when somebody looks.
+    """Holds the newest result of each source; an image is made when the first viewer wants it.
 
-    However many look, each image is drawn and encoded once.
+    With several viewers, each image is still drawn and encoded once.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ class Hub:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the sources, fit to be shown."""
+        """Names of the sources, as they are shown."""
         return self._names
 
     @property
     def closed(self) -> bool:
-        """Whether no frame will come any more."""
+        """Whether the last frame has come."""
         return self._closed
 
     def open(self, names: tuple[str, ...]) -> None:
@@ -71,7 +71,7 @@ class Hub:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let go of everybody who waits; the last images stay."""
+        """End all waiting; the last images stay."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -90,7 +90,7 @@ class Hub:
         newest = self._newest.get(source)
         if newest is None:
             return None
-        # A viewer who comes while another's image is being made waits for that one.
+        # While an image is made for one viewer, others wait for it.
         with newest.drawing:
             with self._changed:
                 serial, result = newest.serial, newest.result

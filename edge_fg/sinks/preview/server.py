@@ -38,13 +38,13 @@ class PreviewServer(BoundedServer):
     hub
         Where the images come from.
     hosts
-        Names that it may be called by.
+        Names that requests may call the server by.
     max_viewers
         Streams at a time.
     max_fps
         Images a second for one viewer.
     stats
-        What ``/stats.json`` tells of the pipeline; None for nothing.
+        Returns what ``/stats.json`` says of the pipeline; None for nothing.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class PreviewServer(BoundedServer):
                 self.viewers -= admitted
 
     def statistics(self) -> dict[str, Any]:
-        """Return what ``/stats.json`` tells."""
+        """Return what ``/stats.json`` says."""
         pipeline = dict(self.stats()) if self.stats is not None else None
         states = [source.get("state") for source in (pipeline or {}).get("sources", ())]
         return {
@@ -106,7 +106,7 @@ class _Handler(BoundedHandler):
     server: PreviewServer
 
     def answer(self, path: str) -> None:
-        """Send what stands at `path`."""
+        """Send the page, image or document at `path`."""
         hub = self.server.hub
         match path:
             case "/" | "/index.html":
@@ -128,7 +128,7 @@ class _Handler(BoundedHandler):
                 self.send_text(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def _health(self) -> None:
-        """Tell supervisors whether frames still come from every source."""
+        """Say whether frames still come from every source; for process supervisors."""
         ages = self.server.hub.ages()
         late = [i for i, age in enumerate(ages) if age is None or age > _STALE_SECONDS]
         if late or self.server.hub.closed:
@@ -196,7 +196,7 @@ class _Handler(BoundedHandler):
 
 
 def _jsonable(value: Any) -> Any:
-    """Return the same with None for what JSON doesn't know: NaN and infinity."""
+    """Return the same with None for NaN and infinity, which JSON doesn't have."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

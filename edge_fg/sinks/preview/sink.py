@@ -21,9 +21,10 @@ class PreviewSink(BaseSink):
 
     ``/`` is a page with all sources, ``/stream.mjpg?source=0`` Motion JPEG, ``/snapshot.jpg`` the
     newest image, ``/stats.json`` what the pipeline is doing, ``/healthz`` 200 while frames come
-    and 503 otherwise. Nobody is asked for a password: see `allow_remote`.
+    and 503 otherwise. There is no password: see `allow_remote`.
 
-    A slow viewer gets fewer images; nobody else notices. While nobody looks, nothing is drawn.
+    A slow viewer gets fewer images, which affects no other viewer. Without viewers, nothing is
+    drawn.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class PreviewSink(BaseSink):
     host
         Address to bind to.
     allow_remote
-        Let `host` be an address that others can reach. Everybody on the network can look then.
+        Allow a `host` that other machines can reach. Then everybody on the network can look.
     allowed_hosts
         Names that browsers may use besides addresses and this machine's own.
     quality
@@ -44,13 +45,13 @@ class PreviewSink(BaseSink):
     annotate
         Draws the answer; None takes a `ResultAnnotator`.
     stats
-        Returns what ``/stats.json`` tells of the pipeline, like
+        Returns what ``/stats.json`` says of the pipeline, like
         ``lambda: pipeline.stats().to_dict()``.
 
     Raises
     ------
     UsageError
-        A value makes no sense, or `host` is reachable by others and `allow_remote` is False.
+        A value is out of range, or other machines can reach `host` and `allow_remote` is False.
     OutputError
         From `open`: the port is taken, or `host` is not an address of this machine.
     """
@@ -76,7 +77,7 @@ class PreviewSink(BaseSink):
             raise UsageError(f"quality must be between 1 and 95, not {quality}")
         if not (math.isfinite(max_fps) and max_fps > 0 and max_viewers > 0):
             raise UsageError("max_fps and max_viewers must be above zero")
-        self._asked = (host, port)
+        self._wanted = (host, port)
         self._hub = Hub(annotate or ResultAnnotator(), quality)
         self._hosts = HostNames(host, allowed_hosts)
         self._max_fps = max_fps
@@ -86,14 +87,14 @@ class PreviewSink(BaseSink):
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that it listens on, or will."""
+        """Host and port that it listens on, or will listen on."""
         if self._server is None:
-            return self._asked
+            return self._wanted
         return self._server.address
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page."""
+        """Address of the page for a browser on this machine."""
         host, port = self.address
         if host in ("0.0.0.0", "::"):  # noqa: S104  compared, not bound to
             host = "localhost"
@@ -103,7 +104,7 @@ class PreviewSink(BaseSink):
         """Start serving."""
         self._hub.open(tuple(source.name for source in sources))
         self._server = PreviewServer(
-            self._asked,
+            self._wanted,
             self._hub,
             self._hosts,
             max_viewers=self._max_viewers,
@@ -113,7 +114,7 @@ class PreviewSink(BaseSink):
         self._server.start("edge_fg-preview")
 
     def __call__(self, result: Result[Any], /) -> None:
-        """Show a result to those who look."""
+        """Show a result to the viewers."""
         if not result.closing:
             self._hub.put(result)
 
