@@ -49,3 +49,10 @@ def is_utf8(text: str) -> bool:
 def positive(value: float) -> float | None:
     """Return what OpenCV answered, or None for 0, -1 and the like, where it doesn't know."""
     return value if math.isfinite(value) and value > 0 else None
+
+
+def stated_size(cv2: Any, capture: Any) -> tuple[int, int] | None:
+    """Return the width and height in pixels that a capture states; None where it doesn't."""
+    width = positive(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    height = positive(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    return (int(width), int(height)) if width and height else None

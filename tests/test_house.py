@@ -219,6 +219,7 @@ PUBLIC |= {"Throttle", "Sighting", "VisitEvent", "VisitSettings"}
 # (a backend, a follower of visits), or settings that are seldom changed.
 IN_THEIR_ROOMS = {"Backend", "Outputs", "OutputSpec", "PlanCache", "Follower", "VisitFollower"}
 IN_THEIR_ROOMS |= {"Detection", "MotionSettings", "SmoothingSettings", "TrackerSettings", "Resize"}
+IN_THEIR_ROOMS |= {"SourceOptions", "SourceKeywords"}
 
 
 def test_the_public_names():
@@ -257,7 +258,9 @@ def test_what_public_signatures_mention_is_public():
         for function in signatures(getattr(edge_fg, name)):
             if not callable(function):
                 continue
-            hints = typing.get_type_hints(function, localns={"Self": object})
+            hints = typing.get_type_hints(
+                function, localns={"Self": object, "Unpack": typing.Optional}
+            )
             public = {key: hint for key, hint in hints.items() if not key.startswith("_")}
             errors = set(vars(edge_fg.errors))
             missing = edge_fg_classes(list(public.values())) - allowed - errors

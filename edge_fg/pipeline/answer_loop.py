@@ -43,7 +43,7 @@ class AnswerLoop:
             self._close_visits(turn.closing)
             if turn.frames:
                 self._answer(turn, started)
-                self.sources.hint.end(self.clock() - started)
+                self.sources.hint.turn_ended(self.clock() - started)
                 limit = self.throttle.rate_limit() if self.throttle else None
                 not_before = None if limit is None else started + len(turn.frames) / limit
             if self.max_frames is not None and self.counts.answered >= self.max_frames:
@@ -62,7 +62,7 @@ class AnswerLoop:
         queues = self.sources.queues
         for number, frame in turn.frames:
             self.meter.add("queue", max(0.0, now - frame.captured))
-            self.sources.hint.begin(number, now)
+            self.sources.hint.turn_began(number, now)
         failed: set[int] = set()
         for number, result in self.recognise(turn.frames):
             if number in failed:

@@ -71,10 +71,14 @@ class FrameQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, frame: Frame) -> bool:
-        """Hand over a frame, which may drop one or wait; False once the queue is closed."""
+    def put(self, frame: Frame, *, wait: bool = True) -> bool:
+        """Hand over a frame, which may drop one or wait; False if the queue doesn't take it.
+
+        It takes none once it is closed, nor, with `wait` False, where it would have to wait.
+        """
         with self._lock:
-            if self._closed:
+            full = len(self._waiting) >= self._capacity
+            if self._closed or (full and self._blocking and not wait):
                 return False
             self.frames += 1
             if self._period is not None and not self._is_due(frame, self._period):

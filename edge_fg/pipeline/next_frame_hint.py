@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from edge_fg.pipeline.policy import Latest, Policy, Rate
 from edge_fg.sources import Source
@@ -13,27 +13,17 @@ from edge_fg.sources import Source
 _TURNS: Final = 9
 
 
-class Patient(Protocol):
-    """What a live source may offer: to leave out the work for frames that nobody will take."""
+class NextFrameHint:
+    """Tells live sources when the engine will be free again, from how long its turns took.
 
-    def wanted_at(self, moment: float, /) -> None:
-        """Hear that the next frame will be taken at `moment` of `time.monotonic`, not before.
-
-        Of the frames that come until then only the last is of use: a source that receives
-        coded frames may leave those before it undecoded, and counts them as dropped.
-        """
-
-
-class Foresight:
-    """Knows when the engine will be free again, from how long its turns took.
-
-    The middle of the latest turns counts: one that took long while the machine was busy with
+    The median of the latest turns counts: one that took long while the machine was busy with
     something else must not let the engine wait.
 
     Parameters
     ----------
     sources, policies
-        Only those that are `Patient`, and of which the newest frame wins, are told.
+        Only those are told that have a method ``wanted_at`` (see `LiveSource.wanted_at`) and of
+        which the newest frame wins.
     """
 
     def __init__(self, sources: Sequence[Source], policies: Sequence[Policy]) -> None:
@@ -45,12 +35,12 @@ class Foresight:
         ]
         self._took: deque[float] = deque(maxlen=_TURNS)
 
-    def begin(self, number: int, started: float) -> None:
+    def turn_began(self, number: int, started: float) -> None:
         """Say that a turn has started with a frame of source `number`."""
         tell = self._tell[number]
         if tell is not None and len(self._took) == _TURNS:
             tell(started + median(self._took))
 
-    def end(self, seconds: float) -> None:
+    def turn_ended(self, seconds: float) -> None:
         """Say how long the turn took."""
         self._took.append(seconds)

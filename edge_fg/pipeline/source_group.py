@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from edge_fg.pipeline.frame_queue import FrameQueue
-from edge_fg.pipeline.next_frame_hint import Foresight
+from edge_fg.pipeline.next_frame_hint import NextFrameHint
 from edge_fg.pipeline.policy import Policy, is_lossless, makes_wait
 from edge_fg.pipeline.scheduler import Scheduler
 from edge_fg.pipeline.source_reader import SourceReader
@@ -52,7 +52,7 @@ class SourceGroup:
             for policy, source in zip(policies, sources, strict=True)
         ]
         self.scheduler = Scheduler(self.queues, self.lock, changed, one_each=one_each, clock=clock)
-        self.hint = Foresight(sources, policies)
+        self.hint = NextFrameHint(sources, policies)
         self._readers = [
             SourceReader(
                 source,
@@ -66,8 +66,8 @@ class SourceGroup:
 
     @property
     def threads(self) -> set[threading.Thread]:
-        """The threads that read."""
-        return {reader.thread for reader in self._readers}
+        """The threads that read and watch the sources."""
+        return {thread for reader in self._readers for thread in reader.threads}
 
     def start(self) -> None:
         """Start reading."""

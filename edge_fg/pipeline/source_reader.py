@@ -1,4 +1,4 @@
-"""Reading ahead in a thread, so that decoding and inference overlap."""
+"""From a source into its queue, while the model works on an earlier frame."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_fg.pipeline.frame_queue import FrameQueue
-from edge_fg.sources import Source
+from edge_fg.sources import Frame, Source
+from edge_fg.sources.live.source import LiveSource
 
 
 class SourceReader:
-    """Reads a source in a thread of its own into a queue.
+    """Brings the frames of a source into a queue.
 
-    The thread stops at the end of the source, at its first error, or when `close` is called;
-    it holds no reference to anything but its parameters and this object.
+    A live source's own capture thread puts them there. Other sources are read in a thread, which
+    stops at the end of the source, at its first error, or when `close` is called; it holds no
+    reference to anything but its parameters and this object.
 
     Parameters
     ----------
@@ -24,7 +26,7 @@ class SourceReader:
     queue
         Takes the frames, and the end.
     limit
-        Frames after which to stop reading; None for all.
+        Frames after which to stop reading; None for all. Live sources have no limit.
     waited
         Called with the seconds that each frame was waited for.
     clock
@@ -37,7 +39,7 @@ class SourceReader:
         queue: FrameQueue,
         *,
         limit: int | None = None,
-        waited: Callable[[float], None] | None = None,
+        waited: Callable[[float], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = source
@@ -45,23 +47,43 @@ class SourceReader:
         self._limit = limit
         self._waited = waited
         self._clock = clock
+        self._asked = 0.0  # when the next frame was
         self._stopped = False
-        self._forget: Callable[[], None] | None = None
+        self._forget: Callable[[], None] = lambda: None
         self._thread = threading.Thread(
             target=self._read_all, name=f"edge_fg-reader-{source.name}", daemon=True
         )
 
     @property
-    def thread(self) -> threading.Thread:
-        """The thread that reads."""
-        return self._thread
+    def threads(self) -> set[threading.Thread]:
+        """The threads that read or watch the source, which can't wait for its end."""
+        return self.source.threads if isinstance(self.source, LiveSource) else {self._thread}
 
     def start(self) -> None:
         """Start reading."""
         on_state = getattr(self.source, "on_state", None)
         if on_state is not None:
             self._forget = on_state(self._changed)
-        self._thread.start()
+        self._asked = self._clock()
+        if isinstance(self.source, LiveSource):
+            self.source.deliver_to(self)
+        else:
+            self._thread.start()
+
+    def put(self, frame: Frame) -> bool:
+        """Take a frame from the capture thread of a live source; see `FrameReceiver`."""
+        self._waited(self._clock() - self._asked)
+        taken = self.queue.put(frame, wait=False)
+        if self.queue.is_closed():
+            # Other sources may go on for months: a camera that is needed no more is released.
+            self.source.close()
+        self._asked = self._clock()
+        return taken
+
+    def finish(self, error: BaseException | None) -> None:
+        """Hear that the source has ended, and release it; see `FrameReceiver`."""
+        self.queue.finish(None if self._stopped else error)
+        self.source.close()
 
     def stop(self) -> None:
         """Read no more after the frame that is being read; frames that wait can be taken."""
@@ -76,9 +98,7 @@ class SourceReader:
         self.source.close()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        if self._forget is not None:
-            self._forget()
-            self._forget = None
+        self._forget()
 
     def _changed(self, change: Any) -> None:
         if change.state == "lost":
@@ -89,20 +109,17 @@ class SourceReader:
         try:
             count = 0
             while (self._limit is None or count < self._limit) and not self._stopped:
-                asked = self._clock()
+                self._asked = self._clock()
                 try:
                     frame = next(self.source)
                 except StopIteration:
                     break
-                if self._waited is not None:
-                    self._waited(self._clock() - asked)
+                self._waited(self._clock() - self._asked)
                 count += 1
                 if not self.queue.put(frame):
                     break
                 del frame  # a frame of a slow source must not be kept alive here
-        # Whatever the source raised belongs to the consumer, who sees it in its turn.
+        # Whatever the source raised is raised again where frames are taken, in its turn.
         except BaseException as raised:  # noqa: BLE001
-            error = None if self._stopped else raised
-        self.queue.finish(error)
-        # Other sources may go on for months: a camera that ended is released at once.
-        self.source.close()
+            error = raised
+        self.finish(error)

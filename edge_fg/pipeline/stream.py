@@ -11,7 +11,7 @@ from edge_fg.closing import Closing
 from edge_fg.errors import UsageError
 from edge_fg.pipeline.classifier_adapter import ClassifierAdapter, FrameClassifier
 from edge_fg.pipeline.frame_queue import FrameQueue
-from edge_fg.pipeline.next_frame_hint import Foresight
+from edge_fg.pipeline.next_frame_hint import NextFrameHint
 from edge_fg.pipeline.policy import Policy, checked_policy, default_policy, is_lossless
 from edge_fg.pipeline.source_reader import SourceReader
 from edge_fg.result import Result
@@ -42,7 +42,7 @@ class Stream(Iterator[Result[PredictionT]], Closing, Generic[PredictionT]):
         # Of a live source, frames that are dropped would count.
         keeps_all = not source.live and is_lossless(self._queue.policy)
         self._reader = SourceReader(source, self._queue, limit=max_frames if keeps_all else None)
-        hint = Foresight([source], [self._queue.policy])
+        hint = NextFrameHint([source], [self._queue.policy])
         # A generator of its own, so that nothing refers back to the stream: the interpreter
         # closes it as soon as the stream is out of use.
         self._results = _results(self._reader, ClassifierAdapter(classifier), hint, max_frames)
@@ -121,7 +121,7 @@ def check_max_frames(max_frames: int | None) -> None:
 def _results(
     reader: SourceReader,
     adapter: ClassifierAdapter[PredictionT],
-    hint: Foresight,
+    hint: NextFrameHint,
     limit: int | None,
 ) -> Generator[Result[PredictionT], None, None]:
     count = 0
@@ -130,10 +130,10 @@ def _results(
         while (limit is None or count < limit) and (frame := reader.queue.wait()) is not None:
             count += 1
             started = time.monotonic()
-            hint.begin(0, started)
+            hint.turn_began(0, started)
             prediction = adapter.one(frame)
             ended = time.monotonic()
-            hint.end(ended - started)
+            hint.turn_ended(ended - started)
             yield Result(frame, prediction, ended - frame.captured)
     finally:
         reader.close()

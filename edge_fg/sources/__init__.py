@@ -3,15 +3,16 @@
 from edge_fg.sources.base import Source
 from edge_fg.sources.frame import Frame
 from edge_fg.sources.opening import open_source, open_sources
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.options import SourceKeywords, SourceOptions
 from edge_fg.sources.state import SourceState, StateChange, StateListener
 from edge_fg.sources.uri import VIDEO_SUFFIXES, SourceDescription, parse_source, redact
 
 __all__ = [
-    "CaptureOptions",
     "Frame",
     "Source",
     "SourceDescription",
+    "SourceKeywords",
+    "SourceOptions",
     "SourceState",
     "StateChange",
     "StateListener",

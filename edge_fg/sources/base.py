@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from edge_fg.closing import Closing
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.sources.frame import Frame
 from edge_fg.sources.state import SourceState, StateBoard, StateListener
@@ -83,11 +85,12 @@ class Source(Protocol):
         """Release the camera or file; may be called again."""
 
 
-class BaseSource:
+class BaseSource(Closing):
     """Bookkeeping shared by the sources: numbering, closing, one reader at a time.
 
-    A subclass implements `_read`, which returns the next frame or None at the end, and, if it
-    holds something, `_release`, which is called once.
+    A subclass implements `_read`, which returns the next frame or None at the end. If it holds
+    something, it implements `_release`, which is called once, and `_interrupt` where a read may
+    wait for long.
     """
 
     def __init__(
@@ -136,7 +139,7 @@ class BaseSource:
                 raise StopIteration
             if self._closed:
                 raise SourceError(f"{self.name} has been closed: open it again to read on")
-            # An error ends the source too: there is nothing to gain from asking once more.
+            # An error ends the source too: another try would give nothing.
             self._ended = True
             try:
                 frame = self._read()
@@ -147,31 +150,31 @@ class BaseSource:
                 self._board.change("ended", "there are no more frames")
                 raise StopIteration
             self._ended = False
-            self._delivered += 1
-            self._board.add("frames")
+            self._count_frame()
             return frame
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Release the camera or file, after a read that is under way; may be called again."""
+        """Release the camera or file, after a read that is under way; may be called again.
+
+        A read that waits is ended, where the source can do that.
+        """
+        self._interrupt()
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._board.change("ended", "it was closed")
                 self._release()
 
+    @abstractmethod
     def _read(self) -> Frame | None:
-        raise SourceError(f"{type(self).__name__} can't be read")
+        """Return the next frame; None at the end."""
+
+    def _count_frame(self) -> None:
+        self._delivered += 1
+        self._board.add("frames")
+
+    def _interrupt(self) -> None:
+        """End a read that waits in another thread, and later ones; nothing by default."""
 
     def _release(self) -> None:
-        """Let go of what the source holds; nothing by default."""
+        """Release what the source holds; nothing by default."""

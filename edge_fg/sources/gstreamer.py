@@ -8,7 +8,7 @@ from typing import Final
 
 from edge_fg.errors import UsageError
 from edge_fg.sources.flip import NVVIDCONV_METHODS
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.options import SourceOptions
 
 _DEVICE = re.compile(r"/dev/video[0-9]{1,3}")
 _PARSERS: Final = {"h264": ("video/x-h264", "h264parse"), "h265": ("video/x-h265", "h265parse")}
@@ -16,11 +16,11 @@ _PARSERS: Final = {"h264": ("video/x-h264", "h264parse"), "h265": ("video/x-h265
 _SINK: Final = "appsink drop=true max-buffers=1 sync=false"
 
 
-def csi_pipeline(sensor: int, options: CaptureOptions) -> str:
+def csi_pipeline(sensor: int, options: SourceOptions) -> str:
     """Return the pipeline that gives the frames of a Jetson's CSI camera.
 
     The image processor of the camera gives NV12, which stays in its memory until ``nvvidconv``
-    has turned it. With `CaptureOptions.raw` the frames leave as NV12, else as BGR.
+    has turned it. With `SourceOptions.raw` the frames leave as NV12, else as BGR.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def csi_pipeline(sensor: int, options: CaptureOptions) -> str:
     return " ! ".join([*stages, _SINK])
 
 
-def v4l2_pipeline(device: str, options: CaptureOptions) -> str:
+def v4l2_pipeline(device: str, options: SourceOptions) -> str:
     """Return the pipeline that decodes the H.264 or H.265 of a V4L2 camera.
 
     Parameters

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +16,14 @@ from edge_fg.sources.files import IterableSource, open_images
 from edge_fg.sources.live.rtsp import has_pyav
 from edge_fg.sources.live.source import LiveSource
 from edge_fg.sources.live.v4l2_csi import check_possible
-from edge_fg.sources.options import CaptureOptions, Codec, Flip
+from edge_fg.sources.options import SourceKeywords, SourceOptions
 from edge_fg.sources.schemes import open_scheme
 from edge_fg.sources.stdin import PipeSource
 from edge_fg.sources.uri import SourceDescription, parse_source
 from edge_fg.sources.video import VideoSource
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _IMAGES = ("image", "images", "directory", "glob")
 _CAMERAS = ("camera", "csi")
@@ -29,45 +32,31 @@ _LIVE = (*_CAMERAS, "stream")
 
 def open_source(
     source: str | int | Path | Iterable[Any],
-    *,
-    size_wh: tuple[int, int] | None = None,
-    fps: float | None = None,
-    timeout: float = 10.0,
-    flip: Flip = "none",
-    codec: Codec | None = None,
-    raw: bool = False,
-    reconnect: int | None = None,
-    wait: bool = False,
-    backoff: tuple[float, float] = (0.5, 30.0),
-    seed: int | None = None,
-    frozen_after: float | None = 30.0,
-    black_after: float | None = 10.0,
-    buffer: int = 1,
+    options: SourceOptions | None = None,
+    **overrides: Unpack[SourceKeywords],
 ) -> Source:
     """Open what `source` names, as an iterator of frames and a context manager.
 
     A live source (camera, stream) is connected anew whenever it is lost, for a program that runs
     for months wants frames and not errors; `reconnect=0` raises instead. Only the first connection
-    raises at once, lest a wrong address be waited for in silence; `wait=True` waits for it, too.
+    raises at once, so that nobody waits for a wrong address; `wait=True` waits for it, too.
 
     Parameters
     ----------
     source
         What `parse_source` understands, or an iterable of frames (H x W x 3, uint8, BGR, or
-        `RawFrame`). Options that stand behind a name go before the keywords.
-    size_wh, fps, codec, raw
-        What to ask of a camera.
-    flip
-        How to turn or mirror every frame.
-    timeout, reconnect, wait, backoff, seed, frozen_after, black_after, buffer
-        How to treat a live source; no effect on others. All are explained at `CaptureOptions`.
+        `RawFrame`). Options that stand behind a name go before those given here.
+    options
+        What to ask of the source; None for the defaults.
+    overrides
+        Single options by keyword, such as ``timeout=5``; each is explained at `SourceOptions`.
 
     Raises
     ------
     SourceError
         There is no such source, or it can't be opened.
     UsageError
-        An option makes no sense, or not for this kind of source.
+        An option is not known or makes no sense, or not for this kind of source.
     MissingDependencyError
         OpenCV is needed and not installed.
 
@@ -76,21 +65,7 @@ def open_source(
     >>> for frame in open_source("meadow.mp4"):  # doctest: +SKIP
     ...     print(frame.number, frame.position, frame.image.shape)
     """
-    given = CaptureOptions(
-        size_wh=size_wh,
-        fps=fps,
-        timeout=timeout,
-        flip=flip,
-        codec=codec,
-        raw=raw,
-        reconnect=reconnect,
-        wait=wait,
-        backoff=backoff,
-        seed=seed,
-        frozen_after=frozen_after,
-        black_after=black_after,
-        buffer=buffer,
-    )
+    given = (options or SourceOptions()).merged(overrides)
     described = _describe(source)
     if described is None:
         _check_fit(None, "frames", given)
@@ -99,7 +74,9 @@ def open_source(
 
 
 def open_sources(
-    sources: Iterable[str | int | Path | Iterable[Any]], **options: Any
+    sources: Iterable[str | int | Path | Iterable[Any]],
+    options: SourceOptions | None = None,
+    **overrides: Unpack[SourceKeywords],
 ) -> list[Source]:
     """Open several sources at once; all of them, or none.
 
@@ -107,8 +84,8 @@ def open_sources(
     ----------
     sources
         Each as `open_source` takes it.
-    options
-        Keywords of `open_source`, for all of them.
+    options, overrides
+        As `open_source` takes them, for all of them.
 
     Returns
     -------
@@ -121,12 +98,14 @@ def open_sources(
         One of them can't be opened; those opened before it are closed.
     """
     with contextlib.ExitStack() as opened:
-        found = [opened.enter_context(open_source(source, **options)) for source in sources]
+        found = [
+            opened.enter_context(open_source(source, options, **overrides)) for source in sources
+        ]
         opened.pop_all()
         return found
 
 
-def _open(described: SourceDescription, options: CaptureOptions) -> Source:
+def _open(described: SourceDescription, options: SourceOptions) -> Source:
     kind = described.kind
     _check_fit(described, described.name, options)
     if kind in _IMAGES:
@@ -140,7 +119,7 @@ def _open(described: SourceDescription, options: CaptureOptions) -> Source:
     if kind == "video":
         return VideoSource(described, options)
     # Streams need no OpenCV where PyAV or we ourselves read them.
-    if kind != "stream" or not (described.target_text.lower().startswith("http") or has_pyav()):
+    if kind != "stream" or not (described.is_http or has_pyav()):
         check_possible(described, options)
     # Here, for HTTP and TLS take long to import and most programs never need them.
     from edge_fg.sources.live.openers import opener_of
@@ -148,13 +127,13 @@ def _open(described: SourceDescription, options: CaptureOptions) -> Source:
     # A CSI camera's images are turned in its own memory.
     turning = replace(options, flip="none") if kind == "csi" else options
     live = LiveSource(described.name, opener_of(described, options), turning)
-    if live.turned_out_finite:
+    if live.is_file:
         live.close()
         return VideoSource(described, options)
     return live
 
 
-def _check_fit(described: SourceDescription | None, name: str, options: CaptureOptions) -> None:
+def _check_fit(described: SourceDescription | None, name: str, options: SourceOptions) -> None:
     """Refuse what can be chosen for cameras only."""
     if described is not None and described.kind in (*_CAMERAS, "scheme"):
         return

@@ -1,12 +1,16 @@
-"""What may be asked of a source: by keyword, or behind its name."""
+"""What may be asked of a source: by keyword, or behind its name.
+
+`SourceOptions` is the one declaration. The keywords of `open_source` and what may stand behind a
+name (``?width=640&height=480``) follow from it.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Literal, TypedDict, get_args
 from urllib.parse import unquote
 
 from edge_fg.errors import UsageError
@@ -35,10 +39,37 @@ _MAX_SIDE = 16384
 _MAX_FPS = 1000.0
 _MAX_SECONDS = 86400.0
 _MAX_BUFFER = 64
+_BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _number(text: str) -> float:
+    # float() takes "1_0", "nan" and digits of every script.
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise ValueError
+    return float(text)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError
+    return int(text)
+
+
+def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text == "none" else convert(text)
+
+
+def _boolean(text: str) -> bool:
+    return _BOOLEANS[text.lower()]
+
+
+def _read_by(read: Callable[[str], Any]) -> dict[str, Callable[[str], Any]]:
+    """Say how an option is read that stands behind a name."""
+    return {"read": read}
 
 
 @dataclass(frozen=True)
-class CaptureOptions:
+class SourceOptions:
     """What to ask of a source; None leaves it to the device.
 
     Parameters
@@ -55,23 +86,24 @@ class CaptureOptions:
         What a V4L2 camera shall send: ``mjpeg``, ``yuyv``, ``nv12``, or, where OpenCV has
         GStreamer, ``h264`` or ``h265``.
     raw
-        Keep NV12 or YUYV as a `RawFrame`, for the GPU path to convert. Cameras only; a camera
-        that sends something else is decoded as ever, which is logged.
+        Keep NV12 or YUYV as a `RawFrame`, for the GPU path to convert. Cameras only; what a
+        camera sends in another format is decoded, which is logged.
     reconnect
         How often in a row to try again after a live source was lost: None without end, 0 never.
     wait
-        Whether a live source that can't be opened at first is waited for, as after a loss.
+        Whether to wait, as after a loss, for a live source that can't be opened at first.
     backoff
         First and longest wait before a new attempt, in seconds; see `Backoff`.
     seed
-        Makes the random part of the waits repeatable; None doesn't.
+        Makes the random part of these waits repeatable; None doesn't.
     frozen_after
         Seconds of one and the same image, bit by bit, after which a live source counts as
         frozen and is connected anew; None to accept still images.
     black_after
         Seconds of black images after which this is logged; None not to look.
     buffer
-        Frames of a live source that may wait for their reader, 1..64; the oldest is dropped.
+        Frames of a live source that may wait for a loop over it, 1..64; the oldest is dropped.
+        In a pipeline its policy decides.
 
     Raises
     ------
@@ -79,19 +111,19 @@ class CaptureOptions:
         A value makes no sense.
     """
 
-    size_wh: tuple[int, int] | None = None
-    fps: float | None = None
-    timeout: float = 10.0
-    flip: Flip = "none"
-    codec: Codec | None = None
-    raw: bool = False
-    reconnect: int | None = None
-    wait: bool = False
+    size_wh: tuple[int, int] | None = None  # behind a name it is width and height
+    fps: float | None = field(default=None, metadata=_read_by(_number))
+    timeout: float = field(default=10.0, metadata=_read_by(_number))
+    flip: Flip = field(default="none", metadata=_read_by(str))
+    codec: Codec | None = field(default=None, metadata=_read_by(str.lower))
+    raw: bool = field(default=False, metadata=_read_by(_boolean))
+    reconnect: int | None = field(default=None, metadata=_read_by(_or_none(_count)))
+    wait: bool = field(default=False, metadata=_read_by(_boolean))
     backoff: tuple[float, float] = (0.5, 30.0)
-    seed: int | None = None
-    frozen_after: float | None = 30.0
-    black_after: float | None = 10.0
-    buffer: int = 1
+    seed: int | None = field(default=None, metadata=_read_by(_count))
+    frozen_after: float | None = field(default=30.0, metadata=_read_by(_or_none(_number)))
+    black_after: float | None = field(default=10.0, metadata=_read_by(_or_none(_number)))
+    buffer: int = field(default=1, metadata=_read_by(_count))
 
     def __post_init__(self) -> None:
         if self.size_wh is not None:
@@ -120,15 +152,37 @@ class CaptureOptions:
         if first > longest:
             raise UsageError(f"backoff must rise: its first wait is above its last, {self.backoff}")
 
-    def merged(self, given: Mapping[str, Any]) -> CaptureOptions:
+    def merged(self, given: Mapping[str, Any]) -> SourceOptions:
         """Return these options with those of `given` instead.
 
         Raises
         ------
         UsageError
-            A value makes no sense.
+            There is no such option, or a value makes no sense.
         """
+        names = [option.name for option in fields(self)]
+        for name in given:
+            if name not in names:
+                raise UsageError(f"there is no option {name!r}, but {', '.join(names)}")
         return replace(self, **given)
+
+
+class SourceKeywords(TypedDict, total=False):
+    """`SourceOptions` as keywords, for type checkers."""
+
+    size_wh: tuple[int, int] | None
+    fps: float | None
+    timeout: float
+    flip: Flip
+    codec: Codec | None
+    raw: bool
+    reconnect: int | None
+    wait: bool
+    backoff: tuple[float, float]
+    seed: int | None
+    frozen_after: float | None
+    black_after: float | None
+    buffer: int
 
 
 def _within(value: Any, most: float) -> bool:
@@ -140,42 +194,10 @@ def _whole(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-# ---------------------------------------------------------------- behind a name
-
-_TRUE = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-
-
-def _number(text: str) -> float:
-    # float() takes "1_0", "nan" and digits of every script.
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise ValueError
-    return float(text)
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise ValueError
-    return int(text)
-
-
-def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda text: None if text == "none" else convert(text)
-
-
-_READERS: Final[dict[str, Callable[[str], Any]]] = {
-    "width": _count,
-    "height": _count,
-    "fps": _number,
-    "timeout": _number,
-    "flip": str,
-    "codec": str.lower,
-    "raw": lambda text: _TRUE[text.lower()],
-    "reconnect": _or_none(_count),
-    "wait": lambda text: _TRUE[text.lower()],
-    "seed": _count,
-    "frozen_after": _or_none(_number),
-    "black_after": _or_none(_number),
-    "buffer": _count,
+_READERS: Final[dict[str, Callable[[str], Any]]] = {"width": _count, "height": _count} | {
+    option.name: option.metadata["read"]
+    for option in fields(SourceOptions)
+    if "read" in option.metadata
 }
 OPTION_NAMES: Final = frozenset(_READERS)
 """Names that options have behind a source's name."""
@@ -208,7 +230,7 @@ def parse_options(query: str, name: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        Keywords for `CaptureOptions`; ``width`` and ``height`` have become ``size_wh``.
+        Keywords for `SourceOptions`; ``width`` and ``height`` have become ``size_wh``.
 
     Raises
     ------

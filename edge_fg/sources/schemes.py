@@ -6,7 +6,7 @@ A package adds one by an entry point of the group ``edge_fg.sources``, whose nam
     fieldguide = "edge_fg_tools.fieldguide.source:open_fieldguide"
 
 What it names is called with the whole source string (such as ``fieldguide://?seed=1``) and the
-`CaptureOptions` that were given by keyword, and returns a `Source`.
+`SourceOptions` that were given by keyword, and returns a `Source`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 from edge_fg.errors import SourceError
 from edge_fg.sources.base import Source
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.options import SourceOptions
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "edge_fg.sources"
 
-SchemeOpener = Callable[[str, CaptureOptions], Source]
+SchemeOpener = Callable[[str, SourceOptions], Source]
 
 
 def find_scheme(scheme: str) -> EntryPoint | None:
@@ -35,7 +35,7 @@ def find_scheme(scheme: str) -> EntryPoint | None:
     return found[0] if found else None
 
 
-def open_scheme(scheme: str, uri: str, options: CaptureOptions) -> Source:
+def open_scheme(scheme: str, uri: str, options: SourceOptions) -> Source:
     """Open a source whose scheme a package brought along.
 
     Raises

@@ -18,8 +18,9 @@ from edge_fg.errors import ImageError, SourceError, TruncatedSourceError
 from edge_fg.sources.base import BaseSource
 from edge_fg.sources.flip import flipped
 from edge_fg.sources.frame import Frame
-from edge_fg.sources.jpeg import JpegSplitter, decoder
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.jpeg import decoder
+from edge_fg.sources.jpeg_splitter import JpegSplitter
+from edge_fg.sources.options import SourceOptions
 
 _READ_BYTES = 1 << 18
 # How often a read that waits looks whether the source was closed.
@@ -30,7 +31,8 @@ class PipeSource(BaseSource):
     """Frames from a pipe, each exactly once: the program that writes waits for the one that reads.
 
     A pipe can't be opened again, so there is no reconnecting. While nothing comes for longer
-    than the time-out, the source is ``stalled``, and goes on waiting.
+    than the time-out, the source is ``stalled``, and goes on waiting. Closing it leaves the pipe
+    itself as it is.
 
     Parameters
     ----------
@@ -46,11 +48,11 @@ class PipeSource(BaseSource):
         self,
         name: str = "-",
         stream: IO[bytes] | None = None,
-        options: CaptureOptions | None = None,
+        options: SourceOptions | None = None,
     ) -> None:
         super().__init__(name)
         self._stream = sys.stdin.buffer if stream is None else stream
-        self._options = options or CaptureOptions()
+        self._options = options or SourceOptions()
         self._decode = decoder()
         self._splitter = JpegSplitter()
         self._counted = 0
@@ -58,10 +60,8 @@ class PipeSource(BaseSource):
         self._lost = 0
         self._stopped = threading.Event()
 
-    def close(self) -> None:
-        """Stop reading, also while a read waits; the pipe itself is left as it is."""
+    def _interrupt(self) -> None:
         self._stopped.set()
-        super().close()
 
     def _read(self) -> Frame | None:
         while not self._stopped.is_set():

@@ -58,7 +58,7 @@ class SourceDescription:
     paths
         The images of kind ``images``; empty for the other kinds.
     options
-        Keywords for `CaptureOptions` that stood behind the name.
+        Keywords for `SourceOptions` that stood behind the name.
     """
 
     kind: SourceKind
@@ -71,6 +71,11 @@ class SourceDescription:
     def target_text(self) -> str:
         """The target as text, whatever the kind."""
         return str(self.target)
+
+    @property
+    def is_http(self) -> bool:
+        """Whether it is a stream over HTTP."""
+        return self.kind == "stream" and self.target_text.lower().startswith("http")
 
 
 def parse_source(source: str | int | Path | Sequence[str | Path]) -> SourceDescription:

@@ -9,11 +9,11 @@ from typing import Any
 
 from edge_fg.errors import ImageError, SourceError, TruncatedSourceError
 from edge_fg.images import as_frame
-from edge_fg.opencv import is_utf8, load_cv2, positive
+from edge_fg.opencv import is_utf8, load_cv2, positive, stated_size
 from edge_fg.sources.base import BaseSource
 from edge_fg.sources.flip import flipped, flipped_size
 from edge_fg.sources.frame import Frame
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.options import SourceOptions
 from edge_fg.sources.uri import SourceDescription
 
 _logger = logging.getLogger("edge_fg")
@@ -43,19 +43,16 @@ class VideoSource(BaseSource):
     """
 
     def __init__(
-        self, description: SourceDescription, options: CaptureOptions | None = None
+        self, description: SourceDescription, options: SourceOptions | None = None
     ) -> None:
-        self._options = options or CaptureOptions()
+        self._options = options or SourceOptions()
         cv2 = self._cv2 = load_cv2(f"read {description.name}")
         self._capture = _open(cv2, description, self._options)
         count = positive(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        width = positive(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = positive(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        size_wh = (int(width), int(height)) if width and height else None
         super().__init__(
             description.name,
             fps=positive(self._capture.get(cv2.CAP_PROP_FPS)),
-            size_wh=flipped_size(size_wh, self._options.flip),
+            size_wh=flipped_size(stated_size(cv2, self._capture), self._options.flip),
             frame_count=int(count) if count else None,
         )
         self._position = 0.0
@@ -95,7 +92,7 @@ class VideoSource(BaseSource):
         self._capture.release()
 
 
-def open_stream(cv2: Any, description: SourceDescription, options: CaptureOptions) -> Any:
+def open_stream(cv2: Any, description: SourceDescription, options: SourceOptions) -> Any:
     """Return OpenCV's capture of a network stream, with FFmpeg's time-outs set."""
     milliseconds = max(int(options.timeout * 1000), 1)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds]
@@ -105,7 +102,7 @@ def open_stream(cv2: Any, description: SourceDescription, options: CaptureOption
     return capture
 
 
-def _open(cv2: Any, description: SourceDescription, options: CaptureOptions) -> Any:
+def _open(cv2: Any, description: SourceDescription, options: SourceOptions) -> Any:
     is_stream = description.kind == "stream"
     try:
         capture = (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_fg.errors import UsageError
-from edge_fg.sources import CaptureOptions, Source, open_source
+from edge_fg.sources import Source, SourceOptions, open_source
 from edge_fg_tools.fieldguide import render_clip
 from edge_fg_tools.fieldguide.source import FieldGuideSource, open_fieldguide
 from support.clock import FakeClock
@@ -54,7 +54,7 @@ def test_each_round_has_other_visitors() -> None:
     source = FieldGuideSource(seed=2, rounds=2)
     assert source.frame_count == 600
     assert FieldGuideSource(rounds=None).frame_count is None
-    flip = CaptureOptions(flip="clockwise")
+    flip = SourceOptions(flip="clockwise")
     assert next(FieldGuideSource(options=flip)).size_wh == (360, 640)
 
 
@@ -62,7 +62,7 @@ def test_live_it_keeps_its_pace_and_counts_what_nobody_took(monkeypatch) -> None
     clock = FakeClock(100.0)
     time = SimpleNamespace(monotonic=clock, sleep=clock.sleep)
     monkeypatch.setattr("edge_fg_tools.fieldguide.source.time", time)
-    with FieldGuideSource(live=True, options=CaptureOptions(fps=20.0)) as source:
+    with FieldGuideSource(live=True, options=SourceOptions(fps=20.0)) as source:
         first = next(source)
         assert next(source).dropped == 0
         assert clock.now == pytest.approx(100.05), "it waits for the second"
@@ -90,10 +90,10 @@ def test_live_it_keeps_its_pace_and_counts_what_nobody_took(monkeypatch) -> None
 )
 def test_addresses_that_make_no_sense(uri: str) -> None:
     with pytest.raises(UsageError, match="fieldguide://"):
-        open_fieldguide(uri, CaptureOptions())
+        open_fieldguide(uri, SourceOptions())
 
 
 @pytest.mark.parametrize("wrong", [{"size_wh": (64, 48)}, {"codec": "h264"}, {"raw": True}])
 def test_what_can_not_be_chosen_of_a_rendered_clip(wrong: dict) -> None:
     with pytest.raises(UsageError, match="can't be chosen"):
-        open_fieldguide("fieldguide://", CaptureOptions(**wrong))
+        open_fieldguide("fieldguide://", SourceOptions(**wrong))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,12 @@ from edge_fg.preprocess.raw_frame import RawFrame
 
 
 def wall_clock() -> datetime:
-    """Return the time of day, with its zone; only ever shown, never reckoned with."""
+    """Return the time of day, with its zone; it is only shown, nothing is computed from it."""
     return datetime.now().astimezone()
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
+class CapturedImage:
     """An image as it came from a connection.
 
     Parameters
@@ -39,8 +39,8 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Corrupted:
-    """Something came that is no image.
+class CorruptedData:
+    """Something came that is not an image.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ class Corrupted:
 
 
 @dataclass(frozen=True, eq=False)
-class Coded:
-    """An image that came and is not decoded yet, so that it may be left so.
+class EncodedImage:
+    """An image that came and is not decoded yet, so that the work can be saved.
 
     Parameters
     ----------
@@ -65,14 +65,18 @@ class Coded:
         reads, before it reads on. It raises what `Connection.read` raises.
     """
 
-    decode: Callable[[], Shot | Corrupted]
+    decode: Callable[[], CapturedImage | CorruptedData]
+
+
+Received: TypeAlias = CapturedImage | EncodedImage | CorruptedData
+"""What a connection may give."""
 
 
 class Connection(Protocol):
     """One connection to a camera: opened once, read until it fails, closed once.
 
-    `open`, `read` and `close` are called from one thread, `interrupt` from any other. Neither
-    method may take longer than the time-out it was made with, if that can be helped.
+    `open`, `read` and `close` are called from one thread, `interrupt` from any other. No method
+    may take longer than the time-out it was made with, if that can be avoided.
     """
 
     @property
@@ -95,13 +99,13 @@ class Connection(Protocol):
         SourceError
             It didn't work; trying again may.
         UsageError, MissingDependencyError
-            It can't ever work.
+            It can never work.
         """
 
-    def read(self) -> Shot | Coded | Corrupted | None:
+    def read(self) -> Received | None:
         """Return the next image, or what came in its place; None at the end of the stream.
 
-        What the images after it don't need may be left to the caller as `Coded`.
+        An image that later ones don't need may be returned as `EncodedImage`.
 
         Raises
         ------
@@ -113,7 +117,7 @@ class Connection(Protocol):
         """Make an `open` or `read` that another thread is in return soon, where possible."""
 
     def close(self) -> None:
-        """Let go of everything; called also when `open` failed."""
+        """Release everything; called also when `open` failed."""
 
 
 Opener = Callable[[], Connection]

@@ -1,4 +1,4 @@
-"""Looking at what a camera sends: whether it stands still, is black, or changed its size."""
+"""Whether the images of a camera stand still, are black, or changed their size."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _BRIGHT_SHARE = 0.01
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of one frame.
+class ImageFindings:
+    """What was found in one image.
 
     Parameters
     ----------
     still_s
         Seconds for which the image has been one and the same, bit by bit.
     black_s
-        Seconds for which images have been black; None for an image that isn't.
+        Seconds for which images have been black; None for one that isn't.
     resized
         Whether its size differs from that of the frame before.
     """
@@ -37,24 +37,24 @@ class Look:
     resized: bool
 
 
-class ImageWatch:
+class FreezeDetector:
     """Follows the images of one camera, across reconnections.
 
     A few rows of each frame are compared with those of the frame before, which costs some tens of
-    microseconds; only where they are equal is the whole frame digested. So an image is called
-    still only when all of its bytes are the same. Copies are kept, not the frames: whoever takes
-    a frame may draw on it.
+    microseconds; only where they are equal is a checksum of the whole frame taken. So an image is
+    called still only when all of its bytes are the same. Copies are kept, not the frames: a
+    program may draw on a frame that it takes.
     """
 
     def __init__(self) -> None:
         self._rows: NDArray[np.uint8] | None = None
-        self._digest: int | None = None
+        self._checksum: int | None = None
         self._still_since: float | None = None
         self._black_since: float | None = None
         self._size_wh: tuple[int, int] | None = None
 
-    def look(self, pixels: NDArray[np.uint8] | RawFrame, now: float) -> Look:
-        """Take the next frame in.
+    def inspect(self, pixels: NDArray[np.uint8] | RawFrame, now: float) -> ImageFindings:
+        """Compare the next frame with those before it.
 
         Parameters
         ----------
@@ -66,26 +66,26 @@ class ImageWatch:
         size_wh, rows = _sample(pixels)
         resized = self._size_wh is not None and size_wh != self._size_wh
         self._size_wh = size_wh
-        still = self._follow(pixels, rows, now)
+        still = self._still_for(pixels, rows, now)
         bright = int(np.count_nonzero(_luma(pixels, rows) > _BLACK_LEVEL))
         if bright > _BRIGHT_SHARE * rows.size:
             self._black_since = None
         elif self._black_since is None:
             self._black_since = now
         black = None if self._black_since is None else now - self._black_since
-        return Look(still, black, resized)
+        return ImageFindings(still, black, resized)
 
-    def _follow(
+    def _still_for(
         self, pixels: NDArray[np.uint8] | RawFrame, rows: NDArray[np.uint8], now: float
     ) -> float:
         before, self._rows = self._rows, rows
         if before is None or before.shape != rows.shape or not np.array_equal(before, rows):
-            self._digest = self._still_since = None
+            self._checksum = self._still_since = None
             return 0.0
         data = pixels.data if isinstance(pixels, RawFrame) else pixels
-        digest = zlib.crc32(np.ascontiguousarray(data).data)
-        if self._still_since is None or digest != self._digest:
-            self._digest, self._still_since = digest, now
+        checksum = zlib.crc32(np.ascontiguousarray(data).data)
+        if self._still_since is None or checksum != self._checksum:
+            self._checksum, self._still_since = checksum, now
         return now - self._still_since
 
 

@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import ImageError, SourceError
-from edge_fg.sources.jpeg import JpegSplitter, decoder
-from edge_fg.sources.live.connection import Coded, Corrupted, Shot, wall_clock
+from edge_fg.sources.jpeg import decoder
+from edge_fg.sources.jpeg_splitter import JpegSplitter
+from edge_fg.sources.live.connection import CapturedImage, CorruptedData, EncodedImage, wall_clock
 from edge_fg.sources.live.http_auth import Credentials, answer, parse_challenges
 
 _logger = logging.getLogger("edge_fg")
@@ -86,7 +87,7 @@ class MjpegConnection:
         self._response: http.client.HTTPResponse | None = None
         self._splitter = JpegSplitter()
         self._counted = 0
-        self._ready: deque[Coded] = deque()
+        self._ready: deque[EncodedImage] = deque()
         self._decode: Callable[[bytes], NDArray[np.uint8]] = decoder()
 
     @property
@@ -118,7 +119,7 @@ class MjpegConnection:
         self.content_type = response.headers.get_content_type()
         self._response = response
 
-    def read(self) -> Coded | Corrupted | None:
+    def read(self) -> EncodedImage | CorruptedData | None:
         """Return the next image; see `Connection`."""
         response = self._response
         assert response is not None
@@ -126,7 +127,7 @@ class MjpegConnection:
             if self._splitter.corrupted > self._counted:
                 count = self._splitter.corrupted - self._counted
                 self._counted = self._splitter.corrupted
-                return Corrupted("bytes that are no JPEG", count)
+                return CorruptedData("bytes that are no JPEG", count)
             if self._ready:
                 return self._ready.popleft()
             data = self._receive(response)
@@ -134,7 +135,9 @@ class MjpegConnection:
             if not data and not images:
                 return None
             now, wall = time.monotonic(), wall_clock()
-            self._ready.extend(Coded(partial(self._decoded, image, now, wall)) for image in images)
+            self._ready.extend(
+                EncodedImage(partial(self._decoded, image, now, wall)) for image in images
+            )
 
     def interrupt(self) -> None:
         """Make an `open` or `read` that another thread is in return soon."""
@@ -156,11 +159,13 @@ class MjpegConnection:
             self._response = self._client = self._socket = None
         self._ready.clear()
 
-    def _decoded(self, data: bytes, captured: float, wall: datetime) -> Shot | Corrupted:
+    def _decoded(
+        self, data: bytes, captured: float, wall: datetime
+    ) -> CapturedImage | CorruptedData:
         try:
-            return Shot(self._decode(data), captured, wall)
+            return CapturedImage(self._decode(data), captured, wall)
         except ImageError as error:
-            return Corrupted(str(error))
+            return CorruptedData(str(error))
 
     def _receive(self, response: http.client.HTTPResponse) -> bytes:
         try:

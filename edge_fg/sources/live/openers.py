@@ -6,11 +6,11 @@ import logging
 import threading
 
 from edge_fg.errors import SourceError
-from edge_fg.sources.live.connection import Coded, Connection, Corrupted, Opener, Shot
+from edge_fg.sources.live.connection import Connection, Opener, Received
 from edge_fg.sources.live.mjpeg import MjpegConnection
+from edge_fg.sources.live.opencv_connection import OpenCVConnection
 from edge_fg.sources.live.rtsp import AvConnection, has_pyav
-from edge_fg.sources.live.v4l2_csi import OpenCVConnection
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.options import SourceOptions
 from edge_fg.sources.uri import SourceDescription
 
 _logger = logging.getLogger("edge_fg")
@@ -30,7 +30,7 @@ class HttpConnection:
         The time-out.
     """
 
-    def __init__(self, description: SourceDescription, options: CaptureOptions) -> None:
+    def __init__(self, description: SourceDescription, options: SourceOptions) -> None:
         self._description = description
         self._options = options
         self._lock = threading.Lock()
@@ -71,7 +71,7 @@ class HttpConnection:
                 self._inner = OpenCVConnection(self._description, self._options)
             self._inner.open()
 
-    def read(self) -> Shot | Coded | Corrupted | None:
+    def read(self) -> Received | None:
         """Return the next image; see `Connection`."""
         return self._inner.read()
 
@@ -87,9 +87,9 @@ class HttpConnection:
         self._inner.close()
 
 
-def opener_of(description: SourceDescription, options: CaptureOptions) -> Opener:
+def opener_of(description: SourceDescription, options: SourceOptions) -> Opener:
     """Return what makes the connections to a camera or stream."""
-    if description.kind == "stream" and description.target_text.lower().startswith("http"):
+    if description.is_http:
         return lambda: HttpConnection(description, options)
     if description.kind == "stream" and has_pyav():
         return lambda: AvConnection(description, options)

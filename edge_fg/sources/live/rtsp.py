@@ -15,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 
 from edge_fg.errors import MissingDependencyError, SourceError
-from edge_fg.sources.live.connection import Corrupted, Shot
+from edge_fg.sources.live.connection import CapturedImage, CorruptedData
 from edge_fg.sources.live.h264_gaps import GapFinder
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.options import SourceOptions
 from edge_fg.sources.uri import SourceDescription
 
 # Over UDP, packets are lost as a matter of course. Measuring the frame rate first would take most
@@ -51,7 +51,7 @@ class AvConnection:
         The time-out.
     """
 
-    def __init__(self, description: SourceDescription, options: CaptureOptions) -> None:
+    def __init__(self, description: SourceDescription, options: SourceOptions) -> None:
         self.fps: float | None = None
         self.size_wh: tuple[int, int] | None = None
         self.frame_count: int | None = None
@@ -94,7 +94,7 @@ class AvConnection:
             self._gaps = GapFinder()
             self._gaps.missing_before(stream.codec_context.extradata or b"")
 
-    def read(self) -> Shot | Corrupted | None:
+    def read(self) -> CapturedImage | CorruptedData | None:
         """Return the next image; see `Connection`."""
         while not self._frames:
             try:
@@ -115,9 +115,9 @@ class AvConnection:
         if frame.is_corrupt:
             return self._leave_out("an image is damaged")
         if self._damaged and not frame.key_frame:
-            return Corrupted("an image is built upon a damaged one")
+            return CorruptedData("an image is built upon a damaged one")
         self._damaged = False
-        return Shot(np.ascontiguousarray(frame.to_ndarray(format="bgr24")))
+        return CapturedImage(np.ascontiguousarray(frame.to_ndarray(format="bgr24")))
 
     def interrupt(self) -> None:
         """Do nothing: PyAV offers no way; its time-outs end the call."""
@@ -131,9 +131,9 @@ class AvConnection:
             with contextlib.suppress(self._av.error.FFmpegError):
                 container.close()
 
-    def _leave_out(self, reason: str) -> Corrupted:
+    def _leave_out(self, reason: str) -> CorruptedData:
         self._damaged = True
-        return Corrupted(reason)
+        return CorruptedData(reason)
 
     def _in_words(self, error: Exception) -> str:
         if isinstance(error, self._av.error.ExitError):

@@ -6,15 +6,15 @@ import logging
 import math
 import threading
 import time
-from collections import deque
-from dataclasses import dataclass
 
 from edge_fg.errors import SourceError
-from edge_fg.sources.live.backoff import Backoff
-from edge_fg.sources.live.connection import Connection, Corrupted, Opener, Shot
-from edge_fg.sources.live.freeze_detector import ImageWatch, Look
-from edge_fg.sources.live.reader import Worker
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.live.capture_thread import CaptureThread
+from edge_fg.sources.live.connection import CapturedImage, Connection, CorruptedData, Opener
+from edge_fg.sources.live.frame_buffer import FrameBuffer
+from edge_fg.sources.live.image_monitor import ImageMonitor
+from edge_fg.sources.live.reconnection import Reconnection
+from edge_fg.sources.live.watchdog import WATCHDOG
+from edge_fg.sources.options import SourceOptions
 from edge_fg.sources.state import StateBoard
 
 _logger = logging.getLogger("edge_fg")
@@ -22,76 +22,57 @@ _logger = logging.getLogger("edge_fg")
 # Threads that may hang in a driver at one time; beyond that nothing is opened any more, so that
 # a driver that never comes back costs this many threads and not one a try.
 _MAX_HUNG = 2
-# A connection that stood so long has proven itself: the waits begin small again.
-_PROVEN_S = 5.0
 _STALL_S = 2.0
 _GRACE_S = 1.0
-# Nobody may have a source rest for longer: it must notice an image that stands still.
-_MAX_REST_S = 1.0
 
 
-@dataclass
-class Arrival:
-    """An image on its way to the reader, and how many were lost before it."""
+class Supervisor:
+    """Runs the capture thread of a live source, and another one after a loss or a hang.
 
-    shot: Shot
-    dropped: int
-
-
-class Feed:
-    """Hands images of a live source from the thread that reads to the one that wants them.
-
-    It keeps the newest images (`CaptureOptions.buffer`), watches over the reading thread while
-    somebody waits for an image, leaves a thread that hangs to itself and starts another.
+    The source is ``connecting``, then ``live`` with its first image, ``stalled`` while no new
+    image comes, and ``lost`` from the end of a connection to the next try.
 
     Parameters
     ----------
-    name
-        The source's name, fit to be shown.
-    opener
-        Makes its connections.
-    options
-        Time-outs, waits, and what counts as frozen or black.
-    board
-        Where state and counters are kept.
+    name, opener, options
+        See `LiveSource`.
+    board, buffer
+        One keeps state and counters, the other takes the images.
     """
 
     def __init__(
-        self, name: str, opener: Opener, options: CaptureOptions, board: StateBoard
+        self,
+        name: str,
+        opener: Opener,
+        options: SourceOptions,
+        board: StateBoard,
+        buffer: FrameBuffer,
     ) -> None:
         self._name = name
         self._opener = opener
         self._options = options
         self._board = board
+        self._buffer = buffer
         self._changed = threading.Condition()
-        self._waiting: deque[Arrival] = deque()
-        self._backoff = Backoff(*options.backoff, options.seed)
-        self._watch = ImageWatch()
-        self._hung: list[Worker] = []
-        self._worker: Worker | None = None
+        self._monitor = ImageMonitor(name, options, board)
+        self._reconnection = Reconnection(options)
+        self._grace = min(_GRACE_S, options.timeout)
+        self._hung: list[CaptureThread] = []
+        self._capture: CaptureThread | None = None
         self._stopped = False
         self._error: BaseException | None = None
-        self._first_error: SourceError | None = None
-        self._connected = False
-        self._losing = True  # until the first image there is a connection to be won
-        self._was_live = False
-        self._failures = 0
-        self._opened_at = 0.0
-        self._missed = 0
-        self._black_said = False
-        self._interrupted = False
-        self.wanted = -math.inf
+        self.check_every = min(_STALL_S, options.timeout) / 8
+        self.next_wanted = -math.inf
         self.fps: float | None = None
         self.size_wh: tuple[int, int] | None = None
         self.frame_count: int | None = None
 
-    # ------------------------------------------------------------ for the reader
-
     def start(self) -> None:
-        """Start reading."""
-        self._replace_worker(0.0)
+        """Start capturing."""
+        self._start_capture(0.0)
+        WATCHDOG.watch(self)
 
-    def connect(self) -> None:
+    def wait_until_connected(self) -> None:
         """Wait until the first connection stands.
 
         Raises
@@ -99,264 +80,149 @@ class Feed:
         EdgeFGError
             The first try failed; there will be no other.
         """
+        limit, state = self._options.timeout, self._reconnection
         with self._changed:
-            while not (self._connected or self._first_error or self._error or self._stopped):
-                self._changed.wait(self._until_look())
-                if self._overdue():
-                    break
-            if self._connected or self._stopped:
+            self._changed.wait_for(
+                lambda: state.connected or self._error or self._stopped, limit + self._grace
+            )
+            if state.connected or self._stopped:
                 return
-            error = self._error or self._first_error
+        late = SourceError(f"can't open {self._name}: it doesn't answer within {limit:g} s")
         self.stop()
-        if error is None:
-            limit = self._options.timeout
-            error = SourceError(f"can't open {self._name}: it doesn't answer within {limit:g} s")
-        raise error
+        raise self._error or late
 
-    def take(self) -> Arrival | None:
-        """Return the oldest image that waits, waiting for one; None once it was stopped.
-
-        Raises
-        ------
-        EdgeFGError
-            There will be no more images.
-        """
-        while True:
-            with self._changed:
-                if not (self._waiting or self._stopped or self._error):
-                    self._changed.wait(self._until_look())
-                if self._waiting:
-                    return self._waiting.popleft()
-                if self._stopped:
-                    return None
-                if self._error is not None:
-                    error, self._error, self._stopped = self._error, None, True
-                    raise error
-            self._look_after()
-
-    def wanted_at(self, moment: float) -> None:
-        """Hear that nobody takes an image before `moment`; see `LiveSource.wanted_at`."""
-        # One attribute, set at a stroke: the thread that reads needs no lock.
-        self.wanted = min(moment, time.monotonic() + _MAX_REST_S)
+    @property
+    def threads(self) -> set[threading.Thread]:
+        """The threads that capture and watch now."""
+        capture = self._capture
+        return {thread for thread in (WATCHDOG.thread, capture and capture.thread) if thread}
 
     def stop(self) -> None:
-        """Stop reading; waits a little for the thread, not for one that hangs."""
+        """Stop capturing; waits a little for the thread, not for one that hangs."""
         with self._changed:
             self._stopped = True
-            self._waiting.clear()
-            worker, self._worker = self._worker, None
+            capture, self._capture = self._capture, None
             self._changed.notify_all()
-        if worker is not None:
-            worker.leave()
-            if not worker.join(_GRACE_S):
-                _logger.debug("the thread that reads %s is left to end by itself", self._name)
+        WATCHDOG.forget(self)
+        self._buffer.close()
+        if capture is not None:
+            capture.leave()
+            capture.join(_GRACE_S)
 
-    # ------------------------------------------------------------ for the thread that reads
-
-    def may_open(self) -> bool:
-        """Whether a connection may be opened: not while too many threads hang."""
+    def may_open(self, thread: CaptureThread) -> bool:
+        """Return whether a connection may be opened: not while too many threads hang."""
         with self._changed:
-            self._hung = [worker for worker in self._hung if worker.alive]
-            return len(self._hung) < _MAX_HUNG
-
-    def opening(self, worker: Worker) -> None:
-        """Note that a connection is about to be opened."""
-        if self._is_current(worker):
+            self._hung = [capture for capture in self._hung if capture.thread.is_alive()]
+            may = len(self._hung) < _MAX_HUNG and self._is_current(thread)
+        if may:
             self._board.change("connecting", "opening it")
+        return may
 
-    def opened(self, worker: Worker, connection: Connection) -> None:
-        """Note that a connection stands; it is live with its first image."""
+    def opened(self, thread: CaptureThread, connection: Connection) -> None:
+        """Note that a connection stands; the source is live with its first image."""
         with self._changed:
-            if worker is not self._worker:
-                return
-            self._connected = True
-            self._opened_at = time.monotonic()
-            self.fps, self.size_wh = connection.fps, connection.size_wh
-            self.frame_count = connection.frame_count
-            self._changed.notify_all()
+            if self._is_current(thread):
+                self._reconnection.opened(time.monotonic())
+                self.fps, self.size_wh = connection.fps, connection.size_wh
+                self.frame_count = connection.frame_count
+                self._changed.notify_all()
 
-    def arrived(self, worker: Worker, shot: Shot) -> str | None:
-        """Take an image; a reason to give the connection up, or None to go on."""
-        if not self._is_current(worker):
+    def received(
+        self, thread: CaptureThread, image: CapturedImage | CorruptedData | None
+    ) -> str | None:
+        """Take an image or what came in its place; a reason to give the connection up, or None.
+
+        None stands for an image that was left undecoded. It says nothing about the state: only
+        images that can be inspected do.
+        """
+        if not self._is_current(thread):
             return None
-        look = self._watch.look(shot.pixels, shot.captured)
-        frozen = (
-            self._options.frozen_after is not None and look.still_s > self._options.frozen_after
-        )
-        if frozen:
-            return self._frozen(look, shot)
-        self._tell_of(look, shot)
+        if image is None:
+            self._buffer.add_lost(1)
+            self._board.add("dropped")
+            return None
+        if isinstance(image, CorruptedData):
+            self._board.add("corrupted", image.count)
+            self._buffer.add_lost(image.count)
+            _logger.debug("%s: an image is left out, %s", self._name, image.reason)
+            silent = time.monotonic() - thread.progress[1]
+            late = silent > self._options.timeout
+            return f"nothing but damaged images for {silent:.1f} s" if late else None
+        if (still_s := self._monitor.frozen_for(image)) is not None:
+            # A new connection often mends a frozen camera; it gets as long as the first.
+            age = image.captured - self._reconnection.opened_at
+            stuck = age > (self._options.frozen_after or math.inf)
+            return f"its image has stood still for {still_s:.1f} s" if stuck else None
         with self._changed:
-            if worker is not self._worker:
+            if not self._is_current(thread):
                 return None
-            back = self._losing and self._was_live
-            self._was_live = True
-            self._losing, self._interrupted = False, False
-            self._failures = 0
-            self._waiting.append(Arrival(shot, self._missed))
-            self._missed = 0
-            if len(self._waiting) > self._options.buffer:
-                lost = self._waiting.popleft()
-                self._waiting[0].dropped += 1 + lost.dropped
-                self._board.add("dropped")
-            self._changed.notify_all()
+            back = self._reconnection.image_came()
         if back:
             self._board.add("reconnects")
         self._board.change("live", "images come")
+        self._buffer.put(image)
         return None
 
-    def skipped(self, worker: Worker) -> None:
-        """Count an image that came and was left undecoded.
-
-        It proves nothing about the state: that is for images that can be looked at.
-        """
-        with self._changed:
-            if worker is not self._worker or self._stopped:
-                return
-            self._missed += 1
-        self._board.add("dropped")
-
-    def corrupted(self, worker: Worker, what: Corrupted) -> str | None:
-        """Count what is no image; a reason to give up when nothing else comes."""
-        if not self._is_current(worker):
-            return None
-        self._board.add("corrupted", what.count)
-        _logger.debug("%s: an image is left out, %s", self._name, what.reason)
-        with self._changed:
-            self._missed += what.count
-        silent = time.monotonic() - worker.progress[1]
-        late = silent > self._options.timeout
-        return f"nothing but damaged images for {silent:.1f} s" if late else None
-
-    def lost(self, worker: Worker, error: SourceError) -> float | None:
+    def lost(self, thread: CaptureThread, error: SourceError) -> float | None:
         """Decide after a loss: seconds to wait for the next try, or None to end."""
         with self._changed:
-            if worker is not self._worker:
+            if not self._is_current(thread):
                 return None
-            stood = time.monotonic() - self._opened_at
-            if not self._losing and stood >= _PROVEN_S:
-                self._backoff.reset()
-            again = self._losing
-            limit = self._options.reconnect
-            first = not (self._connected or self._options.wait)
-            if first:
-                self._first_error = error
-            elif limit is not None and self._failures >= limit:
-                self._error = self._given_up(error)
-            self._failures += 1
-            self._losing = True
-            ended = first or self._error is not None
-            delay = 0.0 if ended else self._backoff.next()
-            self._changed.notify_all()
-        if ended:
+            again = self._reconnection.without_image
+            delay = self._reconnection.lost(time.monotonic())
+        if delay is None:
+            seen = self._board.counters["frames"] + len(self._buffer)
+            self._end(self._reconnection.given_up(self._name, seen, error))
             return None
         # A camera that is away for a week must not fill the log with a warning every minute.
         level = logging.INFO if again else logging.WARNING
         self._board.change("lost", f"{error}; next try in {delay:.1f} s", level=level)
         return delay
 
-    def failed(self, worker: Worker, error: BaseException) -> None:
+    def failed(self, thread: CaptureThread, error: BaseException) -> None:
         """Pass on what no further try can mend."""
-        with self._changed:
-            if worker is self._worker:
-                self._error = error
-                self._changed.notify_all()
+        if self._is_current(thread):
+            self._end(error)
 
-    # ------------------------------------------------------------ inside
-
-    def _is_current(self, worker: Worker) -> bool:
-        with self._changed:
-            return worker is self._worker and not self._stopped
-
-    def _given_up(self, error: SourceError) -> SourceError:
-        seen = self._board.counters["frames"] + len(self._waiting)
-        tries = f", also after {self._failures} more tries" if self._failures else ""
-        return SourceError(f"{self._name} gave no more frames after {seen}{tries}: {error}")
-
-    def _frozen(self, look: Look, shot: Shot) -> str | None:
-        limit = self._options.frozen_after
-        assert limit is not None
-        self._board.add("frozen")
-        if self._board.change("stalled", f"the same image for {look.still_s:.1f} s"):
-            self._board.add("stalls")
-        # A camera that froze is often mended by a new connection, which gets as long as the first.
-        stuck = shot.captured - self._opened_at > limit
-        return f"its image has stood still for {look.still_s:.1f} s" if stuck else None
-
-    def _tell_of(self, look: Look, shot: Shot) -> None:
-        if look.resized:
-            self._board.add("size_changes")
-            image = shot.pixels
-            size = image.shape[1::-1] if hasattr(image, "shape") else image.size_wh
-            _logger.info("%s gives %d x %d pixels now", self._name, *size)
-        limit = self._options.black_after
-        if limit is None:
-            return
-        if look.black_s is not None:
-            self._board.add("black")
-        if look.black_s is not None and look.black_s > limit and not self._black_said:
-            self._black_said = True
-            _logger.warning(
-                "%s has shown black for %.0f s: night, a cap on the lens, or a broken sensor",
-                *(self._name, look.black_s),
-            )
-        elif look.black_s is None and self._black_said:
-            self._black_said = False
-            _logger.info("%s shows images again", self._name)
-
-    # ------------------------------------------------------------ watching over the thread
-
-    @property
-    def _grace(self) -> float:
-        return min(_GRACE_S, self._options.timeout)
-
-    def _overdue(self) -> bool:
-        """Whether the thread is later than the connection's own time-out should allow."""
-        if self._worker is None:
-            return False
-        phase, since = self._worker.progress
-        late = time.monotonic() - since - self._options.timeout
-        return phase != "waiting" and late > self._grace
-
-    def _until_look(self) -> float:
-        """Seconds after which to look at the thread again."""
-        return min(_STALL_S, self._options.timeout) / 8
-
-    def _look_after(self) -> None:
-        worker = self._worker
-        if worker is None:
-            return
-        phase, since = worker.progress
+    def check(self) -> None:
+        """Notice when the capture thread is late; interrupt it, at last leave it to itself."""
+        capture, limit = self._capture, self._options.timeout
+        phase, since = capture.progress if capture else ("waiting", 0.0)
         silent = time.monotonic() - since
-        if phase == "reading" and silent > min(_STALL_S, self._options.timeout / 2):
-            reason = f"no image for {silent:.1f} s"
-            if self._board.change("stalled", reason, only_from="live"):
-                self._board.add("stalls")
-        if phase == "waiting" or not self._overdue():
+        if capture is None or phase == "waiting":
             return
-        if not self._interrupted:
-            self._interrupted = True
-            worker.interrupt()
-        elif silent > self._options.timeout + 2 * self._grace:
-            self._abandon(worker, f"no answer for {silent:.1f} s")
+        if phase == "reading" and silent > min(_STALL_S, limit / 2):
+            self._board.stalled(f"no image for {silent:.1f} s", only_from="live")
+        if silent <= limit + self._grace:
+            return  # the connection's own time-out comes first
+        if not capture.interrupted:
+            capture.interrupt()
+        elif silent > limit + 2 * self._grace:
+            delay = self.lost(capture, SourceError(f"no answer for {silent:.1f} s"))
+            with self._changed:
+                self._hung.append(capture)
+                if delay is None:
+                    self._capture = None
+            capture.leave()
+            _logger.warning("%s hangs: its thread is left to itself", self._name)
+            if delay is not None:
+                self._start_capture(delay)
 
-    def _abandon(self, worker: Worker, reason: str) -> None:
-        """Leave a thread that hangs to itself, and go on with another."""
-        delay = self.lost(worker, SourceError(reason))
+    def _is_current(self, thread: CaptureThread) -> bool:
         with self._changed:
-            self._hung.append(worker)
-            self._interrupted = False
-            if delay is None:
-                self._worker = None
-        worker.leave()
-        _logger.warning("%s hangs: its thread is left to itself", self._name)
-        if delay is not None:
-            self._replace_worker(delay)
+            return thread is self._capture and not self._stopped
 
-    def _replace_worker(self, delay: float) -> None:
-        worker = Worker(self._opener, self, f"edge_fg-capture-{self._name}", delay)
+    def _end(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+        WATCHDOG.forget(self)
+        self._buffer.finish(error)
+
+    def _start_capture(self, delay: float) -> None:
+        capture = CaptureThread(self._opener, self, f"edge_fg-capture-{self._name}", delay)
         with self._changed:
             if self._stopped:
                 return
-            self._worker = worker
-        worker.start()
+            self._capture = capture
+        capture.thread.start()

@@ -32,7 +32,7 @@ from edge_fg.images import read_image
 from edge_fg.sources import Frame, Source, open_source, parse_source, redact
 from edge_fg.sources.files import natural_order
 from edge_fg.sources.gstreamer import csi_pipeline
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.options import SourceOptions
 
 cv2 = pytest.importorskip("cv2")
 
@@ -547,7 +547,7 @@ def test_csi_needs_gstreamer() -> None:
 
 
 def test_the_csi_pipeline_asks_for_what_was_chosen() -> None:
-    pipeline = csi_pipeline(1, CaptureOptions(size_wh=(1280, 720), fps=29.97))
+    pipeline = csi_pipeline(1, SourceOptions(size_wh=(1280, 720), fps=29.97))
     stages = [stage.strip() for stage in pipeline.split(" ! ")]
     assert stages[0] == "nvarguscamerasrc sensor-id=1"
     assert stages[1].endswith("width=1280, height=720, format=NV12, framerate=2997/100")

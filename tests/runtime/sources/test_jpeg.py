@@ -13,7 +13,8 @@ from PIL import Image
 
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.sources import jpeg
-from edge_fg.sources.jpeg import JpegSplitter, decode_by_pillow, decoder, jpeg_size
+from edge_fg.sources.jpeg import decode_by_pillow, decoder, jpeg_size
+from edge_fg.sources.jpeg_splitter import JpegSplitter
 from support.properties import examples
 
 cv2 = pytest.importorskip("cv2")

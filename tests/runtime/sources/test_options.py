@@ -6,7 +6,7 @@ import re
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -18,12 +18,13 @@ from edge_fg.errors import SourceError, UsageError
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
-from edge_fg.sources import CaptureOptions, Frame, open_source, open_sources, parse_source
+from edge_fg.sources import Frame, SourceOptions, open_source, open_sources, parse_source
 from edge_fg.sources.flip import NVVIDCONV_METHODS, flipped, flipped_size
 from edge_fg.sources.gstreamer import csi_pipeline, v4l2_pipeline
-from edge_fg.sources.live.connection import Corrupted
-from edge_fg.sources.live.v4l2_csi import OpenCVConnection, check_possible, fourcc_text
-from edge_fg.sources.options import FLIPS, parse_options
+from edge_fg.sources.live.connection import CorruptedData
+from edge_fg.sources.live.opencv_connection import OpenCVConnection
+from edge_fg.sources.live.v4l2_csi import check_possible, fourcc_text
+from edge_fg.sources.options import FLIPS, OPTION_NAMES, SourceKeywords, parse_options
 
 cv2 = pytest.importorskip("cv2")
 
@@ -115,7 +116,7 @@ def test_options_that_make_no_sense(text: str, message: str) -> None:
 @given(st.text(max_size=60))
 def test_any_query_gives_options_or_an_error(query: str) -> None:
     try:
-        CaptureOptions().merged(parse_options(query, "camera"))
+        SourceOptions().merged(parse_options(query, "camera"))
     except UsageError as error:
         assert "camera" in str(error) or "must be" in str(error)
     else:
@@ -139,6 +140,19 @@ def test_any_query_gives_options_or_an_error(query: str) -> None:
 def test_keywords_that_make_no_sense(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         open_source(0, **options)
+
+
+def test_keywords_and_what_stands_behind_a_name_are_the_fields_of_the_options() -> None:
+    assert get_type_hints(SourceKeywords) == get_type_hints(SourceOptions)
+    written = OPTION_NAMES - {"width", "height"} | {"size_wh", "backoff"}
+    assert written == set(get_type_hints(SourceOptions))
+    options = SourceOptions(flip="clockwise", timeout=3)
+    with open_source([np.zeros((4, 8, 3), np.uint8)], options) as source:
+        assert next(source).size_wh == (4, 8)
+    with open_source([np.zeros((4, 8, 3), np.uint8)], options, flip="none") as source:
+        assert next(source).size_wh == (8, 4)
+    with pytest.raises(UsageError, match="no option 'tiemout', but size_wh, fps, timeout"):
+        open_source(0, tiemout=5)
 
 
 def test_what_stands_behind_a_name_goes_before_keywords(tmp_path: Path) -> None:
@@ -200,7 +214,7 @@ def test_every_kind_of_source_flips(tmp_path: Path, flip: str) -> None:
 def test_csi_pipelines_hold_nothing_but_what_was_checked(
     sensor: int, size_wh: tuple[int, int] | None, fps: float | None, flip: Any, raw: bool
 ) -> None:
-    options = CaptureOptions(size_wh=size_wh, fps=fps, flip=flip, raw=raw)
+    options = SourceOptions(size_wh=size_wh, fps=fps, flip=flip, raw=raw)
     text = csi_pipeline(sensor, options)
     end = r"format=NV12" if raw else r"format=BGRx ! videoconvert ! video/x-raw, format=BGR"
     pattern = (
@@ -217,7 +231,7 @@ def test_csi_pipelines_hold_nothing_but_what_was_checked(
 
 
 def test_v4l2_pipelines() -> None:
-    options = CaptureOptions(codec="h264", size_wh=(1280, 720), fps=30)
+    options = SourceOptions(codec="h264", size_wh=(1280, 720), fps=30)
     assert v4l2_pipeline("/dev/video0", options) == (
         "v4l2src device=/dev/video0 ! video/x-h264, width=1280, height=720, framerate=30/1 ! "
         "h264parse ! decodebin ! videoconvert ! video/x-raw, format=BGR ! "
@@ -227,7 +241,7 @@ def test_v4l2_pipelines() -> None:
         with pytest.raises(UsageError):
             v4l2_pipeline(device, options)
     with pytest.raises(UsageError):
-        csi_pipeline(-1, CaptureOptions())
+        csi_pipeline(-1, SourceOptions())
 
 
 def test_an_encoded_camera_needs_gstreamer() -> None:
@@ -324,12 +338,12 @@ def test_a_camera_that_sends_something_else_is_decoded_and_that_is_said(
 
 def test_raw_bytes_of_the_wrong_length_are_no_frame(fake: Any) -> None:
     capture = fake("NV12")
-    connection = OpenCVConnection(parse_source(0), CaptureOptions(raw=True))
+    connection = OpenCVConnection(parse_source(0), SourceOptions(raw=True))
     connection.open()
     capture.retrieve = lambda: (True, np.zeros((4, 8), np.uint8))
-    assert isinstance(connection.read().decode(), Corrupted)
+    assert isinstance(connection.read().decode(), CorruptedData)
     capture.retrieve = lambda: (False, None)
-    assert isinstance(connection.read().decode(), Corrupted)
+    assert isinstance(connection.read().decode(), CorruptedData)
     connection.close()
     connection.close()
 
@@ -341,7 +355,7 @@ def test_the_kernels_time_stamp_is_the_time_of_capture(
 
     capture = fake("MJPG")
     monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda number: True)
-    connection = OpenCVConnection(parse_source(0), CaptureOptions())
+    connection = OpenCVConnection(parse_source(0), SourceOptions())
     connection.open()
     for before, used in ((0.08, True), (-3.0, False), (1000.0, False)):
         capture.stamp_ms = (time.monotonic() - before) * 1000
@@ -398,7 +412,7 @@ def test_codes_of_formats() -> None:
 
 def test_what_no_try_can_mend_is_found_before_the_first() -> None:
     with pytest.raises(UsageError):
-        check_possible(parse_source("0?codec=mjpeg"), CaptureOptions(codec="mjpeg", raw=True))
+        check_possible(parse_source("0?codec=mjpeg"), SourceOptions(codec="mjpeg", raw=True))
 
 
 # ---------------------------------------------------------------- several, and other things

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_fg.errors import EdgeFGError, SourceError, TruncatedSourceError
-from edge_fg.sources import CaptureOptions, Frame, open_source
+from edge_fg.sources import Frame, SourceOptions, open_source
 from edge_fg.sources.stdin import PipeSource
 from support.waiting import joined, unchanged, until
 
@@ -94,7 +94,7 @@ def pipe() -> Iterator[tuple[object, int]]:
 
 def test_a_silent_pipe_is_stalled_and_goes_on(pipe: tuple[object, int]) -> None:
     stream, writing = pipe
-    source = PipeSource(stream=stream, options=CaptureOptions(timeout=0.5))
+    source = PipeSource(stream=stream, options=SourceOptions(timeout=0.5))
     states: list[str] = []
     source.on_state(lambda change: states.append(change.state))
 

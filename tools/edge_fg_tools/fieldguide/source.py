@@ -14,7 +14,7 @@ from edge_fg.errors import UsageError
 from edge_fg.sources.base import BaseSource
 from edge_fg.sources.flip import flipped, flipped_size
 from edge_fg.sources.frame import Frame
-from edge_fg.sources.options import CaptureOptions
+from edge_fg.sources.options import SourceOptions
 from edge_fg_tools.fieldguide.clip import CLIP_FPS, CLIP_FRAMES, render_clip
 from edge_fg_tools.fieldguide.drawing.feeder import CLIP_WH
 
@@ -43,9 +43,9 @@ class FieldGuideSource(BaseSource):
         rounds: int | None = 1,
         *,
         live: bool = False,
-        options: CaptureOptions | None = None,
+        options: SourceOptions | None = None,
     ) -> None:
-        options = options or CaptureOptions()
+        options = options or SourceOptions()
         name = f"fieldguide://?seed={seed}&loop={rounds or 0}&live={int(live)}"
         super().__init__(
             name,
@@ -95,7 +95,7 @@ class FieldGuideSource(BaseSource):
         self._images.close()
 
 
-def open_fieldguide(uri: str, options: CaptureOptions) -> FieldGuideSource:
+def open_fieldguide(uri: str, options: SourceOptions) -> FieldGuideSource:
     """Open ``fieldguide://?seed=N&loop=N&live=0|1``; the entry point of this scheme.
 
     Raises

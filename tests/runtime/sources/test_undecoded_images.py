@@ -17,21 +17,22 @@ from hypothesis import strategies as st
 
 from edge_fg.errors import SourceError
 from edge_fg.pipeline import Pipeline
-from edge_fg.sources import CaptureOptions, open_source
+from edge_fg.sources import SourceOptions, open_source
+from edge_fg.sources.live import capture_thread, supervisor
 from edge_fg.sources.live import mjpeg as http_module
-from edge_fg.sources.live import reader, supervisor
-from edge_fg.sources.live.connection import Coded, Corrupted, Shot
-from edge_fg.sources.live.frame_interval import Rhythm
+from edge_fg.sources.live import source as source_module
+from edge_fg.sources.live.connection import CapturedImage, CorruptedData, EncodedImage
+from edge_fg.sources.live.frame_interval import FrameInterval
 from edge_fg.sources.live.source import LiveSource
 from support.clock import FakeClock
 from support.servers import camera, mjpeg
 from support.servers import numbered_images as images
 
-LEARNT = 16  # images after which a rhythm is known
+LEARNT = 16  # images after which an interval is known
 NOON = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
 
 
-# ---------------------------------------------------------------- the rhythm
+# ---------------------------------------------------------------- the interval
 
 
 @given(
@@ -43,65 +44,65 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
 def test_whatever_is_left_out_the_next_is_ready_in_time(
     period: float, jitter: list[float], decoding: float, ahead: float
 ) -> None:
-    rhythm, now, wanted = Rhythm(), 0.0, ahead
+    interval, now, wanted = FrameInterval(), 0.0, ahead
     moments = np.cumsum([period * share for share in jitter])
     for moment, following in zip(moments, [*moments[1:], moments[-1] + period], strict=True):
         now = float(moment)
         if now > wanted:
             wanted = now + ahead
-        rhythm.came(now)
-        if rhythm.needless(wanted):
+        interval.arrived(now)
+        if interval.next_in_time(wanted):
             assert following + decoding <= wanted
         else:
-            rhythm.decoded(decoding)
+            interval.decoded(decoding)
 
 
 @given(st.lists(st.floats(0, 3), max_size=60), st.floats(0, 9))
-def test_nothing_is_left_out_before_a_rhythm_is_known(gaps: list[float], ahead: float) -> None:
-    rhythm, now = Rhythm(), 0.0
+def test_nothing_is_left_out_before_a_interval_is_known(gaps: list[float], ahead: float) -> None:
+    interval, now = FrameInterval(), 0.0
     for number, gap in enumerate(gaps):
         now += gap
-        rhythm.came(now)
-        assert not rhythm.needless(now)
+        interval.arrived(now)
+        assert not interval.next_in_time(now)
         if number < LEARNT - 1:
-            assert not rhythm.needless(now + ahead)
+            assert not interval.next_in_time(now + ahead)
 
 
-def learnt(period: float = 0.1) -> Rhythm:
-    rhythm = Rhythm()
+def learnt(period: float = 0.1) -> FrameInterval:
+    interval = FrameInterval()
     for number in range(LEARNT):
-        rhythm.came(number * period)
-    assert rhythm.needless((LEARNT - 1) * period + 1.3 * period)
-    assert not rhythm.needless((LEARNT - 1) * period + 1.2 * period)
-    return rhythm
+        interval.arrived(number * period)
+    assert interval.next_in_time((LEARNT - 1) * period + 1.3 * period)
+    assert not interval.next_in_time((LEARNT - 1) * period + 1.2 * period)
+    return interval
 
 
 def test_slow_decoding_counts() -> None:
-    rhythm = learnt()
-    rhythm.decoded(0.5)
-    assert not rhythm.needless(1.5 + 0.6)
-    assert rhythm.needless(1.5 + 0.63)
+    interval = learnt()
+    interval.decoded(0.5)
+    assert not interval.next_in_time(1.5 + 0.6)
+    assert interval.next_in_time(1.5 + 0.63)
 
 
-def test_after_a_pause_a_rhythm_is_learnt_anew() -> None:
-    rhythm, now = learnt(), 1.5 + 0.25
-    rhythm.came(now)
+def test_after_a_pause_an_interval_is_learnt_anew() -> None:
+    interval, now = learnt(), 1.5 + 0.25
+    interval.arrived(now)
     for _ in range(LEARNT - 1):
-        assert not rhythm.needless(now + 9)
+        assert not interval.next_in_time(now + 9)
         now += 0.1
-        rhythm.came(now)
-    assert rhythm.needless(now + 9)
-    rhythm.forget()
-    rhythm.came(now + 0.1)
-    assert not rhythm.needless(now + 9)
+        interval.arrived(now)
+    assert interval.next_in_time(now + 9)
+    interval.reset()
+    interval.arrived(now + 0.1)
+    assert not interval.next_in_time(now + 9)
 
 
-def test_images_that_come_anyhow_have_no_rhythm() -> None:
-    rhythm, now = Rhythm(), 0.0
+def test_images_that_come_anyhow_have_no_interval() -> None:
+    interval, now = FrameInterval(), 0.0
     for number in range(100):
         now += 0.05 if number % 3 else 0.4
-        rhythm.came(now)
-        assert not rhythm.needless(now + 9)
+        interval.arrived(now)
+        assert not interval.next_in_time(now + 9)
 
 
 # ---------------------------------------------------------------- over a fake connection and clock
@@ -131,24 +132,28 @@ class Camera:
     def open(self) -> None:
         pass
 
-    def read(self) -> Coded | Corrupted | None:
+    def read(self) -> EncodedImage | CorruptedData | None:
         self.ready.wait(10)
         for item in self.script:
             if callable(item):
                 item()
                 continue
-            if item is None or isinstance(item, Corrupted):
+            if item is None or isinstance(item, CorruptedData):
                 return item
             self.clock.now += self.period
             self.came.append((len(self.came), self.clock.now))
-            return Coded(partial(self.decode, *self.came[-1], item))
+            return EncodedImage(partial(self.decode, *self.came[-1], item))
         self.over.set()
         threading.Event().wait(0.01)
-        return Corrupted("nothing more", 0)
+        return CorruptedData("nothing more", 0)
 
-    def decode(self, number: int, moment: float, item: object) -> Shot | Corrupted:
+    def decode(self, number: int, moment: float, item: object) -> CapturedImage | CorruptedData:
         self.decoded.append(number)
-        return Shot(item, moment, NOON) if isinstance(item, np.ndarray) else Corrupted("rubbish")
+        return (
+            CapturedImage(item, moment, NOON)
+            if isinstance(item, np.ndarray)
+            else CorruptedData("rubbish")
+        )
 
     def interrupt(self) -> None:
         self.ready.set()
@@ -156,7 +161,7 @@ class Camera:
     def close(self) -> None:
         pass
 
-    def wish(self, ahead: float) -> Callable[[], None]:
+    def hint(self, ahead: float) -> Callable[[], None]:
         """An item of the script: the next frame will be wanted so many seconds later."""
         return lambda: self.source.wanted_at(self.clock.now + ahead)
 
@@ -170,14 +175,14 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Camera
     """Plays a script (made from the camera) to its end, and keeps every frame."""
     clock = FakeClock(100.0)
     opened: list[LiveSource] = []
-    for module in (supervisor, reader):
+    for module in (supervisor, capture_thread, source_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
 
     def run(script: Callable[[Camera], Iterator[Any]], **options: Any) -> Any:
         made = Camera(clock, iter(()))
         made.script = script(made)
         chosen = {"timeout": 50, "buffer": 64, "backoff": (1e-4, 1e-4), **options}
-        made.source = LiveSource("cam", made, CaptureOptions(**chosen))
+        made.source = LiveSource("cam", made, SourceOptions(**chosen))
         opened.append(made.source)
         made.ready.set()
         assert made.over.wait(20)
@@ -196,7 +201,7 @@ def test_only_the_last_before_each_moment_is_decoded(play: Any) -> None:
     def script(camera: Camera) -> Iterator[Any]:
         yield from moving(LEARNT)
         for _ in range(4):
-            yield camera.wish(0.95)
+            yield camera.hint(0.95)
             yield from moving(10)
 
     made, source = play(script)
@@ -213,13 +218,13 @@ def test_only_the_last_before_each_moment_is_decoded(play: Any) -> None:
     assert source.state == "live"
 
 
-def test_without_a_wish_every_image_is_decoded(play: Any) -> None:
+def test_without_a_hint_every_image_is_decoded(play: Any) -> None:
     def script(camera: Camera) -> Iterator[Any]:
         yield from moving(LEARNT)
-        yield camera.wish(0.3)
-        yield camera.wish(-5)  # replaces the one before
+        yield camera.hint(0.3)
+        yield camera.hint(-5)  # replaces the one before
         yield from moving(20)
-        yield camera.wish(float("nan"))
+        yield camera.hint(float("nan"))
         yield from moving(20)
 
     made, source = play(script)
@@ -228,10 +233,10 @@ def test_without_a_wish_every_image_is_decoded(play: Any) -> None:
 
 
 @pytest.mark.parametrize("ahead", [1.0, 60.0, float("inf")])
-def test_a_wish_ends_after_a_second(play: Any, ahead: float) -> None:
+def test_a_hint_ends_after_a_second(play: Any, ahead: float) -> None:
     def script(camera: Camera) -> Iterator[Any]:
         yield from moving(LEARNT)
-        yield camera.wish(ahead)
+        yield camera.hint(ahead)
         yield from moving(40)
 
     made, _ = play(script)
@@ -240,7 +245,7 @@ def test_a_wish_ends_after_a_second(play: Any, ahead: float) -> None:
 
 
 @pytest.mark.parametrize("harm", ["loss", "stall", "damaged", "undecodable"])
-def test_after_any_trouble_all_are_decoded_until_the_rhythm_is_known(play: Any, harm: str) -> None:
+def test_after_trouble_all_are_decoded_until_the_interval_is_known(play: Any, harm: str) -> None:
     def stall(camera: Camera) -> Callable[[], None]:
         return lambda: setattr(camera.clock, "now", camera.clock.now + 3)
 
@@ -249,11 +254,11 @@ def test_after_any_trouble_all_are_decoded_until_the_rhythm_is_known(play: Any, 
         yield {
             "loss": None,
             "stall": stall(camera),
-            "damaged": Corrupted("x"),
+            "damaged": CorruptedData("x"),
             "undecodable": "rubbish",
         }[harm]
         for number in range(30):
-            yield camera.wish(60)
+            yield camera.hint(60)
             yield noise(number)
 
     made, source = play(script)
@@ -269,7 +274,7 @@ def test_after_any_trouble_all_are_decoded_until_the_rhythm_is_known(play: Any, 
     assert counters["dropped"] + waiting + (harm == "undecodable") == len(made.came)
 
 
-def test_a_image_that_stands_still_is_noticed_as_soon(play: Any) -> None:
+def test_an_image_that_stands_still_is_noticed_as_soon(play: Any) -> None:
     changes: list[tuple[str, float, int]] = []
 
     def script(camera: Camera) -> Iterator[Any]:
@@ -279,7 +284,7 @@ def test_a_image_that_stands_still_is_noticed_as_soon(play: Any) -> None:
         yield lambda: camera.source.on_state(note)
         yield from moving(LEARNT)
         for number in range(200):
-            yield camera.wish(0.5 if number % 5 else -1)
+            yield camera.hint(0.5 if number % 5 else -1)
             yield noise(0)
 
     made, source = play(script, frozen_after=4.0)
@@ -304,7 +309,7 @@ def test_black_images_are_said_as_soon(play: Any, caplog: pytest.LogCaptureFixtu
         while not said and number < 200:
             number += 1
             if number % 5 == 0:
-                yield camera.wish(0.5)
+                yield camera.hint(0.5)
             yield noise(number) // 16
             if "has shown black" in caplog.text:
                 said.append(camera.clock.now - began)

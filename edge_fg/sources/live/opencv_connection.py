@@ -1,0 +1,133 @@
+"""Connections to cameras and network streams through OpenCV."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from edge_fg.errors import ImageError, SourceError
+from edge_fg.images import as_frame
+from edge_fg.opencv import load_cv2, positive, stated_size
+from edge_fg.preprocess.pixel_layout import PixelFormat
+from edge_fg.sources.live.connection import (
+    CapturedImage,
+    CorruptedData,
+    EncodedImage,
+    wall_clock,
+)
+from edge_fg.sources.live.v4l2_csi import as_raw_frame, open_camera, why_not_opened
+from edge_fg.sources.options import SourceOptions
+from edge_fg.sources.uri import SourceDescription
+from edge_fg.sources.video import open_stream
+
+# Older than this, a driver's time stamp is of another clock.
+_OLDEST_STAMP_S = 5.0
+_MAX_FAILED_PACKETS = 8
+
+
+class OpenCVConnection:
+    """A camera or stream held by OpenCV; see `Connection`.
+
+    Parameters
+    ----------
+    description
+        Of kind camera, csi or stream.
+    options
+        What to ask of it.
+    """
+
+    def __init__(self, description: SourceDescription, options: SourceOptions) -> None:
+        self.fps: float | None = None
+        self.size_wh: tuple[int, int] | None = None
+        self.frame_count: int | None = None
+        self._description = description
+        self._options = options
+        self._cv2: Any = None
+        self._capture: Any = None
+        self._raw: PixelFormat | None = None
+        self._stamped = False
+        self._grabbed = False
+
+    def open(self) -> None:
+        """Connect; see `Connection`."""
+        description = self._description
+        cv2 = self._cv2 = load_cv2(f"read {description.name}")
+        try:
+            if description.kind == "stream":
+                self._capture = open_stream(cv2, description, self._options)
+            else:
+                opened = open_camera(cv2, description, self._options)
+                self._capture, self._raw, self._stamped = opened
+        except (cv2.error, UnicodeError) as error:
+            # OpenCV's text may repeat an address with its password.
+            if description.kind == "stream":
+                raise SourceError(f"OpenCV can't open {description.name}") from None
+            raise SourceError(f"OpenCV can't open {description.name}: {error}") from error
+        if not self._capture.isOpened():
+            raise SourceError(why_not_opened(description, self._options))
+        self.size_wh = stated_size(cv2, self._capture)
+        self.fps = positive(self._capture.get(cv2.CAP_PROP_FPS))
+        # A file behind http:// has an end and waits for its reader; a camera does neither.
+        if description.is_http:
+            count = positive(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            self.frame_count = int(count) if count else None
+
+    def read(self) -> EncodedImage | CorruptedData | None:
+        """Return the next image; see `Connection`.
+
+        Left undecoded: FFmpeg has decoded it by now, but not turned into BGR; of other cameras
+        nothing was done to it.
+        """
+        cv2 = self._cv2
+        try:
+            failed = self._grab()
+            if failed:
+                return CorruptedData("a packet could not be decoded", failed)
+            captured, wall = time.monotonic(), wall_clock()
+            if self._stamped:
+                age = captured - self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                if 0 <= age < _OLDEST_STAMP_S:
+                    captured, wall = captured - age, wall - timedelta(seconds=age)
+        except cv2.error as error:
+            raise SourceError(f"OpenCV can't read it: {error}") from error
+        return EncodedImage(partial(self._retrieve, captured, wall))
+
+    def interrupt(self) -> None:
+        """Do nothing: OpenCV offers no way; FFmpeg's and V4L2's time-outs end the call."""
+
+    def close(self) -> None:
+        """Release the camera."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def _grab(self) -> int:
+        """Go to the next frame; 0, or how many packets failed if one must be left out first."""
+        if self._grabbed or self._capture.grab():
+            self._grabbed = False
+            return 0
+        # FFmpeg fails alike for a damaged packet and at the end; only the end stays.
+        began = time.monotonic()
+        if self._description.kind == "stream":
+            for failed in range(1, _MAX_FAILED_PACKETS):
+                if time.monotonic() - began > self._options.timeout / 2:
+                    break
+                if self._capture.grab():
+                    self._grabbed = True
+                    return failed
+        raise SourceError(f"it was closed, unplugged, or silent for {self._options.timeout:g} s")
+
+    def _retrieve(self, captured: float, wall: datetime) -> CapturedImage | CorruptedData:
+        """Decode the frame that was gone to."""
+        try:
+            good, image = self._capture.retrieve()
+            if not good:
+                return CorruptedData("a frame could not be decoded")
+            pixels = as_frame(image) if self._raw is None else as_raw_frame(image, self._raw)
+        except ImageError as error:
+            return CorruptedData(str(error))
+        except self._cv2.error as error:
+            raise SourceError(f"OpenCV can't read it: {error}") from error
+        return CapturedImage(pixels, captured, wall)

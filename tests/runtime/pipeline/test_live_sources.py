@@ -1,0 +1,168 @@
+"""Live sources in a pipeline: one capture thread and one queue each, one count of what is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from edge_fg.errors import SourceError, UsageError
+from edge_fg.pipeline import Pipeline, stream
+from edge_fg.sources import Frame, SourceOptions
+from edge_fg.sources.live.source import LiveSource
+from support import fake_camera
+from support import pipeline_fakes as fakes
+from support.fake_camera import FakeCamera, hold, image, number_of, steady
+from support.waiting import HANG, until
+
+OPTIONS = SourceOptions(timeout=HANG, backoff=(0.001, 0.002), reconnect=0)
+
+
+@pytest.fixture(autouse=True)
+def _let_go() -> Iterator[None]:
+    fake_camera.end.clear()
+    yield
+    fake_camera.end.set()
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith("edge_fg-")])
+
+
+def burst(count: int) -> FakeCamera:
+    """A camera that gives so many images at once, and no more until it is interrupted."""
+
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield from map(image, range(count))
+        yield hold
+
+    return FakeCamera(script)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_no_thread_reads_a_live_source_but_its_own(several: bool) -> None:
+    names = ["north", "south"] if several else ["north"]
+    sources = [LiveSource(name, FakeCamera(lambda n: steady()), OPTIONS) for name in names]
+    pipeline = Pipeline(sources, number_of, max_frames=40)
+    threads: set[str] = set()
+    for _ in pipeline:
+        threads |= {t.name for t in threading.enumerate() if t.name.startswith("edge_fg-")}
+    expected = {"edge_fg-engine", "edge_fg-watchdog", *(f"edge_fg-capture-{n}" for n in names)}
+    assert threads == expected
+
+
+def test_a_stream_adds_no_thread() -> None:
+    with stream(LiveSource("cam", FakeCamera(lambda n: steady()), OPTIONS), number_of) as results:
+        for _ in range(5):
+            result = next(results)
+            assert result.prediction == number_of(result.frame.image)
+        names = {t.name for t in threading.enumerate() if t.name.startswith("edge_fg-")}
+    assert names == {"edge_fg-capture-cam", "edge_fg-watchdog"}
+
+
+def test_each_frame_that_came_is_counted_once() -> None:
+    free = threading.Event()
+
+    def classify(pixels: object) -> int:
+        assert free.wait(HANG)
+        return number_of(pixels)  # type: ignore[arg-type]
+
+    def answer(policy: str) -> tuple[list[Frame], dict[str, int], dict[str, int]]:
+        free.clear()
+        fake_camera.end.clear()
+        source = LiveSource("cam", burst(20), SourceOptions(timeout=HANG, buffer=64, wait=True))
+        sink = fakes.Collecting(lossless=True)
+        pipeline = Pipeline(source, classify, policy=policy, sinks=[sink])
+        pipeline.start()
+        until(lambda: source.counters["frames"] + source.counters["dropped"] == 20)
+        free.set()
+        assert pipeline.drain(HANG)
+        stats, counted = pipeline.stats().sources[0], source.counters
+        assert stats.frames == counted["frames"]
+        assert stats.frames == stats.answered + sum(stats.dropped.values())
+        assert stats.frames + counted["dropped"] == 20
+        frames = [result.frame for result in sink.results]
+        assert len(frames) == stats.answered
+        return frames, stats.dropped, counted
+
+    frames, dropped, counted = answer("latest")
+    assert number_of(frames[-1].image) == 19
+    assert counted["dropped"] == 0
+    assert set(dropped) == {"overtaken"}
+
+    frames, dropped, counted = answer("queue(5)")
+    assert [number_of(frame.image) for frame in frames[-5:]] == list(range(15, 20))
+    assert counted["dropped"] == 0
+    assert set(dropped) == {"full"}
+
+    # A camera can't wait: what finds no place is lost, and counted by the source.
+    frames, dropped, counted = answer("every")
+    numbers = [number_of(frame.image) for frame in frames]
+    assert numbers == list(range(len(numbers)))
+    assert dropped == {}
+    assert counted["dropped"] == 20 - len(numbers) > 0
+
+
+def test_images_that_waited_come_first() -> None:
+    sent = threading.Event()
+
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield from map(image, range(3))
+        yield lambda: (sent.set(), hold())[1]
+
+    source = LiveSource("cam", FakeCamera(script), SourceOptions(timeout=HANG, buffer=8))
+    assert sent.wait(HANG)
+    with stream(source, number_of, policy="queue(8)") as results:
+        assert [next(results).prediction for _ in range(3)] == [0, 1, 2]
+
+
+def test_an_error_comes_after_the_answers_to_what_was_before() -> None:
+    camera = FakeCamera(lambda n: ["open", image(1), image(2), None])
+    source = LiveSource("cam", camera, SourceOptions(reconnect=0, buffer=8))
+    answers = []
+    with pytest.raises(SourceError, match="cam gave no more frames after 2: the stream ended"):
+        answers.extend(r.prediction for r in stream(source, number_of, policy="queue(8)"))
+    assert answers == [1, 2]
+    assert source.state == "ended"
+    assert source.counters["frames"] == 2
+
+
+def test_closing_the_source_ends_the_pipeline() -> None:
+    source = LiveSource("cam", FakeCamera(lambda n: steady()), OPTIONS)
+    pipeline = Pipeline(source, number_of)
+    for count, _ in enumerate(pipeline):
+        if count == 3:
+            source.close()
+    assert pipeline.stats().state == "ended"
+    assert source.state == "ended"
+
+
+@pytest.mark.parametrize("ending", ["stop", "drain"])
+def test_a_listener_may_end_the_pipeline_from_the_capture_thread(ending: str) -> None:
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield image(1)
+        yield SourceError("gone")
+
+    source = LiveSource("cam", FakeCamera(script), SourceOptions(backoff=(0.001, 0.002)))
+    pipeline = Pipeline(source, number_of)
+    returned: list[str] = []
+
+    def end(change: object) -> None:
+        if change.state == "lost" and not returned:  # type: ignore[attr-defined]
+            getattr(pipeline, ending)()
+            returned.append(threading.current_thread().name)
+
+    source.on_state(end)
+    pipeline.start()
+    assert pipeline.wait(HANG)
+    until(lambda: returned)
+    assert "capture" in returned[0]
+
+
+def test_frames_can_t_go_two_ways() -> None:
+    source = LiveSource("cam", FakeCamera(lambda n: steady()), OPTIONS)
+    with Pipeline(source, number_of) as pipeline:
+        pipeline.start()
+        with pytest.raises(UsageError, match="the frames of cam go to a pipeline already"):
+            next(source)
