@@ -24,7 +24,12 @@ def _let_go() -> Iterator[None]:
     fake_camera.end.clear()
     yield
     fake_camera.end.set()
-    until(lambda: not [t for t in threading.enumerate() if t.name.startswith("edge_fg-")])
+    until(lambda: not ours() - {"edge_fg-watchdog"})
+
+
+def ours() -> set[str]:
+    """The names of edge_fg's threads."""
+    return {t.name for t in threading.enumerate() if t.name.startswith("edge_fg-")}
 
 
 def burst(count: int) -> FakeCamera:
@@ -45,7 +50,7 @@ def test_no_thread_reads_a_live_source_but_its_own(several: bool) -> None:
     pipeline = Pipeline(sources, number_of, max_frames=40)
     threads: set[str] = set()
     for _ in pipeline:
-        threads |= {t.name for t in threading.enumerate() if t.name.startswith("edge_fg-")}
+        threads |= ours()
     expected = {"edge_fg-engine", "edge_fg-watchdog", *(f"edge_fg-capture-{n}" for n in names)}
     assert threads == expected
 
@@ -55,7 +60,7 @@ def test_a_stream_adds_no_thread() -> None:
         for _ in range(5):
             result = next(results)
             assert result.prediction == number_of(result.frame.image)
-        names = {t.name for t in threading.enumerate() if t.name.startswith("edge_fg-")}
+        names = ours()
     assert names == {"edge_fg-capture-cam", "edge_fg-watchdog"}
 
 

@@ -28,6 +28,7 @@ from edge_fg.sources.live.connection import CorruptedData
 from edge_fg.sources.live.freeze_detector import FreezeDetector
 from edge_fg.sources.live.reconnection import Backoff
 from edge_fg.sources.live.source import LiveSource
+from edge_fg.sources.live.watchdog import Watchdog
 from support import fake_camera
 from support.fake_camera import FakeCamera, hold, image, number_of, steady
 from support.properties import examples
@@ -362,10 +363,7 @@ def test_a_source_that_nobody_holds_lets_go_of_the_camera() -> None:
 # ---------------------------------------------------------------- the watchdog
 
 
-def test_one_watchdog_looks_after_all_sources_and_ends_with_the_last() -> None:
-    def watchdogs() -> list[threading.Thread]:
-        return [t for t in threading.enumerate() if t.name == "edge_fg-watchdog"]
-
+def test_one_watchdog_looks_after_all_sources_also_while_nobody_waits() -> None:
     release = threading.Event()
 
     def script(n: int) -> Iterator[object]:
@@ -377,17 +375,39 @@ def test_one_watchdog_looks_after_all_sources_and_ends_with_the_last() -> None:
 
     cameras = [FakeCamera(script) for _ in range(3)]
     sources = [LiveSource(f"cam{n}", camera, FAST) for n, camera in enumerate(cameras)]
-    # Nobody waits for a frame, and yet each is noticed.
     until(lambda: all(source.counters["reconnects"] == 1 for source in sources))
-    assert len(watchdogs()) == 1
-    sources.pop().close()
-    assert len(watchdogs()) == 1
+    assert [t.name for t in threading.enumerate()].count("edge_fg-watchdog") == 1
     for source in sources:
         source.close()
-    until(lambda: not watchdogs())
-    with LiveSource("cam9", FakeCamera(lambda n: steady()), FAST):
-        assert len(watchdogs()) == 1
     release.set()
+
+
+def test_a_watchdog_ends_with_the_last_that_it_watches_and_begins_again() -> None:
+    class Watched:
+        check_every = 0.001
+        checks = 0
+
+        def check(self) -> None:
+            self.checks += 1
+            if self.checks == 3:
+                raise ValueError("one that can't be checked must not end the watch")
+
+    watchdog, first, second = Watchdog(), Watched(), Watched()
+    for _ in range(2):
+        watchdog.watch(first)
+        watchdog.watch(second)
+        thread = watchdog.thread
+        assert thread is not None
+        seen = first.checks, second.checks
+        until(lambda: first.checks > seen[0] + 3 and second.checks > seen[1] + 3)  # noqa: B023
+        watchdog.forget(first)
+        seen = first.checks, second.checks
+        until(lambda: second.checks > seen[1] + 3)  # noqa: B023
+        assert first.checks <= seen[0] + 1
+        assert watchdog.thread is thread
+        watchdog.forget(second)
+        joined(thread)
+        assert watchdog.thread is None
 
 
 # ---------------------------------------------------------------- what images show
