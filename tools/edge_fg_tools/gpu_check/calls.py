@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from edge_fg.preprocess.raw_frame import Pixels, RawFrame
 from edge_fg_tools.gpu_check.cases import PRESET, full_hd_case
 from edge_fg_tools.gpu_check.findings import Findings, percentile
 from edge_fg_tools.gpu_check.settings import Settings
-from edge_fg_tools.gpu_check.timing import measure_upload
+from edge_fg_tools.gpu_check.timing import host_step_us, measure_upload
 
 HOST_STEPS: Final = 800
 """Steps of plain Python (`host_step_us`) that a frame may cost the host beyond the GPU's time.
@@ -31,7 +32,6 @@ GRAPH_MARGIN: Final = 1.10
 """How much longer than the GPU's time a frame may take."""
 _PERCENTS: Final = (50, 90, 99)
 _WARM_UP: Final = 10
-KINDS: Final = (PixelFormat.BGR, PixelFormat.NV12)
 
 Infer = Callable[[Sequence[Pixels]], float]
 """Runs frames to their outputs; returns the milliseconds that the engine took on the GPU."""
@@ -125,54 +125,87 @@ class HostOverhead(NamedTuple):
     fill_us: float
     allowed_us: float
 
-    @classmethod
-    def of(
-        cls,
-        kind: PixelFormat,
-        spec: PreprocessSpec,
-        stream: Stream,
-        settings: Settings,
-        step_us: float,
-    ) -> HostOverhead:
-        """Measure a full-HD frame's preprocessing, the way that the backend takes."""
-        case = full_hd_case(spec, kind, 1, settings.seed)
-        upload = measure_upload(stream, case, transfer_for(stream.device), settings)
-        return cls(kind, percentile(upload.gpu_us, 50), upload.fill_us, HOST_STEPS * step_us)
-
-    def note(self, found: Findings) -> None:
-        """Note what was measured before any call."""
-        name = f"{self.kind.value} x1"
-        found.figure(f"{name} preprocessing on the GPU p50", self.preprocess_us, "us", 1)
-        found.figure(f"{name} host's copy of the frame", self.fill_us, "us", 1)
-
     def compare(self, found: Findings, name: str, times: CallTimes) -> None:
         """Note what a call costs, with the host's copy of the frame and without."""
         overhead = 1e3 * percentile(times.wall_ms, 50) - self._gpu_us(times)
         found.figure(f"{name} host, all that it does", overhead, "us", 1)
         found.figure(f"{name} host, less its copy of the frame", overhead - self.fill_us, "us", 1)
 
-    def judge(self, found: Findings, times: CallTimes) -> None:
-        """Judge calls with CUDA graphs: the host's part, and the whole against the GPU's time."""
-        gpu_us = self._gpu_us(times)
-        wall_us = 1e3 * percentile(times.wall_ms, 50) - self.fill_us
-        kind = self.kind.value
+    def judge_host(self, found: Findings, times: CallTimes) -> None:
+        """Judge the host's part of calls with CUDA graphs."""
+        host_us = self._wall_us(times) - self._gpu_us(times)
         found.target(
-            f"{kind}: host overhead of a frame, CUDA graphs, p50, less its copy",
+            f"{self.kind.value}: host overhead of a frame, CUDA graphs, p50, less its copy",
             f"<= {self.allowed_us:.0f} us ({HOST_STEPS} steps of Python here)",
-            f"{wall_us - gpu_us:.1f} us (the copy: {self.fill_us:.1f} us)",
-            wall_us - gpu_us <= self.allowed_us,
+            f"{host_us:.1f} us (the copy: {self.fill_us:.1f} us)",
+            host_us <= self.allowed_us,
             timed=True,
         )
+
+    def judge_whole(self, found: Findings, times: CallTimes) -> None:
+        """Judge calls with CUDA graphs against the GPU's time."""
+        wall_us, gpu_us = self._wall_us(times), self._gpu_us(times)
         found.target(
-            f"{kind}: a frame, CUDA graphs, p50, less its copy, against the GPU's time",
+            f"{self.kind.value}: a frame, CUDA graphs, p50, less its copy, against the GPU's time",
             f"<= {100 * GRAPH_MARGIN - 100:.0f} % above",
             f"{100 * wall_us / gpu_us - 100:+.1f} % ({wall_us:.1f} us, {gpu_us:.1f} us)",
             wall_us <= GRAPH_MARGIN * gpu_us,
             timed=True,
         )
 
+    def _wall_us(self, times: CallTimes) -> float:
+        return 1e3 * percentile(times.wall_ms, 50) - self.fill_us
+
     def _gpu_us(self, times: CallTimes) -> float:
         return self.preprocess_us + 1e3 * percentile(times.engine_ms, 50)
+
+
+def measure_kinds(
+    found: Findings,
+    settings: Settings,
+    spec: PreprocessSpec,
+    stream: Stream,
+    opened: Callable[[bool], AbstractContextManager[Infer]],
+    batches: Sequence[int],
+) -> Iterator[tuple[HostOverhead, CallTimes]]:
+    """Measure full-HD frames, BGR and NV12, in batches, with CUDA graphs and without.
+
+    Parameters
+    ----------
+    found, settings
+        Of the check.
+    spec, stream
+        What is preprocessed how, to measure that by itself first.
+    opened
+        Opens what is called; told whether it uses CUDA graphs.
+    batches
+        Batch sizes, 1 first.
+
+    Yields
+    ------
+    HostOverhead, CallTimes
+        For each kind of frame, those of single frames with CUDA graphs.
+    """
+    step_us = host_step_us()
+    found.figure("one step of Python", step_us, "us", 4)
+    for kind in (PixelFormat.BGR, PixelFormat.NV12):
+        case = full_hd_case(spec, kind, 1, settings.seed)
+        upload = measure_upload(stream, case, transfer_for(stream.device), settings)
+        gpu_us = percentile(upload.gpu_us, 50)
+        overhead = HostOverhead(kind, gpu_us, upload.fill_us, HOST_STEPS * step_us)
+        found.figure(f"{kind.value} x1 preprocessing on the GPU p50", gpu_us, "us", 1)
+        found.figure(f"{kind.value} x1 host's copy of the frame", upload.fill_us, "us", 1)
+        frames = full_hd_frames(kind, max(batches), settings)
+        for cuda_graph in (False, True):
+            with opened(cuda_graph) as infer:
+                for batch in batches:
+                    name = f"{kind.value} {'graph' if cuda_graph else 'no graph'} x{batch}"
+                    times = measure_calls(infer, frames, batch, 1, settings.repeats)
+                    times.note(found, name, batch)
+                    if batch == 1:
+                        overhead.compare(found, name, times)
+                        if cuda_graph:
+                            yield overhead, times
 
 
 def full_hd_frames(kind: PixelFormat, count: int, settings: Settings) -> list[Pixels]:

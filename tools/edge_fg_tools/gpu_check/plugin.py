@@ -56,7 +56,7 @@ def run_all(checks: Sequence[str], plugin: Apart) -> int:
         The user interrupted it.
     """
     plugin.write()
-    code = _pytest(["-v", "--no-header", "--tb=no", "-rN"], checks, plugin)
+    code = _pytest(["-v", "--no-header", "--tb=short", "-rN"], checks, plugin)
     if code is pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     return int(code != pytest.ExitCode.OK)

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.tensorrt.backend import TensorRTBackend
 from edge_fg.backends.tensorrt.library import Library
 from edge_fg.bundle import Bundle
@@ -14,16 +13,9 @@ from edge_fg.cuda import Stream
 from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg_tools.gpu_check import clocks
 from edge_fg_tools.gpu_check.bundles import best_variant, options
-from edge_fg_tools.gpu_check.calls import (
-    KINDS,
-    HostOverhead,
-    Infer,
-    full_hd_frames,
-    measure_calls,
-)
+from edge_fg_tools.gpu_check.calls import Infer, full_hd_frames, measure_calls, measure_kinds
 from edge_fg_tools.gpu_check.findings import Findings
 from edge_fg_tools.gpu_check.settings import Settings
-from edge_fg_tools.gpu_check.timing import host_step_us
 
 _BATCHES: Final = (1, 4, 8)
 _THREADS: Final = (1, 2, 3, 4)
@@ -40,31 +32,19 @@ def test_latency(
     library, precision = libraries[0], best_variant(bundle)
 
     @contextlib.contextmanager
-    def opened(chosen: EngineOptions) -> Iterator[Infer]:
+    def opened(cuda_graph: bool, contexts: int = 1) -> Iterator[Infer]:
+        chosen = options(settings, contexts=contexts, cuda_graph=cuda_graph)
         backend = TensorRTBackend(bundle, precision, library, options=chosen)
         with contextlib.closing(backend):
             yield lambda frames: backend.infer(frames).inference_ms
 
-    step_us = host_step_us()
-    found.figure("one step of Python", step_us, "us", 4)
-    for kind in KINDS:
-        spec = bundle.manifest.preprocess
-        overhead = HostOverhead.of(kind, spec, stream, settings, step_us)
-        overhead.note(found)
-        frames = full_hd_frames(kind, max(_BATCHES), settings)
-        for cuda_graph in (False, True):
-            with opened(options(settings, cuda_graph=cuda_graph)) as infer:
-                for batch in _BATCHES:
-                    name = f"{kind.value} {'graph' if cuda_graph else 'no graph'} x{batch}"
-                    times = measure_calls(infer, frames, batch, 1, settings.repeats)
-                    times.note(found, name, batch)
-                    if batch == 1:
-                        overhead.compare(found, name, times)
-                        if cuda_graph:
-                            overhead.judge(found, times)
+    spec = bundle.manifest.preprocess
+    for overhead, times in measure_kinds(found, settings, spec, stream, opened, _BATCHES):
+        overhead.judge_host(found, times)
+        overhead.judge_whole(found, times)
     frames = full_hd_frames(PixelFormat.BGR, max(_BATCHES), settings)
     for count in _THREADS:
-        with opened(options(settings, contexts=count)) as infer:
+        with opened(cuda_graph=True, contexts=count) as infer:
             times = measure_calls(infer, frames, 1, count, settings.repeats)
             times.note(found, f"{count} threads and contexts", 1)
     found.facts(clocks.read(stream.device))

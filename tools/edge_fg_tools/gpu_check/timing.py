@@ -126,7 +126,7 @@ def burst_us(device: Device, stream: Stream, works: Sequence[Work], count: int) 
 def keeping_busy(stream: Stream, nbytes: int) -> Iterator[Work]:
     """Yield work for the GPU that takes longer than a launch: a copy of `nbytes` within it."""
     with DeviceBuffer(stream.device, nbytes) as one, DeviceBuffer(stream.device, nbytes) as other:
-        yield lambda: copy_within(other, one, nbytes, stream)
+        yield lambda: copy_within(other.pointer, one.pointer, nbytes, stream)
 
 
 def measure_copy_rates(device: Device, nbytes: int) -> CopyRates:
@@ -149,15 +149,15 @@ def measure_copy_rates(device: Device, nbytes: int) -> CopyRates:
             return nbytes / max(median_us, 1e-3) * 1e6
 
         to_device = rate(lambda: copy_to_device(one, host.array, stream))
-        within = rate(lambda: copy_within(other, one, nbytes, stream))
+        within = rate(lambda: copy_within(other.pointer, one.pointer, nbytes, stream))
         to_host = rate(lambda: copy_to_host(host.array, other, stream))
 
         def two_copies() -> None:
-            copy_within(other, one, _NEXT_TO_NOTHING, stream)
-            copy_within(one, other, _NEXT_TO_NOTHING, stream)
+            copy_within(other.pointer, one.pointer, _NEXT_TO_NOTHING, stream)
+            copy_within(one.pointer, other.pointer, _NEXT_TO_NOTHING, stream)
 
         graph = held.enter_context(Graph.capture(stream, two_copies))
-        busy = functools.partial(copy_within, other, one, nbytes, stream)
+        busy = functools.partial(copy_within, other.pointer, one.pointer, nbytes, stream)
         shortest = gpu_times_us(device, stream, [lambda: graph.launch(stream)], _COPIES, busy)
         return CopyRates(2 * within, to_device, to_host, statistics.median(shortest))
 
@@ -211,15 +211,13 @@ def measure_upload(
     return UploadTimes(times, statistics.median(fills))
 
 
-def copy_within(target: DeviceBuffer, source: DeviceBuffer, nbytes: int, stream: Stream) -> None:
-    """Queue a copy from one place on the device to another."""
+def copy_within(target: int, source: int, nbytes: int, stream: Stream) -> None:
+    """Queue a copy from one address of the device's memory to another."""
     device = stream.device
     copy = _driver("cuMemcpyDtoDAsync_v2", ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t)
     with device.use():
-        handle = ctypes.c_void_p(stream.handle)
-        device.check(
-            copy(target.pointer, source.pointer, nbytes, handle), "copy from GPU memory to itself"
-        )
+        code = copy(target, source, nbytes, ctypes.c_void_p(stream.handle))
+        device.check(code, "copy from GPU memory to itself")
 
 
 def current_context() -> int:
