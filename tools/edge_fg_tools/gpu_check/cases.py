@@ -46,6 +46,12 @@ class Case:
     sources: tuple[PixelLayout, ...]
     data: tuple[NDArray[np.uint8], ...]
 
+    @property
+    def tensor_bytes(self) -> int:
+        """How many bytes the batch's tensor has."""
+        one = int(np.prod(self.spec.tensor_shape)) * np.dtype(self.spec.dtype).itemsize
+        return len(self.sources) * one
+
     def expected(self) -> NDArray[Any]:
         """Return the tensor: Pillow's pixels, of YUV images those of the oracle."""
         pairs = zip(self.sources, self.data, strict=True)

@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.cuda import Device, DeviceBuffer, Graph, Module, Stream, copy_to_device, copy_to_host
+from edge_fg.closing import Closing
+from edge_fg.cuda import DeviceBuffer, Graph, Module, Stream, copy_to_device, copy_to_host
 from edge_fg.preprocess.geometry import geometry
 from edge_fg.preprocess.kernels import load_image
 from edge_fg.preprocess.launch import LaunchPlan, LaunchPlanner
-from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
-from edge_fg.preprocess.spec import PreprocessSpec
 from edge_fg.preprocess.tables import across, down
+from edge_fg_tools.gpu_check.cases import Case
 from edge_fg_tools.gpu_check.timing import Work
 
-_BYTES_PER_PIXEL: Final = {
-    PixelFormat.BGR: 3.0,
-    PixelFormat.RGB: 3.0,
-    PixelFormat.GRAY: 1.0,
-    PixelFormat.NV12: 1.5,
-    PixelFormat.I420: 1.5,
-    PixelFormat.YUYV: 2.0,
-}
 _MOST_COPIES: Final = 48
 """Sets of frames that take turns at most, whatever a cache may hold."""
 
 
-def bytes_to_move(spec: PreprocessSpec, sources: Sequence[PixelLayout]) -> tuple[int, int]:
+def bytes_to_move(case: Case) -> tuple[int, int]:
     """Return how many bytes of the frames the result depends on, and how many it has itself.
 
     Rows and columns that the crop does not reach are not counted, nor what the kernels write
     between their launches: both would make the share of the copy rate look better.
     """
+    spec = case.spec
     read = 0.0
-    for source in sources:
+    for source in case.sources:
         _, _, width, height = source.part
         plan = geometry(spec, height, width)
         top, left, rows, columns = plan.crop
@@ -46,52 +38,41 @@ def bytes_to_move(spec: PreprocessSpec, sources: Sequence[PixelLayout]) -> tuple
         tiles = across(width, plan.resized[1], *how, left, columns).extra
         needed = len(down(height, plan.resized[0], *how, top, rows).extra)
         wide = int(tiles[:, 1].max() - tiles[:, 0].min())
-        read += needed * wide * _BYTES_PER_PIXEL[source.format]
-    written = len(sources) * int(np.prod(spec.tensor_shape)) * np.dtype(spec.dtype).itemsize
-    return round(read), written
+        read += needed * wide * source.nbytes / (source.width * source.height)
+    return round(read), case.tensor_bytes
 
 
-class ResidentBatches:
-    """Batches of one geometry in the GPU's memory, each with the graph that preprocesses it.
+class ResidentBatches(Closing):
+    """Batches of one case in the GPU's memory, each with the graph that preprocesses it.
 
     Parameters
     ----------
-    device, stream
-        Where they lie, and where they are queued.
-    spec, sources
-        What to do with what.
-    data
-        The bytes of each source's frame; all copies hold the same.
+    stream
+        Where they are queued.
+    case
+        What to do with which frames; all copies hold the same.
     cache_bytes
         The copies together are at least as large, so that a cache of that size holds no frame
         until its turn comes again.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        stream: Stream,
-        spec: PreprocessSpec,
-        sources: Sequence[PixelLayout],
-        data: Sequence[NDArray[np.uint8]],
-        cache_bytes: int,
-    ) -> None:
-        plan = LaunchPlanner(spec).plan(sources)
-        size = sum(frame.nbytes for frame in data)
+    def __init__(self, stream: Stream, case: Case, cache_bytes: int) -> None:
+        device, self._stream = stream.device, stream
+        plan = LaunchPlanner(case.spec).plan(case.sources)
+        size = sum(frame.nbytes for frame in case.data)
         copies = min(_MOST_COPIES, max(1, -(-cache_bytes // size)))
         with contextlib.ExitStack() as held:
             image = load_image(device.compute_capability, device.driver_version).data
             self._module = held.enter_context(Module(device, image))
-            self._stream = stream
-            tables = _uploaded(held, stream, plan.tables)
             scratch = held.enter_context(DeviceBuffer(device, plan.scratch_bytes))
             self._tensor = np.zeros(plan.shape, plan.dtype)
             self._output = held.enter_context(DeviceBuffer(device, self._tensor.nbytes))
+            tables = _uploaded(held, stream, plan.tables)
             places = {"tables": tables, "scratch": scratch, "output": self._output}
             self.works: list[Work] = []
             """One for each copy of the frames: queues its graph."""
             for _ in range(copies):
-                frames = [_uploaded(held, stream, frame).pointer for frame in data]
+                frames = [_uploaded(held, stream, frame).pointer for frame in case.data]
                 described = _uploaded(held, stream, plan.descriptors(frames))
                 graph = self._capture(plan, {**places, "descriptors": described})
                 held.enter_context(graph)
@@ -108,12 +89,6 @@ class ResidentBatches:
     def close(self) -> None:
         """Release all of it; may be called again."""
         self._held.close()
-
-    def __enter__(self) -> ResidentBatches:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _capture(self, plan: LaunchPlan, places: dict[str, DeviceBuffer]) -> Graph:
         launches = [

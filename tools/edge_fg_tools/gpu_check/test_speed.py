@@ -68,16 +68,15 @@ def _measure_kernels(
     found: Findings, stream: Stream, case: Case, settings: Settings, rates: CopyRates
 ) -> None:
     """Measure the kernels on frames in the GPU's memory that no cache holds."""
-    spec, sources, data = case.spec, case.sources, case.data
-    cache, device = settings.copy_bytes, stream.device
+    cache = settings.copy_bytes
     with (
-        ResidentBatches(device, stream, spec, sources, data, cache) as batches,
+        ResidentBatches(stream, case, cache) as batches,
         keeping_busy(stream, cache) as busy,
     ):
-        times = gpu_times_us(device, stream, batches.works, settings.repeats, busy)
-        burst = burst_us(device, stream, batches.works, settings.repeats)
+        times = gpu_times_us(stream, batches.works, settings.repeats, busy)
+        burst = burst_us(stream, batches.works, settings.repeats)
         right = batches.tensor().tobytes() == case.expected().tobytes()
-    nbytes = sum(bytes_to_move(spec, sources))
+    nbytes = sum(bytes_to_move(case))
     median, name = percentile(times, 50), _name(case)
     found.spread(f"{name} kernels", times, "us")
     found.figure(f"{name} kernels back to back", burst, "us")
@@ -86,7 +85,7 @@ def _measure_kernels(
     target = f"1080p {name} -> 224"
     words = "the same" if right else "others"
     found.target(f"{target}, what was timed", "Pillow's bits", words, right)
-    if len(sources) == 1:
+    if len(case.sources) == 1:
         pace = rates.us(nbytes)
         found.target(
             f"{target}, kernels p50",
@@ -110,7 +109,7 @@ def _measure_upload(
     # A copy brings all of a frame; kernels that read it in place fetch what they need.
     moved = sum(frame.nbytes for frame in case.data)
     if transfer == "mapped":
-        moved, _ = bytes_to_move(case.spec, case.sources)
+        moved, _ = bytes_to_move(case)
     rate = rates.device if stream.device.integrated else rates.to_device
     name = f"{_name(case)} {transfer}"
     found.spread(name, times.gpu_us, "us")

@@ -80,13 +80,13 @@ class UploadTimes(NamedTuple):
 
 
 def gpu_times_us(
-    device: Device, stream: Stream, works: Sequence[Work], repeats: int, busy: Work | None = None
+    stream: Stream, works: Sequence[Work], repeats: int, busy: Work | None = None
 ) -> list[float]:
     """Return microseconds of GPU time of single runs, by events around each.
 
     Parameters
     ----------
-    device, stream
+    stream
         Where `works` queue.
     works
         They take turns, so that none finds its data in a cache from its last run.
@@ -97,7 +97,7 @@ def gpu_times_us(
         measured: otherwise the time in which the host launches is measured too.
     """
     times = []
-    with Event(device, timing=True) as began, Event(device, timing=True) as ended:
+    with Event(stream.device, timing=True) as began, Event(stream.device, timing=True) as ended:
         for turn in range(_WARM_UP + repeats):
             work = works[turn % len(works)]
             if busy is not None:
@@ -111,9 +111,9 @@ def gpu_times_us(
     return times
 
 
-def burst_us(device: Device, stream: Stream, works: Sequence[Work], count: int) -> float:
+def burst_us(stream: Stream, works: Sequence[Work], count: int) -> float:
     """Return the mean microseconds of `count` runs queued behind one another."""
-    with Event(device, timing=True) as began, Event(device, timing=True) as ended:
+    with Event(stream.device, timing=True) as began, Event(stream.device, timing=True) as ended:
         began.record(stream)
         for turn in range(count):
             works[turn % len(works)]()
@@ -145,7 +145,7 @@ def measure_copy_rates(device: Device, nbytes: int) -> CopyRates:
         host.array[:] = 1
 
         def rate(work: Work) -> float:
-            median_us = statistics.median(gpu_times_us(device, stream, [work], _COPIES))
+            median_us = statistics.median(gpu_times_us(stream, [work], _COPIES))
             return nbytes / max(median_us, 1e-3) * 1e6
 
         to_device = rate(lambda: copy_to_device(one, host.array, stream))
@@ -158,7 +158,7 @@ def measure_copy_rates(device: Device, nbytes: int) -> CopyRates:
 
         graph = held.enter_context(Graph.capture(stream, two_copies))
         busy = functools.partial(copy_within, other.pointer, one.pointer, nbytes, stream)
-        shortest = gpu_times_us(device, stream, [lambda: graph.launch(stream)], _COPIES, busy)
+        shortest = gpu_times_us(stream, [lambda: graph.launch(stream)], _COPIES, busy)
         return CopyRates(2 * within, to_device, to_host, statistics.median(shortest))
 
 
@@ -190,15 +190,13 @@ def measure_upload(
     stream: Stream, case: Case, transfer: Transfer, settings: Settings
 ) -> UploadTimes:
     """Measure a captured batch as the backends queue it: the copy, if any, and the kernels."""
-    spec, sources, data = case.spec, case.sources, case.data
-    device, repeats = stream.device, settings.repeats
+    data, repeats = case.data, settings.repeats
     # As a camera's frames do, they come from elsewhere each time.
     turns = [[frame.copy() for frame in data] for _ in range(max(1, _FRAMES // len(data)))]
-    nbytes = len(sources) * int(np.prod(spec.tensor_shape)) * np.dtype(spec.dtype).itemsize
     with (
-        DeviceBuffer(device, nbytes) as output,
-        CudaPreprocessor(device, spec, len(sources), transfer=transfer) as gpu,
-        gpu.prepare(sources, output.pointer, stream) as batch,
+        DeviceBuffer(stream.device, case.tensor_bytes) as output,
+        CudaPreprocessor(stream.device, case.spec, len(data), transfer=transfer) as gpu,
+        gpu.prepare(case.sources, output.pointer, stream) as batch,
         keeping_busy(stream, settings.copy_bytes) as busy,
     ):
         fills = []
@@ -207,7 +205,7 @@ def measure_upload(
             batch.fill(turns[turn % len(turns)])
             fills.append(1e6 * (time.perf_counter() - started))
         with Graph.capture(stream, lambda: batch.queue(stream)) as graph:
-            times = gpu_times_us(device, stream, [lambda: graph.launch(stream)], repeats, busy)
+            times = gpu_times_us(stream, [lambda: graph.launch(stream)], repeats, busy)
     return UploadTimes(times, statistics.median(fills))
 
 
