@@ -11,8 +11,10 @@ import sys
 
 import msgspec
 
-from edge_fg.cuda import Device, DeviceBuffer
-from edge_fg_tools.gpu_check import test_leaks as leaks
+from edge_fg.cuda import Device, DeviceBuffer, Graph, Stream
+from edge_fg.errors import CudaError
+from edge_fg_tools.gpu_check import stand_in
+from edge_fg_tools.gpu_check.checks import test_leaks as leaks
 from edge_fg_tools.gpu_check.findings import Entry, Findings
 from edge_fg_tools.gpu_check.plugin import run_here
 from edge_fg_tools.gpu_check.settings import Settings
@@ -83,6 +85,32 @@ def leaking(mebibytes: str) -> dict[str, object]:
         for buffer in held:
             buffer.close()
     return msgspec.to_builtins(entry)
+
+
+def slots(settings: Settings) -> dict[str, object]:
+    (entry,) = run_here(["slots"], settings)
+    return msgspec.to_builtins(entry)
+
+
+def slots_that_mix_frames() -> dict[str, object]:
+    """The engine's output lacks the last byte of the batch, as if another slot had written it."""
+    copy = stand_in.copy_within
+
+    def copy_less(target: int, source: int, nbytes: int, stream: Stream) -> None:
+        copy(target, source, nbytes - 1, stream)
+
+    stand_in.copy_within = copy_less
+    return slots(Settings(work="", inferences=60))
+
+
+def slots_without_graphs() -> dict[str, object]:
+    """The driver can't capture."""
+
+    def capture(*_: object) -> Graph:
+        raise CudaError("it can't capture")
+
+    Graph.capture = capture
+    return slots(Settings(work="", inferences=60))
 
 
 def failing(code: str) -> dict[str, object]:

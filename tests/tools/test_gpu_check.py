@@ -17,16 +17,16 @@ import pytest
 from PIL import Image
 
 from edge_fg_tools.gpu_check import bundles, clocks
-from edge_fg_tools.gpu_check import test_kernels as exactness
-from edge_fg_tools.gpu_check import test_leaks as leaks
 from edge_fg_tools.gpu_check.cases import random_cases
+from edge_fg_tools.gpu_check.checks import test_kernels as exactness
+from edge_fg_tools.gpu_check.checks import test_leaks as leaks
 from edge_fg_tools.gpu_check.findings import Entry, Findings
 from edge_fg_tools.gpu_check.plugin import SCHEMA
 from edge_fg_tools.gpu_check.settings import CHECKS, Settings
 from edge_fg_tools.kernels.cpu_form import compile_cpu_form
 from support.software_cuda import harness
 
-PACKAGE = "edge_fg_tools.gpu_check"
+PACKAGE = "edge_fg_tools.gpu_check.checks"
 TESTS = Path(__file__).resolve().parents[1]
 SCRIPT = TESTS.parent / "tools" / "gpu_check.py"
 SCENARIOS = TESTS / "support" / "gpu_check_scenarios.py"
@@ -388,6 +388,52 @@ def test_times_are_taken_but_not_judged_on_a_stand_in(
     assert all(figure["value"] > 0 for figure in found["preprocessing"]["figures"])
     assert found["left"] == NOTHING
     assert found["violations"] == []
+
+
+# --- execution slots, with an engine that copies -------------------------------------------------
+
+
+@pytest.mark.parametrize("integrated", [0, 1])
+def test_execution_slots_run_where_there_is_no_tensorrt(machine, tmp_path: Path, integrated: int):
+    target = tmp_path / "figures.json"
+    result = python(
+        *(SCRIPT, "--only", "slots,overhead", "--json", target, *SMALL),
+        environment=machine.environment(integrated=integrated),
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = {one["check"]: one for one in json.loads(target.read_bytes())["checks"]}
+    assert found["slots"]["verdict"] == "passed"
+    assert len(found["slots"]["targets"]) == 4
+    figures = {one["name"]: one["value"] for one in found["slots"]["figures"]}
+    for name in ("with CUDA graphs", "without CUDA graphs"):
+        assert figures[f"{name}: batches"] == 240
+        assert figures[f"{name}: batches that differ"] == 0
+    assert figures["without CUDA graphs: engine queued by the host"] == 240
+    assert 0 < figures["with CUDA graphs: engine queued by the host"] < 240
+    assert found["overhead"]["verdict"] == "not measured"
+    assert {one["verdict"] for one in found["overhead"]["targets"]} == {"not measured"}
+    figures = {one["name"]: one["value"] for one in found["overhead"]["figures"]}
+    assert figures["one step of Python"] > 0
+    for kind in ("bgr", "nv12"):
+        assert f"{kind} graph x1 host, less its copy of the frame" in figures
+        assert figures[f"{kind} no graph x8 throughput"] > 0
+
+
+def test_a_slot_with_another_output_fails(machine):
+    found = scenario(machine, "slots_that_mix_frames")
+    assert found["verdict"] == "failed"
+    assert {one["verdict"] for one in found["targets"]} == {"passed", "failed"}
+    assert [one["verdict"] for one in found["targets"] if "outputs" in one["name"]] == [
+        "failed"
+    ] * 2
+
+
+def test_slots_that_never_run_as_graphs_fail(machine):
+    found = scenario(machine, "slots_without_graphs")
+    assert found["verdict"] == "failed"
+    assert [one["name"] for one in found["targets"] if one["verdict"] == "failed"] == [
+        "with CUDA graphs, launches"
+    ]
 
 
 # --- clocks and power ----------------------------------------------------------------------------

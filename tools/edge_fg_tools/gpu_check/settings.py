@@ -17,6 +17,8 @@ CHECKS: Final[dict[str, str]] = {
     "preprocessing": "test_speed.py",
     "torchvision": "test_peers.py",
     "cupy": "test_peers.py",
+    "slots": "test_slots.py",
+    "overhead": "test_slots.py",
     "bundle": "test_engines.py",
     "fidelity": "test_engines.py",
     "latency": "test_latency.py",
@@ -39,7 +41,7 @@ QUICK: Final = {
 
 def node_id(check: str) -> str:
     """Return what pytest calls a check, with the whole path of its module."""
-    return f"{Path(__file__).parent / CHECKS[check]}::test_{check.replace('-', '_')}"
+    return f"{Path(__file__).parent / 'checks' / CHECKS[check]}::test_{check.replace('-', '_')}"
 
 
 def _about(text: str) -> Any:

@@ -1,0 +1,1 @@
+"""The checks: pytest tests, each run in a process of its own."""
