@@ -59,7 +59,7 @@ def spin(node):
         message("h2", "yuv422_yuy2", bytes([128]) * (128 * 48), 128),
     ]):
         node.topics["image"](one)
-        counters = node.answerer.counters
+        counters = node.messages.counters
         while counters.answered + counters.failed <= number:
             time.sleep(0.01)
 """
@@ -106,10 +106,10 @@ def test_the_simple_one_is_short(repository) -> None:
 
 def test_the_robot_never_waits(example, guide) -> None:
     out = example("robot_loop.py", guide.bundle, guide.clip, "--seconds", 2)
-    found = re.search(r"(\d+) turns, (\d+) answers, (\d+) overtaken, .* ([\d.]+) ms$", out.strip())
-    turns, answers, overtaken, _ = map(float, found.groups())
+    found = re.search(r"(\d+) turns, (\d+) answers, (\d+) superseded, .* ([\d.]+) ms$", out.strip())
+    turns, answers, superseded, _ = map(float, found.groups())
     assert 0 < answers <= turns <= 61, "30 a second for two seconds"
-    assert answers + overtaken <= turns
+    assert answers + superseded <= turns
     assert f"watch the {guide.species[0]}" in out
 
 
@@ -162,7 +162,7 @@ def test_the_ros_node_answers_images_and_says_what_it_can_not(example, guide, ro
     assert re.fullmatch(r"published h0 .+ [01]\.\d+", lines[0])
     assert lines[1].startswith("warning: bayer_rggb8 is raw sensor data")
     assert lines[2].startswith("published h2 ")
-    assert "received=3, answered=2, overtaken=0, failed=1" in lines[3]
+    assert "received=3, answered=2, superseded=0, failed=1" in lines[3]
     assert lines[4] == "destroyed"
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_fg.errors import BackendError, ImageError, SupersededError, UsageError
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
-from edge_fg_tools.ros import ImageAnswerer, frame_of
+from edge_fg_tools.ros import MessageClassifier, frame_of
 
 cv2 = pytest.importorskip("cv2")
 
@@ -197,43 +197,43 @@ class Prediction:
 
 
 @pytest.fixture
-def answerer():
+def classified():
     classifier, published, said = Classifier(), [], []
-    made = ImageAnswerer(
+    made = MessageClassifier(
         classifier,
         lambda header, answers: published.append((header, answers)),
-        complain=said.append,
+        warn=said.append,
         top_k=2,
         deadline=0.5,
     )
     return SimpleNamespace(made=made, classifier=classifier, published=published, said=said)
 
 
-def test_answers_go_out_under_their_own_header(answerer) -> None:
+def test_answers_go_out_under_their_own_header(classified) -> None:
     for header in ("first", "second"):
-        answerer.made.take(message("bgr8", flat(noise()), header=header))
-    answerer.classifier.futures[0].set_exception(SupersededError("a newer frame came"))
-    answerer.classifier.futures[1].set_result(Prediction())
-    assert answerer.published == [("second", [("bird 0", 1.0), ("bird 1", 0.5)])]
-    counters = answerer.made.counters
-    assert (counters.received, counters.answered, counters.overtaken) == (2, 1, 1)
-    assert answerer.classifier.deadline == 0.5
-    assert answerer.said == []
+        classified.made.submit(message("bgr8", flat(noise()), header=header))
+    classified.classifier.futures[0].set_exception(SupersededError("a newer frame came"))
+    classified.classifier.futures[1].set_result(Prediction())
+    assert classified.published == [("second", [("bird 0", 1.0), ("bird 1", 0.5)])]
+    counters = classified.made.counters
+    assert (counters.received, counters.answered, counters.superseded) == (2, 1, 1)
+    assert classified.classifier.deadline == 0.5
+    assert classified.said == []
 
 
-def test_the_same_failure_is_said_once_until_it_works_again(answerer) -> None:
+def test_the_same_failure_is_said_once_until_it_works_again(classified) -> None:
     bayer, good = message("bayer_rggb8", flat(noise())), message("bgr8", flat(noise()))
     for _ in range(3):
-        answerer.made.take(bayer)
-    assert len(answerer.said) == 1
-    answerer.made.take(good)
-    answerer.classifier.futures[0].set_result(Prediction())
-    answerer.made.take(bayer)
-    assert len(answerer.said) == 2
-    answerer.made.take(good)
-    answerer.classifier.futures[1].set_exception(BackendError("the GPU is lost"))
-    assert answerer.said[2] == "the GPU is lost"
-    assert answerer.made.counters.failed == 5
+        classified.made.submit(bayer)
+    assert len(classified.said) == 1
+    classified.made.submit(good)
+    classified.classifier.futures[0].set_result(Prediction())
+    classified.made.submit(bayer)
+    assert len(classified.said) == 2
+    classified.made.submit(good)
+    classified.classifier.futures[1].set_exception(BackendError("the GPU is lost"))
+    assert classified.said[2] == "the GPU is lost"
+    assert classified.made.counters.failed == 5
 
 
 def test_a_real_classifier_answers(tiny_bundle) -> None:
@@ -248,8 +248,8 @@ def test_a_real_classifier_answers(tiny_bundle) -> None:
         done.set()
 
     with edge_fg.load(tiny_bundle) as classifier:
-        answerer = ImageAnswerer(classifier, publish, complain=pytest.fail, top_k=3)
-        answerer.take(message("rgb8", flat(noise()[:, :, ::-1])))
+        classified = MessageClassifier(classifier, publish, warn=pytest.fail, top_k=3)
+        classified.submit(message("rgb8", flat(noise()[:, :, ::-1])))
         assert done.wait(30)
         wanted = classifier(noise())
     assert published == [("h", [(a.label, a.confidence) for a in wanted.top(3)])]
@@ -257,4 +257,4 @@ def test_a_real_classifier_answers(tiny_bundle) -> None:
 
 def test_top_k_must_make_sense() -> None:
     with pytest.raises(UsageError, match="top_k"):
-        ImageAnswerer(Classifier(), print, complain=print, top_k=0)
+        MessageClassifier(Classifier(), print, warn=print, top_k=0)

@@ -150,17 +150,17 @@ def compile_plans(
 def _compile_variant(
     graph: bytes, precision: Precision, progress: ProgressCallback
 ) -> CompiledPlan:
-    def told(stage: str, done: int, total: int) -> None:
+    def renamed(stage: str, done: int, total: int) -> None:
         progress(f"{precision} plan: {stage}", done, total)
 
     try:
-        return compile_graph(graph, "tensorrt-rtx", precision=precision, progress=told)
+        return compile_graph(graph, "tensorrt-rtx", precision=precision, progress=renamed)
     except OutputError as error:
         _LOGGER.warning("the %s plan is built as a proof, and not kept: %s", precision, error)
     with tempfile.TemporaryDirectory(prefix="edge-fg-plan-") as folder:
         output = Path(folder) / f"{precision}.plan"
         return compile_graph(
-            graph, "tensorrt-rtx", precision=precision, output=output, progress=told
+            graph, "tensorrt-rtx", precision=precision, output=output, progress=renamed
         )
 
 

@@ -41,7 +41,7 @@ _KNOWN = ", ".join((*_PLAIN, *_WITH_ALPHA, *_GREY16, *_CHROMA_FIRST))
 
 
 class ImageMessage(Protocol):
-    """What is needed of a sensor_msgs/Image; `header` is handed back as it came."""
+    """The fields of a sensor_msgs/Image that are used; `header` is passed on unchanged."""
 
     header: Any
     height: int
@@ -54,11 +54,11 @@ class ImageMessage(Protocol):
 
 @dataclass
 class Counters:
-    """Messages that came, were answered, gave way to newer ones, and could not be used."""
+    """Messages received, answered, superseded by newer ones, and unusable."""
 
     received: int = 0
     answered: int = 0
-    overtaken: int = 0
+    superseded: int = 0
     failed: int = 0
 
 
@@ -109,17 +109,17 @@ def frame_of(
     raise ImageError(f"can't use images encoded as {message.encoding!r}, but these: {_KNOWN}")
 
 
-class ImageAnswerer:
-    """Answers image messages, the newest first, without ever keeping the caller waiting.
+class MessageClassifier:
+    """Classifies image messages, the newest first, and never blocks the caller.
 
     Parameters
     ----------
     classifier
-        Shared with whoever else needs it.
+        The model; other threads may use it too.
     publish
-        Called with a message's header and its (label, confidence) pairs, the likeliest first,
+        Called with a message's header and its (label, confidence) pairs, most likely first,
         from a thread of the classifier.
-    complain
+    warn
         Called with one line about a message that could not be answered; the same line is not
         repeated until something else happens.
     top_k
@@ -132,7 +132,7 @@ class ImageAnswerer:
     Raises
     ------
     UsageError
-        `top_k` makes no sense.
+        `top_k` is below 1.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class ImageAnswerer:
         classifier: Classifier,
         publish: Callable[[Any, Sequence[tuple[str, float]]], None],
         *,
-        complain: Callable[[str], None],
+        warn: Callable[[str], None],
         top_k: int = 5,
         deadline: float | None = None,
         standard: ColorStandard = ColorStandard.BT601_LIMITED,
@@ -150,15 +150,15 @@ class ImageAnswerer:
         self.counters = Counters()
         self._classifier = classifier
         self._publish = publish
-        self._complain = complain
+        self._warn = warn
         self._top_k = top_k
         self._deadline = deadline
         self._standard = standard
         self._lock = threading.Lock()
-        self._said: str | None = None
+        self._last_warning: str | None = None
 
-    def take(self, message: ImageMessage) -> None:
-        """Take a message and return at once; it is answered unless a newer one comes first."""
+    def submit(self, message: ImageMessage) -> None:
+        """Take a message and return at once; it is classified unless a newer one comes first."""
         with self._lock:
             self.counters.received += 1
         try:
@@ -175,7 +175,7 @@ class ImageAnswerer:
             prediction = future.result()
         except (UnansweredError, CancelledError):
             with self._lock:
-                self.counters.overtaken += 1
+                self.counters.superseded += 1
             return
         except EdgeFGError as error:
             self._fail(str(error))
@@ -183,14 +183,14 @@ class ImageAnswerer:
         self._publish(header, [(a.label, a.confidence) for a in prediction.top(self._top_k)])
         with self._lock:
             self.counters.answered += 1
-            self._said = None
+            self._last_warning = None
 
     def _fail(self, text: str) -> None:
         with self._lock:
             self.counters.failed += 1
-            new, self._said = text != self._said, text
+            new, self._last_warning = text != self._last_warning, text
         if new:
-            self._complain(text)
+            self._warn(text)
 
 
 def _bytes_of(data: Any) -> NDArray[np.uint8]:
@@ -201,7 +201,7 @@ def _bytes_of(data: Any) -> NDArray[np.uint8]:
     try:
         return np.asarray(data, np.uint8).reshape(-1)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ImageError("the message's data are no bytes") from error
+        raise ImageError("the message's data is not bytes") from error
 
 
 def _check(message: ImageMessage, data: NDArray[np.uint8], row: int, planes: float) -> None:

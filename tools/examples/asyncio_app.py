@@ -13,7 +13,7 @@ import edge_fg
 
 
 async def heartbeat(ticks: list[float]) -> None:
-    """Stand for everything else that the program does."""
+    """Stand in for everything else that the program does."""
     loop = asyncio.get_running_loop()
     while True:
         ticks.append(loop.time())
@@ -21,7 +21,7 @@ async def heartbeat(ticks: list[float]) -> None:
 
 
 async def main() -> None:
-    """Answer every frame while the heart beats."""
+    """Classify every frame while the heartbeat runs."""
     bundle, source = sys.argv[1:3]
     ticks: list[float] = []
     other = asyncio.create_task(heartbeat(ticks))

@@ -31,7 +31,7 @@ def work(
 
 
 def main() -> None:
-    """Run all three and say what they did."""
+    """Run all three and print what they did."""
     bundle, *sources = sys.argv[1:]
     uploads: queue.Queue[np.ndarray | None] = queue.Queue(maxsize=8)
     answers: queue.Queue[str] = queue.Queue()

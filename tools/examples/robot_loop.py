@@ -1,7 +1,7 @@
 """A robot's control loop at 30 Hz that never waits for the model: robot_loop.py BUNDLE SOURCE.
 
-Each turn hands the newest frame over and steers by the newest answer there is. The model may
-take longer than a turn: then some frames give way to newer ones, and the loop doesn't notice.
+Each turn submits the newest frame and steers by the newest answer. The model may
+take longer than a turn: newer frames then replace older ones, and the loop does not wait.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import edge_fg
 from edge_fg.errors import UnansweredError
 
 PERIOD = 1 / 30
-DEADLINE = 0.2  # an answer about an older frame is of no use to this robot
+DEADLINE = 0.2  # an answer to an older frame is useless for this robot
 
 
 class NewestFrame:
@@ -51,13 +51,13 @@ def steer(prediction: edge_fg.Prediction | None) -> str:
 
 
 def main() -> None:
-    """Run the loop for some seconds and say how it went."""
+    """Run the loop for some seconds and print how it went."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle")
     parser.add_argument("source")
     parser.add_argument("--seconds", type=float, default=10.0)
     arguments = parser.parse_args()
-    turns = answered = overtaken = 0
+    turns = answered = superseded = 0
     longest = 0.0
     known: edge_fg.Prediction | None = None
     pending: list[Future[edge_fg.Prediction]] = []
@@ -84,7 +84,7 @@ def main() -> None:
                     known = future.result()
                     answered += 1
                 except UnansweredError:  # a newer frame came, or it would have been too late
-                    overtaken += 1
+                    superseded += 1
             pending = waiting
             if steer(known) != action:
                 action = steer(known)
@@ -94,7 +94,7 @@ def main() -> None:
             next_turn += PERIOD
             time.sleep(max(0.0, next_turn - time.monotonic()))
     print(
-        f"{turns} turns, {answered} answers, {overtaken} overtaken, "
+        f"{turns} turns, {answered} answers, {superseded} superseded, "
         f"longest work of a turn {1e3 * longest:.1f} ms"
     )
     if newest.error is not None:

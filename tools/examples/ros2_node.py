@@ -1,8 +1,8 @@
-"""A ROS 2 node that names what a camera sees: ros2_node.py --ros-args -p bundle:=birds.edgefg.
+"""A ROS 2 node that classifies what a camera sees: ros2_node.py --ros-args -p bundle:=birds.edgefg.
 
 Subscribes to ``image`` (sensor_msgs/Image) and publishes ``classification``
-(vision_msgs/Classification) under the same header. Only the newest image is answered, and the
-executor never waits. What needs no ROS is `edge_fg_tools.ros`.
+(vision_msgs/Classification) under the same header. Only the newest image is classified, and the
+executor never waits. The part that needs no ROS is `edge_fg_tools.ros`.
 
 Parameters: ``bundle`` (path), ``top_k`` (5), ``max_age`` (seconds that an image may wait, 0.5).
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import edge_fg
-from edge_fg_tools.ros import ImageAnswerer
+from edge_fg_tools.ros import MessageClassifier
 
 try:
     import rclpy
@@ -27,7 +27,7 @@ except ImportError as error:
 
 
 class BirdNode(Node):
-    """The shell: topics and parameters."""
+    """Topics and parameters."""
 
     def __init__(self) -> None:
         super().__init__("edge_fg")
@@ -36,14 +36,14 @@ class BirdNode(Node):
         self.declare_parameter("max_age", 0.5)
         self.classifier = edge_fg.load(self.get_parameter("bundle").value)
         self.publisher = self.create_publisher(Classification, "classification", 10)
-        self.answerer = ImageAnswerer(
+        self.messages = MessageClassifier(
             self.classifier,
             self.publish,
-            complain=self.get_logger().warning,
+            warn=self.get_logger().warning,
             top_k=self.get_parameter("top_k").value,
             deadline=self.get_parameter("max_age").value,
         )
-        self.create_subscription(Image, "image", self.answerer.take, qos_profile_sensor_data)
+        self.create_subscription(Image, "image", self.messages.submit, qos_profile_sensor_data)
 
     def publish(self, header: Any, answers: Sequence[tuple[str, float]]) -> None:
         """Publish an answer; rclpy's publishers may be used from any thread."""

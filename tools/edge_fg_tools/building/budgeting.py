@@ -1,4 +1,4 @@
-"""Holding INT8 to the accuracy budget by leaving layers in float."""
+"""Keep the accuracy budget by leaving layers of the INT8 graph in float."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def keep_budget(
 ) -> tuple[Int8Result, SearchResult]:
     """Leave as few layers in float as keep the budget on some of the calibration images.
 
-    The images of the proof play no part. A first Ctrl-C ends the search with the best so far,
+    The hold-out set is not used. A first Ctrl-C ends the search with the best so far,
     if that keeps the budget; otherwise it ends the build.
 
     Parameters
@@ -52,15 +52,15 @@ def keep_budget(
     calibration
         Images that the ranges were found on.
     feed
-        Reads them.
+        Reads and prepares them.
     budget
         What must be kept.
     hold_out_images
         How many images will prove the result.
     progress
-        Told the steps.
+        Called with the steps done.
     finished
-        Makes of an INT8 graph what must keep the budget.
+        Makes the graph that must keep the budget from the INT8 graph.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Gathering what a build found into its report."""
+"""Make the report of a build."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _changed(labels: Labels, image: LabelledImage, record: ImageRecord) -> Chang
     before, after = labels[record.reference_top1], labels[record.top1]
     try:
         small = thumbnail(read_image(image.path))
-    except ImageError:  # it was readable a moment ago; the report does without
+    except ImageError:  # it could be read before; the report then shows no thumbnail
         small = b""
     return ChangedAnswer(
         file=image.path.name,

@@ -39,7 +39,7 @@ from edge_fg_tools.building.facts import BuildFacts, make_report
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
 from edge_fg_tools.building.proof import Proof, check_budget, prove
-from edge_fg_tools.building.split import choose_sides, image_set, left_out
+from edge_fg_tools.building.split import image_set, left_out, split_images
 from edge_fg_tools.building.variants import KEPT, Variants, make_variants
 from edge_fg_tools.compiling import check_target, compile_plans
 from edge_fg_tools.graph import PreparedModel, load_model, prepare
@@ -95,7 +95,7 @@ def _gather(
     """Make and prove the variants; nothing is written yet."""
     cache = StatisticsCache(cache_folder("calibration")) if options.cache else None
     feed = ImageFeed(spec, prepared.batch or _BATCH, cache)
-    chosen = choose_sides(options, prepared, images, feed, progress)
+    chosen = split_images(options, prepared, images, feed, progress)
     variants = make_variants(
         prepared,
         options.precisions,

@@ -55,8 +55,8 @@ def prove(
 ) -> Proof:
     """Run FP32 and every variant over `hold_out`; each image is read once."""
     reference_graph = prepared.model.SerializeToString(deterministic=True)
-    everyone = {"reference": reference_graph, **{str(name): graphs[name] for name in graphs}}
-    outputs, images = _run_all(prepared, everyone, hold_out, feed, progress)
+    all_graphs = {"reference": reference_graph, **{str(name): graphs[name] for name in graphs}}
+    outputs, images = _run_all(prepared, all_graphs, hold_out, feed, progress)
     indices = [image.index for image in images]
     reference = outputs["reference"]
     fidelity = {

@@ -1,4 +1,4 @@
-"""From what `--calibration` names to images to calibrate on and images to prove on."""
+"""Split the images of `--calibration` into the calibration set and the hold-out set."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from edge_fg.labels import Labels
 from edge_fg.progress import ProgressCallback
 from edge_fg.sources import open_source
 from edge_fg.sources.uri import VIDEO_SUFFIXES, parse_source
-from edge_fg_calibration import ImageSet, read_image_set, resolve_labels
+from edge_fg_calibration import ImageSet
 from edge_fg_calibration.data.sampling import Sample, sample, summary
 from edge_fg_calibration.data.video_frames import frames_of
 from edge_fg_tools.building.image_feed import ImageFeed, top_answers
 from edge_fg_tools.building.options import BuildOptions
+from edge_fg_tools.evaluation.evaluate import labelled_set
 from edge_fg_tools.graph import PreparedModel
 
 _LOGGER = logging.getLogger("edge_fg")
@@ -28,7 +29,7 @@ _MOST_FRAMES = 2048
 def image_set(
     options: BuildOptions, labels: Labels, progress: ProgressCallback
 ) -> Iterator[ImageSet]:
-    """Read a directory or CSV; of a video or camera, save frames for as long as the block lasts.
+    """Read a directory or CSV; frames of a video or camera are saved until the block ends.
 
     Raises
     ------
@@ -37,17 +38,8 @@ def image_set(
     SourceError
         The video or camera can't be read.
     """
-    if not _moving(options.calibration):
-        images, unknown = resolve_labels(read_image_set(Path(options.calibration)), labels.names)
-        if unknown:
-            _LOGGER.warning(
-                "%s names %d classes that the model lacks (such as `%s`): their images count for "
-                "agreement, not for accuracy",
-                options.calibration,
-                len(unknown),
-                unknown[0],
-            )
-        yield images
+    if not _is_stream(options.calibration):
+        yield labelled_set(Path(options.calibration), labels.names)
         return
     most = min(_SIDES * options.calibration_images, _MOST_FRAMES)
     with (
@@ -57,14 +49,14 @@ def image_set(
         yield frames_of(source, Path(folder), most, progress=progress)
 
 
-def choose_sides(
+def split_images(
     options: BuildOptions,
     prepared: PreparedModel,
     images: ImageSet,
     feed: ImageFeed,
     progress: ProgressCallback,
 ) -> Sample:
-    """Choose the images, and say in the log what was left out.
+    """Split the images, and log what was left out.
 
     Raises
     ------
@@ -95,8 +87,8 @@ def left_out(found: Sample) -> dict[Path, str]:
     return {**found.corrupt, **same}
 
 
-def _moving(calibration: Path | str) -> bool:
-    """Say whether frames are to be taken: of a video's name, a camera or a stream."""
+def _is_stream(calibration: Path | str) -> bool:
+    """Tell whether frames are to be read: from a video, a camera or a stream."""
     if isinstance(calibration, Path) or Path(calibration).exists():
         return Path(calibration).suffix.lower() in VIDEO_SUFFIXES and Path(calibration).is_file()
     text = calibration.strip()

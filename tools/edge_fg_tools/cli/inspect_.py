@@ -20,7 +20,7 @@ from edge_fg_tools.cli.arguments import add_format, add_model_choices, model_cho
 from edge_fg_tools.cli.command import Command, show
 
 _COMMONEST_OPS = 12
-# TensorRT writes "ftrt" first; TensorRT-RTX plans begin alike. Only a hint: the library decides.
+# The usual ends of a plan's name.
 _PLAN_SUFFIXES = (".plan", ".engine", ".trt")
 
 
@@ -166,10 +166,10 @@ def _record(path: Path, digest: str) -> str:
 
 
 def _layers(path: Path) -> list[str]:
-    """Return the layers as the library fused them, if that can be told safely."""
+    """Return the layers as the library fused them, if that is safe to read."""
     try:
         cache = PlanCache()
-        # Opening a plan executes what is in it: only what this user's cache vouches for.
+        # Opening a plan executes what is in it: only plans of this user's cache are trusted.
         own = path.resolve().parent == cache.folder.resolve()
         data = cache.load(path.stem) if own else None
         library = json.loads(path.with_suffix(".json").read_text())["library"] if data else None
@@ -185,7 +185,7 @@ def _layers(path: Path) -> list[str]:
     return [
         f"{count} x {kind}" + (f" to {to[0]}" if to else "")
         for (kind, to), count in kinds.most_common()
-    ] or ["not shown: the library tells none"]
+    ] or ["not shown: the library lists none"]
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:

@@ -36,22 +36,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code: int = parsed.execute(parsed)
         sys.stdout.flush()
     except EdgeFGError as error:
-        _complain(str(error))
+        _print_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        _complain("interrupted")
+        _print_error("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough. What is still buffered must not raise at exit.
+        # The reader of our output has ended. What is still buffered must not raise at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        _complain(f"the operating system refused: {error}")
+        _print_error(f"the operating system refused: {error}")
         return 1
-    except Exception as error:  # noqa: BLE001  a defect of ours: one line all the same
+    except Exception as error:  # noqa: BLE001  a defect of ours: one line too
         if os.environ.get("EDGE_FG_DEBUG"):
             traceback.print_exc()
-        _complain(
+        _print_error(
             f"internal error, {type(error).__name__}: {' '.join(str(error).split())} "
             "(set EDGE_FG_DEBUG=1 for the details and report them)"
         )
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Let a file name or label that the terminal can't show be escaped, not fatal."""
+    """Escape names that the terminal can't show, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -78,7 +78,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
         return
 
     def again(unraisable: sys.UnraisableHookArgs) -> None:
-        # Python drops an interrupt that falls into a destructor or weak reference: ask once more.
+        # Python drops an interrupt that falls into a destructor or weak reference: send another.
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
         else:
@@ -103,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"edge-fg {edge_fg.__version__}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say what is chosen and why")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is chosen and why")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for entry in entry_points(group=GROUP):
         command = _load(entry)
@@ -149,5 +149,5 @@ def _log_to_stderr(level: int) -> None:
     logger.setLevel(level)
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"edge-fg: {message}", file=sys.stderr)

@@ -19,7 +19,7 @@ Lines = Callable[[Result[Any]], Sequence[str]]
 
 
 class StandardOutput(BaseSink):
-    """Prints lines; where they can't be printed, the command is to end.
+    """Prints lines; when that fails, `failed` is set and the command ends.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class StandardOutput(BaseSink):
             for line in lines:
                 print_line(line)
         except OSError as error:
-            # Raised in the main thread: whoever read our output has gone, or its disk is full.
+            # Raised in the main thread: the reader of our output has gone, or its disk is full.
             self.error = error
             self.failed.set()
 
@@ -90,7 +90,7 @@ def _visit_line(event: VisitEvent, in_a_file: bool) -> str:
     when = ""
     if event.ended_at is not None:
         when = event.ended_at.strftime(" %Y-%m-%d %H:%M:%S")
-    elif in_a_file:  # the clock of anything else means nothing to the reader
+    elif in_a_file:  # the clock of anything else means nothing to the user
         when = f" {event.ended_s:.1f} s"
     where = Path(event.source).name if "://" not in event.source else event.source
     name = printable(event.label) if event.label is not None else "undecided"

@@ -42,7 +42,7 @@ _DRAIN_SECONDS = 10.0  # for what waits when the time is over
 
 
 class Session:
-    """Builds the pipeline that the arguments ask for, and sees it through.
+    """Builds the pipeline of the arguments, and runs it to its end.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Session:
         Raises
         ------
         KeyboardInterrupt
-            The user has seen enough; the files are complete.
+            The user interrupted the run; the files are complete.
         EdgeFGError
             What failed; the files are complete as far as they can be.
         OSError
@@ -96,7 +96,7 @@ class Session:
                 self._serve_metrics(serving)
                 with self._pipeline:
                     self._pipeline.start()
-                    self._say_where_to_look()
+                    self._print_addresses()
                     try:
                         self._watch()
                     except KeyboardInterrupt:
@@ -117,11 +117,11 @@ class Session:
         self._check()
 
     def _finish(self) -> None:
-        """Have the files finished; who is impatient loses them by the third interrupt only."""
+        """Finish the files; only a third interrupt loses them."""
         try:
             self._pipeline.stop()
         except KeyboardInterrupt:
-            _say("the files are being finished: interrupt once more to lose them")
+            _print_note("the files are being finished: interrupt once more to lose them")
             raise  # the end of the pipeline's block waits once more
 
     def _watch(self) -> None:
@@ -201,7 +201,7 @@ class Session:
         )
 
     def _figures(self) -> dict[str, Any]:
-        """Return what the preview tells of this run."""
+        """Return the figures of this run that the preview shows."""
         figures = self._pipeline.stats().to_dict()
         figures["device"] = self._sensors.read().to_dict()
         return figures
@@ -220,11 +220,11 @@ class Session:
         )
         serving.enter_context(server)
         host, port = server.address
-        _say(f"metrics at http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
+        _print_note(f"metrics at http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
 
-    def _say_where_to_look(self) -> None:
+    def _print_addresses(self) -> None:
         if self._preview is not None:
-            _say(f"preview at {self._preview.url}")
+            _print_note(f"preview at {self._preview.url}")
 
     def _throttle(self) -> Throttle | None:
         temperature, power = self._arguments.max_temperature, self._arguments.max_power
@@ -256,9 +256,9 @@ def _shorter(pause: float, until: float | None) -> float:
 def _warn_if_remote(option: str, where: Address) -> None:
     if where.remote:
         _LOGGER.warning(
-            "%s %s: everybody who can reach this machine can look", option, printable(where.host)
+            "%s %s: everyone who can reach this machine can look", option, printable(where.host)
         )
 
 
-def _say(text: str) -> None:
+def _print_note(text: str) -> None:
     print(f"edge-fg: {text}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from edge_fg.errors import DatasetError, ImageError, UsageError
 from edge_fg.images import read_image
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg.recognition.classifier import Classifier
-from edge_fg_calibration import LabelledImage, compare, read_image_set, resolve_labels
+from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set, resolve_labels
 
 _LOGGER = logging.getLogger("edge_fg")
 _BATCH = 4
@@ -47,7 +48,7 @@ def evaluate(
     against, against_name
         The reference to agree with.
     progress
-        Told of images done.
+        Called with the images done.
 
     Raises
     ------
@@ -81,18 +82,30 @@ def evaluate(
     return document
 
 
-def _answer_all(
-    classifiers: list[Classifier], source: Path, progress: ProgressCallback
-) -> list[_Answers]:
-    labels = classifiers[0].labels.names
-    images, unknown = resolve_labels(read_image_set(source), labels)
+def labelled_set(source: Path, names: Sequence[str]) -> ImageSet:
+    """Read a set of images, and warn of labels that are not among `names`.
+
+    Raises
+    ------
+    DatasetError
+        There are no images, or the CSV is malformed.
+    """
+    images, unknown = resolve_labels(read_image_set(source), names)
     if unknown:
         _LOGGER.warning(
-            "%s names %d classes that the model lacks, such as `%s`",
+            "%s names %d classes that the model lacks (such as `%s`): their images count for "
+            "agreement, not for accuracy",
             source,
             len(unknown),
             unknown[0],
         )
+    return images
+
+
+def _answer_all(
+    classifiers: list[Classifier], source: Path, progress: ProgressCallback
+) -> list[_Answers]:
+    images = labelled_set(source, classifiers[0].labels.names)
     answers = [_Answers([], []) for _ in classifiers]
     for begin in range(0, len(images), _BATCH):
         some, frames = _read(images.items[begin : begin + _BATCH])

@@ -95,7 +95,7 @@ def write_image_set(
     Parameters
     ----------
     directory
-        Where to write; made if need be.
+        Where to write; created if missing.
     images_per_species
         Photographs of every class, background included.
     seed

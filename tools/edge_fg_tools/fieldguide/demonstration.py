@@ -34,9 +34,9 @@ def demonstrate(output: Path, progress: ProgressCallback = no_progress) -> dict[
     ----------
     output
         Folder for ``summary.json``, ``annotated.mp4``, ``predictions.jsonl``, ``report.html``
-        and the bundle ``fieldguide.edgefg``; made if need be.
+        and the bundle ``fieldguide.edgefg``; created if missing.
     progress
-        Told of every step.
+        Called with every step.
 
     Returns
     -------

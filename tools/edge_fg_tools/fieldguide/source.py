@@ -31,8 +31,8 @@ class FieldGuideSource(BaseSource):
     rounds
         How often the clip is played; None without end.
     live
-        Whether frames come at the clip's own pace (15 a second) and are lost when nobody takes
-        them in time, as a camera's are; else each comes when it is asked for.
+        Whether frames come at the clip's own pace (15 a second) and are dropped if not read in
+        time, as a camera's are; otherwise each is made when it is read.
     options
         `flip`, and `fps` for another pace when `live`.
     """
@@ -111,7 +111,7 @@ def open_fieldguide(uri: str, options: SourceOptions) -> FieldGuideSource:
     unknown = values.keys() - {"seed", "loop", "live"}
     numbers = all(text.isascii() and text.isdigit() and len(text) < 10 for text in values.values())
     if place or unknown or len(values) < len(pairs) or not numbers:
-        raise UsageError(f"{uri[:80]} makes no sense: {_USAGE}")
+        raise UsageError(f"{uri[:80]} is not an address of the field guide: {_USAGE}")
     if values.get("live", "0") not in ("0", "1"):
         raise UsageError(f"{uri[:80]}: live is 0 or 1")
     return FieldGuideSource(

@@ -61,11 +61,11 @@ def make_batch_dynamic(
             _repair(candidate, fixed, _inferred(_with_batch(model, image, fixed)))
         try:
             runner = Runner(candidate)
-            told = [
+            reasons = [
                 difference(expected[:1], runner(images[:1])[0]),
                 difference(expected, in_batches(runner, images, 3)[0]),
             ]
-            reason = next((text for text in told if text is not None), "")
+            reason = next((text for text in reasons if text is not None), "")
         except GraphRunError as error:
             reason = str(error)
         if not reason:

@@ -1,4 +1,4 @@
-"""Read an ONNX file that nobody has vouched for."""
+"""Read an ONNX file of unknown origin, and check it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_fg_tools.graph.nodes import check_operators, name_nodes
 
 _MAX_BYTES = 2**31 - 1
 _HEAD_BYTES = 4096
-# What people hand over instead of ONNX, by its first bytes.
+# What people often give instead of ONNX, by its first bytes.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x89PNG", "a PNG image"),

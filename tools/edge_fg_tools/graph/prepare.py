@@ -26,7 +26,7 @@ from edge_fg_tools.graph.upgrade import (
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A classifier that keeps what the rest of the build counts on.
+    """A classifier in the form that the rest of the build needs.
 
     Attributes
     ----------
@@ -119,7 +119,7 @@ def prepare(
     if quantised is not None:
         warnings.append(
             f"node {quantised.name!r} ({quantised.op_type}): the model is quantised already; its "
-            "quantisation is kept and not calibrated anew"
+            "quantisation is kept and not calibrated again"
         )
     chosen = choose_output(work, image, output)
     warnings.append(chosen.warning)

@@ -86,9 +86,9 @@ def compare(
         # The changed graph may take another float type.
         found = in_batches(after, images.astype(after.input_dtype), size)
         for name, one, other in zip(before.output_names, expected, found, strict=True):
-            told = difference(one, other, tolerance)
-            if told is not None:
-                return f"output {name!r} at batch {size}: {told}"
+            reason = difference(one, other, tolerance)
+            if reason is not None:
+                return f"output {name!r} at batch {size}: {reason}"
     return None
 
 

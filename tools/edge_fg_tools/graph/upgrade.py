@@ -104,7 +104,7 @@ def raise_opset(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelPr
         reason = compare(model, converted, image)
     except ModelError as error:
         reason = str(error)
-    except Exception as error:  # noqa: BLE001 (the converter raises whatever its C++ side throws)
+    except Exception as error:  # noqa: BLE001 (the converter raises C++ errors of all kinds)
         reason = f"{type(error).__name__}: {first_line(error)}"
     if reason is None:
         return converted, None
@@ -113,7 +113,7 @@ def raise_opset(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelPr
             f"the model has opset {opset} and can't be raised to {OPSET} ({reason}): export it "
             f"again with opset {OPSET}"
         )
-    return model, f"opset {opset} is kept (node {first!r} ff.), raising it failed: {reason}"
+    return model, f"opset {opset} is kept (from node {first!r} on), raising it failed: {reason}"
 
 
 def widen_half(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelProto, str | None]:

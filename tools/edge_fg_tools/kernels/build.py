@@ -80,9 +80,9 @@ class NvccToolkit:
 
     def __init__(self, nvcc: str) -> None:
         self._nvcc = nvcc
-        told = _run([nvcc, "--version"])
-        self.version = _release(told, nvcc)
-        self.description = f"nvcc {_full_version(told)}"
+        output = _run([nvcc, "--version"])
+        self.version = _release(output, nvcc)
+        self.description = f"nvcc {_full_version(output)}"
 
     def architectures(self) -> tuple[int, ...]:
         """Return what it compiles for, such as 87 for ``sm_87``."""
@@ -124,14 +124,14 @@ class NvrtcToolkit:
         self._ptxas = ptxas
         major, minor = ctypes.c_int(), ctypes.c_int()
         self._nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-        told = _run([ptxas, "--version"])
-        self.version = _release(told, ptxas)
+        output = _run([ptxas, "--version"])
+        self.version = _release(output, ptxas)
         if self.version != major.value * 1000 + minor.value * 10:
             raise UsageError(
-                f"NVRTC {major.value}.{minor.value} and ptxas {_full_version(told)} are of "
+                f"NVRTC {major.value}.{minor.value} and ptxas {_full_version(output)} are of "
                 "different toolkits"
             )
-        self.description = f"NVRTC {major.value}.{minor.value}, ptxas {_full_version(told)}"
+        self.description = f"NVRTC {major.value}.{minor.value}, ptxas {_full_version(output)}"
 
     def cubin(self, architecture: int) -> tuple[bytes, dict[str, Usage]]:
         """Return machine code for ``sm_<architecture>`` and what each kernel takes."""
@@ -267,15 +267,15 @@ def _run(command: list[str]) -> str:
     return result.stdout + result.stderr
 
 
-def _release(told: str, program: str) -> int:
-    found = re.search(r"release (\d+)\.(\d+)", told)
+def _release(output: str, program: str) -> int:
+    found = re.search(r"release (\d+)\.(\d+)", output)
     if found is None:
         raise UsageError(f"{program} doesn't say which CUDA release it is of")
     return int(found[1]) * 1000 + int(found[2]) * 10
 
 
-def _full_version(told: str) -> str:
-    found = re.search(r"\bV(\d+\.\d+\.\d+)", told)
+def _full_version(output: str) -> str:
+    found = re.search(r"\bV(\d+\.\d+\.\d+)", output)
     return found[1] if found else "of unknown version"
 
 

@@ -232,5 +232,5 @@ def _shortened(text: str, most: int) -> str:
 
 
 def _ending(text: str, most: int) -> str:
-    # Names of layers begin alike and differ at the end.
+    # Names of layers have the same beginning and differ at the end.
     return text if len(text) <= most else "\N{HORIZONTAL ELLIPSIS}" + text[1 - most :]

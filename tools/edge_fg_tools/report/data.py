@@ -111,7 +111,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ChangedAnswer:
-    """One image to which a variant answers otherwise than FP32.
+    """One image on which a variant and FP32 give different answers.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class VariantReport:
         ``agreement``) and ``worst_class_drop``. Shares are 0..1; a value that was not measured
         is None or absent.
     int8_macs
-        Share (0..1) of the multiply-accumulates done in INT8; None where that makes no sense.
+        Share (0..1) of the multiply-accumulates done in INT8; None for a variant without INT8.
     plan
         The plan compiled with the build, if any.
     changed
