@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,6 +63,8 @@ def opened_atomically(path: Path, *, suffix: str = "") -> Iterator[BinaryIO]:
     OutputError
         The folder can't be written to, or the disk is full.
     """
+    import tempfile  # here, because most programs on a device write no file
+
     with output_errors(path):
         prefix = f".{path.name.removesuffix(suffix)}."
         file: Any = tempfile.NamedTemporaryFile(  # noqa: SIM115  closed below

@@ -1,4 +1,4 @@
-"""What a pipeline is doing: the status line, the summary, and figures for Prometheus."""
+"""What a pipeline is doing: the status line, the summary, and metrics for Prometheus."""
 
 from __future__ import annotations
 
