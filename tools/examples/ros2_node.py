@@ -66,7 +66,7 @@ def main() -> None:
         pass
     finally:
         node.classifier.close()
-        node.get_logger().info(str(node.answerer.counters))
+        node.get_logger().info(str(node.messages.counters))
         node.destroy_node()
         rclpy.try_shutdown()
 
