@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -265,7 +264,6 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, where: str) -> None
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=child_environment(),
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "building\n"
@@ -275,15 +273,10 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, where: str) -> None
     assert [path for path in folder.rglob("*") if not path.is_dir()] == []
 
 
-def child_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-
-
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
-        env=child_environment(),
     )

@@ -22,6 +22,7 @@ from edge_fg.backends.tensorrt.build import available
 from edge_fg.bundle import PRECISIONS
 from edge_fg.cuda.device import find_gpus
 from support import standin_tensorrt
+from support.children import environment
 
 onnx = pytest.importorskip("onnx")
 RTX, WHY = available("tensorrt-rtx")
@@ -163,9 +164,8 @@ def test_compiling_for_tensorrt_without_a_gpu_says_so_in_one_line(
     (broken / "__init__.py").write_text(
         (site / "tensorrt" / "__init__.py").read_text() + "\nfaults.builder_fails = True\n"
     )
-    paths = [str(broken.parent), *(path for path in sys.path if path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = edge_fg_process("compile", tiny_bundle, "--target", "tensorrt", env=environment)
+    given = environment(broken.parent)
+    done = edge_fg_process("compile", tiny_bundle, "--target", "tensorrt", env=given)
     assert done.code == 1
     lines = done.err.strip().splitlines()
     assert len(lines) == 1
@@ -247,15 +247,14 @@ print(done.sha256, flush=True)
 def test_a_killed_build_of_the_real_library_hinders_nobody(tmp_path: Path):
     model = tmp_path / "model.onnx"
     model.write_bytes(deep_model(60))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     command = [sys.executable, "-c", CHILD, str(model), str(tmp_path / "plans")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    killed = subprocess.Popen(command, env=environment, **pipes)
+    killed = subprocess.Popen(command, **pipes)
     assert killed.stdout.readline() == "building\n"
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=60)
     assert not list((tmp_path / "plans").glob("*.plan"))
-    after = subprocess.run(command, env=environment, check=True, timeout=120, **pipes)
+    after = subprocess.run(command, check=True, timeout=120, **pipes)
     assert len(after.stdout.split()[-1]) == 64
     assert len(list((tmp_path / "plans").iterdir())) == 2
 

@@ -29,6 +29,7 @@ from edge_fg.backends.tensorrt.backend import TensorRTBackend
 from edge_fg.errors import CompileError, OutputError, UsageError
 from edge_fg.files import cache_folder
 from support import standin_tensorrt
+from support.children import environment
 
 pytest.importorskip("onnxruntime")
 FRAME = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
@@ -195,14 +196,13 @@ def test_without_a_home_it_works_in_memory(standin, tiny_bundle, caplog, monkeyp
     assert open_cache(PlanCache) is None
 
 
-def run_child(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    paths = [str(SITE), *(path for path in sys.path if path)]
+def run_child(code: str, *arguments: object, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        env=environment(SITE, **variables),
     )
 
 

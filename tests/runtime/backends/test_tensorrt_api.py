@@ -25,6 +25,7 @@ import pytest
 from edge_fg.backends.tensorrt import api
 from edge_fg.backends.tensorrt.api import REAL_NAMES, RTX_ONLY
 from edge_fg.backends.tensorrt.engine_layers import parse_layers
+from support.children import environment
 
 HERE = Path(__file__).resolve().parent
 # The modules that hold objects of TensorRT.
@@ -184,13 +185,15 @@ print(json.dumps({"version": trt.__version__, "problems": problems}))
 """
 
 
-def examine(module: str, made: list[dict[str, object]], **environment: str) -> dict[str, object]:
+def examine(
+    module: str, made: list[dict[str, object]], *paths: Path, **variables: str
+) -> dict[str, object]:
     child = subprocess.run(
         [sys.executable, "-c", CHECK, module],
         input=json.dumps(made),
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        env=environment(*paths, **variables),
         check=False,
     )
     assert child.returncode == 0, child.stderr
@@ -236,8 +239,7 @@ def test_each_name_exists_in_the_real_bindings(tmp_path: Path, release: str):
     requirement, number = RELEASES[release]
     site = bindings(requirement, tmp_path)
     libraries = stub_libraries(tmp_path, number)
-    paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
-    found = examine("tensorrt_bindings", claims(), PYTHONPATH=paths, LD_LIBRARY_PATH=str(libraries))
+    found = examine("tensorrt_bindings", claims(), site, LD_LIBRARY_PATH=str(libraries))
     assert found["version"] == release
     assert found["problems"] == []
 
@@ -247,7 +249,6 @@ def test_the_check_finds_what_is_not_there(tmp_path: Path):
     requirement, number = RELEASES["10.3.0"]
     site = bindings(requirement, tmp_path)
     libraries = stub_libraries(tmp_path, number)
-    paths = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     wrong = [
         {"owner": "ICudaEngine", "name": "get_binding_name", "kind": "call", "parameters": []},
         {"owner": "IRuntimeCache", "name": "reset", "kind": "call", "parameters": []},
@@ -262,7 +263,7 @@ def test_the_check_finds_what_is_not_there(tmp_path: Path):
         {"parameters": parameters.get(str(c["name"]), []), "returns": "", "rtx_only": False, **c}
         for c in wrong
     ]
-    found = examine("tensorrt_bindings", made, PYTHONPATH=paths, LD_LIBRARY_PATH=str(libraries))
+    found = examine("tensorrt_bindings", made, site, LD_LIBRARY_PATH=str(libraries))
     assert len(found["problems"]) == len(wrong), found["problems"]
 
 

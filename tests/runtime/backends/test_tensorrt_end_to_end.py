@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from edge_fg_tools.kernels.cpu_form import compile_cpu_form
 from support import standin_tensorrt
+from support.children import environment
 
 pytest.importorskip("onnxruntime")
 HERE = Path(standin_tensorrt.__path__[0])
@@ -39,14 +39,11 @@ def run(machine, tiny_bundle: Path, tmp_path: Path):
     """Run a scenario of end_to_end.py in a child; anything on standard error fails."""
 
     def one(scenario: str, *arguments: object, **settings: object):
-        environment = machine.environment(**settings)
-        paths = [str(HERE / "site"), *(path for path in sys.path if path)]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
         command = [sys.executable, "-X", "faulthandler", "-W", "error"]
         command += [str(HERE / "end_to_end.py"), scenario, str(tiny_bundle)]
         result = subprocess.run(
             [*command, str(tmp_path / "plans"), *map(str, arguments)],
-            env=environment,
+            env=environment(HERE / "site", **machine.environment(**settings)),
             capture_output=True,
             text=True,
             timeout=120,

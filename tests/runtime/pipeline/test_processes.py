@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -71,13 +70,11 @@ finally:
 
 def start(tmp_path: Path, ending: str) -> tuple[subprocess.Popen, Path]:
     written = tmp_path / "lines.txt"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     child = subprocess.Popen(
         [sys.executable, "-c", PROGRAM + ending, str(written)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
     )
     assert child.stdout.readline() == "running\n"
     return child, written
