@@ -75,26 +75,34 @@ class Background:
     ----------
     settings
         How the scene is learnt.
+    image
+        The first image, (height, width, channels) float32, 0..255.
     """
 
-    def __init__(self, settings: BackgroundSettings) -> None:
+    def __init__(self, settings: BackgroundSettings, image: Image) -> None:
         self._settings = settings
         self._cv2 = load_cv2("find motion")
-        self._scene: Image | None = None
-        self._light = Light.unchanged(1)
+        self._scene = image.copy()
+        self._light = Light.unchanged(image.shape[2])
+        self._deviation = np.full(image.shape[:2], 1.0, dtype=np.float32)
+        self._last = image.copy()
+        self._still = np.zeros(image.shape[:2], dtype=np.float32)
+        self._mask = np.zeros(image.shape[:2], dtype=np.bool_)
+        self._limit = np.zeros(image.shape[:2], dtype=np.float32)
         self._age = 0.0
         self._frames = 0
-        self._shift = (0.0, 0.0)
+        self.shift_xy = (0.0, 0.0)
+        """By how many small pixels the last frame was moved against the scene."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of the images."""
+        return tuple(self._scene.shape)
 
     @property
     def settled(self) -> bool:
         """Whether the scene is known well enough to find differences."""
         return self._age >= self._settings.warm_up_s and self._frames >= 3
-
-    @property
-    def shift_xy(self) -> tuple[float, float]:
-        """By how many small pixels the last frame was moved against the scene."""
-        return self._shift
 
     def compare(self, image: Image) -> tuple[Image, Mask]:
         """Compare an image with the scene.
@@ -102,7 +110,7 @@ class Background:
         Parameters
         ----------
         image
-            (height, width, channels) float32, 0..255.
+            (height, width, channels) float32, 0..255, of the same shape as the first.
 
         Returns
         -------
@@ -110,10 +118,8 @@ class Background:
             The image, moved back by the camera's shake and in the scene's light; and
             (height, width), True where something else than the scene is seen.
         """
-        if self._scene is None or self._scene.shape != image.shape:
-            self._start(image)
         self._light = self._fit_light(image)
-        self._shift = (0.0, 0.0)
+        self.shift_xy = (0.0, 0.0)
         aligned = self._light.undo(image)
         mask = self._differs(image)
         if self._is_everywhere(mask):
@@ -123,7 +129,6 @@ class Background:
 
     def expected(self) -> Image:
         """Return the scene in the light of the last image, 0..255."""
-        assert self._scene is not None
         return self._light.apply(self._scene)
 
     def relit(self, aligned: Image) -> Image:
@@ -142,7 +147,6 @@ class Background:
         dt
             Seconds since the frame before.
         """
-        assert self._scene is not None
         settings = self._settings
         self._frames += 1
         self._age += dt
@@ -163,24 +167,8 @@ class Background:
 
     def absorb(self, aligned: Image, mask: Mask) -> None:
         """Make what is seen in a masked part a part of the scene."""
-        assert self._scene is not None
         self._scene[mask] = aligned[mask]
         self._still[mask] = 0.0
-
-    def restart(self, image: Image) -> None:
-        """Learn the scene again, from this image on."""
-        self._start(image)
-
-    def _start(self, image: Image) -> None:
-        channels = image.shape[2]
-        self._scene = image.copy()
-        self._light = Light.unchanged(channels)
-        self._deviation = np.full(image.shape[:2], 1.0, dtype=np.float32)
-        self._last = image.copy()
-        self._still = np.zeros(image.shape[:2], dtype=np.float32)
-        self._mask = np.zeros(image.shape[:2], dtype=np.bool_)
-        self._age = 0.0
-        self._frames = 0
 
     def _follow_still(self, aligned: Image, dt: float) -> None:
         moved = largest(np.abs(aligned - self._last)) * self._light.scale
@@ -202,7 +190,7 @@ class Background:
         limit = np.clip(
             self._settings.contrast * grey(expected), _DARKEST, self._settings.threshold
         )
-        self._limit: Image = np.maximum(limit, self._settings.noise * self._deviation)
+        self._limit = np.maximum(limit, self._settings.noise * self._deviation)
         mask: Mask = off > self._limit
         return mask
 
@@ -215,7 +203,6 @@ class Background:
 
     def _unshake(self, image: Image, aligned: Image, mask: Mask) -> tuple[Image, Mask]:
         """Undo a shift of the whole image, if that explains most of what differs."""
-        assert self._scene is not None
         height, width = mask.shape
         if min(height, width) < 16:
             return aligned, mask
@@ -233,12 +220,11 @@ class Background:
         # A large visitor drags the estimate along: a shift counts only if the rest then fits.
         if after.mean() > 0.6 * mask.mean():
             return aligned, mask
-        self._shift = (float(dx), float(dy))
+        self.shift_xy = (float(dx), float(dy))
         return self._light.undo(moved), after
 
     def _fit_light(self, image: Image) -> Light:
         """Fit each channel's gain and offset to the part of the image that shows the scene."""
-        assert self._scene is not None
         step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / _FITTED_PIXELS)))
         free = ~self._mask[::step, ::step]
         if free.mean() < 0.2:

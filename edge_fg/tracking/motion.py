@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_fg.boxes import Box, Region, area, clipped, gap, union
 from edge_fg.errors import UsageError
@@ -76,7 +74,7 @@ class MotionFinder:
     def __init__(self, settings: MotionSettings | None = None) -> None:
         self.settings = settings or MotionSettings()
         self._cv2 = load_cv2("find motion")
-        self._background = Background(self.settings.background)
+        self._background: Background | None = None
         self._time: float | None = None
         self._scale = 1.0
         self._aligned: Image | None = None
@@ -87,23 +85,30 @@ class MotionFinder:
         There are none while the scene is being learnt, and when all of it has changed.
         """
         image = thumbnail(frame, self.settings.width)
-        self._scale = frame.size_wh[0] / image.shape[1]
+        self._scale = scale = frame.size_wh[0] / image.shape[1]
         dt = self._step(frame)
-        aligned, differs = self._background.compare(image)
-        self._aligned = aligned
-        if not self._background.settled:
-            self._background.learn(aligned, differs, dt)
+        if self._background is None or self._background.shape != image.shape:
+            self._background = Background(self.settings.background, image)
+        background = self._background
+        self._aligned, differs = background.compare(image)
+        if not background.settled:
+            background.learn(self._aligned, differs, dt)
             return []
-        objects, occupied = self._objects(differs, aligned)
+        boxes, occupied = self._objects(background, differs, self._aligned)
         if occupied.mean() > self.settings.background.global_share:
-            self._background.restart(image)
+            self._background = Background(self.settings.background, image)
             return []
-        self._background.learn(aligned, occupied, dt)
-        return [self._region(box, frame.size_wh) for box in self._join(objects)]
+        background.learn(self._aligned, occupied, dt)
+        dx, dy = background.shift_xy
+        moved = [(x + dx, y + dy, w, h) for x, y, w, h in self._join(boxes, differs.size)]
+        return [
+            clipped((x * scale, y * scale, width * scale, height * scale), frame.size_wh)
+            for x, y, width, height in moved
+        ]
 
     def absorb(self, region_xywh: Region) -> None:
         """Make what is seen in a region a part of the scene: it is no object."""
-        if self._aligned is None:
+        if self._background is None or self._aligned is None:
             return
         mask = np.zeros(self._aligned.shape[:2], dtype=np.bool_)
         x, y, width, height = (value / self._scale for value in region_xywh)
@@ -118,61 +123,55 @@ class MotionFinder:
             return 0.0
         return min(max(time - before, 0.0), _LONGEST_STEP_S)
 
-    def _objects(self, differs: Mask, aligned: Image) -> tuple[list[Box], Mask]:
+    def _objects(
+        self, background: Background, differs: Mask, aligned: Image
+    ) -> tuple[list[Box], Mask]:
         """Return boxes of objects, in pixels of the small image, and a mask of where they are."""
-        size = max(differs.shape)
-        opened = self._morph(differs.astype(np.uint8), self._cv2.MORPH_OPEN, 3 if size > 64 else 1)
-        closed = self._morph(opened, self._cv2.MORPH_CLOSE, max(3, size // 32) | 1)
-        count, labels, stats, _ = self._cv2.connectedComponentsWithStats(closed, connectivity=8)
+        cv2, size = self._cv2, max(differs.shape)
+        ellipse = cv2.MORPH_ELLIPSE
+        opened = self._morph(differs, cv2.MORPH_OPEN, 3 if size > 64 else 1, ellipse)
+        closed = self._morph(opened, cv2.MORPH_CLOSE, max(3, size // 32) | 1, ellipse)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(
+            closed.astype(np.uint8), connectivity=8
+        )
         occupied = np.zeros(differs.shape, dtype=np.bool_)
-        boxes = []
+        boxes: list[Box] = []
         for number in range(1, count):
-            left, top, width, height, area = (int(value) for value in stats[number])
+            left, top, width, height, pixels = (int(value) for value in stats[number])
             # Half the area of the smallest box may be a part that is joined later.
-            if area < max(3.0, 0.25 * self.settings.smallest * differs.size):
+            if pixels < max(3.0, 0.25 * self.settings.smallest * differs.size):
                 continue
             window = (slice(top, top + height), slice(left, left + width))
-            blob = _Blob(window, labels[window] == number)
-            if self._is_scenery(blob, aligned):
-                continue
-            occupied[window] |= blob.mask
-            boxes.append((float(left), float(top), float(width), float(height)))
-        around = np.ones((3, 3), dtype=np.uint8)
-        return boxes, self._cv2.dilate(occupied.astype(np.uint8), around).astype(np.bool_)
+            mask = np.zeros(differs.shape, dtype=np.bool_)
+            mask[window] = labels[window] == number
+            if not self._is_scenery(background, mask, window, aligned):
+                occupied |= mask
+                boxes.append((float(left), float(top), float(width), float(height)))
+        return boxes, self._morph(occupied, cv2.MORPH_DILATE, 3)
 
-    def _morph(self, mask: NDArray[np.uint8], kind: int, size: int) -> NDArray[np.uint8]:
-        shape = self._cv2.getStructuringElement(self._cv2.MORPH_ELLIPSE, (size, size))
-        changed: NDArray[np.uint8] = self._cv2.morphologyEx(mask, kind, shape)
-        return changed
+    def _morph(self, mask: Mask, kind: int, size: int, shape: int | None = None) -> Mask:
+        """Apply a morphological operation with a kernel of size x size, a square by default."""
+        shape = self._cv2.MORPH_RECT if shape is None else shape
+        kernel = self._cv2.getStructuringElement(shape, (size, size))
+        return np.asarray(self._cv2.morphologyEx(mask.astype(np.uint8), kind, kernel), np.bool_)
 
-    def _is_scenery(self, blob: _Blob, aligned: Image) -> bool:
+    def _is_scenery(
+        self, background: Background, mask: Mask, window: tuple[slice, slice], aligned: Image
+    ) -> bool:
         """Whether a blob is light, the place of an object that left, or has not moved for long."""
-        mask = np.zeros(aligned.shape[:2], dtype=np.bool_)
-        mask[blob.window] = blob.mask
-        still = self._background.still_s(mask)
+        still = background.still_s(mask)
         if still > self.settings.background.absorb_s:
-            self._background.absorb(aligned, mask)
+            background.absorb(aligned, mask)
             return True
-        here = _grown(blob.window, aligned.shape[:2])
-        scene = grey(self._background.expected()[here])
-        seen = grey(self._background.relit(aligned[here]))
+        here = _grown(window, mask.shape)
+        scene = grey(background.expected()[here])
+        seen = grey(background.relit(aligned[here]))
         inside = mask[here]
-        outline = self._outline(inside)
+        outline = self._morph(inside, self._cv2.MORPH_GRADIENT, 3)
         if still > self.settings.ghost_s and self._is_ghost(scene, seen, outline):
-            self._background.absorb(aligned, self._wider(mask))
+            background.absorb(aligned, self._morph(mask, self._cv2.MORPH_DILATE, 5))
             return True
         return self._is_light(scene, seen, inside, outline)
-
-    def _outline(self, inside: Mask) -> Mask:
-        around = np.ones((3, 3), dtype=np.uint8)
-        edge: Any = self._cv2.morphologyEx(
-            inside.astype(np.uint8), self._cv2.MORPH_GRADIENT, around
-        )
-        return edge.astype(np.bool_)  # type: ignore[no-any-return]
-
-    def _wider(self, mask: Mask) -> Mask:
-        wide: Any = self._cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), dtype=np.uint8))
-        return wide.astype(np.bool_)  # type: ignore[no-any-return]
 
     def _is_ghost(self, scene: Image, seen: Image, outline: Mask) -> bool:
         """Whether the outline of a difference is an edge in the scene and not in the frame."""
@@ -191,7 +190,7 @@ class MotionFinder:
         off = seen - scene
         contrast = abs(float(off[inside].mean()))
         soft = float(_steepness(off)[outline].mean()) < _SOFT_EDGE * contrast
-        core = self._cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
+        core = self._morph(inside, self._cv2.MORPH_ERODE, 3)
         if core.sum() < 24:
             return soft
         detail = [shown - self._cv2.blur(shown, (7, 7)) for shown in (scene, seen)]
@@ -200,9 +199,8 @@ class MotionFinder:
             return soft
         return soft or float(np.corrcoef(before, now)[0, 1]) > _LIGHT_CORRELATION
 
-    def _join(self, boxes: list[Box]) -> list[Box]:
+    def _join(self, boxes: list[Box], pixels: int) -> list[Box]:
         """Join parts to what they belong to, largest first, and leave out what is too small."""
-        pixels = self._aligned.shape[0] * self._aligned.shape[1] if self._aligned is not None else 1
         joined: list[Box] = []
         for box in sorted(boxes, key=area, reverse=True):
             for place, whole in enumerate(joined):
@@ -214,17 +212,6 @@ class MotionFinder:
                 joined.append(box)
         low, high = self.settings.smallest * pixels, self.settings.largest * pixels
         return [box for box in joined if low <= area(box) <= high]
-
-    def _region(self, box: Box, size_wh: tuple[int, int]) -> Region:
-        dx, dy = self._background.shift_xy
-        x, y = (box[0] + dx) * self._scale, (box[1] + dy) * self._scale
-        return clipped((x, y, box[2] * self._scale, box[3] * self._scale), size_wh)
-
-
-@dataclass(frozen=True, eq=False)
-class _Blob:
-    window: tuple[slice, slice]
-    mask: Mask
 
 
 def seconds_of(frame: Frame) -> float:
