@@ -70,14 +70,11 @@ def leaking(mebibytes: str) -> dict[str, object]:
     settings = Settings(work="", inferences=7, cycles=3)
     with Device() as device:
 
-        def memory() -> leaks.Memory:
-            return leaks.Memory(device.free_bytes(), leaks.process_bytes())
-
         def leak() -> None:
             held.append(DeviceBuffer(device, int(mebibytes) << 20))
 
-        nothing = leaks.watch(lambda: None, memory)
-        growth = leaks.watch(leak, memory)
+        nothing = leaks.watch(device, lambda: None)
+        growth = leaks.watch(device, leak)
         try:
             leaks.judge(Findings(entry, settings), settings, growth, nothing)
         except AssertionError as error:

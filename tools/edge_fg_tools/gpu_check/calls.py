@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -63,45 +63,39 @@ def measure_calls(
     EdgeFGError
         What a call failed with, in any of the threads.
     """
-    times = CallTimes()
-    errors: list[EdgeFGError] = []
-    ready = threading.Barrier(threads + 1)
+    ready = threading.Barrier(threads)
 
-    def work(number: int) -> None:
-        wall: list[float] = []
-        engine: list[float] = []
+    def work(number: int) -> CallTimes:
         turns = [
             [frames[(turn * batch + i + number) % len(frames)] for i in range(batch)]
             for turn in range(len(frames))
         ]
+        times = CallTimes()
         try:
             for turn in range(_WARM_UP):
                 infer(turns[turn % len(turns)])
             ready.wait()
-            for turn in range(repeats):
-                started = time.perf_counter()
-                engine.append(infer(turns[turn % len(turns)]))
-                wall.append(1e3 * (time.perf_counter() - started))
-        except EdgeFGError as error:
-            errors.append(error)
+        except EdgeFGError:
             ready.abort()
-        except threading.BrokenBarrierError:
-            return  # another thread failed and says why
-        times.wall_ms.extend(wall)
-        times.engine_ms.extend(engine)
+            raise
+        started = time.perf_counter()
+        for turn in range(repeats):
+            before = time.perf_counter()
+            times.engine_ms.append(infer(turns[turn % len(turns)]))
+            times.wall_ms.append(1e3 * (time.perf_counter() - before))
+        times.seconds = time.perf_counter() - started
+        return times
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-    for worker in workers:
-        worker.start()
-    with contextlib.suppress(threading.BrokenBarrierError):
-        ready.wait()
-    started = time.perf_counter()
-    for worker in workers:
-        worker.join()
-    times.seconds = time.perf_counter() - started
-    if errors:
-        raise errors[0]
-    return times
+    with ThreadPoolExecutor(threads) as pool:
+        working = [pool.submit(work, number) for number in range(threads)]
+    # A thread that finds the barrier broken does not know why; another one does.
+    working.sort(key=lambda one: isinstance(one.exception(), threading.BrokenBarrierError))
+    found = [one.result() for one in working]
+    return CallTimes(
+        [ms for times in found for ms in times.wall_ms],
+        [ms for times in found for ms in times.engine_ms],
+        max(times.seconds for times in found),
+    )
 
 
 class HostOverhead(NamedTuple):
@@ -190,11 +184,11 @@ def measure_kinds(
     found.figure("one step of Python", step_us, "us", 4)
     for kind in (PixelFormat.BGR, PixelFormat.NV12):
         case = full_hd_case(spec, kind, 1, settings.seed)
-        upload = measure_upload(stream, case, transfer_for(stream.device), settings)
-        gpu_us = percentile(upload.gpu_us, 50)
-        overhead = HostOverhead(kind, gpu_us, upload.fill_us, HOST_STEPS * step_us)
+        times_us, fill_us = measure_upload(stream, case, transfer_for(stream.device), settings)
+        gpu_us = percentile(times_us, 50)
+        overhead = HostOverhead(kind, gpu_us, fill_us, HOST_STEPS * step_us)
         found.figure(f"{kind.value} x1 preprocessing on the GPU p50", gpu_us, "us", 1)
-        found.figure(f"{kind.value} x1 host's copy of the frame", upload.fill_us, "us", 1)
+        found.figure(f"{kind.value} x1 host's copy of the frame", fill_us, "us", 1)
         frames = full_hd_frames(kind, max(batches), settings)
         for cuda_graph in (False, True):
             with opened(cuda_graph) as infer:

@@ -64,21 +64,6 @@ class CopyRates(NamedTuple):
         return self.two_copies_us + 1e6 * nbytes / self.device
 
 
-class UploadTimes(NamedTuple):
-    """What one way of the images took.
-
-    Parameters
-    ----------
-    gpu_us
-        GPU time of each sample: the copy, where there is one, and the kernels.
-    fill_us
-        Median of the host's copy of the frames into page-locked memory.
-    """
-
-    gpu_us: list[float]
-    fill_us: float
-
-
 def gpu_times_us(
     stream: Stream, works: Sequence[Work], repeats: int, busy: Work | None = None
 ) -> list[float]:
@@ -188,8 +173,15 @@ def host_step_us() -> float:
 
 def measure_upload(
     stream: Stream, case: Case, transfer: Transfer, settings: Settings
-) -> UploadTimes:
-    """Measure a captured batch as the backends queue it: the copy, if any, and the kernels."""
+) -> tuple[list[float], float]:
+    """Measure a captured batch as the backends queue it: the copy, if any, and the kernels.
+
+    Returns
+    -------
+    list of float, float
+        GPU microseconds of each sample, and the median of those that the host took to copy the
+        frames into page-locked memory.
+    """
     data, repeats = case.data, settings.repeats
     # As a camera's frames do, they come from elsewhere each time.
     turns = [[frame.copy() for frame in data] for _ in range(max(1, _FRAMES // len(data)))]
@@ -206,7 +198,7 @@ def measure_upload(
             fills.append(1e6 * (time.perf_counter() - started))
         with Graph.capture(stream, lambda: batch.queue(stream)) as graph:
             times = gpu_times_us(stream, [lambda: graph.launch(stream)], repeats, busy)
-    return UploadTimes(times, statistics.median(fills))
+    return times, statistics.median(fills)
 
 
 def copy_within(target: int, source: int, nbytes: int, stream: Stream) -> None:

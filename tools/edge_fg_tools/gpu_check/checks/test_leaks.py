@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import gc
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from edge_fg.bundle import Bundle
 from edge_fg.cuda import Device, DeviceBuffer, Stream
 from edge_fg.preprocess import PreprocessSpec, Resize
 from edge_fg.preprocess.cuda import CudaPreprocessor
+from edge_fg.telemetry.process import resident_bytes
 from edge_fg_tools.gpu_check.bundles import best_variant, options
 from edge_fg_tools.gpu_check.findings import Findings
 from edge_fg_tools.gpu_check.settings import Settings
@@ -33,21 +33,11 @@ _ROUND: Final = 3 * _TURNS * len(_BATCHES)  # until three frames begin again at 
 _FRAMES_OF_A_ROUND: Final = 3 * _TURNS * sum(_BATCHES)
 
 
-class Memory(NamedTuple):
-    """Bytes: what is free on the GPU, and what the process holds."""
-
-    gpu_free: int
-    process: int
-
-
 class Growth(NamedTuple):
-    """Bytes more in use after some work than before, on the GPU and in the process."""
+    """Bytes more in use than at another time, on the GPU and in the process."""
 
     gpu: int
     process: int
-
-
-ReadMemory = Callable[[], Memory]
 
 
 def test_leaks(settings: Settings, found: Findings, device: Device) -> None:
@@ -70,10 +60,9 @@ def test_leaks(settings: Settings, found: Findings, device: Device) -> None:
         with Device():
             run(len(frames))
 
-    memory = _reader(device)
     run(len(frames))
-    many = watch(lambda: run(settings.inferences), memory)
-    cycles = watch(lambda: _repeat(cycle, settings.cycles), memory)
+    many = watch(device, lambda: run(settings.inferences))
+    cycles = watch(device, cycle, settings.cycles)
     judge(found, settings, many, cycles)
 
 
@@ -103,23 +92,21 @@ def test_leaks_engine(
         with open_backend() as backend:
             run(backend, 1)
 
-    memory = _reader(device)
     with open_backend() as backend:
         run(backend, 2 * _FRAMES_OF_A_ROUND)
-        many = watch(lambda: run(backend, settings.inferences), memory)
-    _repeat(cycle, _WARM_UP_CYCLES)
-    cycles = watch(lambda: _repeat(cycle, settings.cycles), memory)
+        many = watch(device, lambda: run(backend, settings.inferences))
+    watch(device, cycle, _WARM_UP_CYCLES)
+    cycles = watch(device, cycle, settings.cycles)
     judge(found, settings, many, cycles)
 
 
-def watch(work: Callable[[], None], read: ReadMemory) -> Growth:
-    """Return how much more memory is in use after `work` than before."""
-    gc.collect()
-    before = read()
-    work()
-    gc.collect()
-    after = read()
-    return Growth(before.gpu_free - after.gpu_free, after.process - before.process)
+def watch(device: Device, work: Callable[[], None], times: int = 1) -> Growth:
+    """Return how much more memory is in use after some work than before."""
+    before = _held(device)
+    for _ in range(times):
+        work()
+    after = _held(device)
+    return Growth(after.gpu - before.gpu, after.process - before.process)
 
 
 def judge(found: Findings, settings: Settings, many: Growth, cycles: Growth) -> None:
@@ -139,27 +126,13 @@ def judge(found: Findings, settings: Settings, many: Growth, cycles: Growth) -> 
     found.conclude(f"nothing grew over {frames} and {openings}")
 
 
-def process_bytes() -> int:
-    """Return the memory that this process holds (resident set), in bytes.
-
-    What the C library keeps free for later is given back first, where it can be (glibc).
-    """
+def _held(device: Device) -> Growth:
+    """Return what is held now, less what can be given back first."""
+    gc.collect()
     with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _reader(device: Device) -> ReadMemory:
-    return lambda: Memory(device.free_bytes(), process_bytes())
+        ctypes.CDLL(None).malloc_trim(0)  # of glibc
+    return Growth(-device.free_bytes(), resident_bytes() or 0)
 
 
 def _frames(random: np.random.Generator, sizes: Iterable[Sequence[int]]) -> list[NDArray[np.uint8]]:
     return [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-
-
-def _repeat(work: Callable[[], None], times: int) -> None:
-    for _ in range(times):
-        work()

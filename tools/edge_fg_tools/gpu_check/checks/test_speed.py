@@ -105,17 +105,17 @@ def _measure_upload(
     rates: CopyRates,
 ) -> None:
     """Measure frames that come from the host, read in place or copied."""
-    times = measure_upload(stream, case, transfer, settings)
+    times, fill_us = measure_upload(stream, case, transfer, settings)
     # A copy brings all of a frame; kernels that read it in place fetch what they need.
     moved = sum(frame.nbytes for frame in case.data)
     if transfer == "mapped":
         moved, _ = bytes_to_move(case)
     rate = rates.device if stream.device.integrated else rates.to_device
     name = f"{_name(case)} {transfer}"
-    found.spread(name, times.gpu_us, "us")
-    share = _share(moved, percentile(times.gpu_us, 50), rate)
+    found.spread(name, times, "us")
+    share = _share(moved, percentile(times, 50), rate)
     found.figure(f"{name} share of the copy rate", share, "%", 1)
-    found.figure(f"{name} host's copy", times.fill_us, "us of the host", 1)
+    found.figure(f"{name} host's copy", fill_us, "us of the host", 1)
 
 
 def _name(case: Case) -> str:
