@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edge_fg.errors import BackendError, BackendUnavailableError, UsageError
 from edge_fg.preprocess import kernels
 from edge_fg.preprocess.launch import KERNELS
-from edge_fg_tools.kernels import build
+from edge_fg_tools.kernels import build, toolkits
 
 DRIVERS = [12000, 12020, 12060, 12080, 13000, 13020]
 
@@ -177,7 +177,7 @@ ptxas info    : Used 49 registers, used 1 barriers, 8192 bytes smem, 376 bytes c
 
 
 def test_the_assemblers_report_is_read():
-    assert build.usage_in(REPORT) == {
+    assert toolkits.usage_in(REPORT) == {
         "second": kernels.Usage(36, 4, 8, 16, 0),
         "first": kernels.Usage(49, 0, 0, 0, 8192),
     }
@@ -223,7 +223,7 @@ def test_the_sources_compile_anew_without_spills_for_every_architecture():
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc to compile the kernels with")
-    toolkit = build.NvccToolkit(nvcc)
+    toolkit = toolkits.NvccToolkit(nvcc)
     architectures = toolkit.architectures()
     assert architectures
     for architecture in architectures:

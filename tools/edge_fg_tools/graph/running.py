@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from edge_fg.backends.onnxruntime import open_session, run_session
 from edge_fg.errors import ModelError
+from edge_fg.printing import first_line
+from edge_fg_calibration.graph.editing import copied
+from edge_fg_tools.graph.interface import ImageInput
+from edge_fg_tools.graph.nodes import check_operators, name_nodes
 
 # Reordered float32 sums differ by about 1e-6 of the largest value, per layer.
 TOLERANCE = 1e-3
@@ -59,6 +63,69 @@ class Runner:
             A node can't be computed; the message names it.
         """
         return run_session(self._session, None, {self.input_name: batch}, error=GraphRunError)
+
+
+def changed_safely(
+    model: onnx.ModelProto,
+    change: Callable[[onnx.ModelProto], onnx.ModelProto],
+    image: ImageInput,
+) -> tuple[onnx.ModelProto, str | None]:
+    """Change a model, and prove by running both that it still computes the same.
+
+    Parameters
+    ----------
+    model
+        A checked model; it is not changed.
+    change
+        Takes a copy of it and returns the changed model, with or without names of nodes.
+    image
+        Its input.
+
+    Returns
+    -------
+    model
+        The changed model with every node named, or `model` itself where that is not proven.
+    reason
+        Why it is not proven, or None.
+    """
+    try:
+        changed = change(copied(model))
+        name_nodes(changed.graph)
+        check_operators(changed)
+        reason = compare(model, changed, image)
+    except ModelError as error:
+        return model, str(error)
+    except Exception as error:  # noqa: BLE001 (onnxslim and ONNX's converter raise all kinds)
+        return model, f"{type(error).__name__}: {first_line(error)}"
+    return (changed, None) if reason is None else (model, reason)
+
+
+def compare(
+    original: onnx.ModelProto,
+    changed: onnx.ModelProto,
+    image: ImageInput,
+    tolerance: float = TOLERANCE,
+) -> str | None:
+    """Say how two graphs differ on random images, in batches of 1 and 3, or None.
+
+    Where the input's batch is fixed, that batch alone is run.
+
+    Raises
+    ------
+    GraphRunError
+        One of the graphs can't be run.
+    """
+    before, after = Runner(original), Runner(changed)
+    for size in (image.batch,) if image.batch else (1, 3):
+        images = random_images((size, *image.shape), image.elem_type, seed=size)
+        expected = in_batches(before, images, size)
+        # The changed graph may take another float type.
+        found = in_batches(after, images.astype(after.input_dtype), size)
+        for name, one, other in zip(before.output_names, expected, found, strict=True):
+            reason = difference(one, other, tolerance)
+            if reason is not None:
+                return f"output {name!r} at batch {size}: {reason}"
+    return None
 
 
 def random_images(shape: Sequence[int], elem_type: int, seed: int = 0) -> NDArray[Any]:

@@ -7,7 +7,6 @@ import onnx.inliner
 import onnx.version_converter
 
 from edge_fg.errors import ModelError, ModelFormatError
-from edge_fg.printing import first_line
 from edge_fg_calibration.graph.editing import copied
 from edge_fg_calibration.graph.onnx_graph import attribute, opset_of
 from edge_fg_tools.graph.interface import ImageInput
@@ -19,7 +18,7 @@ from edge_fg_tools.graph.nodes import (
     name_nodes,
     nodes,
 )
-from edge_fg_tools.graph.simplify import compare
+from edge_fg_tools.graph.running import changed_safely, compare
 
 OPSET = 17
 # Per-channel QuantizeLinear came with opset 13: below it there is no INT8.
@@ -96,16 +95,13 @@ def raise_opset(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelPr
         )
     if opset >= OPSET:
         return model, None
-    try:
-        converted = onnx.version_converter.convert_version(model, OPSET)
+
+    def convert(copy: onnx.ModelProto) -> onnx.ModelProto:
+        converted: onnx.ModelProto = onnx.version_converter.convert_version(copy, OPSET)
         settle_format(converted)
-        name_nodes(converted.graph)
-        check_operators(converted)
-        reason = compare(model, converted, image)
-    except ModelError as error:
-        reason = str(error)
-    except Exception as error:  # noqa: BLE001 (the converter raises C++ errors of all kinds)
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        return converted
+
+    converted, reason = changed_safely(model, convert, image)
     if reason is None:
         return converted, None
     if opset < _LOWEST_OPSET:
