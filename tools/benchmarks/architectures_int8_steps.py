@@ -109,7 +109,7 @@ def _decibels(signal: Any, noise: Any) -> NDArray[np.float64]:
 
 def _outputs(folder: Path, graph: Path) -> NDArray[np.float32]:
     names = read_json(folder / "names.json")
-    session = open_session(onnx.load(graph))
+    session = open_session(graph.read_bytes())
     rows = [
         np.asarray(run_session(session, [names["output"]], {names["input"]: batch})[0])
         for batch in _batches(np.load(folder / "judge.npy", mmap_mode="r"))

@@ -104,7 +104,10 @@ def _run_all(
     feed: ImageFeed,
 ) -> tuple[dict[str, NDArray[np.float32]], list[LabelledImage]]:
     """Return the outputs of all graphs, and of float32 as the graph of no name."""
-    sessions = {name: open_session(one) for name, one in {"": prepared.model, **graphs}.items()}
+    sessions = {
+        name: open_session(one.SerializeToString())
+        for name, one in {"": prepared.model, **graphs}.items()
+    }
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in sessions}
     items: list[LabelledImage] = []
     for some, tensor in feed.labelled(images):

@@ -94,7 +94,7 @@ def make_validation_split(
     ModelError
         ONNX Runtime refuses the model or fails on a batch.
     """
-    session = open_session(model)
+    session = open_session(model.SerializeToString())
     inputs, rows = [], []
     done = 0
     for batch in batches:

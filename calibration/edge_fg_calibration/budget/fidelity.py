@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -220,17 +220,24 @@ def _top5(output: NDArray[np.floating[Any]], truth: NDArray[np.intp]) -> float:
     return float((best == truth[:, None]).any(axis=1).mean())
 
 
+def _common_classes(classes: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield each class of at least `MINIMUM_CLASS_IMAGES` images, and which images are its."""
+    for index in np.unique(classes):
+        members = classes == index
+        if members.sum() >= MINIMUM_CLASS_IMAGES:
+            yield int(index), members
+
+
 def _worst_classes(
     named: NDArray[np.intp], same: NDArray[np.bool_], labels: Sequence[str] | None
 ) -> tuple[dict[str, Any], ...]:
     found = []
-    for index in np.unique(named):
-        members = same[named == index]
-        if len(members) >= MINIMUM_CLASS_IMAGES:
-            one: dict[str, Any] = {"index": int(index)}
-            if labels is not None and index < len(labels):
-                one["label"] = labels[index]
-            found.append({**one, "images": len(members), "agreement": float(members.mean())})
+    for index, members in _common_classes(named):
+        one: dict[str, Any] = {"index": index}
+        if labels is not None and index < len(labels):
+            one["label"] = labels[index]
+        agreement = float(same[members].mean())
+        found.append({**one, "images": int(members.sum()), "agreement": agreement})
     found.sort(key=lambda one: (one["agreement"], -one["images"], one["index"]))
     return tuple(found[:_WORST_CLASSES])
 
@@ -238,9 +245,10 @@ def _worst_classes(
 def _worst_drop(
     before: NDArray[np.bool_], after: NDArray[np.bool_], truth: NDArray[np.intp]
 ) -> float | None:
-    drops = []
-    for index in np.unique(truth):
-        members = truth == index
-        if members.sum() >= MINIMUM_CLASS_IMAGES:
-            drops.append(float(before[members].mean() - after[members].mean()))
-    return max(drops) if drops else None
+    return max(
+        (
+            float(before[members].mean() - after[members].mean())
+            for _, members in _common_classes(truth)
+        ),
+        default=None,
+    )

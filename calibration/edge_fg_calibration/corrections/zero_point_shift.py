@@ -52,14 +52,10 @@ class ShiftPlace:
 
 def find_shift_places(graph: Graph, quantised: Collection[str]) -> tuple[ShiftPlace, ...]:
     """Return the quantised tensors whose range can be moved, in graph order."""
-    paths = _Paths(graph, frozenset(quantised))
-    places = []
-    for node in graph.nodes:
-        if weight_of(graph, node) is not None:
-            place = paths.place(node)
-            if place is not None:
-                places.append(place)
-    return tuple(places)
+    names = frozenset(quantised)
+    makers = (node for node in graph.nodes if weight_of(graph, node) is not None)
+    found = (_shift_place(graph, maker, names) for maker in makers)
+    return tuple(place for place in found if place is not None)
 
 
 def find_padded_shift_places(graph: Graph, quantised: Collection[str]) -> tuple[ShiftPlace, ...]:
@@ -216,47 +212,45 @@ def free_operand(graph: Graph, node: onnx.NodeProto) -> int | None:
     return None
 
 
-class _Paths:
-    def __init__(self, graph: Graph, quantised: frozenset[str]) -> None:
-        self.graph = graph
-        self.quantised = quantised
-
-    def place(self, maker: onnx.NodeProto) -> ShiftPlace | None:
-        """Follow the output of a convolution to the first quantised tensor."""
-        graph, name, activation = self.graph, maker.output[0], None
-        while name not in self.quantised:
-            uses = graph.consumers.get(name, ())
-            if len(uses) != 1 or name in graph.outputs or name in graph.captured:
+def _shift_place(
+    graph: Graph, maker: onnx.NodeProto, quantised: Collection[str]
+) -> ShiftPlace | None:
+    """Follow the output of a convolution to the first quantised tensor."""
+    name, activation = maker.output[0], None
+    while name not in quantised:
+        uses = graph.consumers.get(name, ())
+        if len(uses) != 1 or name in graph.outputs or name in graph.captured:
+            return None
+        node = uses[0].node
+        limits = clip_limits(graph, node)
+        if limits is not None:
+            if limits[0] != 0 or activation is not None:
                 return None
-            node = uses[0].node
-            limits = clip_limits(graph, node)
-            if limits is not None:
-                if limits[0] != 0 or activation is not None:
-                    return None
-                activation = node_key(node)
-            elif is_addition(graph, node):
-                if activation is not None or free_operand(graph, node) != uses[0].position:
-                    return None
-            elif not _passes_shift(graph, node):
+            activation = node_key(node)
+        elif is_addition(graph, node):
+            if activation is not None or free_operand(graph, node) != uses[0].position:
                 return None
-            name = node.output[0]
-        return ShiftPlace(name, node_key(maker), activation) if self._bears(name) else None
+        elif not _passes_shift(graph, node):
+            return None
+        name = node.output[0]
+    return ShiftPlace(name, node_key(maker), activation) if _bears(graph, name) else None
 
-    def _bears(self, name: str) -> bool:
-        """Say whether every reader of a tensor can make up for a constant in it."""
-        graph = self.graph
-        if name in graph.outputs or name in graph.captured:
-            return False
-        return all(self._makes_up(use) for use in graph.consumers.get(name, ()))
 
-    def _makes_up(self, use: Use) -> bool:
-        node, graph = use.node, self.graph
-        if weight_of(graph, node) is not None:
-            return use.position == 0 and not padded(node)
-        if is_addition(graph, node):
-            free = free_operand(graph, node)
-            return free is not None and free != use.position
-        return _passes_shift(graph, node) and self._bears(node.output[0])
+def _bears(graph: Graph, name: str) -> bool:
+    """Say whether every reader of a tensor can make up for a constant in it."""
+    if name in graph.outputs or name in graph.captured:
+        return False
+    return all(_makes_up(graph, use) for use in graph.consumers.get(name, ()))
+
+
+def _makes_up(graph: Graph, use: Use) -> bool:
+    node = use.node
+    if weight_of(graph, node) is not None:
+        return use.position == 0 and not padded(node)
+    if is_addition(graph, node):
+        free = free_operand(graph, node)
+        return free is not None and free != use.position
+    return _passes_shift(graph, node) and _bears(graph, node.output[0])
 
 
 def _passes_shift(graph: Graph, node: onnx.NodeProto) -> bool:

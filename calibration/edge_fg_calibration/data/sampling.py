@@ -16,7 +16,12 @@ from typing import Literal, TypeAlias
 from edge_fg.errors import DatasetError, UsageError
 from edge_fg_calibration.data.image_set import ImageSet, LabelledImage
 from edge_fg_calibration.data.near_duplicates import near_duplicates, read_fingerprints
-from edge_fg_calibration.data.splitting import MINIMUM_FOR_SPLIT, split_image_set, stratified
+from edge_fg_calibration.data.splitting import (
+    MINIMUM_FOR_SPLIT,
+    parted,
+    split_image_set,
+    stratified,
+)
 
 HARD_SHARE = 0.25
 """Share of the calibration images that is taken from the hardest of their side."""
@@ -166,12 +171,7 @@ def _parted(
             count += size
     if not taken:
         taken.add(min(members, key=lambda one: (len(members[one]), min(members[one]))))
-    first = tuple(item for item in images.items if _group_of(item) in taken)
-    second = tuple(item for item in images.items if _group_of(item) not in taken)
-    return (
-        replace(images, items=first, name=f"{images.name} (calibration)"),
-        replace(images, items=second, name=f"{images.name} (hold-out)"),
-    )
+    return parted(images, {item.path for item in images.items if _group_of(item) in taken})
 
 
 def _group_of(item: LabelledImage) -> str:

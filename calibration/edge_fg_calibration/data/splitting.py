@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,11 +63,17 @@ def split_image_set(
         for content, item in distinct.items()
     }
     chosen = set(stratified(strata, seed)[:wanted])
-    calibration = tuple(item for content, item in distinct.items() if content in chosen)
-    hold_out = tuple(item for content, item in distinct.items() if content not in chosen)
+    calibration = {item.path for content, item in distinct.items() if content in chosen}
+    return parted(replace(image_set, items=tuple(distinct.values())), calibration)
+
+
+def parted(image_set: ImageSet, calibration: Collection[Path]) -> tuple[ImageSet, ImageSet]:
+    """Return the images of these paths, and the others: the calibration and the hold-out set."""
+    first = tuple(item for item in image_set.items if item.path in calibration)
+    second = tuple(item for item in image_set.items if item.path not in calibration)
     return (
-        replace(image_set, items=calibration, name=f"{image_set.name} (calibration)"),
-        replace(image_set, items=hold_out, name=f"{image_set.name} (hold-out)"),
+        replace(image_set, items=first, name=f"{image_set.name} (calibration)"),
+        replace(image_set, items=second, name=f"{image_set.name} (hold-out)"),
     )
 
 

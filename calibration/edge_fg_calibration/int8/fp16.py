@@ -8,7 +8,7 @@ nothing passes through FP16 in between, where it would overflow.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -74,7 +74,14 @@ def to_fp16(
     unknown = sorted(set(keep_fp32) - known)
     if unknown:
         raise UsageError(f"no node of the model is called {unknown[0]!r}")
-    chooser = _Chooser(graph, types, opset_of(result), frozenset(keep_fp32), frozenset(wide))
+    chooser = _Chooser(
+        graph,
+        types,
+        opset_of(result),
+        frozenset(keep_fp32),
+        frozenset(wide),
+        layer_norm_nodes(graph),
+    )
     half = frozenset(node_key(node) for node in graph.nodes if chooser.fits(node))
     _Writer(result, types, half).rewrite()
     try:
@@ -120,16 +127,13 @@ class _Chooser:
     opset: int
     keep: frozenset[str]
     wide: frozenset[str]
-    _layer_norm: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_layer_norm", layer_norm_nodes(self.graph))
+    layer_norm: frozenset[str]
 
     def fits(self, node: onnx.NodeProto) -> bool:
         """Say whether a node computes in FP16."""
         names = [name for name in (*node.input, *node.output) if name]
         key = node_key(node)
-        if node.op_type in RANGE_SENSITIVE_OPS or key in self._layer_norm:
+        if node.op_type in RANGE_SENSITIVE_OPS or key in self.layer_norm:
             return False
         if key in self.keep or (node.name and node.name in self.keep):
             return False

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,8 @@ def collect_statistics(
     total: int = 0,
 ) -> Statistics:
     """Return the histograms and how many images they count; as `collect_histograms`."""
-    counting = _Counting(Observer(model, tensors, input_name), batches, progress, total)
-    counting.at_once = _fixed_batch(model, input_name)
+    observer, at_once = Observer(model, tensors, input_name), _fixed_batch(model, input_name)
+    counting = _Counting(observer, batches, at_once, progress, total)
     fresh = Statistics.of(tensors)
     if isinstance(batches, IdentifiedBatches) and batches.cache is not None:
         found = _through_cache(counting, batches, batches.cache, fresh)
@@ -105,21 +106,16 @@ def collect_statistics(
     return found
 
 
+@dataclass
 class _Counting:
     """One pass over the images; one image is counted while the next runs."""
 
-    def __init__(
-        self,
-        observer: Observer,
-        batches: Iterable[NDArray[Any]],
-        progress: ProgressCallback,
-        total: int,
-    ) -> None:
-        self.observer = observer
-        self.progress, self.total = progress, total
-        self.at_once = 1
-        self._batches = batches
-        self._pending: Future[None] | None = None
+    observer: Observer
+    batches: Iterable[NDArray[Any]]
+    at_once: int
+    progress: ProgressCallback
+    total: int
+    _pending: Future[None] | None = None
 
     def count(
         self, into: Statistics, save: Callable[[Statistics], None] | None = None
@@ -128,7 +124,7 @@ class _Counting:
         saved = time.monotonic()
         with ThreadPoolExecutor(max_workers=1) as worker:
             try:
-                for number, image in _after(self._batches, into.images, self.at_once):
+                for number, image in _after(self.batches, into.images, self.at_once):
                     arrays = self.observer(image)
                     self._wait()
                     where = self._name(number)
@@ -153,7 +149,7 @@ class _Counting:
             self._pending.result()
 
     def _name(self, number: int) -> str:
-        batches = self._batches
+        batches = self.batches
         if isinstance(batches, IdentifiedBatches) and batches.at is not None:
             return batches.at(number)
         return f"number {number + 1}"

@@ -154,7 +154,7 @@ def test_what_overflows_on_real_values_stays_float(make_model) -> None:
     types = made_types(half)
     assert types["big"] == TensorProto.FLOAT
     assert types["x"] == TensorProto.FLOAT16
-    found = open_session(half).run(["y"], {"input": batch})[0]
+    found = open_session(half.SerializeToString()).run(["y"], {"input": batch})[0]
     np.testing.assert_allclose(found, batch * 50, rtol=2e-3)
 
 

@@ -22,8 +22,8 @@ from edge_fg_calibration import (
     collect_histograms,
     collect_statistics,
 )
+from edge_fg_calibration.int8.model_warnings import model_warnings
 from edge_fg_calibration.int8.ranges import METHODS
-from edge_fg_calibration.int8.remarks import remarks
 from edge_fg_calibration.statistics.channel_statistics import collect_channel_ranges
 from support.properties import examples
 
@@ -292,7 +292,7 @@ def test_a_constant_and_a_dead_tensor_have_ranges_and_are_remarked_on() -> None:
     for choose in METHODS.values():
         assert choose(constant) == 2.5
         assert choose(dead) == 1.0
-    said = remarks(onnx.helper.make_model(_empty()), {"k": constant, "z": dead})
+    said = model_warnings(onnx.helper.make_model(_empty()), {"k": constant, "z": dead})
     assert said == (
         "tensor 'k' is constant, -2.5 on every calibration image",
         "tensor 'z' is zero on every calibration image",
@@ -312,6 +312,6 @@ def test_dead_channels_are_counted(make_model) -> None:
         inputs={"input": ["N", 3, 4, 4]},
         outputs={"c": ["N", 4, 4, 4]},
     )
-    (said,) = remarks(model, {})
+    (said,) = model_warnings(model, {})
     assert "2 in 1 layers" in said
     assert "2 of 4 of Conv 'c'" in said

@@ -85,7 +85,7 @@ def top_answers(
     prepared: PreparedModel, feed: ImageFeed, images: ImageSet, progress: ProgressCallback
 ) -> dict[Path, TopAnswer]:
     """Ask the float model about each image; those that can't be read are missing."""
-    session = open_session(prepared.model)
+    session = open_session(prepared.model.SerializeToString())
     found: dict[Path, TopAnswer] = {}
     for some, tensor in feed.labelled(images):
         (rows,) = run_session(session, [prepared.output_name], {prepared.input_name: tensor})

@@ -32,8 +32,8 @@ from edge_fg.printing import printable
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration import ImageSet, image_set_digest
 from edge_fg_calibration.data.out_of_domain import domain_warnings
+from edge_fg_calibration.int8.model_warnings import model_warnings
 from edge_fg_calibration.int8.qat import is_quantised
-from edge_fg_calibration.int8.remarks import remarks
 from edge_fg_calibration.statistics.cache import StatisticsCache
 from edge_fg_tools.building.facts import BuildFacts, make_report
 from edge_fg_tools.building.image_feed import ImageFeed
@@ -137,7 +137,7 @@ def _gather(
 def _notes(prepared: PreparedModel, variants: Variants) -> tuple[str, ...]:
     """Return what the report should mention of the model."""
     if variants.int8 is not None:
-        return remarks(prepared.model, variants.int8.histograms)
+        return model_warnings(prepared.model, variants.int8.histograms)
     return (KEPT,) if is_quantised(prepared.model) else ()
 
 

@@ -1,4 +1,4 @@
-"""What calibration found odd about a model: nothing wrong, but worth knowing."""
+"""What calibration found unusual about a model: no error, but worth knowing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_fg_calibration.statistics.histogram import Histogram
 _MOST = 8
 
 
-def remarks(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
+def model_warnings(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
     """Return a line for each constant tensor and one for all dead channels.
 
     Parameters
@@ -24,13 +24,13 @@ def remarks(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tupl
     histograms
         What calibration saw of its tensors.
     """
-    found = _still_tensors(histograms)
+    found = _constant_tensors(histograms)
     if len(found) > _MOST:
         found = [*found[:_MOST], f"and {len(found) - _MOST} more constant tensors"]
     return (*found, *_dead_channels(model))
 
 
-def _still_tensors(histograms: Mapping[str, Histogram]) -> list[str]:
+def _constant_tensors(histograms: Mapping[str, Histogram]) -> list[str]:
     found = []
     for name, one in histograms.items():
         if one.count and one.amax == 0:
