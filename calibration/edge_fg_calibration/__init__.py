@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         resolve_labels,
     )
     from edge_fg_calibration.data.sampling import Sample, TopAnswer, sample
-    from edge_fg_calibration.data.splitting import image_set_digest, split_image_set
+    from edge_fg_calibration.data.splitting import image_set_digest
     from edge_fg_calibration.graph.prepare import prepared_copy
     from edge_fg_calibration.int8.fp16 import float_tensors, overflowing, to_fp16
     from edge_fg_calibration.int8.placement import Placement, Target, WeightPlace, place
@@ -48,7 +48,7 @@ __all__ = ["Budget", "BudgetCheck", "Candidate", "ConfidenceMargin", "SearchResu
 __all__ += ["SearchedLayer", "search_budget"]
 __all__ += ["Fidelity", "ImageRecord", "OutputKind", "compare", "image_records"]
 __all__ += ["ImageSet", "LabelledImage", "batches", "read_image_set", "resolve_labels"]
-__all__ += ["Sample", "TopAnswer", "image_set_digest", "sample", "split_image_set"]
+__all__ += ["Sample", "TopAnswer", "image_set_digest", "sample"]
 __all__ += ["Placement", "Target", "WeightPlace", "place"]
 __all__ += ["insert_qdq", "prepared_copy", "validate_qdq"]
 __all__ += ["float_tensors", "overflowing", "to_fp16"]
@@ -65,7 +65,7 @@ _NAMES_OF = {
     "corrections.results": "CorrectionTrial",
     "data.image_set": "ImageSet LabelledImage batches read_image_set resolve_labels",
     "data.sampling": "Sample TopAnswer sample",
-    "data.splitting": "image_set_digest split_image_set",
+    "data.splitting": "image_set_digest",
     "graph.prepare": "prepared_copy",
     "int8.fp16": "float_tensors overflowing to_fp16",
     "int8.placement": "Placement Target WeightPlace place",

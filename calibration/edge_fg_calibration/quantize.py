@@ -25,7 +25,7 @@ from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_calibration.corrections.scoring import Scorer
 from edge_fg_calibration.corrections.trials import CorrectionTrials
 from edge_fg_calibration.data.validation_split import CalibrationImages
-from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, node_key
+from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.graph.prepare import prepared_copy
 from edge_fg_calibration.int8.placement import Placement, Target, place
 from edge_fg_calibration.int8.ranges import clipped_share
@@ -187,18 +187,10 @@ def quantize_int8(
             for one in choices
         },
         validation_images=len(validation),
-        int8_macs=int8_macs(model, placement),
+        int8_macs=Graph(model).macs_share(placement.nodes),
         corrections=tried,
         recipe=choice.recipe,
     )
-
-
-def int8_macs(model: onnx.ModelProto, placement: Placement) -> float:
-    """Return the share (0..1) of multiply-accumulates in nodes that `placement` quantises."""
-    graph = Graph(model)
-    costs = {node_key(one): graph.macs(one) for one in graph.nodes if one.op_type in WEIGHTED_OPS}
-    total = sum(costs.values())
-    return sum(costs[key] for key in placement.nodes) / total if total else 0.0
 
 
 def _with_validation(

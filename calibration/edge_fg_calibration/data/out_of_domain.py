@@ -51,12 +51,12 @@ def domain_warnings(
     if len(answers) < FEWEST_IMAGES:
         return ()
     found = []
-    known = [
-        (answer, truth) for answer, truth in zip(answers, truths, strict=True) if truth is not None
-    ]
+    pairs = list(zip(answers, truths, strict=True))
+    known = [answer == truth for answer, truth in pairs if truth is not None]
+    unknown = [answer for answer, truth in pairs if truth is None]
     chance = 1 / max(len(labels), 1)
     if len(known) >= FEWEST_IMAGES:
-        right = sum(answer == truth for answer, truth in known) / len(known)
+        right = sum(known) / len(known)
         if right < max(LOW_ACCURACY, 2 * chance) and chance < LOW_ACCURACY:
             found.append(
                 f"the float model names only {right:.0%} of the {len(known)} images of known "
@@ -71,18 +71,11 @@ def domain_warnings(
             f"from another domain than it was trained on; ranges and proof hold for such "
             f"images only"
         )
-    answer, count = (
-        Counter(
-            one for one, truth in zip(answers, truths, strict=True) if truth is None
-        ).most_common(1)[0]
-        if len(known) < len(answers)
-        else (0, 0)
-    )
-    unknown = len(answers) - len(known)
-    if unknown >= FEWEST_IMAGES and count > ONE_ANSWER * unknown:
-        found.append(
-            f"the float model calls {count} of {unknown} images of unknown class "
-            f"{labels[answer]!r}: they may be from another domain, or show too little of what it "
-            f"knows"
-        )
+    for answer, count in Counter(unknown).most_common(1):
+        if len(unknown) >= FEWEST_IMAGES and count > ONE_ANSWER * len(unknown):
+            found.append(
+                f"the float model calls {count} of {len(unknown)} images of unknown class "
+                f"{labels[answer]!r}: they may be from another domain, or show too little of what "
+                f"it knows"
+            )
     return tuple(found)

@@ -19,7 +19,7 @@ from edge_fg_calibration.data.near_duplicates import near_duplicates, read_finge
 from edge_fg_calibration.data.splitting import (
     MINIMUM_FOR_SPLIT,
     parted,
-    split_image_set,
+    split_by_class,
     stratified,
 )
 
@@ -151,7 +151,7 @@ def _parted(
 ) -> tuple[ImageSet, ImageSet]:
     """Part by chance: class by class, or whole groups where there are any."""
     if all(item.group is None for item in images.items):
-        return split_image_set(images, wanted, seed)
+        return split_by_class(images, contents, wanted, seed)
     members: dict[str, list[str]] = {}
     for item in images.items:
         members.setdefault(_group_of(item), []).append(contents[item.path])

@@ -8,63 +8,40 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edge_fg.errors import DatasetError, UsageError
+from edge_fg.errors import DatasetError
 from edge_fg.files import sha256_of
-from edge_fg_calibration.data.image_set import ImageSet, LabelledImage
+from edge_fg_calibration.data.image_set import ImageSet
 
 MINIMUM_FOR_SPLIT = 8
 """Distinct images below which nothing can be calibrated *and* proven."""
 
 
-def split_image_set(
-    image_set: ImageSet, calibration_images: int, seed: int = 0
+def split_by_class(
+    images: ImageSet, contents: Mapping[Path, str], calibration_images: int, seed: int
 ) -> tuple[ImageSet, ImageSet]:
-    """Split into images to calibrate on and images to prove on, disjoint by content.
+    """Split into the calibration set and the hold-out set, each in the order of `images`.
 
-    Of files with the same bytes only the first counts. Classes give in proportion to their
-    size (systematic sampling within each class, images without a class being one more), so the
-    hold-out set keeps the mixture of the whole. The choice depends on the contents and the
-    seed, not on names or order.
+    Classes give in proportion to their size (systematic sampling within each class, images
+    without a class being one more), so the hold-out set keeps the mixture of the whole. The choice
+    depends on the contents and the seed, not on names or order.
 
     Parameters
     ----------
-    image_set
-        The images.
+    images
+        Images of which no two have the same content.
+    contents
+        SHA-256 of each, by path.
     calibration_images
         Images wanted for calibration; at most half of a small set is taken.
     seed
         Another seed gives another split.
-
-    Returns
-    -------
-    The calibration set and the hold-out set, each in the order of `image_set`.
-
-    Raises
-    ------
-    DatasetError
-        There are fewer than eight distinct images.
-    UsageError
-        `calibration_images` is not positive.
     """
-    if calibration_images < 1:
-        raise UsageError(f"calibration images must be at least 1, not {calibration_images}")
-    distinct: dict[str, LabelledImage] = {}
-    for item in image_set.items:
-        distinct.setdefault(content_hash(item.path), item)
-    if len(distinct) < MINIMUM_FOR_SPLIT:
-        raise DatasetError(
-            f"{image_set.name}: {len(distinct)} distinct images; at least {MINIMUM_FOR_SPLIT} "
-            f"are needed, half to calibrate and half to prove the result (a few hundred give "
-            f"good ranges)"
-        )
-    wanted = min(calibration_images, len(distinct) // 2)
     strata = {
-        content: item.label if item.index is None else item.index
-        for content, item in distinct.items()
+        contents[item.path]: item.label if item.index is None else item.index
+        for item in images.items
     }
-    chosen = set(stratified(strata, seed)[:wanted])
-    calibration = {item.path for content, item in distinct.items() if content in chosen}
-    return parted(replace(image_set, items=tuple(distinct.values())), calibration)
+    chosen = set(stratified(strata, seed)[: min(calibration_images, len(images) // 2)])
+    return parted(images, {path for path, content in contents.items() if content in chosen})
 
 
 def parted(image_set: ImageSet, calibration: Collection[Path]) -> tuple[ImageSet, ImageSet]:

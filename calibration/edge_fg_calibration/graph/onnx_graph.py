@@ -7,7 +7,7 @@ there and always unique.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -196,6 +196,12 @@ class Graph:
             return _product(first) * _product(second[1:])
         inner = first[-2] if attribute(node, "transA", 0) else first[-1]
         return _product(out) * (inner or 0)
+
+    def macs_share(self, keys: Collection[str]) -> float:
+        """Return the share (0..1) of all multiply-accumulates that the nodes of these keys do."""
+        costs = {node_key(node): self.macs(node) for node in self.nodes}
+        total = sum(costs.values())
+        return sum(costs[key] for key in keys) / total if total else 0.0
 
 
 def _product(dims: tuple[int | None, ...]) -> int:

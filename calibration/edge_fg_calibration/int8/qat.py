@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from edge_fg.errors import UnsupportedNodeError
 from edge_fg_calibration.graph.editing import replace_initializers, replace_nodes
-from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, attribute
+from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, attribute, node_key
 from edge_fg_calibration.graph.prepare import prepared_copy
 
 _LOWEST, _HIGHEST = -128, 127
@@ -30,15 +30,14 @@ def is_quantised(model: onnx.ModelProto) -> bool:
 def int8_share(model: onnx.ModelProto) -> float:
     """Return the share (0..1) of multiply-accumulates whose operands are both dequantised."""
     graph = Graph(model)
-    total = quantised = 0
-    for node in graph.nodes:
-        if node.op_type in WEIGHTED_OPS:
-            macs = graph.macs(node)
-            total += macs
-            makers = [graph.producers.get(name) for name in node.input[:2]]
-            if all(one is not None and one.op_type == "DequantizeLinear" for one in makers):
-                quantised += macs
-    return quantised / total if total else 0.0
+    made = {key for key, one in graph.producers.items() if one.op_type == "DequantizeLinear"}
+    return graph.macs_share(
+        [
+            node_key(node)
+            for node in graph.nodes
+            if node.op_type in WEIGHTED_OPS and made.issuperset(node.input[:2])
+        ]
+    )
 
 
 def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,7 +1,8 @@
 """Four ways to choose the range of a tensor, all read from one histogram.
 
 Each returns ``amax``, the magnitude that becomes 127 in symmetric INT8: larger values are
-clipped, smaller ones rounded to steps of ``amax / 127``.
+clipped, smaller ones rounded to steps of ``amax / 127``. A tensor that was zero throughout gets
+`DEAD_TENSOR_AMAX`. An empty histogram is a `CalibrationError`.
 """
 
 from __future__ import annotations
@@ -29,15 +30,8 @@ _CANDIDATES_AT_ONCE = 64
 
 
 def minmax(histogram: Histogram) -> float:
-    """Return the largest magnitude seen: nothing is clipped.
-
-    Raises
-    ------
-    CalibrationError
-        The histogram is empty.
-    """
-    _refuse_empty(histogram)
-    return histogram.amax or DEAD_TENSOR_AMAX
+    """Return the largest magnitude seen: nothing is clipped."""
+    return DEAD_TENSOR_AMAX if _is_dead(histogram) else histogram.amax
 
 
 def percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> float:
@@ -49,12 +43,11 @@ def percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> flo
     Raises
     ------
     CalibrationError
-        The histogram is empty, or `percent` is not in (0, 100].
+        `percent` is not in (0, 100].
     """
-    _refuse_empty(histogram)
     if not 0 < percent <= 100:
         raise CalibrationError(f"a percentile lies above 0 and up to 100, not {percent}")
-    if not histogram.amax:
+    if _is_dead(histogram):
         return DEAD_TENSOR_AMAX
     rank = max(1, int(np.ceil(histogram.count * (percent / 100))))
     place = int(np.searchsorted(np.cumsum(histogram.counts), rank))
@@ -72,14 +65,8 @@ def mse(histogram: Histogram, levels: int = LEVELS) -> float:
         Of the tensor's magnitudes.
     levels
         Steps from 0 to the range; more than 127 only where the range is moved to lie around 0.
-
-    Raises
-    ------
-    CalibrationError
-        The histogram is empty.
     """
-    _refuse_empty(histogram)
-    if not histogram.amax:
+    if _is_dead(histogram):
         return DEAD_TENSOR_AMAX
     candidates = _edges(histogram)
     occupied = np.flatnonzero(histogram.counts)
@@ -105,14 +92,8 @@ def entropy(histogram: Histogram) -> float:
     each level that hold anything. After S. Migacz, "8-bit inference with TensorRT" (GTC 2017).
     Exact zeros are left out: any range represents them, and behind a ReLU their spike would
     decide everything.
-
-    Raises
-    ------
-    CalibrationError
-        The histogram is empty.
     """
-    _refuse_empty(histogram)
-    if not histogram.amax:
+    if _is_dead(histogram):
         return DEAD_TENSOR_AMAX
     counts = histogram.counts.astype(np.float64)
     counts[0] -= histogram.zeros
@@ -131,14 +112,16 @@ METHODS: Mapping[str, Callable[[Histogram], float]] = MappingProxyType(
 
 def clipped_share(histogram: Histogram, amax: float) -> float:
     """Return the share (0..1) of values in bins that lie wholly above `amax`."""
-    _refuse_empty(histogram)
+    _is_dead(histogram)
     first = int(np.ceil(amax / histogram.width))
     return float(histogram.counts[first:].sum()) / histogram.count
 
 
-def _refuse_empty(histogram: Histogram) -> None:
+def _is_dead(histogram: Histogram) -> bool:
+    """Say whether a tensor was zero throughout; refuse one of which nothing was seen."""
     if not histogram.count:
         raise CalibrationError("no values were seen: a range can't be chosen")
+    return histogram.amax == 0
 
 
 def _first_candidate(histogram: Histogram) -> int:

@@ -68,10 +68,6 @@ class IdentifiedBatches:
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return self.start()
 
-    def key(self, *, graph: str, tensors: str, software: str) -> StatisticsKey:
-        """Return the key of statistics counted on these images."""
-        return StatisticsKey(graph, self.preprocessing, self.images, tensors, software)
-
 
 class StatisticsCache:
     """A folder of statistics.

@@ -186,8 +186,10 @@ def _key(graph: bytes, images: IdentifiedBatches, fresh: Statistics) -> Statisti
     import onnxruntime
     import PIL
 
-    return images.key(
+    return StatisticsKey(
         graph=hashlib.sha256(graph).hexdigest(),
+        preprocessing=images.preprocessing,
+        images=images.images,
         tensors=digest_of(sorted((name, one.bins) for name, one in fresh.histograms.items())),
         software=digest_of(
             edge_fg.__version__, onnxruntime.__version__, PIL.__version__, np.__version__

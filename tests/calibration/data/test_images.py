@@ -15,8 +15,9 @@ from edge_fg_calibration import (
     image_set_digest,
     read_image_set,
     resolve_labels,
-    split_image_set,
+    sample,
 )
+from edge_fg_calibration.data.splitting import content_hash, split_by_class
 from support.properties import sweep
 
 
@@ -110,30 +111,37 @@ def test_an_index_beyond_the_model_is_refused(folder: Path) -> None:
 def test_the_split_is_disjoint_by_content_and_repeatable(folder: Path) -> None:
     (folder / "wren" / "copy.png").write_bytes((folder / "finch" / "0.png").read_bytes())
     whole = read_image_set(folder)
-    first, second = split_image_set(whole, 6, seed=1)
-    contents = [{one.path.read_bytes() for one in part.items} for part in (first, second)]
-    assert len(first) == len(contents[0]) == 6
-    assert len(second) == len(contents[1]) == 12
+    found = sample(whole, 3, seed=1)
+    sides = (found.calibration, found.hold_out)
+    contents = [{one.path.read_bytes() for one in part.items} for part in sides]
+    assert len(found.calibration) == len(contents[0]) == 3
+    assert found.passed_over == 3
+    assert len(found.hold_out) == len(contents[1]) == 12
     assert not contents[0] & contents[1]
-    assert split_image_set(whole, 6, seed=1) == (first, second)
-    assert split_image_set(whole, 6, seed=2)[0] != first
+    assert sample(whole, 3, seed=1) == found
+    assert sample(whole, 3, seed=2).hold_out != found.hold_out
+
+
+def by_class(images, count: int, seed: int = 0):
+    contents = {one.path: content_hash(one.path) for one in images.items}
+    return split_by_class(images, contents, count, seed)
 
 
 @pytest.mark.parametrize("seed", sweep(range(5)))
 def test_classes_give_in_proportion(folder: Path, seed: int) -> None:
-    first, _ = split_image_set(read_image_set(folder), 9, seed=seed)
+    first, _ = by_class(read_image_set(folder), 9, seed)
     labels = [one.label for one in first.items]
     assert 4 <= labels.count("finch") <= 6
     assert 1 <= labels.count("owl") <= 3
 
 
 def test_a_small_set_is_halved_and_a_tiny_one_refused(folder: Path) -> None:
-    first, second = split_image_set(read_image_set(folder), 512)
+    first, second = by_class(read_image_set(folder), 512)
     assert (len(first), len(second)) == (9, 9)
     with pytest.raises(DatasetError, match="4 distinct images; at least 8"):
-        split_image_set(read_image_set(folder / "owl"), 512)
+        sample(read_image_set(folder / "owl"), 512)
     with pytest.raises(UsageError, match="at least 1"):
-        split_image_set(read_image_set(folder), 0)
+        sample(read_image_set(folder), 0)
 
 
 def test_the_digest_knows_contents_not_names(folder: Path) -> None:
