@@ -35,12 +35,12 @@ class Pipeline(Generic[PredictionT]):
     own: capture, recognition and output overlap, and what waits between them is bounded. Use it
     once: `run` it, iterate over it, or `start` it and let it work beside the program; the same
     from asyncio with ``async for`` and `run_async`. As a context manager it stops, at the latest,
-    where the block ends.
+    where the block ends. In a thread of the pipeline (of a sink, or of a listener to a source's
+    state) `stop`, `drain` and `wait` return at once.
 
-    A source that fails ends alone, its error stands in `stats`; when all have failed (or the
-    only one), the first error is raised after all answers. An error of the model ends the
-    pipeline, and everything is closed. At the end, also after an error, the sources and sinks are
-    closed; the classifier is not.
+    A source that fails ends alone, its error stands in `stats`; when all have failed (or the only
+    one), the first error is raised after all answers. An error of the model ends the pipeline. At
+    the end, also after an error, the sources and sinks are closed; the classifier is not.
 
     Parameters
     ----------
@@ -103,8 +103,7 @@ class Pipeline(Generic[PredictionT]):
             for given in _one_by_one(sources):
                 opened.append(given if isinstance(given, Source) else open_source(given))
                 on_failure.callback(opened[-1].close)
-            numbers = range(1, len(opened) + 1)
-            followers = None if visits is None else [visits(number) for number in numbers]
+            followers = None if visits is None else [visits(n + 1) for n in range(len(opened))]
             on_failure.pop_all()
         self._engine = Engine(
             opened,
@@ -133,15 +132,12 @@ class Pipeline(Generic[PredictionT]):
     def stop(self) -> None:
         """Stop soon and wait for it: frames that wait are dropped, results that wait are written.
 
-        Sinks get a few seconds for that. From a thread of the pipeline (a sink, a listener to a
-        source's state) it does not wait. May be called again, and before the start.
+        Sinks get a few seconds for that. May be called again, and before the start.
         """
         self._engine.stop_and_wait()
 
     def drain(self, timeout: float | None = None) -> bool:
         """Read no more, answer what waits, write all results, and end.
-
-        From a thread of the pipeline (a sink, a listener to a source's state) it does not wait.
 
         Parameters
         ----------
@@ -160,10 +156,7 @@ class Pipeline(Generic[PredictionT]):
         return drained
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end and return whether it came within `timeout` seconds.
-
-        From a thread of the pipeline (a sink, a listener to a source's state) it returns at once.
-        """
+        """Wait for the end and return whether it came within `timeout` seconds."""
         return self._engine.wait(timeout)
 
     def run(self) -> PipelineStats:
@@ -212,20 +205,7 @@ class Pipeline(Generic[PredictionT]):
         the newest result; those that it missed count as dropped by the sink ``iteration``, and
         their events come with the next.
         """
-        return self._iterate()
-
-    def _iterate(self) -> Generator[Result[PredictionT], None, None]:
-        results = self._engine.attach(blocking=self._engine.lossless)
-        try:
-            self._engine.start(again=True)
-            while (result := results.wait()) is not None:
-                yield result
-                del result
-            self.wait()
-        finally:
-            results.close()
-            self.stop()
-        self.check()
+        return _results(self._engine)
 
     def __aiter__(self) -> AsyncIterator[Result[PredictionT]]:
         """Do as `__iter__`, for ``async for``; other tasks run meanwhile."""
@@ -247,6 +227,20 @@ class Pipeline(Generic[PredictionT]):
         from edge_fg.pipeline import async_results
 
         await async_results.stop(self._engine)
+
+
+def _results(engine: Engine) -> Generator[Result[Any], None, None]:
+    results = engine.attach(blocking=engine.lossless)
+    try:
+        engine.start(again=True)
+        while (result := results.wait()) is not None:
+            yield result
+            del result
+        engine.wait()
+    finally:
+        results.close()
+        engine.stop_and_wait()
+    engine.check()
 
 
 def _one_by_one(sources: Any) -> list[Any]:

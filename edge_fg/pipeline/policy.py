@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 from edge_fg.errors import UsageError
 
@@ -135,22 +135,31 @@ def parse_policy(text: str) -> Policy:
     UsageError
         It names no policy, or a value makes no sense.
     """
-    match = _FORM.fullmatch(text)
-    if match is None:
-        raise _unknown(text)
-    name, inside = match.groups()
-    values = _arguments(text, inside)
-    if name == "latest" and values.keys() <= {"max_age"}:
-        return Latest(_number(text, values["max_age"])) if values else Latest()
-    if name == "every" and not values:
-        return Every()
-    if name == "queue" and "" in values and values.keys() <= {"", "drop"}:
-        drop = values.get("drop", "oldest").strip("\"'")
-        if drop not in get_args(Drop):
+    form = _FORM.fullmatch(text)
+    name, inside = form.groups() if form else ("", None)
+    values: dict[str, str] = {}
+    for part in inside.split(",") if inside and inside.strip() else ():
+        key, value = part.split("=", 1) if "=" in part else ("", part)
+        if key.strip() in values:
             raise _unknown(text)
-        return Queue(_whole(text, values[""]), drop)  # type: ignore[arg-type]
-    if name == "rate" and values.keys() == {""}:
-        return Rate(_number(text, values[""]))
+        values[key.strip()] = value.strip()
+    try:
+        match name, sorted(values):
+            case "latest", []:
+                return Latest()
+            case "latest", ["max_age"]:
+                return Latest(float(values["max_age"]))
+            case "every", []:
+                return Every()
+            case "queue", [""] | ["", "drop"]:
+                drop = values.get("drop", "oldest").strip("\"'")
+                return Queue(_whole(values[""]), cast("Drop", drop))
+            case "rate", [""]:
+                return Rate(float(values[""]))
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise _unknown(text) from error
     raise _unknown(text)
 
 
@@ -188,28 +197,9 @@ def makes_wait(policy: Policy, live: bool) -> bool:
     return is_lossless(policy) or (isinstance(policy, Rate) and not live)
 
 
-def _arguments(text: str, inside: str | None) -> dict[str, str]:
-    """Return the arguments by name; what has no name by the empty one."""
-    values: dict[str, str] = {}
-    for part in inside.split(",") if inside and inside.strip() else ():
-        name, equals, value = part.partition("=")
-        key = name.strip() if equals else ""
-        if key in values:
-            raise _unknown(text)
-        values[key] = (value if equals else name).strip()
-    return values
-
-
-def _number(text: str, value: str) -> float:
-    try:
-        return float(value)
-    except ValueError as error:
-        raise _unknown(text) from error
-
-
-def _whole(text: str, value: str) -> int:
+def _whole(value: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) < 9):
-        raise _unknown(text)
+        raise ValueError(value)
     return int(value)
 
 
