@@ -59,7 +59,7 @@ class CopyRates(NamedTuple):
     to_host: float
     two_copies_us: float
 
-    def us(self, nbytes: int) -> float:
+    def pace_us(self, nbytes: int) -> float:
         """Return the microseconds of two launches that move some bytes at the copy rate."""
         return self.two_copies_us + 1e6 * nbytes / self.device
 
