@@ -214,13 +214,8 @@ def _from_line(index: int, line: str) -> Label:
     match = _BINOMIAL.fullmatch(label)
     if match is None:
         return Label(index, label)
-    return Label(
-        index,
-        label,
-        common_name=match["common"],
-        genus=match["genus"],
-        species=match["species"],
-    )
+    common, genus, species = match["common"], match["genus"], match["species"]
+    return Label(index, label, common, genus=genus, species=species)
 
 
 def _texts(label: Label) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import unicodedata
-from collections import OrderedDict
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -42,18 +42,17 @@ class Fonts:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._sizes: dict[tuple[bool, int], Font] = {}
-        self._written: OrderedDict[tuple[str, int, Colour], tuple[Image.Image, int]] = OrderedDict()
         self._system: str | None = None if path else _system_font()
+        # The latest few hundred texts are kept: the same names come with each frame, and drawing an
+        # outline takes longer than the rest of a panel.
+        self.written = lru_cache(maxsize=_KEPT_TEXTS)(_outlined)
+        self._load = cache(_load_font)
         self.of("", _SMALLEST)
 
     def of(self, text: str, size: int) -> Font:
         """Return the font that `text` is written in, in this size (pixels)."""
         wide = self._system is not None and not text.isascii()
-        key = (wide, size)
-        if key not in self._sizes:
-            self._sizes[key] = _load_font(self._system if wide else self._path, size)
-        return self._sizes[key]
+        return self._load(self._system if wide else self._path, size)
 
     def length(self, text: str, size: int) -> float:
         """Return how wide a text is (pixels)."""
@@ -81,48 +80,37 @@ class Fonts:
             name = name[:-1].rstrip()
         return font, f"{name}{dots}" if name else ""
 
-    def written(self, text: str, font: Font, fill: Colour) -> tuple[Image.Image, int]:
-        """Return a text with a thin dark outline, and the row of its baseline.
-
-        The latest few hundred are kept: the same names come with each frame, and drawing an outline
-        takes longer than the rest of a panel.
-
-        Parameters
-        ----------
-        text
-            As `fitted` gave it.
-        font
-            As `fitted` or `of` gave it.
-        fill
-            Four values 0..255, in the order of the image it is meant for.
-        """
-        key = (text, id(font), fill)
-        if key in self._written:
-            self._written.move_to_end(key)
-            return self._written[key]
-        size = int(getattr(font, "size", _SMALLEST))
-        stroke = max(size // 12, 1)
-        width, baseline = math.ceil(font.getlength(text)) + 2 * stroke, size + stroke
-        image = Image.new("RGBA", (width, baseline + size // 2 + stroke), (0, 0, 0, 0))
-        ImageDraw.Draw(image).text(
-            (stroke, baseline),
-            text,
-            font=font,
-            fill=fill,
-            anchor="ls",
-            stroke_width=stroke,
-            stroke_fill=_OUTLINE,
-        )
-        self._written[key] = image, baseline
-        if len(self._written) > _KEPT_TEXTS:
-            self._written.popitem(last=False)
-        return image, baseline
-
     def _writable(self, text: str) -> str:
         if text.isascii() or self._path is not None or self._system is not None:
             return text
         plain = unicodedata.normalize("NFKD", text)
         return "".join(c if c.isascii() else "?" for c in plain if not unicodedata.combining(c))
+
+
+def _outlined(text: str, font: Font, fill: Colour) -> tuple[Image.Image, int]:
+    """Return a text with a thin dark outline, and the row of its baseline.
+
+    Parameters
+    ----------
+    text, font
+        As `Fonts.fitted` or `Fonts.of` gave them.
+    fill
+        Four values 0..255, in the order of the image it is meant for.
+    """
+    size = int(getattr(font, "size", _SMALLEST))
+    stroke = max(size // 12, 1)
+    width, baseline = math.ceil(font.getlength(text)) + 2 * stroke, size + stroke
+    image = Image.new("RGBA", (width, baseline + size // 2 + stroke), (0, 0, 0, 0))
+    ImageDraw.Draw(image).text(
+        (stroke, baseline),
+        text,
+        font=font,
+        fill=fill,
+        anchor="ls",
+        stroke_width=stroke,
+        stroke_fill=_OUTLINE,
+    )
+    return image, baseline
 
 
 def _system_font() -> str | None:

@@ -11,37 +11,11 @@ from edge_fg.result import Result
 Content = Literal["frames", "visits"]
 """What a file holds: a line for each frame, or one for each event of a visit."""
 
-FRAME_COLUMNS = (
-    "time",
-    "source",
-    "frame",
-    "position_s",
-    "label",
-    "index",
-    "confidence",
-    "runner_up",
-    "runner_up_confidence",
-    "latency_ms",
-    "age_ms",
-)
-VISIT_COLUMNS = (
-    "event",
-    "visit",
-    "source",
-    "label",
-    "index",
-    "confidence",
-    "runner_up",
-    "frames",
-    "started_s",
-    "ended_s",
-    "started",
-    "ended",
-    "x",
-    "y",
-    "width",
-    "height",
-)
+FRAME_COLUMNS: tuple[str, ...] = ("time", "source", "frame", "position_s", "label", "index")
+FRAME_COLUMNS += ("confidence", "runner_up", "runner_up_confidence", "latency_ms", "age_ms")
+VISIT_COLUMNS: tuple[str, ...] = ("event", "visit", "source", "label", "index", "confidence")
+VISIT_COLUMNS += ("runner_up", "frames", "started_s", "ended_s", "started", "ended")
+VISIT_COLUMNS += ("x", "y", "width", "height")
 
 
 def check_content(content: str) -> None:

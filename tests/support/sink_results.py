@@ -19,6 +19,9 @@ NOON = datetime(2026, 5, 1, 12, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2
 class Camera(BaseSource):
     """A source that is only looked at, never read."""
 
+    def _read(self) -> None:
+        raise AssertionError("nobody reads this source")
+
 
 def grey(width: int = 64, height: int = 48, value: int = 128) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)

@@ -28,12 +28,7 @@ class Hub:
 
     With several viewers, each image is still drawn and encoded once.
 
-    Parameters
-    ----------
-    annotate
-        Draws the answer.
-    quality
-        Of the JPEGs, 1..95.
+    `annotate` and `quality` are those of `PreviewSink`.
     """
 
     def __init__(self, annotate: Annotate, quality: int) -> None:

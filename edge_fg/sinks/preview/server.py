@@ -33,18 +33,12 @@ class PreviewServer(BoundedServer):
 
     Parameters
     ----------
-    address
-        Host and port; port 0 takes a free one.
+    address, hosts
+        See `BoundedServer`.
     hub
         Where the images come from.
-    hosts
-        Names that requests may call the server by.
-    max_viewers
-        Streams at a time.
-    max_fps
-        Images a second for one viewer.
-    stats
-        Returns what ``/stats.json`` says of the pipeline; None for nothing.
+    max_viewers, max_fps, stats
+        See `PreviewSink`.
 
     Raises
     ------
