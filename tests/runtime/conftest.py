@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from support.software_cuda import harness
@@ -11,20 +9,26 @@ from support.standin_tensorrt import fixtures, host_cuda
 
 
 @pytest.fixture(scope="session")
-def software_cuda(tmp_path_factory: pytest.TempPathFactory):
+def software_cuda():
     """A CUDA driver whose device is the processor; see software_cuda/."""
     if reason := harness.why_not():
         pytest.skip(reason)
-    return harness.build(tmp_path_factory.mktemp("software-cuda"))
+    return harness.build()
+
+
+@pytest.fixture(scope="session")
+def gpu(software_cuda):
+    """The same with the kernels that edge_fg ships."""
+    return harness.with_shipped_kernels()
 
 
 @pytest.fixture
-def old_software_cuda(software_cuda, tmp_path: Path):
+def old_software_cuda(software_cuda):
     """Builds a driver that lacks the given functions, as an older one would."""
 
     def build(*lacking: str):
         flags = ["-DOLD_DRIVER"] if "cuGraphInstantiateWithFlags" in lacking else []
-        return harness.build(tmp_path, "old", *flags, lacking=lacking)
+        return harness.build(*flags, lacking=lacking)
 
     return build
 

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,6 @@ from edge_fg_tools.gpu_check.checks import test_leaks as leaks
 from edge_fg_tools.gpu_check.findings import Entry, Findings
 from edge_fg_tools.gpu_check.plugin import SCHEMA
 from edge_fg_tools.gpu_check.settings import CHECKS, Settings
-from edge_fg_tools.kernels.cpu_form import compile_cpu_form
 from support.software_cuda import harness
 
 PACKAGE = "edge_fg_tools.gpu_check.checks"
@@ -39,18 +37,11 @@ NOTHING = dict.fromkeys(
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory):
+def machine():
     """The software driver with the kernels and what calls the stand-in of TensorRT back."""
     if reason := harness.why_not():
         pytest.skip(reason)
-    if shutil.which("g++") is None:
-        pytest.skip("no C++ compiler (g++) to compile the kernels with")
-    folder = tmp_path_factory.mktemp("gpu-check")
-    kernels = compile_cpu_form(folder)
-    both = folder / "both.so"
-    command = ["g++", "-shared", "-fPIC", "-x", "c", str(TENSORRT / "call.c"), "-x", "none"]
-    subprocess.run([*command, "-Wl,--no-as-needed", str(kernels), "-o", str(both)], check=True)
-    return harness.build(folder).with_kernels(both)
+    return harness.with_engines()
 
 
 def python(*arguments: object, environment: dict[str, str], paths: tuple[Path, ...] = ()):

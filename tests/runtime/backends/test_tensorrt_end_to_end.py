@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from edge_fg_tools.kernels.cpu_form import compile_cpu_form
 from support import standin_tensorrt
 from support.children import environment
+from support.software_cuda import harness
 
 pytest.importorskip("onnxruntime")
 HERE = Path(standin_tensorrt.__path__[0])
@@ -22,16 +21,9 @@ NOTHING = dict.fromkeys(
 
 
 @pytest.fixture(scope="module")
-def machine(software_cuda, tmp_path_factory: pytest.TempPathFactory):
+def machine(software_cuda):
     """The software driver with the real kernels, and one that calls the stand-in back."""
-    if shutil.which("g++") is None:
-        pytest.skip("no C++ compiler (g++) to compile the kernels with")
-    folder = tmp_path_factory.mktemp("end-to-end")
-    kernels = compile_cpu_form(folder)
-    both = folder / "both.so"
-    command = ["g++", "-shared", "-fPIC", "-x", "c", str(HERE / "call.c"), "-x", "none"]
-    subprocess.run([*command, "-Wl,--no-as-needed", str(kernels), "-o", str(both)], check=True)
-    return software_cuda.with_kernels(both)
+    return harness.with_engines()
 
 
 @pytest.fixture

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from edge_fg_tools.kernels.cpu_form import compile_cpu_form
 from support.properties import sweep
 
 NOTHING = dict.fromkeys(
     ["buffers", "page_locked", "streams", "events", "modules", "graphs", "retains", "pushed"], 0
 )
-
-
-@pytest.fixture(scope="module")
-def gpu(software_cuda, tmp_path_factory: pytest.TempPathFactory):
-    if shutil.which("g++") is None:
-        pytest.skip("no C++ compiler (g++) to compile the kernels with")
-    return software_cuda.with_kernels(compile_cpu_form(tmp_path_factory.mktemp("kernels")))
 
 
 @pytest.mark.parametrize("seed", sweep([1, 2]))

@@ -6,7 +6,6 @@ import ctypes
 import itertools
 import mmap
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,8 @@ from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize, presets
 from edge_fg.preprocess.launch import LaunchPlanner
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.yuv import ColorStandard
-from edge_fg_tools.kernels.cpu_form import CpuForm, compile_cpu_form
+from edge_fg_tools.kernels.cpu_form import CpuForm
+from support import compiled
 from support.properties import examples
 
 FILTERS = ["bilinear", "bicubic", "lanczos", "box"]
@@ -34,10 +34,8 @@ LAUNCHES, BATCH = 7, 6
 
 
 @pytest.fixture(scope="module")
-def cpu_form(tmp_path_factory: pytest.TempPathFactory) -> CpuForm:
-    if shutil.which("g++") is None:
-        pytest.skip("no C++ compiler (g++) to compile the kernels with")
-    return CpuForm(compile_cpu_form(tmp_path_factory.mktemp("kernels")))
+def cpu_form() -> CpuForm:
+    return CpuForm(compiled.cpu_form())
 
 
 def random_spec(rng: np.random.Generator, name: str, mode: str, longest: int) -> PreprocessSpec:
@@ -285,20 +283,18 @@ print("read nothing beyond")
 
 
 @pytest.mark.slow
-def test_no_byte_beyond_any_array_is_touched(tmp_path: Path):
+def test_no_byte_beyond_any_array_is_touched():
     """Under the address sanitizer, which sees what guard pages can't: aligned words.
 
     And under the one for undefined behaviour: overflowing sums, shifts, misaligned words.
     """
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler (g++) to compile the kernels with")
+    compiler = compiled.compiler("g++")
     found = subprocess.run(
         [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     )
     if not Path(found.stdout.strip()).is_absolute():
         pytest.skip("the C++ compiler has no address sanitizer")
-    library = compile_cpu_form(tmp_path, SANITIZERS)
+    library = compiled.cpu_form(SANITIZERS)
     result = subprocess.run(
         [sys.executable, "-c", ADDRESS_CHECKED, str(library), __file__],
         capture_output=True,
@@ -309,6 +305,7 @@ def test_no_byte_beyond_any_array_is_touched(tmp_path: Path):
             "LD_PRELOAD": found.stdout.strip(),
             "ASAN_OPTIONS": "detect_leaks=0",
             "PYTHONMALLOC": "malloc",
+            "PYTHONPATH": str(Path(compiled.__file__).parents[1]),
         },
     )
     assert result.returncode == 0, result.stderr[-3000:]

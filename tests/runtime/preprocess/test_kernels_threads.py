@@ -14,15 +14,14 @@ from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec, Resize, kernels
 from edge_fg.preprocess.launch import SAMPLE, LaunchPlan, LaunchPlanner
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.yuv import ColorStandard
+from support import compiled
 
 PROGRAM = Path(__file__).with_name("kernels_threads.cpp")
 
 
 @pytest.fixture(scope="module")
 def compiler() -> str:
-    found = shutil.which("g++")
-    if found is None:
-        pytest.skip("no C++ compiler (g++) to compile the kernels with")
+    found = compiled.compiler("g++")
     answer = subprocess.run(
         [found, "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True
     )
@@ -31,12 +30,14 @@ def compiler() -> str:
     return found
 
 
-def compiled(compiler: str, folder: Path, sources: Path) -> Path:
-    program = folder / "kernels_threads"
+def build(compiler: str, sources: Path) -> Path:
     command = [compiler, "-std=c++17", "-O1", "-g", "-fsanitize=thread", "-Wno-unknown-pragmas"]
-    command += [f"-I{sources}", str(PROGRAM), "-o", str(program), "-lpthread"]
-    subprocess.run(command, check=True)
-    return program
+
+    def link(folder: Path) -> None:
+        program = ["-o", str(folder / PROGRAM.stem)]
+        subprocess.run([*command, f"-I{sources}", str(PROGRAM), *program, "-lpthread"], check=True)
+
+    return compiled.kept("threads", [*command, PROGRAM, sources], link) / PROGRAM.stem
 
 
 def write_input(path: Path, plan: LaunchPlan, frames: list[np.ndarray]) -> None:
@@ -85,7 +86,7 @@ SPEC = PreprocessSpec(
 
 @pytest.mark.slow
 def test_no_two_threads_race_and_the_bits_are_the_references(compiler, tmp_path: Path):
-    program = compiled(compiler, tmp_path, kernels.FOLDER)
+    program = build(compiler, kernels.FOLDER)
     rng = np.random.default_rng(0)
     wanted = sources()
     frames = [rng.integers(0, 256, source.nbytes, dtype=np.uint8) for source in wanted]
@@ -107,7 +108,7 @@ def test_without_barriers_the_race_would_be_seen(compiler, tmp_path: Path):
     text = threads.read_text()
     assert "} __syncthreads();" in text
     threads.write_text(text.replace("} __syncthreads();", "}"))
-    program = compiled(compiler, tmp_path, copied)
+    program = build(compiler, copied)
     wanted = sources()
     frames = [np.zeros(source.nbytes, np.uint8) for source in wanted]
     result, _ = run(program, tmp_path, LaunchPlanner(SPEC).plan(wanted), frames)

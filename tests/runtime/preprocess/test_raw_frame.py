@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from edge_fg.errors import ImageError
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame, all_bgr, as_pixels
 from edge_fg.preprocess.yuv import ColorStandard
-from edge_fg_tools.kernels.cpu_form import compile_cpu_form
 from support.properties import examples
 
 YUV = {PixelFormat.NV12, PixelFormat.YUYV, PixelFormat.I420}
@@ -136,13 +134,6 @@ def test_a_frame_that_lies_about_its_size_is_refused(tiny_bundle: Path):
 
 
 # --- the GPU path, under the software driver -----------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def gpu(software_cuda, tmp_path_factory: pytest.TempPathFactory):
-    if shutil.which("g++") is None:
-        pytest.skip("no C++ compiler (g++) to compile the kernels with")
-    return software_cuda.with_kernels(compile_cpu_form(tmp_path_factory.mktemp("kernels")))
 
 
 def test_the_gpu_takes_raw_and_bgr_frames_in_one_batch(gpu):

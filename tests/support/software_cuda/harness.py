@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support import compiled
+
 FOLDER = Path(__file__).resolve().parent
 SOURCES = ("state.c", "memory.c", "stream.c", "module.c")
 FLAGS = ("-O1", "-g", "-Wall", "-Wextra", "-Werror", "-std=gnu11", "-shared", "-fPIC")
@@ -82,10 +84,33 @@ class Driver:
         return json.loads(result.stdout)
 
 
-def build(folder: Path, name: str = "driver", *flags: str, lacking: tuple[str, ...] = ()) -> Driver:
+def build(*flags: str, lacking: tuple[str, ...] = ()) -> Driver:
     """Build a driver, with stubs for what PyCUDA links against, less `lacking`."""
-    target = folder / name
-    target.mkdir()
+    module = _pycuda()
+    assert module is not None
+    made_of = [str(_COMPILER), *FLAGS, *flags, "-", *lacking, FOLDER, module]
+    folder = compiled.kept("software-cuda", made_of, lambda folder: _build(folder, flags, lacking))
+    return Driver(folder, folder / "kernels.so")
+
+
+def with_shipped_kernels() -> Driver:
+    """A driver whose kernels are those that edge_fg ships, compiled for the processor."""
+    return build().with_kernels(compiled.cpu_form())
+
+
+def with_engines() -> Driver:
+    """The same with kernels that call the stand-in of TensorRT back."""
+    call, kernels = FOLDER.parent / "standin_tensorrt" / "call.c", compiled.cpu_form()
+    command = [compiled.compiler("g++"), "-shared", "-fPIC", "-x", "c", str(call), "-x", "none"]
+    command += ["-Wl,--no-as-needed", str(kernels), "-o"]
+
+    def link(folder: Path) -> None:
+        subprocess.run([*command, str(folder / "both.so")], check=True)
+
+    return build().with_kernels(compiled.kept("engines", [*command, call], link) / "both.so")
+
+
+def _build(target: Path, flags: tuple[str, ...], lacking: tuple[str, ...]) -> None:
     library = target / "libcuda.so.1"
     stubs = target / "stubs.c"
     sources = [str(FOLDER / source) for source in SOURCES]
@@ -101,9 +126,7 @@ def build(folder: Path, name: str = "driver", *flags: str, lacking: tuple[str, .
         stubs.write_text("".join(stub.format(symbol) for symbol in missing))
         if not missing:
             break
-    kernels = target / "kernels.so"
-    _compile("-o", str(kernels), str(FOLDER / "kernels.c"))
-    return Driver(target, kernels)
+    _compile("-o", str(target / "kernels.so"), str(FOLDER / "kernels.c"))
 
 
 def _needed() -> set[str]:
