@@ -55,7 +55,7 @@ class Int8Result:
     histograms
         What was seen of each quantised activation, without its shift, during calibration.
     method
-        The range method that serves best as a whole.
+        The range method that is best as a whole.
     methods
         The range method of each quantised activation.
     candidates

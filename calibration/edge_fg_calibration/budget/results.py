@@ -25,10 +25,10 @@ class Candidate:
     images
         Images that it was judged on.
     holds
-        Whether it keeps the budget, judged on the validation images: agreement as it is to be
-        expected on others, all else as measured.
+        Whether it keeps the budget, judged on the validation images: agreement as expected on
+        others, all else as measured.
     margin
-        By how many standard errors it is to be expected to keep it on other images (see
+        By how many standard errors it should keep it on other images (see
         `ConfidenceMargin.of`); minus infinity where it was dropped.
     with_margin
         Whether it keeps it with all of the margin asked for.
@@ -130,7 +130,7 @@ class SearchResult:
 
     @property
     def met(self) -> bool:
-        """Whether the budget is to be expected to hold, judged on the validation images."""
+        """Whether the budget should hold, judged on the validation images."""
         return self.best is not None and self.best.holds
 
     @property

@@ -251,7 +251,7 @@ def _put_back(
     kept: Sequence[int],
     accepts: Callable[[Candidate], bool],
 ) -> None:
-    """Return to INT8, dearest first, each group without which the rest still suffices.
+    """Return groups to INT8, the costliest first, where the rest still suffices.
 
     The group that came last could not be spared. One that is expected to leave more divergence
     than the candidate without that one did is not tried.

@@ -2,9 +2,9 @@
 
 Each layer (or group of layers that change precision together) runs in INT8 alone, all others in
 float, and the error that it makes in the output is kept, not just its size. Such errors are small
-and very nearly add up, so the divergence of *any* set of INT8 layers can be foretold from as many
+and very nearly add up, so the divergence of *any* set of INT8 layers can be predicted from as many
 evaluations as there are layers. The reverse, leaving one layer in float while all others are
-INT8, measures little: every layer behind it rounds anew, and that noise drowns the difference.
+INT8, measures little: every layer behind it rounds again, and that noise hides the difference.
 """
 
 from __future__ import annotations

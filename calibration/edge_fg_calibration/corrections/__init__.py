@@ -1,1 +1,1 @@
-"""Corrections of an INT8 graph, each kept only where it pays."""
+"""Corrections of an INT8 graph, each kept only where it helps."""

@@ -7,8 +7,8 @@ of the range uses more of it. A depthwise reader takes 1 / s_c into the scale of
 channel; any other reader pays with more uneven weights. After M. Nagel, M. van Baalen,
 T. Blankevoort, M. Welling, "Data-Free Quantization Through Weight Equalization and Bias
 Correction" (ICCV 2019), but from observed activations, as in G. Xiao et al., "SmoothQuant"
-(ICML 2023). Extremes of channels hang on single values; what few values exceed says better how
-coarse a channel is rounded.
+(ICML 2023). Extremes of channels depend on single values; what few values exceed says better
+how coarsely a channel is rounded.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _SATURATED = 0.999
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to even out a group.
+    """One way to equalise a group.
 
     Parameters
     ----------
     exponent
-        How much of the unevenness of channels is evened out, 0 (none) to 1 (all).
+        How much of the difference between channels is removed, 0 (none) to 1 (all).
     extremes
         Whether channels are compared by their extremes, or by what few values exceed
         (`ChannelRange.usual`).
@@ -71,7 +71,7 @@ def channel_factors(
     quantised
         Tensors with an INT8 range.
     setting
-        How it is evened out.
+        How it is equalised.
 
     Returns
     -------

@@ -34,7 +34,7 @@ class Int8Recipe:
     placement
         What is quantised.
     limits
-        The largest magnitude that each quantised activation of `model` shall keep.
+        The largest magnitude that each quantised activation of `model` keeps.
     windows
         Means and covariances of what `model`'s nodes read; without them no bias correction.
     positive

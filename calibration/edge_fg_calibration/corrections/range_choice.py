@@ -115,9 +115,9 @@ def changes_by_tensor(
     """
     recipe = choice.recipe
     least = LEAST_SHARE * sum(score.loss for score in alone.values())
-    dearest = sorted(alone, key=lambda name: -alone[name].loss)[:MOST_TENSORS]
+    costliest = sorted(alone, key=lambda name: -alone[name].loss)[:MOST_TENSORS]
     found = []
-    for name in dearest:
+    for name in costliest:
         before = alone[name]
         best: Change | None = None
         for method, limit in _distinct(recipe.limits[name], proposals, name):

@@ -2,7 +2,7 @@
 
 Two images show the same if their difference hashes (N. Krawetz, "Kind of Like That", 2013: the
 signs of 8 x 8 differences between neighbours of a tiny grey copy) differ in few bits *and* a tiny
-grey copy of one correlates with the other's; the hash alone mistakes plain backgrounds for each
+grey copy of one correlates with the other's; the hash alone takes plain backgrounds for each
 other. Among 1,570 photographs of 525 bird species two pairs are within these limits, both
 pairs of one scene; the next nearest pair is 10 bits apart and no other correlates as much.
 """
@@ -78,7 +78,7 @@ def read_fingerprints(image_set: ImageSet) -> tuple[list[Fingerprint], dict[Path
 
 
 def near_duplicates(fingerprints: Sequence[Fingerprint]) -> dict[Path, Path]:
-    """Return the images to leave out, each with the one that is kept in its stead.
+    """Return the images to leave out, each with the one that is kept instead.
 
     No two of the others are near-duplicates. Images with a class are kept rather than those
     without; beyond that the contents decide, not names or order. Images of one flat colour

@@ -2,7 +2,7 @@
 
 A calibration set from another domain gives ranges for activations that never occur in use, and
 its hold-out set, being of the same kind, proves a fidelity that means nothing. What the float
-model says to the images betrays it: it is unsure of nearly all (mean largest probability, the
+model says to the images shows it: it is unsure of nearly all (mean largest probability, the
 baseline of D. Hendrycks and K. Gimpel, "A Baseline for Detecting Misclassified and
 Out-of-Distribution Examples in Neural Networks", 2017), calls nearly all the same, or names
 hardly any image of a known class right.

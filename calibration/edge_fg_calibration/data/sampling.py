@@ -46,7 +46,7 @@ class TopAnswer:
 
 
 Predict: TypeAlias = Callable[[ImageSet], Mapping[Path, TopAnswer]]
-"""Asks the float model; images that it couldn't read are missing from the result."""
+"""Runs the float model; images that it couldn't read are missing from the result."""
 
 Strata: TypeAlias = Literal["class", "answer", "chance"]
 
@@ -96,7 +96,7 @@ def sample(
 
     Files that can't be decoded and near-duplicates are left out. At most half of the others
     become the calibration side, whole groups together. Of that side, where it has more images
-    than wanted, the model is asked (at most twice as many as wanted) and the choice is: the given
+    than wanted, the model runs (on at most twice as many as wanted) and the choice is: the given
     share of those with the smallest margin, and the rest in proportion to the classes, or to the
     model's answers where no class is known. The choice depends on the contents and the seed,
     not on names or order.
@@ -110,7 +110,7 @@ def sample(
     seed
         Another seed gives another choice.
     predict
-        Asks the float model; without one there are no hard examples. It is not asked where
+        Runs the float model; without it there are no hard examples. It is not called where
         there is nothing to choose.
     hard_share
         Share (0..1) of hard examples.

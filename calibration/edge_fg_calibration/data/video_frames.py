@@ -109,7 +109,7 @@ def _timed(source: Source) -> Iterator[tuple[float, Image.Image]]:
             first = first or frame.time
             seconds = (frame.time - first).total_seconds()
         else:
-            # Counted rather than asked: positions of some containers jump or stay at 0.
+            # Counted, not read from the container: positions of some containers jump or stay at 0.
             seconds = frame.number / (source.fps or _USUAL_FPS)
         yield seconds, Image.fromarray(frame.image[:, :, ::-1])
 

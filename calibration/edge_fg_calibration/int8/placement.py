@@ -112,9 +112,9 @@ class Placement:
         UsageError
             One of them doesn't run in INT8.
         """
-        strangers = sorted(set(nodes) - self.nodes)
-        if strangers:
-            raise UsageError(f"no INT8 node of the model is called {strangers[0]!r}")
+        unknown = sorted(set(nodes) - self.nodes)
+        if unknown:
+            raise UsageError(f"no INT8 node of the model is called {unknown[0]!r}")
         weights = tuple(place for place in self.weights if place.node not in nodes)
         read = {place.activation for place in weights}
         left = tuple(

@@ -1,6 +1,6 @@
 """Models that were quantised by somebody else, usually while they were trained (QAT).
 
-Their scales were learnt together with their weights, so nothing is calibrated anew. What is done
+Their scales were learnt together with their weights, so nothing is calibrated again. What is done
 here is to see how much of them runs in INT8, and to write the float form of the same network.
 """
 

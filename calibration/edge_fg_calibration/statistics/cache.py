@@ -1,7 +1,7 @@
 """Calibration statistics kept between builds, and reused only for exactly what they came from.
 
 An entry names the graph, the preprocessing, the images, the tensors and the software that it
-depends on, each by digest; one difference and it is counted anew, and the log says which. File
+depends on, each by digest; one difference and it is counted again, and the log says which. File
 names only help to find the nearest entry: what counts stands inside, and is checked.
 """
 

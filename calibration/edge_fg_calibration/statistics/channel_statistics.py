@@ -58,8 +58,8 @@ class ChannelRange:
     @classmethod
     def of(cls, channels: int) -> ChannelRange:
         """Return the range of channels of which nothing was seen yet."""
-        endless = np.full(channels, np.inf)
-        return cls(endless, -endless, np.zeros(channels), np.zeros(channels))
+        infinite = np.full(channels, np.inf)
+        return cls(infinite, -infinite, np.zeros(channels), np.zeros(channels))
 
     def add(self, array: NDArray[Any]) -> None:
         """Take in one batch, N x C or N x C x H x W."""

@@ -216,7 +216,7 @@ def _count(
 def _after(
     batches: Iterable[NDArray[Any]], skip: int, at_once: int
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield the images one by one, or as many as the model insists on, with their number."""
+    """Yield the images one by one, or as many as a fixed batch holds, with their number."""
     number = 0
     for batch in batches:
         for start in range(0, len(batch), at_once):

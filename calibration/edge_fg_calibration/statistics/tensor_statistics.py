@@ -20,7 +20,7 @@ from edge_fg.files import write_atomically
 from edge_fg_calibration.statistics.histogram import Histogram
 
 STATISTICS_VERSION = 2
-"""Of the file format and of how the statistics are counted; older ones are counted anew."""
+"""Of the file format and of how the statistics are counted; older ones are counted again."""
 
 _FORMAT = "edge-fg calibration statistics"
 _MAX_BYTES = 1 << 28
@@ -173,7 +173,7 @@ def _digest(content: object) -> str:
 
 
 def _read_own(path: Path) -> bytes:
-    """Read a regular file of ours that nobody else may write, and not a giant."""
+    """Read a regular file of ours that nobody else may write, and not too large."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
