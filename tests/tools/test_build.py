@@ -48,7 +48,7 @@ def test_a_build_makes_a_whole_bundle(workshop, edge_fg_command):
     assert left_behind(workshop.folder) == ["b.edgefg"]
 
 
-def test_every_variant_runs_in_anybodys_onnxruntime(workshop, edge_fg_command, tiny_model):
+def test_every_variant_runs_in_plain_onnxruntime(workshop, edge_fg_command, tiny_model):
     edge_fg_command(*workshop.arguments("--precision", "fp32,fp16,int8,int8-fp16"))
     x = np.random.default_rng(1).normal(size=(3, 3, 16, 16)).astype(np.float32)
     expected = ort.InferenceSession(tiny_model).run(["logits"], {"image": x})[0]
@@ -193,7 +193,7 @@ def test_no_preprocessing_is_not_guessed(workshop, edge_fg_command):
     assert "torchvision" in done.complaint
 
 
-def test_broken_images_are_left_out_and_told(workshop, edge_fg_command):
+def test_broken_images_are_left_out_and_reported(workshop, edge_fg_command):
     broken = workshop.images / "00.png"
     broken.write_bytes(broken.read_bytes()[:60])
     (workshop.images / "empty.jpg").write_bytes(b"")
@@ -313,9 +313,7 @@ def test_a_budget_that_int8_misses_leaves_the_fragile_layer_in_float(
     assert "left in float: the budget" in page
 
 
-def test_the_search_never_looks_at_images_of_the_proof(
-    fragile_workshop, edge_fg_command, monkeypatch
-):
+def test_the_search_never_uses_the_hold_out_set(fragile_workshop, edge_fg_command, monkeypatch):
     from edge_fg_tools.building import budgeting
 
     shown = []

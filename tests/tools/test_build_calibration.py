@@ -71,7 +71,7 @@ def test_a_hostile_cache_entry_is_not_believed(workshop, edge_fg_command, cache_
     assert (workshop.folder / "b.edgefg" / "calibration.json").read_bytes() == good
 
 
-def test_near_duplicates_are_left_out_and_told(workshop, edge_fg_command) -> None:
+def test_near_duplicates_are_left_out_and_reported(workshop, edge_fg_command) -> None:
     for number in range(12):
         image = Image.open(workshop.images / f"{number:02}.png")
         image.resize((75, 60)).save(workshop.images / f"copy{number:02}.jpg", quality=95)
@@ -156,7 +156,7 @@ def test_a_quantised_model_keeps_its_quantisation(workshop, edge_fg_command) -> 
     assert report_of(workshop)["repairs"] is None
 
 
-def test_the_report_tells_the_corrections_that_the_build_tried(workshop, edge_fg_command) -> None:
+def test_the_report_lists_the_corrections_that_the_build_tried(workshop, edge_fg_command) -> None:
     rng = np.random.default_rng(1)
     for number in range(110):
         small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
@@ -221,7 +221,9 @@ def test_what_is_not_finite_is_named(workshop, edge_fg_command) -> None:
     assert not (workshop.folder / "b.edgefg").exists()
 
 
-def test_dead_channels_and_constant_tensors_build_and_are_told(workshop, edge_fg_command) -> None:
+def test_dead_channels_and_constant_tensors_build_and_are_reported(
+    workshop, edge_fg_command
+) -> None:
     def edit(graph) -> None:
         for name in ("w1", "b1"):
             stored = next(one for one in graph.initializer if one.name == name)

@@ -204,7 +204,7 @@ def test_a_closed_pipe_ends_quietly(tiny_bundle, images):
     assert done.returncode in (0, 1)
 
 
-def test_a_full_device_is_told_in_one_line(tiny_bundle, images):
+def test_a_full_device_is_reported_in_one_line(tiny_bundle, images):
     command = [sys.executable, "-m", "edge_fg_tools", "run", str(tiny_bundle), str(images)]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)

@@ -138,7 +138,7 @@ def test_threads_share_one_model(example, guide) -> None:
     assert out[1] == "24 uploads by 3 workers"
 
 
-def test_asyncio_goes_on_meanwhile(example, guide) -> None:
+def test_the_event_loop_stays_free(example, guide) -> None:
     out = example("asyncio_app.py", guide.bundle, guide.clip).splitlines()
     found = re.fullmatch(r"(\d+) answers, (\d+) heartbeats, longest pause (\d+) ms", out[-1])
     answers, beats, _ = map(int, found.groups())
@@ -163,7 +163,7 @@ def ros(tmp_path: Path) -> Path:
     return tmp_path / "ros"
 
 
-def test_the_ros_node_answers_images_and_says_what_it_can_not(example, guide, ros) -> None:
+def test_the_ros_node_classifies_images_and_warns_of_the_others(example, guide, ros) -> None:
     out = example("ros2_node.py", "--ros-args", "-p", f"bundle:={guide.bundle}", path=ros)
     lines = out.splitlines()
     assert re.fullmatch(r"published h0 .+ [01]\.\d+", lines[0])

@@ -131,7 +131,7 @@ def test_image_sets_of_different_seeds_share_no_photograph_seed():
     assert not seeds[0] & seeds[1]
 
 
-def test_image_set_refuses_nonsense(tmp_path):
+def test_image_set_refuses_wrong_options(tmp_path):
     with pytest.raises(UsageError, match="at least 1"):
         write_image_set(tmp_path, 0, seed=1)
     with pytest.raises(UsageError, match=r"\.jpg or \.png"):
@@ -202,7 +202,7 @@ def test_written_clip_can_be_read_back(tmp_path, clip, monkeypatch):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["feeder.jsonl", "feeder.mp4"]
 
 
-def test_papers_of_the_model_are_those_the_code_writes(tmp_path):
+def test_files_beside_the_model_are_those_the_code_writes(tmp_path):
     write_labels(tmp_path / "labels.csv")
     write_preprocess(tmp_path / "preprocess.toml")
     assert fieldguide.labels_path().read_text() == (tmp_path / "labels.csv").read_text()

@@ -58,7 +58,7 @@ def test_each_round_has_other_visitors() -> None:
     assert next(FieldGuideSource(options=flip)).size_wh == (360, 640)
 
 
-def test_live_it_keeps_its_pace_and_counts_what_nobody_took(monkeypatch) -> None:
+def test_live_it_keeps_its_pace_and_counts_dropped_frames(monkeypatch) -> None:
     clock = FakeClock(100.0)
     time = SimpleNamespace(monotonic=clock, sleep=clock.sleep)
     monkeypatch.setattr("edge_fg_tools.fieldguide.source.time", time)
@@ -88,12 +88,12 @@ def test_live_it_keeps_its_pace_and_counts_what_nobody_took(monkeypatch) -> None
         "fieldguide://?seed=9999999999",
     ],
 )
-def test_addresses_that_make_no_sense(uri: str) -> None:
+def test_wrong_addresses_are_refused(uri: str) -> None:
     with pytest.raises(UsageError, match="fieldguide://"):
         open_fieldguide(uri, SourceOptions())
 
 
 @pytest.mark.parametrize("wrong", [{"size_wh": (64, 48)}, {"codec": "h264"}, {"raw": True}])
-def test_what_can_not_be_chosen_of_a_rendered_clip(wrong: dict) -> None:
+def test_options_of_cameras_are_refused(wrong: dict) -> None:
     with pytest.raises(UsageError, match="can't be chosen"):
         open_fieldguide("fieldguide://", SourceOptions(**wrong))

@@ -118,13 +118,13 @@ def pytorch_zip(folder: Path) -> bytes:
         (bytes(range(128, 256)), "not an ONNX model"),
     ],
 )
-def test_what_is_not_onnx_is_told_by_its_kind(tmp_path: Path, data: bytes, says: str) -> None:
+def test_what_is_not_onnx_is_named_by_its_kind(tmp_path: Path, data: bytes, says: str) -> None:
     with pytest.raises(ModelFormatError, match=says) as caught:
         load_model(saved(tmp_path, data))
     assert "model.onnx" in str(caught.value)
 
 
-def test_a_pytorch_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_pytorch_checkpoint_is_recognised(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match=r"PyTorch checkpoint.*torch\.onnx\.export"):
         load_model(saved(tmp_path, pytorch_zip(tmp_path)))
 
@@ -204,7 +204,7 @@ def test_external_weights_outside_the_folder_are_refused(tmp_path: Path, locatio
         load_model(external(folder, location))
 
 
-def test_external_weights_are_looked_for_wherever_a_tensor_may_stand(tmp_path: Path) -> None:
+def test_external_weights_are_found_wherever_a_tensor_can_be(tmp_path: Path) -> None:
     def outside() -> onnx.TensorProto:
         tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[2])
         tensor.data_location = onnx.TensorProto.EXTERNAL

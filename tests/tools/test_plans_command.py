@@ -124,7 +124,7 @@ def test_settings_make_another_plan_and_can_stand_beside(tiny_bundle, plans, edg
 
 
 @needs_rtx
-def test_inspect_tells_what_is_known_of_a_plan(tiny_bundle, plans, tmp_path, edge_fg_command):
+def test_inspect_shows_what_is_known_of_a_plan(tiny_bundle, plans, tmp_path, edge_fg_command):
     done = edge_fg_command("compile", tiny_bundle, "--target", "tensorrt-rtx", "--format", "json")
     path = Path(json.loads(done.out)["path"])
     facts = json.loads(edge_fg_command("inspect", path, "--format", "json").out)
@@ -217,7 +217,7 @@ def test_doctor_of_this_machine_names_the_driver(edge_fg_command):
     assert "-> onnxruntime" in text
 
 
-def test_doctor_tells_of_the_plan_cache(edge_fg_command, monkeypatch, tmp_path):
+def test_doctor_shows_the_plan_cache(edge_fg_command, monkeypatch, tmp_path):
     monkeypatch.setenv("EDGE_FG_PLAN_CACHE", str(tmp_path / "plans"))
     monkeypatch.setenv("EDGE_FG_PLAN_CACHE_BYTES", "5000000")
     facts = json.loads(edge_fg_command("doctor", "--format", "json").out)["plan_cache"]
@@ -244,7 +244,7 @@ print(done.sha256, flush=True)
 
 
 @needs_rtx
-def test_a_killed_build_of_the_real_library_hinders_nobody(tmp_path: Path):
+def test_a_killed_build_of_the_real_library_does_not_block_the_next(tmp_path: Path):
     model = tmp_path / "model.onnx"
     model.write_bytes(deep_model(60))
     command = [sys.executable, "-c", CHILD, str(model), str(tmp_path / "plans")]

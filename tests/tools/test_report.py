@@ -250,7 +250,7 @@ def svgs(html: str) -> list[ET.Element]:
     return [ET.fromstring(text) for text in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
 
 
-def test_a_reader_learns_at_a_glance_how_many_answers_stayed() -> None:
+def test_the_page_says_how_many_answers_stayed_the_same() -> None:
     page = Page(report_html(report()))
     assert "INT8 gives the same answer as FP32 on 963 of 1,000 hold-out images." in page.text
     assert "It names 513 of 600 labelled images correctly; FP32 names 516." in page.text
@@ -386,7 +386,7 @@ def test_counts_on_the_page_are_those_of_the_report() -> None:
     assert "Nodes left in floating point (1)" in page.text
 
 
-def test_a_card_tells_who_is_right_and_marks_siblings() -> None:
+def test_a_card_shows_who_is_right_and_marks_siblings() -> None:
     whole = report(int8(changed=(changed(),), changed_total=1))
     page = Page(report_html(whole))
     assert "FP32 · ✓ right 62 % Wren INT8 · ✗ wrong 41 % Robin Truth: Wren wren.jpg" in page.text
@@ -445,7 +445,7 @@ def test_an_empty_bundle_and_an_uncompared_variant_make_a_page() -> None:
 @pytest.mark.parametrize(
     ("values", "level", "mark"),
     [
-        ({"fidelity": fidelity(1000, 995)}, "fine", "Same answers as FP32"),
+        ({"fidelity": fidelity(1000, 995)}, "fine", "Agrees with FP32"),
         ({"fidelity": fidelity(50, 50)}, "look", "Too few images to be sure"),
         ({"fidelity": fidelity(1000, 963)}, "look", "Close to FP32"),
         ({"fidelity": fidelity(1000, 900)}, "worry", "Differs from FP32"),
@@ -463,7 +463,7 @@ def test_the_verdict_follows_the_measurements(values, level, mark) -> None:
     assert mark in page.text
 
 
-def test_what_to_worry_about_is_told_honestly() -> None:
+def test_what_to_worry_about_is_listed() -> None:
     worn = int8(int8_macs=0.31, budget=(BudgetCheck("agreement", 0.99, 0.963, False),))
     whole = report(
         worn,
@@ -501,7 +501,7 @@ def test_what_to_worry_about_is_told_honestly() -> None:
     assert all(sentence in text for sentence in told)
 
 
-def test_the_budget_is_told_in_words_with_its_direction() -> None:
+def test_the_budget_is_written_in_words_with_its_direction() -> None:
     budget = (
         BudgetCheck("mean_kl", 0.02, 0.0123, True),
         BudgetCheck("class_drop", 0.1, None, False),
@@ -730,7 +730,7 @@ def test_without_jinja2_the_extra_is_named(monkeypatch) -> None:
         report_html(report())
 
 
-def test_what_the_budget_left_in_float_is_told_and_drawn() -> None:
+def test_what_the_budget_left_in_float_is_listed_and_drawn() -> None:
     page = Page(report_html(report(search=searched())))
     assert "2 layers left in float keep the budget." in page.text
     assert "an agreement of about 99.1 % is to be expected on others" in page.text
@@ -742,7 +742,7 @@ def test_what_the_budget_left_in_float_is_told_and_drawn() -> None:
     assert "What each layer costs" not in unmeasured
 
 
-def test_json_tells_of_the_search_what_programs_need() -> None:
+def test_json_holds_the_search() -> None:
     search = report_json(report(search=searched()))["search"]
     assert (search["met"], search["assured"], search["trial_images"]) == (True, True, 256)
     assert search["expected_agreement"] == 0.991
@@ -793,7 +793,7 @@ def tables(html: str, name: str) -> list[list[list[str]]]:
     return found
 
 
-def test_corrections_are_told_with_their_figures_kept_ones_apart() -> None:
+def test_corrections_are_listed_with_their_figures_kept_ones_apart() -> None:
     lost = correction(
         name="GPTQ-style rounding", kept=False, mean_kl=0.0411, reason="not beyond chance"
     )

@@ -100,7 +100,7 @@ def test_luma_and_chroma_mean_what_opencv_says(encoding, gap) -> None:
     assert np.abs(found.astype(int) - wanted).max() <= 2
 
 
-def test_the_standard_can_be_said() -> None:
+def test_the_colour_standard_can_be_given() -> None:
     rows = np.full((HEIGHT, 2 * WIDTH), 100, np.uint8)
     limited = bgr(frame_of(message("yuyv", rows)))
     full = bgr(frame_of(message("yuyv", rows), ColorStandard.BT601_FULL))
@@ -221,7 +221,7 @@ def test_answers_go_out_under_their_own_header(classified) -> None:
     assert classified.said == []
 
 
-def test_the_same_failure_is_said_once_until_it_works_again(classified) -> None:
+def test_the_same_failure_is_logged_once_until_it_works_again(classified) -> None:
     bayer, good = message("bayer_rggb8", flat(noise())), message("bgr8", flat(noise()))
     for _ in range(3):
         classified.made.submit(bayer)
@@ -255,6 +255,6 @@ def test_a_real_classifier_answers(tiny_bundle) -> None:
     assert published == [("h", [(a.label, a.confidence) for a in wanted.top(3)])]
 
 
-def test_top_k_must_make_sense() -> None:
+def test_top_k_below_one_is_refused() -> None:
     with pytest.raises(UsageError, match="top_k"):
         MessageClassifier(Classifier(), print, warn=print, top_k=0)

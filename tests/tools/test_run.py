@@ -195,7 +195,7 @@ def test_files_hold_what_is_printed_and_are_added_to(
     ]
 
 
-def test_a_sink_that_fails_is_told_at_the_end(
+def test_a_sink_that_fails_is_reported_at_the_end(
     tiny_bundle, images, tmp_path, edge_fg_command
 ) -> None:
     done = edge_fg_command(
@@ -447,7 +447,7 @@ class Sensors:
         raise AssertionError("nobody asked")
 
 
-def test_a_hot_device_is_throttled_and_told(
+def test_a_hot_device_is_throttled_and_reported(
     tiny_bundle, images, edge_fg_command, monkeypatch
 ) -> None:
     monkeypatch.setattr(run_session, "JetsonSensors", Sensors)

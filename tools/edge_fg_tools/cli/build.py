@@ -114,7 +114,7 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _as_text(report: dict[str, Any]) -> str:
     output = Path(report["bundle"])
-    lines = [f"{output}: proven on {report['proof']['images']} images not calibrated on"]
+    lines = [f"{output}: proven on {report['proof']['images']} hold-out images"]
     for variant in report["variants"]:
         fidelity, plan = variant["fidelity"], variant["plan"]
         parts = [f"agreement {fidelity['agreement']:.2%}", f"mean KL {fidelity['mean_kl']:.5f}"]
@@ -128,8 +128,8 @@ def _as_text(report: dict[str, Any]) -> str:
         lines.append(f"  {variant['name']:<10}{', '.join(parts)}")
     if report["search"]:
         lines.append(f"  budget: {report['search']['reason']}")
-    where = "in it" if output.is_file() else str(output / "report.html")
-    lines.append(f"Look at the report: {where}")
+    where = "in the bundle" if output.is_file() else output / "report.html"
+    lines.append(f"The report is {where}")
     return "\n".join(lines)
 
 

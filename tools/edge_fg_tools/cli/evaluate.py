@@ -67,7 +67,7 @@ def _as_text(document: dict[str, Any]) -> str:
     if "against" in document:
         against = document["against"]
         lines.append(
-            f"answers as {against['name']} on {against['agreement']:.2%}, "
+            f"same answer as {against['name']} on {against['agreement']:.2%}, "
             f"mean KL {against['mean_kl']:.5f}"
         )
     return "\n".join(lines)

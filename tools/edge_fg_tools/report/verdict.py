@@ -130,7 +130,7 @@ def _level(variant: VariantReport, agreement: float, lower: float) -> tuple[Leve
         return "look", "Close to FP32"
     if lower < NEAR_AGREEMENT:
         return "look", "Too few images to be sure"
-    return "fine", "Same answers as FP32"
+    return "fine", "Agrees with FP32"
 
 
 def _top1_drop(variant: VariantReport) -> float | None:
