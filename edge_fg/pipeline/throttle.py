@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Final
 
 from edge_fg.errors import EdgeFGError, UsageError
@@ -19,6 +20,7 @@ _logger = logging.getLogger("edge_fg")
 STEPS: Final = (1.0, 0.75, 0.5, 0.35, 0.25, 0.1)
 
 
+@dataclass(eq=False, repr=False)
 class Throttle:
     """Lowers the rate of answers step by step while a limit is exceeded, and raises it again.
 
@@ -53,31 +55,19 @@ class Throttle:
         There is no limit, or a value makes no sense.
     """
 
-    def __init__(
-        self,
-        read: Callable[[], Reading],
-        *,
-        max_temperature_c: float | None = None,
-        max_power_w: float | None = None,
-        hysteresis_c: float = 5.0,
-        hysteresis_share: float = 0.1,
-        steps: Sequence[float] = STEPS,
-        period: float = 2.0,
-        settle: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        _check(max_temperature_c, max_power_w, hysteresis_c, hysteresis_share, steps)
-        if not (math.isfinite(period) and period > 0) or not settle >= 0:
-            raise UsageError(f"period and settle must be seconds, not {period} and {settle}")
-        self.period = period
-        self._read = read
-        self._max_temperature = max_temperature_c
-        self._max_power = max_power_w
-        self._hysteresis_c = hysteresis_c
-        self._hysteresis_share = hysteresis_share
-        self._steps = tuple(steps)
-        self._settle = settle
-        self._clock = clock
+    read: Callable[[], Reading]
+    _: KW_ONLY
+    max_temperature_c: float | None = None
+    max_power_w: float | None = None
+    hysteresis_c: float = 5.0
+    hysteresis_share: float = 0.1
+    steps: Sequence[float] = STEPS
+    period: float = 2.0
+    settle: float = 10.0
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        _check(self)
         self._lock = threading.Lock()
         self._level = 0
         self._full_rate = 0.0
@@ -89,20 +79,20 @@ class Throttle:
     def update(self, rate: float) -> None:
         """Read the sensors and decide; `rate` is the present number of answers a second."""
         try:
-            reading = self._read()
+            reading = self.read()
         except (EdgeFGError, OSError, ValueError) as error:
             self._fail(error)
             return
         self._failure = None
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             self._reading = reading
             if self._level and self._full_rate <= 0:
                 self._full_rate = rate  # it was too hot before the first answers came
-            if now - self._changed_at < self._settle:
+            if now - self._changed_at < self.settle:
                 return
             over = self._excess(reading)
-            if over is not None and self._level < len(self._steps) - 1:
+            if over is not None and self._level < len(self.steps) - 1:
                 if self._level == 0:
                     self._full_rate = rate
                 self._move(1, over, now)
@@ -118,7 +108,7 @@ class Throttle:
         """Return its state."""
         with self._lock:
             return ThrottleStats(
-                self._steps[self._level],
+                self.steps[self._level],
                 self._limit(),
                 self._reason,
                 self._reading.temperature_c,
@@ -129,13 +119,13 @@ class Throttle:
         # Before the first answers there is no rate to take a share of.
         if self._level == 0 or self._full_rate <= 0:
             return None
-        return self._full_rate * self._steps[self._level]
+        return self._full_rate * self.steps[self._level]
 
     def _move(self, by: int, why: str, now: float) -> None:
         self._level += by
         self._changed_at = now
         self._reason = why if self._level else None
-        share = self._steps[self._level]
+        share = self.steps[self._level]
         if self._level == 0:
             _logger.info("throttle: back to the full rate")
         elif by > 0:
@@ -145,12 +135,12 @@ class Throttle:
 
     def _limits(self, reading: Reading) -> Iterator[tuple[float | None, float, float, str]]:
         """Give each limit: what was read, the limit, where the rate may rise again, the unit."""
-        if self._max_temperature is not None:
-            limit = self._max_temperature
-            yield reading.temperature_c, limit, limit - self._hysteresis_c, "°C"
-        if self._max_power is not None:
-            limit = self._max_power
-            yield reading.power_w, limit, limit * (1 - self._hysteresis_share), "W"
+        if self.max_temperature_c is not None:
+            limit = self.max_temperature_c
+            yield reading.temperature_c, limit, limit - self.hysteresis_c, "°C"
+        if self.max_power_w is not None:
+            limit = self.max_power_w
+            yield reading.power_w, limit, limit * (1 - self.hysteresis_share), "W"
 
     def _excess(self, reading: Reading) -> str | None:
         for value, limit, _, unit in self._limits(reading):
@@ -202,21 +192,20 @@ class ThrottleMonitor:
                 _logger.exception("throttle: reading the sensors failed")
 
 
-def _check(
-    temperature: float | None,
-    power: float | None,
-    hysteresis_c: float,
-    hysteresis_share: float,
-    steps: Sequence[float],
-) -> None:
+def _check(given: Throttle) -> None:
+    temperature, power, steps = given.max_temperature_c, given.max_power_w, given.steps
     if temperature is None and power is None:
         raise UsageError("a throttle needs a limit: give max_temperature_c or max_power_w")
     if temperature is not None and not math.isfinite(temperature):
         raise UsageError(f"max_temperature_c must be a number, not {temperature}")
     if power is not None and not (math.isfinite(power) and power > 0):
         raise UsageError(f"max_power_w must be a positive number, not {power}")
-    if not hysteresis_c >= 0 or not 0 <= hysteresis_share < 1:
+    if not given.hysteresis_c >= 0 or not 0 <= given.hysteresis_share < 1:
         raise UsageError("hysteresis_c must not be negative, hysteresis_share 0 to below 1")
     falling = all(a > b for a, b in itertools.pairwise(steps))
     if len(steps) < 2 or steps[0] != 1 or not falling or steps[-1] <= 0:
         raise UsageError(f"steps must fall from 1 and stay above 0, not {tuple(steps)}")
+    if not (math.isfinite(given.period) and given.period > 0) or not given.settle >= 0:
+        raise UsageError(
+            f"period and settle must be seconds, not {given.period} and {given.settle}"
+        )

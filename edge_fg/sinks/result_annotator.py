@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from edge_fg.boxes import Region
+from edge_fg.boxes import Region, intersection
 from edge_fg.result import Result, Sighting
 from edge_fg.sinks.annotator import Annotator
 from edge_fg.sinks.base import Annotate
@@ -35,9 +35,6 @@ _WHITE = (255, 255, 255)
 _UNDECIDED = "?"
 _TEXT_SHARE, _TEXT_MIN = 0.036, 11
 _REMEMBERED = 4
-
-Place = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; the last two are outside."""
 
 
 class ResultAnnotator:
@@ -72,7 +69,7 @@ class ResultAnnotator:
     def _boxes(
         self, image: NDArray[np.uint8], sightings: Sequence[Sighting[Any]]
     ) -> NDArray[np.uint8]:
-        taken: list[Place] = []
+        taken: list[Region] = []
         short = min(image.shape[:2])
         line = max(round(short / 240), 1)
         for sighting in sightings:
@@ -84,7 +81,7 @@ class ResultAnnotator:
             place = _free_place(sighting.region_xywh, (width, height), image.shape, taken)
             if place is not None:
                 taken.append(place)
-                image[place[1] : place[3], place[0] : place[2]] = plate
+                _window(image, place)[:] = plate
         return image
 
     def _plate(
@@ -147,26 +144,27 @@ def _draw_box(
     x, y, width, height = region
     edge = max(line // 2, 1)
     for inset, thick, fill in ((-edge, line + 2 * edge, _EDGE), (0, line, colour)):
-        left, top, right, bottom = x + inset, y + inset, x + width - inset, y + height - inset
-        for place in (
-            (left, top, right, top + thick),
-            (left, bottom - thick, right, bottom),
-            (left, top, left + thick, bottom),
-            (right - thick, top, right, bottom),
+        left, top = x + inset, y + inset
+        wide, high = width - 2 * inset, height - 2 * inset
+        for side in (
+            (left, top, wide, thick),
+            (left, top + high - thick, wide, thick),
+            (left, top, thick, high),
+            (left + wide - thick, top, thick, high),
         ):
-            _window(image, place)[:] = fill
+            _window(image, side)[:] = fill
 
 
-def _window(image: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
-    """Return the part of the image that a place covers."""
-    left, top, right, bottom = (max(value, 0) for value in place)
-    view: NDArray[np.uint8] = image[top:bottom, left:right]
+def _window(image: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
+    """Return what of a region lies in the image."""
+    x, y, width, height = region
+    view: NDArray[np.uint8] = image[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
     return view
 
 
 def _free_place(
-    region: Region, size_wh: tuple[int, int], shape: tuple[int, ...], taken: Sequence[Place]
-) -> Place | None:
+    region: Region, size_wh: tuple[int, int], shape: tuple[int, ...], taken: Sequence[Region]
+) -> Region | None:
     """Return where a plate fits: above its box, below it or in it; None if nowhere."""
     x, y, width, height = region
     plate_w, plate_h = size_wh
@@ -178,10 +176,6 @@ def _free_place(
     for top in (y - plate_h, y + height, y, y + height - plate_h):
         for start in (left, aligned_right):
             top_inside = min(max(top, 0), shape[0] - plate_h)
-            places.append((start, top_inside, start + plate_w, top_inside + plate_h))
-    free = (place for place in places if not any(_overlap(place, other) for other in taken))
+            places.append((start, top_inside, plate_w, plate_h))
+    free = (place for place in places if not any(intersection(place, other) for other in taken))
     return next(free, None)
-
-
-def _overlap(one: Place, other: Place) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
