@@ -29,6 +29,7 @@ from edge_fg.sources.jpeg import decoder
 from edge_fg.sources.jpeg_splitter import JpegSplitter
 from edge_fg.sources.live.connection import CapturedImage, CorruptedData, EncodedImage, wall_clock
 from edge_fg.sources.live.http_auth import Credentials, answer, parse_challenges
+from edge_fg.sources.live.multipart import MultipartSplitter
 
 _logger = logging.getLogger("edge_fg")
 
@@ -85,7 +86,7 @@ class MjpegConnection:
         self._client: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self._response: http.client.HTTPResponse | None = None
-        self._splitter = JpegSplitter()
+        self._splitter: JpegSplitter | MultipartSplitter = JpegSplitter()
         self._counted = 0
         self._ready: deque[EncodedImage] = deque()
         self._decode: Callable[[bytes], NDArray[np.uint8]] = decoder()
@@ -117,6 +118,9 @@ class MjpegConnection:
                 break
         self._check(response)
         self.content_type = response.headers.get_content_type()
+        boundary = response.headers.get_boundary()
+        if boundary is not None and response.headers.get_content_maintype() == "multipart":
+            self._splitter = MultipartSplitter(boundary)
         self._response = response
 
     def read(self) -> EncodedImage | CorruptedData | None:
