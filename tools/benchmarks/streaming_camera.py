@@ -56,7 +56,9 @@ class Camera:
         return self._open
 
     def get(self, prop: int) -> float:
-        """Return what a camera tells of itself."""
+        """Return what a camera tells of itself, and the time stamp of the frame that was taken."""
+        if prop == cv2.CAP_PROP_POS_MSEC:
+            return 1e3 * self._moment(self._grabbed or 0)
         known = {
             cv2.CAP_PROP_FRAME_WIDTH: SIZE_WH[0],
             cv2.CAP_PROP_FRAME_HEIGHT: SIZE_WH[1],

@@ -137,39 +137,10 @@ def ultralytics(clock: Clock, source: str, onnx: Path, size: int) -> None:
 
 
 def _source(clock: Clock, address: str) -> Any:
-    from edge_fg.sources import Frame
-    from edge_fg.sources.base import BaseSource
+    from edge_fg.sources import open_source
 
-    class Captured(BaseSource):
-        def __init__(self) -> None:
-            super().__init__("camera", live=clock.live)
-            self._capture = cv2.VideoCapture(address)
-            self._wanted = 0.0
-            self._period = 1 / max(1.0, self._capture.get(cv2.CAP_PROP_FPS))
-            self._decoding = 0.0
-
-        def wanted_at(self, moment: float) -> None:
-            self._wanted = moment
-
-        def _read(self) -> Frame | None:
-            while True:
-                if not self._capture.grab():
-                    return None
-                # Left out where the next one is decoded in time, too.
-                began = time.monotonic()
-                if began + self._period + self._decoding > self._wanted:
-                    break
-            good, image = self._capture.retrieve()
-            if not good:
-                return None
-            self._decoding += 0.2 * (1.5 * (time.monotonic() - began) - self._decoding)
-            moment = read_stamp(image) if clock.live else time.monotonic()
-            return Frame(image, self._delivered, self.name, captured=moment)
-
-        def _release(self) -> None:
-            self._capture.release()
-
-    return Captured()
+    # By number, so that OpenCV reads it: the simulated camera takes OpenCV's place.
+    return open_source(0 if clock.live else address)
 
 
 def _one_thread(*arguments: Any, **options: Any) -> Any:
