@@ -16,7 +16,7 @@ from edge_fg.errors import CudaError
 from edge_fg_tools.gpu_check import stand_in
 from edge_fg_tools.gpu_check.checks import test_leaks as leaks
 from edge_fg_tools.gpu_check.findings import Entry, Findings
-from edge_fg_tools.gpu_check.plugin import run_here
+from edge_fg_tools.gpu_check.plugin import run_in_this_process
 from edge_fg_tools.gpu_check.settings import Settings
 
 
@@ -35,7 +35,9 @@ def engine_checks(bundle: str, images: str, work: str, *names: str) -> dict[str,
         copy_mib=1,
         untimed="a stand-in",
     )
-    found = {entry.check: msgspec.to_builtins(entry) for entry in run_here(names, settings)}
+    found = {
+        entry.check: msgspec.to_builtins(entry) for entry in run_in_this_process(names, settings)
+    }
     return {**found, "left": end_to_end.left(), "violations": tensorrt.violations}
 
 
@@ -85,7 +87,7 @@ def leaking(mebibytes: str) -> dict[str, object]:
 
 
 def slots(settings: Settings) -> dict[str, object]:
-    (entry,) = run_here(["slots"], settings)
+    (entry,) = run_in_this_process(["slots"], settings)
     return msgspec.to_builtins(entry)
 
 
@@ -115,7 +117,7 @@ def failing(code: str) -> dict[str, object]:
     ctypes.CDLL("libcuda.so.1").software_cuda_fail(
         b"cuLaunchKernel", ctypes.c_long(5), int(code), 0
     )
-    (entry,) = run_here(["kernels"], Settings(work="", cases=5))
+    (entry,) = run_in_this_process(["kernels"], Settings(work="", cases=5))
     return msgspec.to_builtins(entry)
 
 

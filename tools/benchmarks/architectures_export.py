@@ -52,7 +52,7 @@ def _export(name: str, target: Path, images: Path | None) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = timm.create_model(name, pretrained=False, num_classes=_CLASSES, exportable=True)
-    _wake_up(model)
+    _randomise_zero_scales(model)
     _, height, width = model.default_cfg["input_size"]
     with torch.no_grad():
         # One pass in training mode gives the normalisation layers statistics to live by.
@@ -93,7 +93,7 @@ def _read(folder: Path, height: int, width: int) -> Any:
     return np.ascontiguousarray(np.stack(tensors).transpose(0, 3, 1, 2), np.float32)
 
 
-def _wake_up(model: Any) -> None:
+def _randomise_zero_scales(model: Any) -> None:
     """Randomise scales initialised to (nearly) zero: their branches would do nothing."""
     import torch
 

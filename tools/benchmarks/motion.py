@@ -32,7 +32,7 @@ Image = NDArray[np.float32]
 Moment = tuple[Image, Region | None]
 
 
-class Stage:
+class Feeder:
     """The empty feeder, and a bird that can be put on it."""
 
     def __init__(self, seed: int = 5) -> None:
@@ -64,46 +64,46 @@ def _bgr(image: object) -> Image:
     return np.asarray(image, np.float32)[..., :3][..., ::-1].copy()
 
 
-def exposure(stage: Stage) -> Iterator[Moment]:
+def exposure(feeder: Feeder) -> Iterator[Moment]:
     """Step the exposure up, then far down."""
     for k in range(150):
-        yield stage.empty * (1.0, 1.45, 0.6)[k // 50], None
+        yield feeder.empty * (1.0, 1.45, 0.6)[k // 50], None
 
 
-def gamma(stage: Stage) -> Iterator[Moment]:
+def gamma(feeder: Feeder) -> Iterator[Moment]:
     """Change the camera's tone curve."""
     for k in range(150):
-        yield 255.0 * (stage.empty / 255.0) ** (1.0, 0.7, 1.3)[k // 50], None
+        yield 255.0 * (feeder.empty / 255.0) ** (1.0, 0.7, 1.3)[k // 50], None
 
 
-def shake(stage: Stage) -> Iterator[Moment]:
+def shake(feeder: Feeder) -> Iterator[Moment]:
     """Shake the camera by 4 pixels (standard deviation), as wind does."""
     for k in range(200):
-        move = stage.rng.normal(0.0, 4.0, 2) if k > 20 else np.zeros(2)
-        yield _moved(stage.empty, *move), None
+        move = feeder.rng.normal(0.0, 4.0, 2) if k > 20 else np.zeros(2)
+        yield _moved(feeder.empty, *move), None
 
 
-def shaken_bird(stage: Stage) -> Iterator[Moment]:
+def shaken_bird(feeder: Feeder) -> Iterator[Moment]:
     """Shake it likewise, with a bird that came after 4 s."""
     for k in range(200):
-        move = stage.rng.normal(0.0, 4.0, 2) if k > 20 else np.zeros(2)
+        move = feeder.rng.normal(0.0, 4.0, 2) if k > 20 else np.zeros(2)
         if k <= 60:
-            yield _moved(stage.empty, *move), None
+            yield _moved(feeder.empty, *move), None
             continue
-        image, (x, y, width, height) = stage.perched()  # type: ignore[misc]
+        image, (x, y, width, height) = feeder.perched()  # type: ignore[misc]
         at = (round(x + move[0]), round(y + move[1]), width, height)
         yield _moved(image, *move), at
 
 
-def cloud(stage: Stage) -> Iterator[Moment]:
+def cloud(feeder: Feeder) -> Iterator[Moment]:
     """Let a soft shadow, two fifths darker, drift across."""
     across, down = np.meshgrid(np.arange(CLIP_WH[0]), np.arange(CLIP_WH[1]))
     for k in range(200):
         far = ((across + 150 - 5 * k) / 130.0) ** 2 + ((down - 150) / 110.0) ** 2
-        yield stage.empty * (1.0 - 0.4 * np.exp(-far))[..., None].astype(np.float32), None
+        yield feeder.empty * (1.0 - 0.4 * np.exp(-far))[..., None].astype(np.float32), None
 
 
-def leaves(stage: Stage) -> Iterator[Moment]:
+def leaves(feeder: Feeder) -> Iterator[Moment]:
     """Sway the left third by 4 pixels."""
     across, down = np.meshgrid(
         np.arange(CLIP_WH[0], dtype=np.float32), np.arange(CLIP_WH[1], dtype=np.float32)
@@ -113,24 +113,24 @@ def leaves(stage: Stage) -> Iterator[Moment]:
         sway = here * (k > 20)
         x = across + 4.0 * np.sin(k / 4.0 + across / 40.0) * sway
         y = down + 3.0 * np.cos(k / 3.0 + down / 30.0) * sway
-        yield cv2.remap(stage.empty, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), None
+        yield cv2.remap(feeder.empty, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), None
 
 
-def still_bird(stage: Stage) -> Iterator[Moment]:
+def still_bird(feeder: Feeder) -> Iterator[Moment]:
     """Let a bird sit for 56 s, moving by 2 pixels, while the exposure steps twice."""
     for k in range(900):
         light = (1.0, 0.7, 1.3)[0 if k < 200 else 1 if k < 500 else 2]
         if 30 < k < 870:
-            image, box = stage.perched(2.0 * math.sin(k / 9), math.sin(k / 5))
+            image, box = feeder.perched(2.0 * math.sin(k / 9), math.sin(k / 5))
             yield image * light, box
         else:
-            yield stage.empty * light, None
+            yield feeder.empty * light, None
 
 
-def there_at_start(stage: Stage) -> Iterator[Moment]:
+def there_at_start(feeder: Feeder) -> Iterator[Moment]:
     """Start with a bird there that leaves after 4 s: the hole is no visitor."""
     for k in range(300):
-        yield (stage.perched(2.0 * math.sin(k / 2))[0] if k < 60 else stage.empty), None
+        yield (feeder.perched(2.0 * math.sin(k / 2))[0] if k < 60 else feeder.empty), None
 
 
 def _moved(image: Image, dx: float, dy: float) -> Image:
@@ -165,7 +165,7 @@ class Mog2:
         ]
 
 
-SCENES: tuple[Callable[[Stage], Iterator[Moment]], ...] = (
+SCENES: tuple[Callable[[Feeder], Iterator[Moment]], ...] = (
     exposure, gamma, shake, shaken_bird, cloud, leaves, still_bird, there_at_start,
 )  # fmt: skip
 
@@ -177,12 +177,12 @@ def main() -> None:
 
 
 def _played(
-    scene: Callable[[Stage], Iterator[Moment]], make: Callable[[], Callable[[Frame], list[Region]]]
+    scene: Callable[[Feeder], Iterator[Moment]], make: Callable[[], Callable[[Frame], list[Region]]]
 ) -> tuple[str, ...]:
-    stage, finder = Stage(), make()
+    feeder, finder = Feeder(), make()
     found = there = false = frames = 0
-    for number, (image, box) in enumerate(scene(stage)):
-        noisy = image + stage.rng.normal(0.0, 2.5, image.shape)
+    for number, (image, box) in enumerate(scene(feeder)):
+        noisy = image + feeder.rng.normal(0.0, 2.5, image.shape)
         pixels = np.clip(noisy, 0.0, 255.0).astype(np.uint8)
         regions = finder(Frame(pixels, number, "bench", position=number / FPS))
         hits = [box is not None and iou(region, box) > 0.3 for region in regions]

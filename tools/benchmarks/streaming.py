@@ -174,11 +174,11 @@ def _middle(rounds: list[Row], key: str) -> str:
     return f"{statistics.median(values):.1f} ({values[0]:.1f}..{values[-1]:.1f})"
 
 
-class Made(BaseSource):
+class GeneratedFrames(BaseSource):
     """A number of frames, each made when it is read, as fast as they are taken."""
 
     def __init__(self, count: int, make: Callable[[int], Any]) -> None:
-        super().__init__("made")
+        super().__init__("generated")
         self._count = count
         self._make = make
 
@@ -187,10 +187,10 @@ class Made(BaseSource):
         return None if number == self._count else Frame(self._make(number), number, self.name)
 
 
-class Noting:
+class CountingSink:
     """A sink that does next to nothing."""
 
-    name = "noting"
+    name = "counting"
 
     def __init__(self) -> None:
         self.count = 0
@@ -231,16 +231,16 @@ def _overhead(bundle: Path, blocks: int) -> None:
             classifier(decoded(number))
 
     def piped() -> None:
-        sink = Noting()
-        Pipeline(Made(BLOCK, decoded), classifier, sinks=[sink]).run()
+        sink = CountingSink()
+        Pipeline(GeneratedFrames(BLOCK, decoded), classifier, sinks=[sink]).run()
         assert sink.count == BLOCK
 
     ways = {"bare calls": bare, "edge_fg classifier": calls, "edge_fg pipeline": piped}
-    _tell_overhead(in_turns(ways, blocks + 1, time.perf_counter, time.process_time))
+    _print_overhead(in_turns(ways, blocks + 1, time.perf_counter, time.process_time))
     classifier.close()
 
 
-def _tell_overhead(took: dict[str, list[tuple[float, ...]]]) -> None:
+def _print_overhead(took: dict[str, list[tuple[float, ...]]]) -> None:
     rows = []
     bare = np.array(took["bare calls"][1:])  # the first round warms up
     for way, times in took.items():
@@ -261,9 +261,9 @@ def _growth(frames: int) -> None:
         return np.full((48, 64, 3), number % 256, np.uint8)
 
     pipeline = Pipeline(
-        [Made(frames // 2, make), Made(frames // 2, make)],
+        [GeneratedFrames(frames // 2, make), GeneratedFrames(frames // 2, make)],
         lambda image: int(image[0, 0, 0]),
-        sinks=[Noting(), Noting()],
+        sinks=[CountingSink(), CountingSink()],
     )
     rows = []
     step = every = max(1, frames // 10)

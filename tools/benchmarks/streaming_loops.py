@@ -61,15 +61,15 @@ class Clock:
     def report(self) -> dict[str, Any]:
         """Return what was measured."""
         span = self.last - self.first
-        told = {
+        report = {
             "answers": self.count,
             "per_second": (self.count - 1) / span,
             "cpu_ms": 1e3 * (_cpu() - self.used) / self.count,
         }
         if self.ages:
             ages = 1e3 * np.asarray(self.ages)
-            told |= {f"age_p{p}_ms": float(np.percentile(ages, p)) for p in (50, 99)}
-        return told
+            report |= {f"age_p{p}_ms": float(np.percentile(ages, p)) for p in (50, 99)}
+        return report
 
 
 def opencv(clock: Clock, source: str, model: Callable[[Any], Any]) -> None:

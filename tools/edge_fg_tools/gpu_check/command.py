@@ -44,11 +44,11 @@ def _check(parsed: dict[str, Any], given: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="edge-fg-gpu-check-") as folder:
         settings = _settings({"work": folder, **(QUICK if quick else {}), **parsed})
         Path(settings.work).mkdir(parents=True, exist_ok=True)
-        device = plugin.run_apart(DEVICE, settings)
+        device = plugin.run_in_child(DEVICE, settings)
         if device.verdict != "passed":
             return _say(device.summary, 1)
-        apart = plugin.Apart(settings, device, ["gpu_check", *given], Path(json).absolute())
-        return plugin.run_all([name for name in CHECKS if name in {DEVICE, *chosen}], apart)
+        parent = plugin.ParentPlugin(settings, device, ["gpu_check", *given], Path(json).absolute())
+        return plugin.run_all([name for name in CHECKS if name in {DEVICE, *chosen}], parent)
 
 
 def _settings(given: dict[str, Any]) -> Settings:

@@ -38,14 +38,14 @@ _EXPECTED: Final = (EdgeFGError, AssertionError, pytest.skip.Exception, pytest.f
 _Outcome = Literal["passed", "failed", "skipped"]
 
 
-def run_here(checks: Sequence[str], settings: Settings) -> list[Entry]:
+def run_in_this_process(checks: Sequence[str], settings: Settings) -> list[Entry]:
     """Run checks in this process, by their names; what they fail with is a result too."""
-    plugin = _Here(settings)
+    plugin = _ChildPlugin(settings)
     _pytest(["-p", "no:terminal"], checks, plugin)
     return plugin.entries
 
 
-def run_all(checks: Sequence[str], plugin: Apart) -> int:
+def run_all(checks: Sequence[str], plugin: ParentPlugin) -> int:
     """Run each check in a process of its own; return the exit code, 0 if none failed.
 
     Raises
@@ -62,7 +62,7 @@ def run_all(checks: Sequence[str], plugin: Apart) -> int:
     return int(code != pytest.ExitCode.OK)
 
 
-def run_apart(check: str, settings: Settings, limit_s: float = LIMIT_S) -> Entry:
+def run_in_child(check: str, settings: Settings, limit_s: float = LIMIT_S) -> Entry:
     """Run one check in a process of its own; how that ends is a result too."""
     with tempfile.TemporaryDirectory() as folder:
         answer, given, log = (Path(folder, name) for name in ("entry", "settings", "log"))
@@ -87,7 +87,7 @@ def run_apart(check: str, settings: Settings, limit_s: float = LIMIT_S) -> Entry
         return Entry(check, "", "failed", f"{_end(code)}; it said: {said_last or 'nothing'}")
 
 
-class _Here:
+class _ChildPlugin:
     """Gives checks their settings and makes an entry of each."""
 
     def __init__(self, settings: Settings) -> None:
@@ -121,7 +121,7 @@ class _Here:
         return report
 
 
-class Apart:
+class ParentPlugin:
     """Runs each check in a process of its own; writes the JSON report and a summary.
 
     Parameters
@@ -170,7 +170,7 @@ class Apart:
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         entry = self._device
         if check != entry.check:
-            entry = run_apart(check, self._settings)
+            entry = run_in_child(check, self._settings)
         entry.title = _title(item)
         self._entries.append(entry)
         # Before anything is printed: whatever the terminal can't show, the figures are not lost.

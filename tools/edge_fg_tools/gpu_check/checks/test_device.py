@@ -51,7 +51,7 @@ def _describe(device: Device) -> dict[str, str]:
         "shares the host's memory": "yes" if device.integrated else "no",
         **_attributes(device),
         "kernels": load_image(device.compute_capability, device.driver_version).name,
-        "images get there": transfer_for(device),
+        "frames reach the GPU": transfer_for(device),
     }
 
 
