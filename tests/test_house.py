@@ -60,10 +60,27 @@ CALIBRATION_ARROWS: dict[str, set[str]] = {
     "corrections": {"budget", "data", "graph", "int8", "statistics"},
     "quantize": {"budget", "corrections", "data", "graph", "int8", "statistics"},
 }
+TOOLS_ARROWS: dict[str, set[str]] = {
+    "compiling": set(),
+    "evaluation": set(),
+    "graph": set(),
+    "kernels": set(),
+    "report": set(),
+    "ros": set(),
+    "building": {"compiling", "evaluation", "graph", "report"},
+    "fieldguide": {"building"},
+    "gpu_check": {"building", "fieldguide"},
+    "cli": {"building", "compiling", "evaluation", "fieldguide", "graph"},
+    "__main__": {"cli"},
+}
 ROOMS = pytest.mark.parametrize(
     ("package", "arrows", "shared"),
-    [(edge_fg, ARROWS, SHARED), (edge_fg_calibration, CALIBRATION_ARROWS, set())],
-    ids=["edge_fg", "edge_fg_calibration"],
+    [
+        (edge_fg, ARROWS, SHARED),
+        (edge_fg_calibration, CALIBRATION_ARROWS, set()),
+        (edge_fg_tools, TOOLS_ARROWS, set()),
+    ],
+    ids=["edge_fg", "edge_fg_calibration", "edge_fg_tools"],
 )
 MOST_LINES, MOST_CLASS_LINES, MOST_MODULES = 400, 330, 21
 HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
