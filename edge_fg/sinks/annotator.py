@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from edge_fg.errors import UsageError
 from edge_fg.images import as_frame
-from edge_fg.sinks.fonts import Fonts
+from edge_fg.sinks.fonts import Colour, Fonts
 
 __all__ = ["Annotator", "ScoredLabel", "TopAnswers"]
 
@@ -96,17 +96,7 @@ class Annotator:
     def __call__(self, frame: NDArray[np.uint8], prediction: TopAnswers) -> NDArray[np.uint8]:
         """Return a copy of `frame` with the answer drawn on it.
 
-        Parameters
-        ----------
-        frame
-            H x W x 3, uint8, BGR; not changed.
-        prediction
-            Its answer.
-
-        Returns
-        -------
-        NDArray[np.uint8]
-            H x W x 3, BGR.
+        Both frames are H x W x 3, uint8, BGR.
 
         Raises
         ------
@@ -160,21 +150,14 @@ class Annotator:
 
     def _needed_width(self, title: int, text: int, answers: Sequence[ScoredLabel]) -> float:
         sizes = [title] + [text] * (len(answers) - 1)
-        return max(
-            (
-                self._font.length(f"{_clean(answer.label)}{_percent(answer)}", size) + 2 * title
-                for size, answer in zip(sizes, answers, strict=True)
-            ),
-            default=0.0,
-        )
+        shown = (f"{_clean(answer.label)}{_percent(answer)}" for answer in answers)
+        return max(map(self._font.length, shown, sizes)) + 2 * title
 
     def _panel(self, layout: _Layout, answers: Sequence[ScoredLabel]) -> Image.Image:
         panel = Image.new("RGBA", (layout.width, layout.height), (0, 0, 0, 0))
-        draw = ImageDraw.Draw(panel)
         radius = layout.pad // 2 if layout.left else 0
-        draw.rounded_rectangle(
-            (0, 0, layout.width - 1, layout.height - 1), radius=radius, fill=_PANEL_BGRA
-        )
+        corners = (0, 0, layout.width - 1, layout.height - 1)
+        ImageDraw.Draw(panel).rounded_rectangle(corners, radius=radius, fill=_PANEL_BGRA)
         y = layout.pad
         self._line(panel, layout, y, layout.title, answers[0], _TITLE_BGRA)
         y += round(layout.title * 1.35)
@@ -195,7 +178,7 @@ class Annotator:
         y: int,
         size: int,
         answer: ScoredLabel,
-        fill: tuple[int, int, int, int],
+        bgra: Colour,
     ) -> None:
         """Write a name at the left and its confidence at the right of one line."""
         room = layout.width - 2 * layout.pad
@@ -205,12 +188,12 @@ class Annotator:
             percent, percent_width = "", 0.0
         room -= round(percent_width + size * 0.6)
         font, name = self._font.fitted(_clean(answer.label), size, room)
-        right = layout.width - layout.pad
+        right = layout.width - layout.pad - round(percent_width)
         for text, its_font, left in (
             (name, font, layout.pad),
-            (percent, self._font.of(percent, size), right - round(percent_width)),
+            (percent, self._font.of(percent, size), right),
         ):
-            written, baseline = self._font.written(text, its_font, fill)
+            written, baseline = self._font.written(text, its_font, bgra)
             # The outline must not move the text: what it adds on the left is taken off here.
             outline = (written.width - math.ceil(its_font.getlength(text))) // 2
             panel.alpha_composite(written, (left - outline, max(y + size - baseline, 0)))
@@ -233,20 +216,15 @@ def _row_height(text: int) -> int:
 
 
 def _draw_bar(
-    panel: Image.Image,
-    layout: _Layout,
-    y: int,
-    height: int,
-    confidence: float,
-    fill: tuple[int, int, int, int],
+    panel: Image.Image, layout: _Layout, y: int, height: int, confidence: float, bgra: Colour
 ) -> None:
-    left, right = layout.pad, layout.width - layout.pad - 1
-    if y + height > layout.height:
+    left, right, bottom = layout.pad, layout.width - layout.pad - 1, y + height - 1
+    if bottom >= layout.height:
         return
     draw = ImageDraw.Draw(panel)
     radius = height / 2 if height > 3 else 0
-    draw.rounded_rectangle((left, y, right, y + height - 1), radius=radius, fill=_TRACK_BGRA)
+    draw.rounded_rectangle((left, y, right, bottom), radius=radius, fill=_TRACK_BGRA)
     share = min(max(confidence, 0.0), 1.0) if math.isfinite(confidence) else 0.0
     end = left + round((right - left) * share)
     if end > left:
-        draw.rounded_rectangle((left, y, end, y + height - 1), radius=radius, fill=fill)
+        draw.rounded_rectangle((left, y, end, bottom), radius=radius, fill=bgra)

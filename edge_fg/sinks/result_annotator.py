@@ -81,7 +81,8 @@ class ResultAnnotator:
             place = _free_place(sighting.region_xywh, (width, height), image.shape, taken)
             if place is not None:
                 taken.append(place)
-                _window(image, place)[:] = plate
+                left, top = place[:2]
+                image[top : top + height, left : left + width] = plate
         return image
 
     def _plate(
@@ -144,22 +145,14 @@ def _draw_box(
     x, y, width, height = region
     edge = max(line // 2, 1)
     for inset, thick, fill in ((-edge, line + 2 * edge, _EDGE), (0, line, colour)):
-        left, top = x + inset, y + inset
-        wide, high = width - 2 * inset, height - 2 * inset
-        for side in (
-            (left, top, wide, thick),
-            (left, top + high - thick, wide, thick),
-            (left, top, thick, high),
-            (left + wide - thick, top, thick, high),
+        left, top, right, bottom = x + inset, y + inset, x + width - inset, y + height - inset
+        for x0, y0, x1, y1 in (
+            (left, top, right, top + thick),
+            (left, bottom - thick, right, bottom),
+            (left, top, left + thick, bottom),
+            (right - thick, top, right, bottom),
         ):
-            _window(image, side)[:] = fill
-
-
-def _window(image: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
-    """Return what of a region lies in the image."""
-    x, y, width, height = region
-    view: NDArray[np.uint8] = image[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
-    return view
+            image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = fill
 
 
 def _free_place(
@@ -168,14 +161,12 @@ def _free_place(
     """Return where a plate fits: above its box, below it or in it; None if nowhere."""
     x, y, width, height = region
     plate_w, plate_h = size_wh
-    if plate_h > shape[0] or plate_w > shape[1]:
+    right, bottom = shape[1] - plate_w, shape[0] - plate_h
+    if right < 0 or bottom < 0:
         return None
-    left = min(max(x, 0), shape[1] - plate_w)
-    aligned_right = min(max(x + width - plate_w, 0), shape[1] - plate_w)
-    places = []
     for top in (y - plate_h, y + height, y, y + height - plate_h):
-        for start in (left, aligned_right):
-            top_inside = min(max(top, 0), shape[0] - plate_h)
-            places.append((start, top_inside, plate_w, plate_h))
-    free = (place for place in places if not any(intersection(place, other) for other in taken))
-    return next(free, None)
+        for left in (x, x + width - plate_w):
+            place = (min(max(left, 0), right), min(max(top, 0), bottom), plate_w, plate_h)
+            if not any(intersection(place, other) for other in taken):
+                return place
+    return None
