@@ -274,21 +274,21 @@ def _advice_for_object(thing: Any) -> str:
 
 
 def _advice_for_array(array: NDArray[Any]) -> str:
-    shape = array.shape
     if array.size == 0:
         return ": it is empty"
-    if array.ndim == 2 or (array.ndim == 3 and shape[2] == 1):
-        return ": a grey image, use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
-    if array.ndim == 3 and shape[2] == 4:
-        return ": four channels, use frame[:, :, :3] if it is BGRA"
-    if array.ndim == 4 and shape[0] == 1:
-        return ": a batch, use frames[0]"
-    if array.ndim == 4:
-        return ": a batch, give its frames one by one"
-    if array.ndim == 3 and shape[0] == 3 and shape[2] != 3:
-        return ": channels come last, use frame.transpose(1, 2, 0)"
-    if array.ndim == 3 and shape[2] == 3 and array.dtype.kind == "f":
-        return ": scale it to 0..255 and use frame.round().astype('uint8')"
-    if array.ndim == 3 and shape[2] == 3:
-        return ": use values 0..255 and frame.astype('uint8')"
+    match array.shape:
+        case (_, _) | (_, _, 1):
+            return ": a grey image, use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+        case (_, _, 4):
+            return ": four channels, use frame[:, :, :3] if it is BGRA"
+        case (_, _, 3) if array.dtype.kind == "f":
+            return ": scale it to 0..255 and use frame.round().astype('uint8')"
+        case (_, _, 3):
+            return ": use values 0..255 and frame.astype('uint8')"
+        case (3, _, _):
+            return ": channels come last, use frame.transpose(1, 2, 0)"
+        case (1, _, _, _):
+            return ": a batch, use frames[0]"
+        case (_, _, _, _):
+            return ": a batch, give its frames one by one"
     return ""
