@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+from collections.abc import Iterator
+
 import pytest
 
 from support.software_cuda import harness
@@ -39,3 +43,13 @@ def standin(monkeypatch: pytest.MonkeyPatch):
     made = fixtures.put_in_place(monkeypatch, host_cuda)
     yield made
     made.check()
+
+
+@pytest.fixture
+def no_thread_leaks() -> Iterator[None]:
+    """Fail a test that leaves a thread behind."""
+    before = set(threading.enumerate())
+    yield
+    if not set(threading.enumerate()) <= before:
+        gc.collect()  # ends what nobody holds
+    assert set(threading.enumerate()) <= before

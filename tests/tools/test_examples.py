@@ -164,7 +164,8 @@ def ros(tmp_path: Path) -> Path:
 
 
 def test_the_ros_node_classifies_images_and_warns_of_the_others(example, guide, ros) -> None:
-    out = example("ros2_node.py", "--ros-args", "-p", f"bundle:={guide.bundle}", path=ros)
+    given = ["-p", f"bundle:={guide.bundle}", "-p", "max_age:=1000"]
+    out = example("ros2_node.py", "--ros-args", *given, path=ros)
     lines = out.splitlines()
     assert re.fullmatch(r"published h0 .+ [01]\.\d+", lines[0])
     assert lines[1].startswith("warning: bayer_rggb8 is raw sensor data")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import logging
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,13 +19,7 @@ from support import pipeline_fakes as fakes
 from support.clock import FakeClock
 from support.waiting import HANG, until
 
-
-@pytest.fixture(autouse=True)
-def no_thread_leaks() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    gc.collect()
-    assert set(threading.enumerate()) <= before
+pytestmark = pytest.mark.usefixtures("no_thread_leaks")
 
 
 def event(name: str) -> VisitEvent:

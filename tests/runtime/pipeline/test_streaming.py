@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,7 @@ from edge_fg.sources import Frame, open_source
 from support.pipeline_fakes import Numbers, first_value, image
 from support.waiting import HANG, unchanged, until
 
-
-@pytest.fixture(autouse=True)
-def no_thread_leaks() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    gc.collect()
-    assert set(threading.enumerate()) <= before
+pytestmark = pytest.mark.usefixtures("no_thread_leaks")
 
 
 def test_every_frame_in_order_with_its_answer() -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +35,9 @@ from support.fake_camera import FakeCamera, hold, image, number_of, steady
 from support.properties import examples
 from support.waiting import HANG, joined, unchanged, until
 
-FAST = SourceOptions(timeout=0.3, backoff=(0.001, 0.005), seed=1)
+# A busy machine is never taken for a stall, or, where something hangs, is given up soon.
+FAST = SourceOptions(timeout=20, backoff=(0.001, 0.005), seed=1)
+HASTY = replace(FAST, timeout=0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +97,7 @@ def test_a_buffer_keeps_as_many_as_it_says() -> None:
         yield from (image(number) for number in range(20))
         yield hold
 
-    options = SourceOptions(timeout=0.3, buffer=4)
+    options = SourceOptions(timeout=20, buffer=4)
     with LiveSource("cam", FakeCamera(script), options) as source:
         until(lambda: source.counters["dropped"] == 16)
         frames = [next(source) for _ in range(4)]
@@ -111,7 +114,7 @@ def test_corrupted_packets_are_counted_and_never_handed_on() -> None:
         yield image(2)
         yield hold
 
-    options = SourceOptions(timeout=0.3, buffer=9)
+    options = SourceOptions(timeout=20, buffer=9)
     with LiveSource("cam", FakeCamera(script), options) as source:
         frames = [next(source), next(source)]
     assert [number_of(frame.image) for frame in frames] == [1, 2]
@@ -162,7 +165,7 @@ def test_waiting_for_a_camera_that_is_not_there_yet() -> None:
             yield SourceError("nobody is there")
         yield from steady()
 
-    options = SourceOptions(timeout=0.3, backoff=(0.001, 0.005), wait=True)
+    options = SourceOptions(timeout=20, backoff=(0.001, 0.005), wait=True)
     with LiveSource("cam", FakeCamera(script), options) as source:
         assert source.state in ("connecting", "lost")
         assert number_of(next(source).image) >= 1
@@ -180,7 +183,7 @@ def test_giving_up(tries: int) -> None:
         yield SourceError("the cable is cut")
 
     camera = FakeCamera(script)
-    options = SourceOptions(timeout=0.3, backoff=(0.001, 0.002), reconnect=tries)
+    options = SourceOptions(timeout=20, backoff=(0.001, 0.002), reconnect=tries)
     source = LiveSource("cam", camera, options)
     assert number_of(next(source).image) == 1
     reason = "gone for good" if tries else "the cable is cut"
@@ -213,7 +216,7 @@ def test_waits_grow_until_a_connection_has_proven_itself() -> None:
         moments.append(("end", time.monotonic()))
         yield None
 
-    options = SourceOptions(timeout=0.3, backoff=(0.002, 0.064), seed=3)
+    options = SourceOptions(timeout=20, backoff=(0.002, 0.064), seed=3)
     with LiveSource("c", FakeCamera(script), options) as source:
         until(lambda: len(moments) >= 18)
         assert next(source) is not None
@@ -250,7 +253,7 @@ def test_nothing_but_damaged_images_is_a_loss() -> None:
         yield from steady(1000, opens=False)
 
     camera = FakeCamera(script)
-    with LiveSource("c", camera, FAST) as source:
+    with LiveSource("c", camera, HASTY) as source:
         changes: list[StateChange] = []
         source.on_state(changes.append)
         while number_of(next(source).image) < 1000:
@@ -277,7 +280,7 @@ def test_a_read_that_hangs_holds_nobody_up() -> None:
 
     camera = FakeCamera(script)
     changes: list[StateChange] = []
-    with LiveSource("cam", camera, FAST) as source:
+    with LiveSource("cam", camera, HASTY) as source:
         source.on_state(changes.append)
         next(source)
         frame = next(source)
@@ -298,7 +301,7 @@ def test_an_open_that_hangs_is_a_failure_too() -> None:
     release = threading.Event()
     camera = FakeCamera(lambda n: [lambda: release.wait(HANG)])
     with pytest.raises(SourceError, match=r"can't open cam: it doesn't answer within 0\.3 s"):
-        LiveSource("cam", camera, FAST)
+        LiveSource("cam", camera, HASTY)
     assert camera.closed == 0, "the call that hangs was waited for"
     release.set()
     until(lambda: not threads_of("cam"))
@@ -374,7 +377,7 @@ def test_one_watchdog_looks_after_all_sources_also_while_nobody_waits() -> None:
         yield from steady(1000, opens=False)
 
     cameras = [FakeCamera(script) for _ in range(3)]
-    sources = [LiveSource(f"cam{n}", camera, FAST) for n, camera in enumerate(cameras)]
+    sources = [LiveSource(f"cam{n}", camera, HASTY) for n, camera in enumerate(cameras)]
     until(lambda: all(source.counters["reconnects"] == 1 for source in sources))
     assert [t.name for t in threading.enumerate()].count("edge_fg-watchdog") == 1
     for source in sources:
@@ -484,7 +487,7 @@ def test_a_changed_size_is_counted_and_taken() -> None:
             yield image(size, size)
         yield hold
 
-    options = SourceOptions(timeout=0.3, buffer=9)
+    options = SourceOptions(timeout=20, buffer=9)
     with LiveSource("c", FakeCamera(script), options) as source:
         sizes = []
         for _ in range(5):
@@ -536,14 +539,14 @@ def test_a_wall_clock_that_jumps_changes_nothing(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(connection, "datetime", SimpleNamespace(now=jumping))
     monkeypatch.setattr(time, "time", lambda: float(next(jumps)))
-    options = SourceOptions(timeout=0.5, frozen_after=0.2, black_after=0.2)
+    options = SourceOptions(timeout=20, frozen_after=0.2, black_after=0.2)
+    began = time.monotonic()
     with LiveSource("c", FakeCamera(lambda n: steady()), options) as source:
         frames = [next(source) for _ in range(40)]
         assert source.state == "live"
         counters = source.counters
     assert counters["stalls"] == counters["reconnects"] == counters["frozen"] == 0
-    ages = [time.monotonic() - frame.captured for frame in frames]
-    assert all(0 <= age < 5 for age in ages)
+    assert all(began <= frame.captured <= time.monotonic() for frame in frames)
     assert len({frame.time.year for frame in frames}) > 1
 
 
@@ -563,8 +566,7 @@ def test_a_listener_that_fails_is_logged_and_one_can_be_taken_back(
         until(lambda: "lost" in heard)
         forget()
         forget()
-        time.sleep(0.02)  # one change may be on its way
-        count = len(heard)
+        count = unchanged(lambda: len(heard))  # one change may be on its way
         next(source)
         next(source)
         assert len(heard) == count
