@@ -3,7 +3,7 @@
 Modules that touch TensorRT's objects type them with these, so that mypy refuses any name that
 does not stand here; a test holds each name, parameter and return type here against the real
 bindings of TensorRT 10.3, 10.13 and 11.4 and of TensorRT-RTX. What stands here is therefore all
-that is used, and exists in each of them.
+that is used, and exists in each of them. TensorRT's own reference describes the methods.
 """
 
 from __future__ import annotations
@@ -18,74 +18,47 @@ class Logger(Protocol):
     """Receives messages; subclassed."""
 
     def __init__(self) -> None: ...
-
-    def log(self, severity: SupportsInt, msg: str) -> None:
-        """Take a message."""
+    def log(self, severity: SupportsInt, msg: str) -> None: ...
 
 
 class ProgressMonitor(Protocol):
-    """Is told of a build's progress; subclassed."""
+    """Is told of a build's progress; subclassed. A step that returns False cancels the build."""
 
     def __init__(self) -> None: ...
-
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        """Take note that a phase begins."""
-
-    def step_complete(self, phase_name: str, step: int) -> bool:
-        """Take note of a step; False cancels the build."""
-        ...
-
-    def phase_finish(self, phase_name: str) -> None:
-        """Take note that a phase ended."""
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None: ...
+    def step_complete(self, phase_name: str, step: int) -> bool: ...
+    def phase_finish(self, phase_name: str) -> None: ...
 
 
 class HostMemory(Protocol):
     """Bytes that TensorRT holds."""
 
-    def __buffer__(self, flags: int, /) -> memoryview:
-        """Give the bytes; `bytes` asks for them."""
-        ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 
 class Tensor(Protocol):
-    """A tensor of a network."""
+    """A tensor of a network, with its name in the ONNX file; a size is -1 where it is dynamic."""
 
     @property
-    def name(self) -> str:
-        """Its name in the ONNX file."""
-        ...
-
+    def name(self) -> str: ...
     @property
-    def shape(self) -> Sequence[SupportsInt]:
-        """Its sizes, -1 where dynamic."""
-        ...
+    def shape(self) -> Sequence[SupportsInt]: ...
 
 
 class Network(Protocol):
     """What is to be built."""
 
     @property
-    def num_inputs(self) -> int:
-        """How many inputs there are."""
-        ...
-
+    def num_inputs(self) -> int: ...
     @property
-    def num_outputs(self) -> int:
-        """How many outputs there are."""
-        ...
-
+    def num_outputs(self) -> int: ...
     @property
-    def num_layers(self) -> int:
-        """How many layers there are."""
-        ...
-
-    def get_input(self, index: int) -> Tensor:
-        """Return an input."""
-        ...
+    def num_layers(self) -> int: ...
+    def get_input(self, index: int) -> Tensor: ...
 
 
 class Profile(Protocol):
-    """The range of shapes that a plan serves."""
+    """The smallest, usual and largest shape of each input that a plan serves."""
 
     def set_shape(
         self,
@@ -93,177 +66,103 @@ class Profile(Protocol):
         min: Sequence[int],  # noqa: A002
         opt: Sequence[int],
         max: Sequence[int],  # noqa: A002
-    ) -> None:
-        """Set the smallest, usual and largest shape of an input."""
+    ) -> None: ...
 
 
 class TimingCache(Protocol):
     """What the builder measured; spares the next build the measuring."""
 
-    def serialize(self) -> HostMemory:
-        """Return it as bytes."""
-        ...
+    def serialize(self) -> HostMemory: ...
 
 
 class BuilderConfig(Protocol):
-    """How a plan is built."""
+    """How a plan is built; sizes are in bytes.
+
+    Empty bytes give an empty timing cache; `set_timing_cache` returns False where it refuses one.
+    """
 
     builder_optimization_level: int
     profiling_verbosity: object
     progress_monitor: ProgressMonitor
 
-    def set_memory_pool_limit(self, pool: object, pool_size: int) -> None:
-        """Limit a kind of memory, in bytes."""
-
-    def add_optimization_profile(self, profile: Profile) -> int:
-        """Add a profile."""
-        ...
-
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache | None:
-        """Return a timing cache of bytes; empty bytes give an empty one."""
-        ...
-
-    def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
-        """Use a timing cache; False where it was refused."""
-        ...
-
-    def get_timing_cache(self) -> TimingCache | None:
-        """Return the timing cache in use."""
-        ...
+    def set_memory_pool_limit(self, pool: object, pool_size: int) -> None: ...
+    def add_optimization_profile(self, profile: Profile) -> int: ...
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache | None: ...
+    def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool: ...
+    def get_timing_cache(self) -> TimingCache | None: ...
 
 
 class PlanBuilder(Protocol):
-    """Builds plans."""
+    """Builds plans; None where a build failed."""
 
-    def create_network(self, flags: int) -> Network:
-        """Return an empty network."""
-        ...
-
-    def create_builder_config(self) -> BuilderConfig:
-        """Return a configuration."""
-        ...
-
-    def create_optimization_profile(self) -> Profile:
-        """Return a profile that belongs to this builder."""
-        ...
-
+    def create_network(self, flags: int) -> Network: ...
+    def create_builder_config(self) -> BuilderConfig: ...
+    def create_optimization_profile(self) -> Profile: ...
     def build_serialized_network(
         self, network: Network, config: BuilderConfig
-    ) -> HostMemory | None:
-        """Return the plan, or None where the build failed."""
-        ...
+    ) -> HostMemory | None: ...
 
 
 class ParserError(Protocol):
     """Why the parser gave up."""
 
-    def desc(self) -> str:
-        """Return what it says."""
-        ...
-
-    def node(self) -> int:
-        """Return the node's place in the graph."""
-        ...
-
-    def node_name(self) -> str:
-        """Return the node's name."""
-        ...
-
-    def node_operator(self) -> str:
-        """Return the node's operator."""
-        ...
+    def desc(self) -> str: ...
+    def node(self) -> int: ...
+    def node_name(self) -> str: ...
+    def node_operator(self) -> str: ...
 
 
 class Parser(Protocol):
-    """Reads ONNX into a network."""
+    """Reads ONNX into a network; `parse` returns False where that failed."""
 
     @property
-    def num_errors(self) -> int:
-        """How many errors it met."""
-        ...
-
-    def parse(self, model: bytes) -> bool:
-        """Read a model; False where that failed."""
-        ...
-
-    def get_error(self, index: int) -> ParserError:
-        """Return one of the errors."""
-        ...
+    def num_errors(self) -> int: ...
+    def parse(self, model: bytes) -> bool: ...
+    def get_error(self, index: int) -> ParserError: ...
 
 
 class ExecutionContext(Protocol):
-    """Executes an engine, one inference at a time."""
+    """Executes an engine, one inference at a time; methods return False where they failed.
 
-    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
-        """Choose a profile, before the shapes; False where that failed."""
-        ...
+    The profile is chosen before the shapes.
+    """
 
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        """Set an input's shape; False where the profile doesn't allow it."""
-        ...
-
-    def set_tensor_address(self, name: str, memory: int) -> bool:
-        """Say where a tensor lies on the device."""
-        ...
-
-    def execute_async_v3(self, stream_handle: int) -> bool:
-        """Enqueue an inference; False where that failed."""
-        ...
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool: ...
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool: ...
+    def set_tensor_address(self, name: str, memory: int) -> bool: ...
+    def execute_async_v3(self, stream_handle: int) -> bool: ...
 
 
 class EngineInspector(Protocol):
     """Tells what an engine consists of."""
 
-    def get_engine_information(self, format: object) -> str:  # noqa: A002 (TensorRT's name)
-        """Return a description of all layers."""
-        ...
+    def get_engine_information(self, format: object) -> str: ...  # noqa: A002 (TensorRT's name)
 
 
 class CudaEngine(Protocol):
-    """A plan that was loaded."""
+    """A plan that was loaded.
+
+    A size is -1 where it is dynamic. A profile's shapes are the smallest, usual and largest. There
+    is no context (None) where memory is short.
+    """
 
     @property
-    def num_io_tensors(self) -> int:
-        """How many inputs and outputs there are."""
-        ...
-
-    def get_tensor_name(self, index: int) -> str:
-        """Return the name of an input or output."""
-        ...
-
-    def get_tensor_mode(self, name: str) -> object:
-        """Return whether a tensor is an input or an output."""
-        ...
-
-    def get_tensor_dtype(self, name: str) -> object:
-        """Return a tensor's type."""
-        ...
-
-    def get_tensor_shape(self, name: str) -> Sequence[SupportsInt]:
-        """Return a tensor's sizes, -1 where dynamic."""
-        ...
-
+    def num_io_tensors(self) -> int: ...
+    def get_tensor_name(self, index: int) -> str: ...
+    def get_tensor_mode(self, name: str) -> object: ...
+    def get_tensor_dtype(self, name: str) -> object: ...
+    def get_tensor_shape(self, name: str) -> Sequence[SupportsInt]: ...
     def get_tensor_profile_shape(
         self, name: str, profile_index: int
-    ) -> Sequence[Sequence[SupportsInt]]:
-        """Return the smallest, usual and largest shape of an input."""
-        ...
-
-    def create_execution_context(self) -> ExecutionContext | None:
-        """Return a context, or None where memory is short."""
-        ...
-
-    def create_engine_inspector(self) -> EngineInspector | None:
-        """Return an inspector."""
-        ...
+    ) -> Sequence[Sequence[SupportsInt]]: ...
+    def create_execution_context(self) -> ExecutionContext | None: ...
+    def create_engine_inspector(self) -> EngineInspector | None: ...
 
 
 class PlanRuntime(Protocol):
-    """Loads plans."""
+    """Loads plans; None where one can't be used."""
 
-    def deserialize_cuda_engine(self, serialized_engine: bytes) -> CudaEngine | None:
-        """Return the engine of a plan, or None where it can't be used."""
-        ...
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> CudaEngine | None: ...
 
 
 class CreationFlags(Protocol):
@@ -308,21 +207,10 @@ class TensorRT(Protocol):
     TensorIOMode: TensorModes
     LayerInformationFormat: InformationFormats
 
-    def Builder(self, logger: Logger) -> PlanBuilder:  # noqa: N802
-        """Make a builder."""
-        ...
-
-    def OnnxParser(self, network: Network, logger: Logger) -> Parser:  # noqa: N802
-        """Make a parser."""
-        ...
-
-    def Runtime(self, logger: Logger) -> PlanRuntime:  # noqa: N802
-        """Make a runtime."""
-        ...
-
-    def nptype(self, trt_type: object) -> type[np.generic]:
-        """Return NumPy's type for one of TensorRT's."""
-        ...
+    def Builder(self, logger: Logger) -> PlanBuilder: ...  # noqa: N802
+    def OnnxParser(self, network: Network, logger: Logger) -> Parser: ...  # noqa: N802
+    def Runtime(self, logger: Logger) -> PlanRuntime: ...  # noqa: N802
+    def nptype(self, trt_type: object) -> type[np.generic]: ...
 
 
 class RuntimeConfig(Protocol):
@@ -340,13 +228,10 @@ class GraphStrategies(Protocol):
 class RtxEngine(Protocol):
     """What only an engine of TensorRT-RTX can do."""
 
-    def create_runtime_config(self) -> RuntimeConfig:
-        """Return a configuration for contexts."""
-        ...
-
-    def create_execution_context(self, runtime_config: RuntimeConfig) -> ExecutionContext | None:
-        """Return a context, or None where memory is short."""
-        ...
+    def create_runtime_config(self) -> RuntimeConfig: ...
+    def create_execution_context(
+        self, runtime_config: RuntimeConfig
+    ) -> ExecutionContext | None: ...
 
 
 class TensorRTRTX(Protocol):
