@@ -6,27 +6,18 @@ device's primary context pushed, and is released in the order contexts, engine, 
 
 from __future__ import annotations
 
-import contextlib
-import math
-import re
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from edge_fg.backends.tensorrt.engine_context import Binding, Context, releasing
 from edge_fg.backends.tensorrt.engine_layers import EngineLayer, parse_layers
-from edge_fg.backends.tensorrt.library import (
-    Library,
-    MessageLog,
-    import_library,
-    message_log,
-    quote,
-    title,
-)
-from edge_fg.cuda import Device, Stream
-from edge_fg.errors import BackendError, CudaError, DeviceMemoryError
+from edge_fg.backends.tensorrt.library import Library, import_library, quote
+from edge_fg.backends.tensorrt.library_calls import LibraryCalls
+from edge_fg.cuda import Device
+from edge_fg.errors import BackendError, CudaError
 
 if TYPE_CHECKING:
     from edge_fg.backends.tensorrt.api import (
@@ -39,39 +30,9 @@ if TYPE_CHECKING:
         TensorRTRTX,
     )
 
-# Not every word of memory: an illegal access is another failure.
-_OUT_OF_MEMORY = re.compile(r"out ?of ?memory|allocat|bad_alloc|not enough.*memory", re.IGNORECASE)
-
 
 class PlanRejectedError(BackendError):
     """The library can't load a plan: damaged, or made by another version or for another GPU."""
-
-
-@dataclass(frozen=True)
-class Binding:
-    """An input or output of an engine.
-
-    Attributes
-    ----------
-    name
-        Its name in the graph.
-    dtype
-        Its type.
-    shape
-        Its sizes; -1 stands for the batch.
-    """
-
-    name: str
-    dtype: np.dtype[np.generic]
-    shape: tuple[int, ...]
-
-    def at(self, batch: int) -> tuple[int, ...]:
-        """Return its shape for a batch."""
-        return tuple(batch if size < 0 else size for size in self.shape)
-
-    def nbytes(self, batch: int) -> int:
-        """Return how many bytes a batch has."""
-        return math.prod(self.at(batch)) * self.dtype.itemsize
 
 
 class Engine:
@@ -107,9 +68,8 @@ class Engine:
         device: Device,
         shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
-        self.library: Library = library
         self.device = device
-        self.log: MessageLog = message_log(library)
+        self._calls = LibraryCalls(library)
         self._trt: TensorRT = import_library(library)
         self._runtime: PlanRuntime | None = None
         self._engine: CudaEngine | None = None
@@ -146,14 +106,14 @@ class Engine:
             TensorRT refused, or the engine is closed.
         """
         engine = self._opened()
-        self.log.forget_error()
+        self._calls.begin()
         with self.device.use():
             raw = self._rtx_context(engine) or engine.create_execution_context()
         if raw is None:
-            raise self.failure("make room for a context", self.log.last_error())
+            raise self._calls.failure("make room for a context")
         with self._counting:
             self._contexts += 1
-        return Context(self, raw)
+        return Context(raw, self.input, self.device, self._calls, self._context_closed)
 
     @property
     def captures_itself(self) -> bool:
@@ -195,23 +155,12 @@ class Engine:
             )
         if self._engine is None and self._runtime is None:
             return
-        with _current(self.device):
+        with releasing(self.device):
             self._config = None
             self._engine = None
             self._runtime = None
 
-    def failure(self, action: str, said: str) -> BackendError:
-        """Return the error to raise where TensorRT failed to do `action` and said `said`."""
-        name = title(self.library)
-        if _OUT_OF_MEMORY.search(said):
-            return DeviceMemoryError(
-                f"{name} can't {action}, GPU memory ran out ({said}): choose a smaller max_batch, "
-                "fewer contexts or the int8-fp16 variant, or close what else uses the GPU"
-            )
-        return BackendError(f"{name} can't {action}: {said or 'it gives no reason'}")
-
-    def context_closed(self) -> None:
-        """Take note that a context was closed."""
+    def _context_closed(self) -> None:
         with self._counting:
             self._contexts -= 1
 
@@ -221,12 +170,13 @@ class Engine:
         return self._engine
 
     def _load(self, plan: bytes) -> None:
-        with self.log.collect() as messages:
-            self._runtime = self._trt.Runtime(self.log.handle)
+        log = self._calls.log
+        with log.collect() as messages:
+            self._runtime = self._trt.Runtime(log.handle)
             self._engine = self._runtime.deserialize_cuda_engine(plan)
             said = quote(messages)
         if self._engine is None:
-            error = self.failure("load the plan", said)
+            error = self._calls.failure("load the plan", said)
             raise error if isinstance(error, CudaError) else PlanRejectedError(str(error))
 
     def _bindings(
@@ -268,75 +218,6 @@ class Engine:
         return int(shapes[0][0]), int(shapes[2][0])
 
 
-class Context:
-    """Executes an engine, one inference at a time; made by `Engine.new_context`."""
-
-    def __init__(self, engine: Engine, raw: ExecutionContext) -> None:
-        self._engine = engine
-        self._raw: ExecutionContext | None = raw
-        self._batch = 0
-
-    def bind(self, addresses: Mapping[str, int], stream: Stream) -> None:
-        """Say where each input and output lies on the device, and wait until that is known.
-
-        Raises
-        ------
-        BackendError
-            TensorRT refused one.
-        """
-        raw = self._opened()
-        self._engine.log.forget_error()
-        # Only an engine's first context is promised to have the profile without being told.
-        dynamic = self._engine.fixed_batch is None
-        if dynamic and not raw.set_optimization_profile_async(0, stream.handle):
-            raise self._engine.failure("choose the profile", self._engine.log.last_error())
-        stream.synchronize()
-        for name, address in addresses.items():
-            if not raw.set_tensor_address(name, address):
-                raise self._engine.failure(f"bind {name!r}", self._engine.log.last_error())
-
-    def set_batch(self, batch: int) -> None:
-        """Set the batch of the inferences that follow.
-
-        Raises
-        ------
-        BackendError
-            The plan was not built for it.
-        """
-        if batch == self._batch:
-            return
-        binding = self._engine.input
-        self._engine.log.forget_error()
-        if not self._opened().set_input_shape(binding.name, binding.at(batch)):
-            self._batch = 0
-            raise self._engine.failure(f"take a batch of {batch}", self._engine.log.last_error())
-        self._batch = batch
-
-    def enqueue(self, stream: Stream) -> None:
-        """Queue one inference; the device's context must be pushed.
-
-        Raises
-        ------
-        BackendError
-            TensorRT refused; what it said is in the message.
-        """
-        self._engine.log.forget_error()
-        if not self._opened().execute_async_v3(stream.handle):
-            raise self._engine.failure("execute the model", self._engine.log.last_error())
-
-    def close(self) -> None:
-        """Release it; its work must be done. May be called again."""
-        if self._raw is not None:
-            with _current(self._engine.device):
-                self._raw = None
-            self._engine.context_closed()
-
-    def _opened(self) -> ExecutionContext:
-        if self._raw is None:
-            raise BackendError("the execution context is closed: load the bundle again")
-        return self._raw
-
-
 def _completed(found: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...]:
     """Return a shape with the sizes beside the batch that TensorRT left open, where known."""
     if len(found) != len(known):
@@ -365,12 +246,3 @@ def plan_layers(plan: bytes, library: Library) -> list[EngineLayer]:
             return engine.layers()
         finally:
             engine.close()
-
-
-@contextlib.contextmanager
-def _current(device: Device) -> Iterator[None]:
-    """Push the device's context for a release, where the device still has one to push."""
-    with contextlib.ExitStack() as pushed:
-        with contextlib.suppress(CudaError):
-            pushed.enter_context(device.use())
-        yield

@@ -7,7 +7,7 @@ import contextlib
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.backends.tensorrt.engine import Binding
+from edge_fg.backends.tensorrt.engine_context import Binding
 from edge_fg.closing import Closing
 from edge_fg.cuda import Device, DeviceBuffer, HostBuffer, Stream, copy_to_host
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from edge_fg.backends.tensorrt.engine import Context, Engine
+from edge_fg.backends.tensorrt.engine import Engine
+from edge_fg.backends.tensorrt.engine_context import Context
 from edge_fg.backends.tensorrt.frame_graphs import CAPTURE_AFTER, FrameGraphs
 from edge_fg.backends.tensorrt.output_buffer import OutputBuffer
 from edge_fg.cuda import Graph, Stream

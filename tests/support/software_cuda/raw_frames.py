@@ -10,7 +10,7 @@ from ordering import attempt, counts, main
 from preprocessing import YUV, Setup, random_frame, random_region, random_spec
 
 from edge_fg.backends.base import cut
-from edge_fg.backends.tensorrt.engine import Binding
+from edge_fg.backends.tensorrt.engine_context import Binding
 from edge_fg.backends.tensorrt.execution_slot import ExecutionSlot
 from edge_fg.cuda import Device
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout

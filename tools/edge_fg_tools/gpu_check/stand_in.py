@@ -15,7 +15,8 @@ from typing import Final, cast
 
 import numpy as np
 
-from edge_fg.backends.tensorrt.engine import Binding, Context, Engine
+from edge_fg.backends.tensorrt.engine import Engine
+from edge_fg.backends.tensorrt.engine_context import Binding, Context
 from edge_fg.backends.tensorrt.execution_slot import ExecutionSlot
 from edge_fg.cuda import Device, Stream
 from edge_fg.cuda.pool import Pool
