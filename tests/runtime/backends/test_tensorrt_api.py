@@ -29,7 +29,13 @@ from support.children import environment
 
 HERE = Path(__file__).resolve().parent
 # The modules that hold objects of TensorRT.
-USERS = ("plan_provider", "tensorrt.build", "tensorrt.engine", "tensorrt.library")
+USERS = (
+    "plan_provider",
+    "tensorrt.build",
+    "tensorrt.engine",
+    "tensorrt.engine_context",
+    "tensorrt.library",
+)
 # The first and last release with wheels for JetPack 6, JetPack 7's, and the newest.
 RELEASES = {
     "10.3.0": ("tensorrt-cu12-bindings==10.3.0", 10),
