@@ -9,7 +9,8 @@ from edge_fg.boxes import Region, centre_distance, clipped
 from edge_fg.result import VisitEvent
 from edge_fg.sources import Frame
 from edge_fg.tracking.smoothing import OpinionPool, StableAnswer
-from edge_fg.tracking.tracker import Track, Tracker
+from edge_fg.tracking.track import Track
+from edge_fg.tracking.tracker import Tracker
 from edge_fg.tracking.visit import Visit, VisitSettings
 
 

@@ -13,7 +13,7 @@ from edge_fg.result import VisitEvent
 from edge_fg.sources import Frame
 from edge_fg.tracking.smoothing import frame_quality
 from edge_fg.tracking.thumbnail import sharpness
-from edge_fg.tracking.tracker import Track
+from edge_fg.tracking.track import Track
 from edge_fg.tracking.visit import PredictionLike, Visit, VisitSettings
 
 PredictionT = TypeVar("PredictionT", bound=PredictionLike)

@@ -16,7 +16,7 @@ from edge_fg.errors import UsageError
 from edge_fg.result import VisitEvent, VisitEventKind
 from edge_fg.tracking.motion import MotionSettings
 from edge_fg.tracking.smoothing import OpinionPool, SmoothingSettings, StableAnswer
-from edge_fg.tracking.tracker import TrackerSettings
+from edge_fg.tracking.track import TrackerSettings
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from edge_fg.sources import Frame
 from edge_fg.tracking.motion import MotionFinder, seconds_of
 from edge_fg.tracking.open_visits import OpenVisits
 from edge_fg.tracking.region_requests import PendingFrame, choose_regions
-from edge_fg.tracking.tracker import Detection, Tracker
+from edge_fg.tracking.track import Detection
+from edge_fg.tracking.tracker import Tracker
 from edge_fg.tracking.visit import PredictionLike, VisitSettings
 
 __all__ = ["RegionFinder", "VisitFollower", "VisitSettings", "follow_visits"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from edge_fg.boxes import iou, padded_square
+from edge_fg.boxes import iou
 from edge_fg.errors import MissingDependencyError, UsageError
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
@@ -217,13 +217,6 @@ def test_a_blurred_region_is_less_sharp():
     blurred = cv2.GaussianBlur(bird, (0, 0), 3)
     sharp = sharpness(Frame(bird.astype(np.uint8), 0, "t"), BOX)
     assert sharpness(Frame(blurred.astype(np.uint8), 0, "t"), BOX) < 0.5 * sharp
-
-
-def test_the_square_for_the_model_is_padded_and_stays_inside():
-    assert padded_square((100, 60, 40, 20), 1.5, (320, 180)) == (90, 40, 60, 60)
-    assert padded_square((0, 0, 40, 20), 2.0, (320, 180)) == (0, 0, 80, 80)
-    assert padded_square((300, 170, 20, 10), 2.0, (320, 180)) == (280, 140, 40, 40)
-    assert padded_square((0, 0, 320, 180), 2.0, (320, 180)) == (0, 0, 320, 180)
 
 
 @pytest.mark.parametrize("wrong", [{"width": 4}, {"smallest": 0.9}, {"ghost_s": 0}])

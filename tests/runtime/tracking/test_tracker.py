@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_fg.boxes import intersection, iou
+from edge_fg.boxes import iou
 from edge_fg.errors import UsageError
 from edge_fg.tracking.assignment import assign
 from edge_fg.tracking.kalman import AxisFilter
-from edge_fg.tracking.tracker import Detection, Tracker, TrackerSettings
+from edge_fg.tracking.track import Detection, TrackerSettings
+from edge_fg.tracking.tracker import Tracker
 from support.properties import examples
 
 FPS = 15
@@ -207,13 +208,6 @@ def test_what_is_removed_is_followed_no_longer():
     assert [t.number for t in tracker.tracks] == [2]
     tracker.clear()
     assert tracker.tracks == []
-
-
-def test_overlaps_of_boxes():
-    assert iou((0, 0, 10, 10), (0, 0, 10, 10)) == 1.0
-    assert iou((0, 0, 10, 10), (5, 0, 10, 10)) == pytest.approx(1 / 3)
-    assert iou((0, 0, 10, 10), (10, 0, 10, 10)) == 0.0
-    assert intersection((0, 0, 10, 10), (5, 5, 100, 100)) == 25
 
 
 @pytest.mark.parametrize("wrong", [{"confirm_hits": 0}, {"gate": 0}, {"resized": 0.5}])

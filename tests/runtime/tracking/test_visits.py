@@ -12,7 +12,7 @@ import edge_fg
 from edge_fg.errors import UsageError
 from edge_fg.sources import Frame
 from edge_fg.tracking.smoothing import SmoothingSettings
-from edge_fg.tracking.tracker import Detection
+from edge_fg.tracking.track import Detection
 from edge_fg.tracking.visits import VisitFollower, VisitSettings, follow_visits
 from support.properties import sweep
 
