@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 import threading
 from collections import Counter
@@ -9,9 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_fg.pipeline import Result, VisitEvent
+from edge_fg.pipeline import Result, Sink, VisitEvent
 from edge_fg.printing import printable
+from edge_fg.sinks import CsvSink, ImagesSink, JsonLinesSink, VideoSink
 from edge_fg.sinks.base import BaseSink
+from edge_fg.sinks.records import Content, records
+from edge_fg.sinks.result_annotator import SharedAnnotator
 from edge_fg.sinks.text import check_standard_output, print_line
 from edge_fg.sources import Source
 
@@ -66,6 +71,31 @@ class VisitCounter(BaseSink):
     def __call__(self, result: Result[Any], /) -> None:
         """Count."""
         self.visits.update(e.label for e in result.events if e.kind == "visit_ended")
+
+
+def file_sinks(
+    arguments: argparse.Namespace, content: Content, annotate: SharedAnnotator
+) -> list[Sink]:
+    """Return the sinks of ``--save``, ``--save-frames``, ``--jsonl`` and ``--csv``."""
+    sinks: list[Sink] = []
+    if arguments.save is not None:
+        sinks.append(VideoSink(arguments.save, annotate=annotate))
+    if arguments.save_frames is not None:
+        sinks.append(ImagesSink(arguments.save_frames, annotate=annotate))
+    if arguments.jsonl is not None:
+        sinks.append(JsonLinesSink(arguments.jsonl, content=content, top_k=arguments.top_k))
+    if arguments.csv is not None:
+        sinks.append(CsvSink(arguments.csv, content=content))
+    return sinks
+
+
+def printed_lines(arguments: argparse.Namespace, content: Content) -> Lines:
+    """Return what makes the lines of ``--format``."""
+    if arguments.format == "jsonl":
+        return lambda result: [
+            json.dumps(record) for record in records(result, content, arguments.top_k)
+        ]
+    return visit_lines if content == "visits" else frame_lines
 
 
 def frame_lines(result: Result[Any]) -> Sequence[str]:

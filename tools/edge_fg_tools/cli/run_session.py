@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import sys
 import time
@@ -16,8 +15,8 @@ from edge_fg.pipeline import Pipeline, Sink, Throttle
 from edge_fg.printing import printable
 from edge_fg.recognition.classifier import Classifier
 from edge_fg.recognition.prediction import Prediction
-from edge_fg.sinks import CsvSink, ImagesSink, JsonLinesSink, PreviewSink, VideoSink, WindowSink
-from edge_fg.sinks.records import Content, records
+from edge_fg.sinks import PreviewSink, WindowSink
+from edge_fg.sinks.records import Content
 from edge_fg.sinks.result_annotator import SharedAnnotator
 from edge_fg.sources import Source
 from edge_fg.telemetry.jetson import JetsonSensors
@@ -27,11 +26,10 @@ from edge_fg.telemetry.status_line import StatusLine, summary_text
 from edge_fg.tracking.visits import follow_visits
 from edge_fg_tools.cli.arguments import Address
 from edge_fg_tools.cli.run_output import (
-    Lines,
     StandardOutput,
     VisitCounter,
-    frame_lines,
-    visit_lines,
+    file_sinks,
+    printed_lines,
 )
 
 _LOGGER = logging.getLogger("edge_fg")
@@ -57,23 +55,23 @@ class Session:
     ) -> None:
         self._arguments = arguments
         self._sources = sources
-        self._content: Content = "visits" if arguments.events else "frames"
+        content: Content = "visits" if arguments.events else "frames"
         self._sensors = JetsonSensors()
         self._status = (
             StatusLine(sys.stderr, every_seconds=_PLAIN_SECONDS) if arguments.status else None
         )
-        self._annotate = SharedAnnotator()
-        self._preview = self._make_preview()
-        self._window = WindowSink("edge-fg", annotate=self._annotate) if arguments.display else None
+        annotate = SharedAnnotator()
+        self._preview = self._make_preview(annotate)
+        self._window = WindowSink("edge-fg", annotate=annotate) if arguments.display else None
         self._visits = VisitCounter() if arguments.events else None
         self._output = StandardOutput(
-            self._lines(), self._status.clear if self._status is not None else None
+            printed_lines(arguments, content), self._status.clear if self._status else None
         )
         self._pipeline: Pipeline[Prediction] = Pipeline(
             list(sources),
             classifier,
             policy=arguments.policy,
-            sinks=[self._output, *self._files(), *self._watchers()],
+            sinks=[self._output, *file_sinks(arguments, content, annotate), *self._watchers()],
             visits=follow_visits() if arguments.events else None,
             max_frames=arguments.max_frames,
             throttle=self._throttle(),
@@ -162,32 +160,10 @@ class Session:
         visits = self._visits.visits if self._visits is not None else None
         print(summary_text(self._pipeline.stats(), visits), file=sys.stderr, flush=True)
 
-    def _lines(self) -> Lines:
-        if self._arguments.format == "jsonl":
-            return lambda result: [
-                json.dumps(record)
-                for record in records(result, self._content, self._arguments.top_k)
-            ]
-        return visit_lines if self._arguments.events else frame_lines
-
-    def _files(self) -> list[Sink]:
-        arguments, sinks = self._arguments, list[Sink]()
-        if arguments.save is not None:
-            sinks.append(VideoSink(arguments.save, annotate=self._annotate))
-        if arguments.save_frames is not None:
-            sinks.append(ImagesSink(arguments.save_frames, annotate=self._annotate))
-        if arguments.jsonl is not None:
-            sinks.append(
-                JsonLinesSink(arguments.jsonl, content=self._content, top_k=arguments.top_k)
-            )
-        if arguments.csv is not None:
-            sinks.append(CsvSink(arguments.csv, content=self._content))
-        return sinks
-
     def _watchers(self) -> list[Sink]:
         return [sink for sink in (self._preview, self._window, self._visits) if sink is not None]
 
-    def _make_preview(self) -> PreviewSink | None:
+    def _make_preview(self, annotate: SharedAnnotator) -> PreviewSink | None:
         where: Address | None = self._arguments.preview
         if where is None:
             return None
@@ -196,7 +172,7 @@ class Session:
             where.port,
             where.host,
             allow_remote=where.remote,
-            annotate=self._annotate,
+            annotate=annotate,
             stats=self._figures,
         )
 

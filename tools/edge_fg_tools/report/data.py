@@ -1,6 +1,6 @@
 """What a build report holds, as plain frozen values.
 
-Nothing here computes: the build measures and fills these in, `write` sets them as JSON and
+Nothing here computes: the build measures and fills these in, and they are written as JSON and
 HTML. Texts (file names, labels, node names) may come from hostile files; they are kept as
 they are and escaped where they are shown.
 """
