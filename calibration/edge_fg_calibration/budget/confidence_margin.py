@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_fg_calibration.budget.budget import Budget
 from edge_fg_calibration.budget.evaluation import ValidationSplit, answer_gaps
-from edge_fg_calibration.budget.fidelity import image_records
+from edge_fg_calibration.budget.fidelity import divergences
 
 DEFAULT_LEAST_INT8 = 0.5
 """Share of the multiply-accumulates that the margin leaves in INT8; the budget itself may not."""
@@ -66,10 +66,7 @@ class ConfidenceMargin:
             error = math.hypot(error, math.sqrt(share * (1 - share) / count))
             margins.append(_in_errors(share - budget.agreement, error))
         if budget.mean_kl is not None:
-            records = image_records(
-                validation.reference, output, kind=validation.kind, indices=validation.indices
-            )
-            each = np.array([record.kl for record in records])
+            each = divergences(validation.reference, output, validation.kind)
             error = float(each.std()) * math.sqrt(1 / len(each) + 1 / count)
             margins.append(_in_errors(budget.mean_kl - float(each.mean()), error))
         return min(margins)

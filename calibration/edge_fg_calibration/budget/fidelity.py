@@ -121,8 +121,8 @@ def compare(
         There are no images, shapes or lengths differ, a value is NaN or infinite, or an index
         is not a class.
     """
-    _check(reference, candidate, indices)
-    kl = _divergences(reference, candidate, kind)
+    kl = divergences(reference, candidate, kind)
+    _check_indices(indices, *reference.shape)
     first, second = reference.argmax(axis=1), candidate.argmax(axis=1)
     same = first == second
     known = np.array([index is not None for index in indices], dtype=bool)
@@ -152,8 +152,8 @@ def image_records(
     indices: Sequence[int | None],
 ) -> list[ImageRecord]:
     """Return the comparison image by image; parameters and errors as for `compare`."""
-    _check(reference, candidate, indices)
-    kl = _divergences(reference, candidate, kind)
+    kl = divergences(reference, candidate, kind)
+    _check_indices(indices, *reference.shape)
     p = np.exp(log_probabilities(reference, kind))
     q = np.exp(log_probabilities(candidate, kind))
     first, second = reference.argmax(axis=1), candidate.argmax(axis=1)
@@ -170,28 +170,12 @@ def image_records(
     ]
 
 
-def _check(
-    reference: NDArray[np.floating[Any]],
-    candidate: NDArray[np.floating[Any]],
-    indices: Sequence[int | None],
-) -> None:
-    if reference.ndim != 2 or reference.shape != candidate.shape or not reference.size:
-        raise UsageError(
-            f"outputs of the same images are needed, N x classes: got {reference.shape} and "
-            f"{candidate.shape}"
-        )
-    if len(indices) != len(reference):
-        raise UsageError(f"{len(indices)} true classes for {len(reference)} images")
-    for name, output in (("reference", reference), ("candidate", candidate)):
-        bad = np.flatnonzero(~np.isfinite(output).all(axis=1))
-        if bad.size:
-            raise UsageError(
-                f"the {name}'s output is NaN or infinite for {bad.size} of {len(output)} images, "
-                f"first for image {bad[0]}"
-            )
-    wrong = [one for one in indices if one is not None and not 0 <= one < reference.shape[1]]
+def _check_indices(indices: Sequence[int | None], images: int, classes: int) -> None:
+    if len(indices) != images:
+        raise UsageError(f"{len(indices)} true classes for {images} images")
+    wrong = [one for one in indices if one is not None and not 0 <= one < classes]
     if wrong:
-        raise UsageError(f"index {wrong[0]} is not one of {reference.shape[1]} classes")
+        raise UsageError(f"index {wrong[0]} is not one of {classes} classes")
 
 
 def log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> NDArray[np.float64]:
@@ -204,11 +188,24 @@ def log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> ND
     return values
 
 
-def _divergences(
+def divergences(
     reference: NDArray[np.floating[Any]],
     candidate: NDArray[np.floating[Any]],
     kind: OutputKind,
 ) -> NDArray[np.float64]:
+    """Return KL(reference || candidate) of each image in nats, shape (N,); errors as `compare`."""
+    if reference.ndim != 2 or reference.shape != candidate.shape or not reference.size:
+        raise UsageError(
+            f"outputs of the same images are needed, N x classes: got {reference.shape} and "
+            f"{candidate.shape}"
+        )
+    for name, output in (("reference", reference), ("candidate", candidate)):
+        bad = np.flatnonzero(~np.isfinite(output).all(axis=1))
+        if bad.size:
+            raise UsageError(
+                f"the {name}'s output is NaN or infinite for {bad.size} of {len(output)} images, "
+                f"first for image {bad[0]}"
+            )
     log_p, log_q = log_probabilities(reference, kind), log_probabilities(candidate, kind)
     kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
     # Never negative but for rounding.

@@ -27,7 +27,7 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.budget import Budget
 from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin, expected_agreement
 from edge_fg_calibration.budget.evaluation import Evaluator, ValidationSplit
-from edge_fg_calibration.budget.fidelity import compare
+from edge_fg_calibration.budget.fidelity import compare, divergences
 from edge_fg_calibration.budget.results import (
     Candidate,
     SearchedLayer,
@@ -167,11 +167,10 @@ class _Search:
         rows: list[NDArray[np.float32]] = []
         changed, divergence = 0, 0.0
         for part, output in self.evaluator.outputs(self.maker(kept), range(len(split.batches))):
-            unknown = [None] * len(output)
-            one = compare(split.reference[part], output, kind=split.kind, indices=unknown)
+            reference = split.reference[part]
             rows.append(output)
-            changed += round((1 - one.agreement) * len(output))
-            divergence += one.mean_kl * len(output)
+            changed += int((reference.argmax(axis=1) != output.argmax(axis=1)).sum())
+            divergence += float(divergences(reference, output, split.kind).sum())
             most, least = 1 - changed / len(split), divergence / len(split)
             if self.budget.mean_kl is not None and least > self.budget.mean_kl:
                 share = self.share(kept)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.evaluation import Evaluator
-from edge_fg_calibration.budget.fidelity import OutputKind, compare, log_probabilities
+from edge_fg_calibration.budget.fidelity import OutputKind, divergences, log_probabilities
 
 SENSITIVITY_IMAGES = 32
 """Validation images that a layer is measured on: divergence is smooth, so few are enough."""
@@ -127,9 +127,7 @@ def measure_sensitivity(
     for done, group in enumerate(groups, start=1):
         alone = evaluator.outputs(maker(everything - group), which)
         output = np.concatenate([part for _, part in alone])
-        cost = compare(
-            reference, output, kind=validation.kind, indices=[None] * len(output)
-        ).mean_kl
+        cost = float(divergences(reference, output, validation.kind).mean())
         layers.append(LayerCost(group, sum(costs_macs.get(one, 0) for one in group), cost))
         errors.append(_weighted_error(reference, output, validation.kind))
         progress("sensitivity", done, len(groups))

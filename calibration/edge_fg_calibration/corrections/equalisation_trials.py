@@ -56,7 +56,7 @@ class EqualisationTrials:
     few
         Calibration images on which an equalised tensor's new range is estimated.
     ranges
-        Extremes of each channel; see `observe_channels`.
+        Statistics of each channel; see `collect_channel_ranges`.
     scorer
         Where groups are tried.
     """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.evaluation import Evaluator, ValidationSplit
-from edge_fg_calibration.budget.fidelity import OutputKind, image_records, log_probabilities
+from edge_fg_calibration.budget.fidelity import divergences, log_probabilities
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.results import CorrectionTrial
 
@@ -121,19 +121,17 @@ class Scorer:
         seen = np.concatenate([np.arange(len(validation))[part] for part, _ in found])
         reference = validation.reference[seen]
         output = np.concatenate([output for _, output in found])
-        records = image_records(
-            reference,
-            output,
-            kind=validation.kind,
-            indices=[validation.indices[one] for one in seen],
-        )
         self.done += 1
         self.progress("try corrections", self.done, max(self.expected, self.done))
-        same = [one.top1 == one.reference_top1 for one in records]
+        soft = [
+            log_probabilities(one, validation.kind) / self.temperature
+            for one in (reference, output)
+        ]
+        same = reference.argmax(axis=1) == output.argmax(axis=1)
         return Score(
-            kl=np.array([one.kl for one in records]),
-            softened=_softened(reference, output, validation.kind, self.temperature),
-            agreement=float(np.mean(same)),
+            kl=divergences(reference, output, validation.kind),
+            softened=divergences(soft[0], soft[1], "logits"),
+            agreement=float(same.mean()),
         )
 
     def score_alone(self, recipe: Int8Recipe, tensors: Collection[str]) -> Score:
@@ -158,17 +156,3 @@ def _temperature(validation: ValidationSplit) -> float:
     """
     variances = log_probabilities(validation.reference, validation.kind).var(axis=1)
     return max(LEAST_TEMPERATURE, _TEMPERATURE_PER_DEVIATION * float(np.sqrt(variances.mean())))
-
-
-def _softened(
-    reference: NDArray[np.float32],
-    output: NDArray[np.float32],
-    kind: OutputKind,
-    temperature: float,
-) -> NDArray[np.float64]:
-    expected, found = (
-        log_probabilities(log_probabilities(one, kind) / temperature, "logits")
-        for one in (reference, output)
-    )
-    divergences = (np.exp(expected) * (expected - found)).sum(axis=1)
-    return np.asarray(np.maximum(divergences, 0.0), np.float64)
