@@ -130,8 +130,8 @@ class Result(Generic[PredictionT_co]):
     closing
         True where only `events` are new: its source has ended or was lost, and `frame` is the
         last one, which has been handed on before.
-    source
-        Number of the pipeline's source, from 0: two sources may have the same name.
+    source_index
+        Place of the source in the pipeline's list, from 0: two sources may have the same name.
     """
 
     frame: Frame
@@ -140,9 +140,10 @@ class Result(Generic[PredictionT_co]):
     sightings: tuple[Sighting[PredictionT_co], ...] = ()
     events: tuple[VisitEvent, ...] = ()
     closing: bool = False
-    source: int = 0
+    source_index: int = 0
 
     age = deprecated_alias("age_s")
+    source = deprecated_alias("source_index")
 
     def __iter__(self) -> Iterator[Any]:
         yield self.frame

@@ -114,7 +114,7 @@ class Recogniser(Generic[PredictionT]):
         if not events:
             return None
         age_s = self.clock() - last.captured
-        return Result(last, None, age_s, events=events, closing=True, source=number)
+        return Result(last, None, age_s, events=events, closing=True, source_index=number)
 
     def _requests(self, number: int, frame: Frame) -> list[_Request]:
         if self.followers is None:
@@ -163,7 +163,7 @@ class Recogniser(Generic[PredictionT]):
             if isinstance(answer, Unusable):
                 return answer
         if self.followers is None:
-            return Result(frame, answers[0], self.clock() - frame.captured, source=number)
+            return Result(frame, answers[0], self.clock() - frame.captured, source_index=number)
         started = self.clock()
         self.unclosed.add(number)
         regions = [request.region for request in requests if request.region is not None]
@@ -171,4 +171,4 @@ class Recogniser(Generic[PredictionT]):
         ended = self.clock()
         self.meter.add("visits", ended - started)
         age_s = ended - frame.captured
-        return Result(frame, None, age_s, tuple(sightings), tuple(events), source=number)
+        return Result(frame, None, age_s, tuple(sightings), tuple(events), source_index=number)

@@ -89,7 +89,7 @@ class ImagesSink(BaseSink):
             stem = frame.time.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
         else:
             stem = _plain(Path(frame.source).stem) or "frame"
-        number = f"{result.source}-" if self._several else ""
+        number = f"{result.source_index}-" if self._several else ""
         return f"{number}{stem}-{frame.number:06}.jpg"
 
 

@@ -91,7 +91,7 @@ class VideoSink(BaseSink):
         if self._seen % _FRAMES_A_CHECK == 0:
             self._space.check(self.path)
         self._seen += 1
-        recording = self._recordings[result.source]
+        recording = self._recordings[result.source_index]
         if recording.wants(result.frame.captured):
             recording.add(self._annotate(result), result.frame.captured)
 

@@ -52,7 +52,7 @@ class WindowSink(BaseSink):
         if not result.closing:
             image = self._annotate(result)
             with self._lock:
-                self._newest[result.source] = image
+                self._newest[result.source_index] = image
 
     def refresh(self) -> bool:
         """Show the frames since the last call; return False once the user has closed a window.

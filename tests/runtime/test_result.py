@@ -10,7 +10,7 @@ from edge_fg.pipeline import Pipeline, Result
 from support import sink_results
 
 OLD_NAMES = [
-    (sink_results.result(), {"age": "age_s"}),
+    (sink_results.result(), {"age": "age_s", "source": "source_index"}),
     (
         sink_results.sighting(1, (1, 2, 3, 4), "Little Owl"),
         {"region": "region_xywh", "index": "class_id"},

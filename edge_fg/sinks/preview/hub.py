@@ -59,7 +59,7 @@ class Hub:
     def put(self, result: Result[Any]) -> None:
         """Take a result; returns at once."""
         with self._changed:
-            newest = self._newest[result.source]
+            newest = self._newest[result.source_index]
             newest.serial += 1
             newest.result = result
             newest.arrived = time.monotonic()

@@ -188,7 +188,7 @@ def test_a_camera_keeps_its_time(tmp_path) -> None:
 
 def test_several_sources_have_a_video_each(tmp_path) -> None:
     sources = [results.Camera("a", fps=5.0), results.Camera("b", fps=7.0)]
-    made = [results.result(i, source=i % 2) for i in range(6)]
+    made = [results.result(i, source_index=i % 2) for i in range(6)]
     record(VideoSink(tmp_path / "a.mp4"), sources, made)
     assert names(tmp_path) == ["a-0.mp4", "a-1.mp4"]
     assert len(frames_of(tmp_path / "a-1.mp4")) == 3
@@ -319,7 +319,7 @@ def test_images_are_named_after_their_file_or_time(tmp_path) -> None:
 
 def test_images_of_several_sources_have_their_number(tmp_path) -> None:
     sources = [results.Camera("a"), results.Camera("b")]
-    record(ImagesSink(tmp_path), sources, [results.result(0), results.result(0, source=1)])
+    record(ImagesSink(tmp_path), sources, [results.result(0), results.result(0, source_index=1)])
     assert names(tmp_path) == ["0-clip-000000.jpg", "1-clip-000000.jpg"]
 
 
@@ -377,7 +377,7 @@ def screen(monkeypatch):
 
 def test_a_window_shows_the_newest_of_each_source(screen) -> None:
     window = WindowSink("birds", annotate=plain)
-    made = [results.result(0), results.result(1), results.result(0, source=1)]
+    made = [results.result(0), results.result(1), results.result(0, source_index=1)]
     for one in (*made, results.result(9, closing=True)):
         window(one)
     assert window.refresh()

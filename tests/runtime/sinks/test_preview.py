@@ -108,7 +108,7 @@ def test_a_snapshot_is_the_newest_image(preview) -> None:
     assert ask(sink, "/snapshot.jpg")[0] == 404
     sink(results.result(0, results.grey(value=10)))
     sink(results.result(1, results.grey(value=200)))
-    sink(results.result(0, results.grey(value=90), source=1))
+    sink(results.result(0, results.grey(value=90), source_index=1))
     for path, wanted in (("/snapshot.jpg", 200), ("/snapshot.jpg?source=1", 90)):
         status, headers, body = ask(sink, path)
         assert (status, headers["Content-Type"]) == (200, "image/jpeg")
@@ -289,7 +289,7 @@ def test_health_says_whether_frames_come(preview, monkeypatch) -> None:
     sink = preview("a", "b")
     sink(results.result())
     assert ask(sink, "/healthz")[::2] == (503, b"no fresh frames of source 1\n")
-    sink(results.result(source=1))
+    sink(results.result(source_index=1))
     assert ask(sink, "/healthz")[::2] == (200, b"ok\n")
     monkeypatch.setattr(server_module, "_STALE_SECONDS", 0.0)
     assert ask(sink, "/healthz")[0] == 503
