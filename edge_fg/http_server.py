@@ -53,7 +53,7 @@ class BoundedServer(http.server.ThreadingHTTPServer):
         What is served, for errors and the log.
     hosts
         Names that requests may call the server by.
-    most
+    max_connections
         Connections at a time; further ones are closed at once.
 
     Raises
@@ -72,15 +72,15 @@ class BoundedServer(http.server.ThreadingHTTPServer):
         what: str,
         hosts: HostNames,
         *,
-        most: int,
+        max_connections: int,
     ) -> None:
         self.hosts = hosts
         self._what = what
-        self._free = threading.BoundedSemaphore(most)
+        self._free = threading.BoundedSemaphore(max_connections)
         self._pending: dict[Any, float] = {}  # connections whose request is not complete
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self.request_queue_size = most
+        self.request_queue_size = max_connections
         host, port = address
         if ":" in host:
             self.address_family = socket.AF_INET6

@@ -77,7 +77,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         floating-point values, for which no white is defined.
     """
     path = Path(path)
-    with _translated(path):
+    with _image_errors(path):
         _check_regular(path)
         with _opened(path) as image:
             return _decoded(path, image)
@@ -106,7 +106,7 @@ def to_frame(image: Any) -> NDArray[np.uint8]:
         return read_image(Path(image))
     if isinstance(image, Image.Image):
         where = Path(getattr(image, "filename", "") or "given")
-        with _translated(where):
+        with _image_errors(where):
             return _decoded(where, image)
     return as_frame(image)
 
@@ -141,7 +141,7 @@ def as_frame(array: Any) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _image_errors(path: Path) -> Iterator[None]:
     """Turn what opening and decoding raise into one line with the path."""
     try:
         yield

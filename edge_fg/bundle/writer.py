@@ -136,8 +136,8 @@ def _check_replaceable(output: Path) -> None:
         raise OutputError(
             f"{output} exists and is not a bundle: move it away or choose another output"
         ) from error
-    strange = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else []
-    strange = [name for name in strange if name not in files]
-    if strange or output.is_symlink():
-        what = f"holds `{strange[0]}`, which is not the bundle's" if strange else "is a link"
+    others = sorted(entry.name for entry in output.iterdir()) if output.is_dir() else []
+    others = [name for name in others if name not in files]
+    if others or output.is_symlink():
+        what = f"holds `{others[0]}`, which is not the bundle's" if others else "is a link"
         raise OutputError(f"{output} {what}: move it away or choose another output")

@@ -193,7 +193,7 @@ class Annotator:
             (name, font, layout.pad),
             (percent, self._font.of(percent, size), right),
         ):
-            written, baseline = self._font.written(text, its_font, bgra)
+            written, baseline = self._font.outlined(text, its_font, bgra)
             # The outline must not move the text: what it adds on the left is taken off here.
             outline = (written.width - math.ceil(its_font.getlength(text))) // 2
             panel.alpha_composite(written, (left - outline, max(y + size - baseline, 0)))

@@ -45,7 +45,7 @@ class Fonts:
         self._system: str | None = None if path else _system_font()
         # The latest few hundred texts are kept: the same names come with each frame, and drawing an
         # outline takes longer than the rest of a panel.
-        self.written = lru_cache(maxsize=_KEPT_TEXTS)(_outlined)
+        self.outlined = lru_cache(maxsize=_KEPT_TEXTS)(_outlined)
         self._load = cache(_load_font)
         self.of("", _SMALLEST)
 

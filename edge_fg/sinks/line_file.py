@@ -30,7 +30,7 @@ class LineFile:
     ----------
     path
         The file; also a pipe or a device, to which none of the above applies.
-    begins
+    prefix
         An existing file is added to only if its first line begins with this.
     header
         First line of a new file, which an old one must have too; None for none.
@@ -42,12 +42,12 @@ class LineFile:
         self,
         path: Path,
         *,
-        begins: str = "",
+        prefix: str = "",
         header: str | None = None,
         sync_seconds: float = 5.0,
     ) -> None:
         self.path = path
-        self._begins = (header or begins).encode()
+        self._prefix = (header or prefix).encode()
         self._header = header
         self._sync_seconds = sync_seconds
         self._synced = 0.0
@@ -150,10 +150,10 @@ class LineFile:
         assert self._descriptor is not None
         first = os.pread(self._descriptor, _LONGEST_LINE, 0).partition(b"\n")[0]
         if whole:
-            return first == self._begins if self._header else first.startswith(self._begins)
+            return first == self._prefix if self._header else first.startswith(self._prefix)
         # Nothing, zeros after a power cut, or the start of a line that we write.
         torn = first.strip(b"\0")
-        return self._begins.startswith(torn) or torn.startswith(self._begins)
+        return self._prefix.startswith(torn) or torn.startswith(self._prefix)
 
     def _append(self, line: str) -> None:
         assert self._descriptor is not None

@@ -93,7 +93,7 @@ class JsonLinesSink(_LineSink):
         check_content(content)
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
-        file = None if str(path) == "-" else LineFile(Path(path), begins='{"')
+        file = None if str(path) == "-" else LineFile(Path(path), prefix='{"')
         shown = "standard output" if file is None else Path(path).name
         super().__init__(f"JSON lines to {shown}", file, lossless)
         self._content = content

@@ -17,7 +17,7 @@ from edge_fg.telemetry.device import DeviceState
 from edge_fg.telemetry.histogram import Summary
 from edge_fg.telemetry.stats import PipelineStats
 
-_MOST_CONNECTIONS = 8  # a scrape takes one, for an instant
+_MAX_CONNECTIONS = 8  # a scrape takes one, for an instant
 _STATES = ("connecting", "live", "stalled", "lost", "ended")
 
 
@@ -195,7 +195,7 @@ class MetricsServer(Closing):
                     self.send_text(HTTPStatus.NOT_FOUND, "see /metrics")
 
         self._server = BoundedServer(
-            (host, port), Handler, "metrics", HostNames(host), most=_MOST_CONNECTIONS
+            (host, port), Handler, "metrics", HostNames(host), max_connections=_MAX_CONNECTIONS
         )
         self._server.start("edge_fg-metrics")
 

@@ -14,7 +14,7 @@ from edge_fg.telemetry.histogram import Summary
 from edge_fg.telemetry.stats import PipelineStats, SourceStats
 
 _CLEAR_LINE = "\r\x1b[K"
-_TOLD_COUNTERS = ("reconnects", "stalls", "frozen", "black", "corrupted", "size_changes")
+_SHOWN_COUNTERS = ("reconnects", "stalls", "frozen", "black", "corrupted", "size_changes")
 
 
 class StatusLine:
@@ -113,11 +113,11 @@ def summary_text(stats: PipelineStats, visits: Mapping[str | None, int] | None =
         if sink.dropped or sink.failures
     ]
     if visits is not None:
-        said = ", ".join(
+        counts = ", ".join(
             f"{count} {printable(label) if label is not None else 'undecided'}"
             for label, count in sorted(visits.items(), key=lambda item: (-item[1], str(item[0])))
         )
-        lines.append(f"  visits: {said or 'none'}")
+        lines.append(f"  visits: {counts or 'none'}")
     return "\n".join(lines)
 
 
@@ -133,12 +133,12 @@ def _source_summary(source: SourceStats) -> str:
     if lost:
         reasons = ", ".join(f"{n} {reason}" for reason, n in source.dropped.items() if n)
         parts.append(f"{lost} dropped ({reasons})")
-    told = (
+    counters = (
         f"{source.counters[name]} {name.replace('_', ' ')}"
-        for name in _TOLD_COUNTERS
+        for name in _SHOWN_COUNTERS
         if source.counters.get(name)
     )
-    parts += told
+    parts += counters
     text = f"{printable(source.name)}: {', '.join(parts)}"
     return f"{text}; {printable(source.error)}" if source.error else text
 

@@ -15,13 +15,13 @@ from urllib.parse import parse_qs
 
 from edge_fg.http_hosts import HostNames
 from edge_fg.http_server import BoundedHandler, BoundedServer
-from edge_fg.sinks.preview.hub import Hub
+from edge_fg.sinks.preview.latest_results import LatestResults
 from edge_fg.sinks.preview.page import SCRIPT, STYLE, index_page
 
 StatsFunction = Callable[[], Mapping[str, Any]]
 
 _BOUNDARY = "edge-fg-frame"
-_MOST_CONNECTIONS = 32
+_MAX_CONNECTIONS = 32
 _IDLE_SECONDS = 1.0
 _STALE_SECONDS = 10.0
 # Small, so that a slow viewer's images wait here, where newer ones replace them.
@@ -29,13 +29,13 @@ _SEND_BUFFER_BYTES = 1 << 17
 
 
 class PreviewServer(BoundedServer):
-    """Serves the images of a hub.
+    """Serves the latest image of each source.
 
     Parameters
     ----------
     address, hosts
         See `BoundedServer`.
-    hub
+    latest
         Where the images come from.
     max_viewers, max_fps, stats
         See `PreviewSink`.
@@ -49,20 +49,20 @@ class PreviewServer(BoundedServer):
     def __init__(
         self,
         address: tuple[str, int],
-        hub: Hub,
+        latest: LatestResults,
         hosts: HostNames,
         *,
         max_viewers: int,
         max_fps: float,
         stats: StatsFunction | None,
     ) -> None:
-        self.hub = hub
+        self.latest = latest
         self.pause = 1 / max_fps
         self.stats = stats
         self.max_viewers = max_viewers
         self.viewers = 0
         self._counting = threading.Lock()
-        super().__init__(address, _Handler, "the preview", hosts, most=_MOST_CONNECTIONS)
+        super().__init__(address, _Handler, "the preview", hosts, max_connections=_MAX_CONNECTIONS)
 
     @contextlib.contextmanager
     def viewing(self) -> Iterator[bool]:
@@ -88,7 +88,9 @@ class PreviewServer(BoundedServer):
                     "age_s": None if age is None else round(age, 3),
                     "state": states[i] if i < len(states) else None,
                 }
-                for i, (name, age) in enumerate(zip(self.hub.names, self.hub.ages(), strict=True))
+                for i, (name, age) in enumerate(
+                    zip(self.latest.names, self.latest.ages(), strict=True)
+                )
             ],
             "pipeline": pipeline,
         }
@@ -101,10 +103,10 @@ class _Handler(BoundedHandler):
 
     def answer(self, path: str) -> None:
         """Send the page, image or document at `path`."""
-        hub = self.server.hub
+        latest = self.server.latest
         match path:
             case "/" | "/index.html":
-                self.send(HTTPStatus.OK, "text/html; charset=utf-8", index_page(hub.names))
+                self.send(HTTPStatus.OK, "text/html; charset=utf-8", index_page(latest.names))
             case "/preview.css":
                 self.send(HTTPStatus.OK, "text/css; charset=utf-8", STYLE)
             case "/preview.js":
@@ -123,9 +125,9 @@ class _Handler(BoundedHandler):
 
     def _health(self) -> None:
         """Say whether frames still come from every source; for process supervisors."""
-        ages = self.server.hub.ages()
+        ages = self.server.latest.ages()
         late = [i for i, age in enumerate(ages) if age is None or age > _STALE_SECONDS]
-        if late or self.server.hub.closed:
+        if late or self.server.latest.closed:
             where = ", ".join(map(str, late)) or "all"
             self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, f"no fresh frames of source {where}")
         else:
@@ -133,7 +135,7 @@ class _Handler(BoundedHandler):
 
     def _snapshot(self) -> None:
         source = self._source()
-        image = None if source is None else self.server.hub.image(source)
+        image = None if source is None else self.server.latest.image(source)
         if image is None:
             self.send_text(HTTPStatus.NOT_FOUND, "there is no such image yet")
         else:
@@ -154,16 +156,16 @@ class _Handler(BoundedHandler):
 
     def _send_images(self, source: int) -> None:
         """Send images until the viewer or the pipeline goes."""
-        hub = self.server.hub
+        latest = self.server.latest
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         seen = 0
         # An error ends the thread of a viewer that hung up, or that takes no image for long.
-        while not hub.closed:
+        while not latest.closed:
             started = time.monotonic()
-            newest = hub.wait(source, seen, _IDLE_SECONDS)
+            newest = latest.wait(source, seen, _IDLE_SECONDS)
             if newest == seen and not self._still_there():
                 return
-            if newest != seen and (image := hub.image(source)) is not None:
+            if newest != seen and (image := latest.image(source)) is not None:
                 seen = newest
                 head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n"
                 head += f"Content-Length: {len(image)}\r\n\r\n"
@@ -186,7 +188,7 @@ class _Handler(BoundedHandler):
         number = parse_qs(self.url.query).get("source", ["0"])[0]
         if not (number.isascii() and number.isdigit() and len(number) < 5):
             return None
-        return int(number) if int(number) < len(self.server.hub.names) else None
+        return int(number) if int(number) < len(self.server.latest.names) else None
 
 
 def _jsonable(value: Any) -> Any:

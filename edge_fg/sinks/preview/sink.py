@@ -10,7 +10,7 @@ from edge_fg.errors import UsageError
 from edge_fg.http_hosts import HostNames, check_bindable
 from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate, BaseSink
-from edge_fg.sinks.preview.hub import Hub
+from edge_fg.sinks.preview.latest_results import LatestResults
 from edge_fg.sinks.preview.server import PreviewServer, StatsFunction
 from edge_fg.sinks.result_annotator import ResultAnnotator
 from edge_fg.sources import Source
@@ -78,7 +78,7 @@ class PreviewSink(BaseSink):
         if not (math.isfinite(max_fps) and max_fps > 0 and max_viewers > 0):
             raise UsageError("max_fps and max_viewers must be above zero")
         self._wanted = (host, port)
-        self._hub = Hub(annotate or ResultAnnotator(), quality)
+        self._latest = LatestResults(annotate or ResultAnnotator(), quality)
         self._hosts = HostNames(host, allowed_hosts)
         self._max_fps = max_fps
         self._max_viewers = max_viewers
@@ -102,10 +102,10 @@ class PreviewSink(BaseSink):
 
     def open(self, sources: Sequence[Source]) -> None:
         """Start serving."""
-        self._hub.open(tuple(source.name for source in sources))
+        self._latest.open(tuple(source.name for source in sources))
         self._server = PreviewServer(
             self._wanted,
-            self._hub,
+            self._latest,
             self._hosts,
             max_viewers=self._max_viewers,
             max_fps=self._max_fps,
@@ -116,11 +116,11 @@ class PreviewSink(BaseSink):
     def __call__(self, result: Result[Any], /) -> None:
         """Show a result to the viewers."""
         if not result.closing:
-            self._hub.put(result)
+            self._latest.put(result)
 
     def close(self) -> None:
         """Stop serving; streams end."""
-        self._hub.close()
+        self._latest.close()
         if self._server is not None:
             self._server.close()
             self._server = None

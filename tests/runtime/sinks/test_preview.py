@@ -210,7 +210,7 @@ def test_connections_that_say_nothing_are_bounded(preview, monkeypatch) -> None:
     before = threading.active_count()
     idle = [socket.create_connection(sink.address) for _ in range(60)]
     until(lambda: threading.active_count() > before)
-    assert unchanged(threading.active_count) - before <= server_module._MOST_CONNECTIONS
+    assert unchanged(threading.active_count) - before <= server_module._MAX_CONNECTIONS
     until(lambda: threading.active_count() <= before)
     assert ask(sink)[0] == 200
     for one in idle:

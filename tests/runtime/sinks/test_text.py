@@ -236,7 +236,7 @@ from edge_fg.sinks.line_file import LineFile
 path = Path(sys.argv[1])
 # A limit on the size of files makes writes fail in the middle, as a full disk does.
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-lines = LineFile(path, begins='{"')
+lines = LineFile(path, prefix='{"')
 lines.open()
 def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
 limit(1000)
@@ -274,7 +274,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from edge_fg.sinks.line_file import LineFile
-lines = LineFile(Path(sys.argv[1]), begins='{"', sync_seconds=1e9)
+lines = LineFile(Path(sys.argv[1]), prefix='{"', sync_seconds=1e9)
 lines.open()
 print("ready", flush=True)
 number = 0

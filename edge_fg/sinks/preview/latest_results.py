@@ -1,4 +1,4 @@
-"""The newest result of each source, between the pipeline, which never waits, and viewers."""
+"""The latest result of each source, between the pipeline, which never waits, and viewers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from edge_fg.sinks.image_folder import encode_jpeg
 
 
 @dataclass
-class _Newest:
-    """The newest result of a source, and its image once a viewer wanted it."""
+class _Latest:
+    """The latest result of a source, and its image once a viewer wanted it."""
 
     serial: int = 0
     result: Result[Any] | None = None
@@ -23,8 +23,8 @@ class _Newest:
     drawing: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Hub:
-    """Holds the newest result of each source; an image is made when the first viewer wants it.
+class LatestResults:
+    """Holds the latest result of each source; an image is made when the first viewer wants it.
 
     With several viewers, each image is still drawn and encoded once.
 
@@ -35,7 +35,7 @@ class Hub:
         self._annotate = annotate
         self._quality = quality
         self._changed = threading.Condition()
-        self._newest: dict[int, _Newest] = {}
+        self._latest: dict[int, _Latest] = {}
         self._names: tuple[str, ...] = ()
         self._closed = False
 
@@ -53,16 +53,16 @@ class Hub:
         """Expect results of these sources."""
         with self._changed:
             self._names = names
-            self._newest = {number: _Newest() for number in range(len(names))}
+            self._latest = {number: _Latest() for number in range(len(names))}
             self._closed = False
 
     def put(self, result: Result[Any]) -> None:
         """Take a result; returns at once."""
         with self._changed:
-            newest = self._newest[result.source_index]
-            newest.serial += 1
-            newest.result = result
-            newest.arrived = time.monotonic()
+            latest = self._latest[result.source_index]
+            latest.serial += 1
+            latest.result = result
+            latest.arrived = time.monotonic()
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -74,29 +74,29 @@ class Hub:
     def wait(self, source: int, after: int, timeout: float) -> int:
         """Wait for a result newer than `after` and return its number; `after` if none came."""
         with self._changed:
-            newest = self._newest.get(source)
-            if newest is None:
+            latest = self._latest.get(source)
+            if latest is None:
                 return after
-            self._changed.wait_for(lambda: self._closed or newest.serial > after, timeout)
-            return newest.serial
+            self._changed.wait_for(lambda: self._closed or latest.serial > after, timeout)
+            return latest.serial
 
     def image(self, source: int) -> bytes | None:
-        """Return the newest image as JPEG; None where there is none yet."""
-        newest = self._newest.get(source)
-        if newest is None:
+        """Return the latest image as JPEG; None where there is none yet."""
+        latest = self._latest.get(source)
+        if latest is None:
             return None
         # While an image is made for one viewer, others wait for it.
-        with newest.drawing:
+        with latest.drawing:
             with self._changed:
-                serial, result = newest.serial, newest.result
+                serial, result = latest.serial, latest.result
             if result is None:
                 return None
-            if newest.encoded[0] != serial:
-                newest.encoded = serial, encode_jpeg(self._annotate(result), self._quality)
-            return newest.encoded[1]
+            if latest.encoded[0] != serial:
+                latest.encoded = serial, encode_jpeg(self._annotate(result), self._quality)
+            return latest.encoded[1]
 
     def ages(self) -> list[float | None]:
-        """Return for each source the seconds since its newest result; None where none came."""
+        """Return for each source the seconds since its latest result; None where none came."""
         now = time.monotonic()
         with self._changed:
-            return [now - n.arrived if n.serial else None for n in self._newest.values()]
+            return [now - n.arrived if n.serial else None for n in self._latest.values()]
