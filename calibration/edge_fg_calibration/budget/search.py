@@ -114,7 +114,7 @@ def search_budget(
                 evaluator,
                 progress=progress,
             )
-            _walk(search, sensitivity)
+            _try_prefixes(search, sensitivity)
     except KeyboardInterrupt:
         stopped = True
     done = max(len(search.judged), 1)
@@ -215,21 +215,24 @@ def _layers(
     return tuple(sorted(found, key=lambda layer: -layer.mean_kl))
 
 
-def _walk(search: _Search, sensitivity: Sensitivity) -> None:
+def _try_prefixes(search: _Search, sensitivity: Sensitivity) -> None:
     """Try prefixes of the order, then put back what can be spared."""
     order = sensitivity.order()
     # The last group of the order stays INT8, or there would be nothing left that is.
     prefixes = [_nodes(sensitivity, order[:count]) for count in range(len(order))]
     least = search.confidence_margin.least_int8
     affordable = sum(search.share(kept) >= least for kept in prefixes[1:])
-    count = _bisect(lambda at: search.judge(prefixes[at]).with_margin, 1, affordable)
-    if count is not None:
-        _put_back(search, sensitivity, order[:count], lambda one: one.with_margin)
-    elif not search.judge(prefixes[affordable]).likely:
-        last = len(prefixes) - 1
-        count = _bisect(lambda at: search.judge(prefixes[at]).likely, affordable + 1, last)
+
+    def found(low: int, high: int, accepts: Callable[[Candidate], bool]) -> bool:
+        count = _bisect(lambda at: accepts(search.judge(prefixes[at])), low, high)
         if count is not None:
-            _put_back(search, sensitivity, order[:count], lambda one: one.likely)
+            _return_to_int8(search, sensitivity, order[:count], accepts)
+        return count is not None
+
+    if not found(1, affordable, lambda one: one.with_margin) and (
+        not search.judge(prefixes[affordable]).likely
+    ):
+        found(affordable + 1, len(prefixes) - 1, lambda one: one.likely)
 
 
 def _bisect(passes: Callable[[int], bool], low: int, high: int) -> int | None:
@@ -244,7 +247,7 @@ def _bisect(passes: Callable[[int], bool], low: int, high: int) -> int | None:
     return found
 
 
-def _put_back(
+def _return_to_int8(
     search: _Search,
     sensitivity: Sensitivity,
     kept: Sequence[int],
@@ -256,10 +259,10 @@ def _put_back(
     than the candidate without that one did is not tried.
     """
     left = list(kept)
-    hopeless = sensitivity.expected_kl(left[:-1])
+    failed_kl = sensitivity.expected_kl(left[:-1])
     for group in sorted(kept[:-1], key=lambda one: (-sensitivity.layers[one].macs, one)):
         fewer = [one for one in left if one != group]
-        if sensitivity.expected_kl(fewer) < hopeless and accepts(
+        if sensitivity.expected_kl(fewer) < failed_kl and accepts(
             search.judge(_nodes(sensitivity, fewer))
         ):
             left = fewer

@@ -67,7 +67,7 @@ def channel_factors(
     group
         A channel group of the float32 model.
     ranges
-        Of each channel of the group's quantised tensors and of its `ceilings`.
+        Of each channel of the group's quantised tensors and of its `clips`.
     quantised
         Tensors with an INT8 range.
     setting
@@ -88,7 +88,7 @@ def channel_factors(
     alive = share > 0
     factors = np.ones(group.channels)
     factors[alive] = np.minimum(share[alive] ** -setting.exponent, _LARGEST_FACTOR)
-    for name, limit in group.ceilings:
+    for name, limit in group.clips:
         high = np.maximum(ranges[name].high, limit / _LARGEST_FACTOR)
         room = np.where(high >= _SATURATED * limit, 1.0, limit / (setting.headroom * high))
         factors = np.minimum(factors, np.maximum(room, 1.0))

@@ -163,6 +163,6 @@ class EqualisationTrials:
 
 def _name(group: ChannelGroup, setting: Setting) -> str:
     what = ", extremes" if setting.extremes else ""
-    headroom = f", headroom {setting.headroom:g}" if group.ceilings else ""
+    headroom = f", headroom {setting.headroom:g}" if group.clips else ""
     tensor = group.tensors[-1]
     return f"cross-layer equalisation of {tensor}, exponent {setting.exponent:g}{what}{headroom}"

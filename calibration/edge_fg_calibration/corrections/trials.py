@@ -129,7 +129,7 @@ class CorrectionTrials:
         for group in find_channel_groups(Graph(recipe.model)):
             if quantised.intersection(group.tensors):
                 wanted.update((name, None) for name in group.tensors if name in quantised)
-                wanted.update((name, None) for name, _ in group.ceilings)
+                wanted.update((name, None) for name, _ in group.clips)
         if not wanted:
             return {}
         return collect_channel_ranges(

@@ -233,24 +233,26 @@ def _shift_place(
         elif not _passes_shift(graph, node):
             return None
         name = node.output[0]
-    return ShiftPlace(name, node_key(maker), activation) if _bears(graph, name) else None
+    return (
+        ShiftPlace(name, node_key(maker), activation) if _readers_compensate(graph, name) else None
+    )
 
 
-def _bears(graph: Graph, name: str) -> bool:
-    """Say whether every reader of a tensor can make up for a constant in it."""
+def _readers_compensate(graph: Graph, name: str) -> bool:
+    """Say whether every reader of a tensor can compensate for a constant in it."""
     if name in graph.outputs or name in graph.captured:
         return False
-    return all(_makes_up(graph, use) for use in graph.consumers.get(name, ()))
+    return all(_compensates(graph, use) for use in graph.consumers.get(name, ()))
 
 
-def _makes_up(graph: Graph, use: Use) -> bool:
+def _compensates(graph: Graph, use: Use) -> bool:
     node = use.node
     if weight_of(graph, node) is not None:
         return use.position == 0 and not padded(node)
     if is_addition(graph, node):
         free = free_operand(graph, node)
         return free is not None and free != use.position
-    return _passes_shift(graph, node) and _bears(graph, node.output[0])
+    return _passes_shift(graph, node) and _readers_compensate(graph, node.output[0])
 
 
 def _passes_shift(graph: Graph, node: onnx.NodeProto) -> bool:

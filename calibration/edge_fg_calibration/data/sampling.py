@@ -65,7 +65,7 @@ class Sample:
         Reason for each file that can't be read.
     duplicates
         For each file left out as the same as another, or nearly, that other one.
-    passed_over
+    not_chosen
         Images of the calibration side that were not chosen. They prove nothing either: without
         the hard ones they are too easy.
     hard
@@ -79,7 +79,7 @@ class Sample:
     hold_out: ImageSet
     corrupt: Mapping[Path, str]
     duplicates: Mapping[Path, Path]
-    passed_over: int
+    not_chosen: int
     hard: int
     strata: Strata
 
@@ -140,7 +140,7 @@ def sample(
         hold_out=hold_out,
         corrupt=corrupt,
         duplicates=duplicates,
-        passed_over=len(side) - len(chosen),
+        not_chosen=len(side) - len(chosen),
         hard=hard,
         strata=strata,
     )
@@ -248,8 +248,8 @@ def summary(found: Sample) -> str:
     if found.hard:
         parts.append(f"{found.hard} of them because the model hesitates")
     parts.append(f"{len(found.hold_out)} held out for the proof")
-    if found.passed_over:
-        parts.append(f"{found.passed_over} passed over")
+    if found.not_chosen:
+        parts.append(f"{found.not_chosen} not chosen")
     if found.duplicates:
         parts.append(f"{len(found.duplicates)} left out that show the same as another")
     if found.corrupt:

@@ -44,7 +44,7 @@ class ChannelGroup:
         Keys of the convolutions and matrix products that compute some of the tensors.
     readers
         Keys of those that read some of them.
-    ceilings
+    clips
         Tensors that go into a Clip from 0, each with the upper limit of that Clip.
     """
 
@@ -52,7 +52,7 @@ class ChannelGroup:
     channels: int
     makers: tuple[str, ...]
     readers: tuple[str, ...]
-    ceilings: tuple[tuple[str, float], ...]
+    clips: tuple[tuple[str, float], ...]
 
 
 def find_channel_groups(graph: Graph) -> tuple[ChannelGroup, ...]:
@@ -61,10 +61,10 @@ def find_channel_groups(graph: Graph) -> tuple[ChannelGroup, ...]:
     Left out are groups that reach the model's input or output, or a node that is not linear
     along each channel (sigmoid, concatenation, the gate of a squeeze-and-excitation branch).
     """
-    walk = _Walk(graph)
+    finder = _GroupFinder(graph)
     for node in graph.nodes:
-        walk.visit(node)
-    return walk.groups()
+        finder.visit(node)
+    return finder.groups()
 
 
 def clip_limits(graph: Graph, node: onnx.NodeProto) -> tuple[float, float] | None:
@@ -118,7 +118,7 @@ def _spatial_axes(graph: Graph, node: onnx.NodeProto) -> bool:
     return axes is not None and sorted(int(one) % 4 for one in axes) == [2, 3]
 
 
-class _Walk:
+class _GroupFinder:
     """Joins tensors to groups, as a union of disjoint sets."""
 
     def __init__(self, graph: Graph) -> None:
@@ -127,7 +127,7 @@ class _Walk:
         self._blocked: set[str] = set()
         self._makers: dict[str, str] = {}
         self._readers: list[tuple[str, str]] = []
-        self._ceilings: list[tuple[str, float]] = []
+        self._clips: list[tuple[str, float]] = []
         for name in (*graph.inputs, *graph.outputs, *graph.captured):
             self._block(name)
 
@@ -143,7 +143,7 @@ class _Walk:
         if limits is not None and limits[0] == 0:
             self._join(node.input[0], node.output[0])
             if np.isfinite(limits[1]):
-                self._ceilings.append((node.input[0], limits[1]))
+                self._clips.append((node.input[0], limits[1]))
         elif keeps_channels(graph, node):
             self._join(node.input[0], node.output[0])
         elif is_addition(graph, node):
@@ -180,8 +180,8 @@ class _Walk:
         (count,) = channels
         if count is None:
             return None
-        ceilings = tuple(one for one in self._ceilings if self._find(one[0]) == root)
-        return ChannelGroup(tuple(tensors), count, makers, readers, ceilings)
+        clips = tuple(one for one in self._clips if self._find(one[0]) == root)
+        return ChannelGroup(tuple(tensors), count, makers, readers, clips)
 
     def _find(self, name: str) -> str:
         self._parent.setdefault(name, name)

@@ -129,7 +129,7 @@ def test_behind_a_clip_saturated_channels_stay_and_others_keep_below(make_model)
     graph = Graph(model)
     ranges = collect_channel_ranges(model, [images], ["a", "r"], input_name="input")
     (group,) = [one for one in find_channel_groups(graph) if "r" in one.tensors]
-    assert group.ceilings == (("a", 6.0),)
+    assert group.clips == (("a", 6.0),)
     factor = channel_factors(group, ranges, ["r"], Setting(1.0, headroom=1.5))
     # Observed maxima are 6 (clipped from 20), 2, 1 and 0; 6 / 1.5 = 4 is the highest allowed.
     np.testing.assert_allclose(factor, [1, 2, 4, 1])

@@ -115,7 +115,7 @@ def test_the_split_is_disjoint_by_content_and_repeatable(folder: Path) -> None:
     sides = (found.calibration, found.hold_out)
     contents = [{one.path.read_bytes() for one in part.items} for part in sides]
     assert len(found.calibration) == len(contents[0]) == 3
-    assert found.passed_over == 3
+    assert found.not_chosen == 3
     assert len(found.hold_out) == len(contents[1]) == 12
     assert not contents[0] & contents[1]
     assert sample(whole, 3, seed=1) == found

@@ -49,7 +49,7 @@ def names(images: ImageSet) -> set[str]:
 def test_the_sides_are_disjoint_and_complete(folder: Path) -> None:
     found = sample(read_image_set(folder), 10, predict=by_number)
     assert len(found.calibration) == 10
-    assert found.passed_over == 10
+    assert found.not_chosen == 10
     assert len(found.hold_out) == 40
     assert not names(found.calibration) & names(found.hold_out)
     assert "10 images to calibrate on, chosen by the model's own answers" in summary(found)
@@ -117,7 +117,7 @@ def test_a_small_set_asks_the_model_nothing(folder: Path) -> None:
 
     found = sample(read_image_set(folder), 512, predict=refuse)
     assert (len(found.calibration), len(found.hold_out)) == (30, 30)
-    assert (found.hard, found.passed_over, found.strata) == (0, 0, "chance")
+    assert (found.hard, found.not_chosen, found.strata) == (0, 0, "chance")
 
 
 def test_a_near_duplicate_never_proves_its_twin(folder: Path) -> None:
