@@ -1,4 +1,4 @@
-"""How a bundle runs on a GPU, for those whom the defaults don't suit."""
+"""Settings of the TensorRT backends, where the defaults don't suit."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EngineOptions:
     Raises
     ------
     UsageError
-        A number makes no sense.
+        A number is out of its range.
     """
 
     device: int | None = None
@@ -85,7 +85,7 @@ class EngineOptions:
         OutputError
             This user has no home folder to keep plans in.
         UsageError
-            The limit of the cache makes no sense.
+            The limit of the cache is no positive number.
         """
         place = self.plan_cache
         if place is None and os.environ.get(FOLDER_VARIABLE) == BESIDE:

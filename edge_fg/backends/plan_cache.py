@@ -1,6 +1,6 @@
-"""Plans (compiled TensorRT engines) and the cache that keeps them between starts.
+"""The cache that keeps plans between starts.
 
-A plan is executable code: one is loaded only if this user wrote it, nobody else could have
+A plan is executable code: one is loaded only if this user wrote it, no other user could have
 changed it since, and its digest is the one recorded when it was written.
 """
 
@@ -14,10 +14,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edge_fg.backends.plan import Plan
 from edge_fg.backends.trusted_folder import (
     UntrustedError,
     alone,
@@ -44,81 +44,6 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 _ENTRY = re.compile(r"([0-9a-f]{64})\.(plan|timing|json)")
 _LEFT_OVER = re.compile(r"\.[0-9a-f]{64}\.(plan|timing|json)\.")
 _MAX_NOTE_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A compiled engine.
-
-    Attributes
-    ----------
-    data
-        The plan as TensorRT serialised it, without a header of ours.
-    library
-        ``"tensorrt"`` or ``"tensorrt-rtx"``.
-    version
-        The library's version; another can't load the plan.
-    layers
-        Layers of the network that was built, or None where unknown.
-    seconds
-        How long the build took.
-    warnings
-        What TensorRT warned of.
-    timings
-        The builder's timing cache after the build, where it keeps one.
-    """
-
-    data: bytes = field(repr=False)
-    library: str
-    version: str
-    layers: int | None
-    seconds: float
-    warnings: tuple[str, ...] = ()
-    timings: bytes | None = field(repr=False, default=None)
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the plan, 64 hexadecimal digits."""
-        return hashlib.sha256(self.data).hexdigest()
-
-
-def plan_key(
-    *,
-    graph_sha256: str,
-    library: str,
-    version: str,
-    precision: str = "",
-    profile: tuple[int, ...] = (),
-    flags: Mapping[str, int | str | None] | None = None,
-    gpu: str = "any",
-) -> str:
-    """Return the cache key: SHA-256 over all that a plan depends on.
-
-    Parameters
-    ----------
-    graph_sha256
-        Digest of the ONNX graph.
-    library, version
-        ``"tensorrt"`` or ``"tensorrt-rtx"``, and its version.
-    precision
-        Name of the variant.
-    profile
-        Smallest, usual and largest batch of the optimisation profile.
-    flags
-        Builder settings that change the plan.
-    gpu
-        What the plan was tuned on (name, compute capability, driver), or ``"any"``.
-    """
-    parts = {
-        "graph": graph_sha256,
-        "library": library,
-        "version": version,
-        "precision": precision,
-        "profile": list(profile),
-        "flags": dict(flags or {}),
-        "gpu": gpu,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class PlanCache:
@@ -177,7 +102,7 @@ class PlanCache:
 
     def load_timings(self, key: str) -> bytes | None:
         """Return a builder's timing cache kept under `key`, as `load` returns a plan."""
-        return self._load(key, "timing", "tactics are timed anew")
+        return self._load(key, "timing", "tactics are timed again")
 
     def store_timings(self, key: str, data: bytes) -> Path | None:
         """Keep a builder's timing cache, as `store` keeps a plan."""
@@ -203,7 +128,7 @@ class PlanCache:
         key
             The plan that will be built.
         waiting
-            Called again and again with the seconds waited while somebody else builds it. Look
+            Called again and again with the seconds waited while another process builds it. Look
             into the cache once more when the block has begun.
         """
         _check_key(key)
@@ -316,7 +241,7 @@ class PlanCache:
 
 def _default_folder() -> Path:
     named = os.environ.get(FOLDER_VARIABLE, "")
-    # Who has no bundle at hand takes the user's own.
+    # `beside` needs a bundle; without one the user's own cache is used.
     return Path(named).absolute() if named not in ("", BESIDE) else cache_folder("plans")
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_fg.backends.plan_cache import Plan, PlanCache, plan_key
+from edge_fg.backends.plan import Plan, plan_key
+from edge_fg.backends.plan_cache import PlanCache
 from edge_fg.backends.tensorrt.build import build_plan
 from edge_fg.backends.tensorrt.library import Library, gpu_description, import_library, title
 from edge_fg.errors import OutputError
@@ -17,7 +18,7 @@ from edge_fg.progress import ProgressCallback
 
 _log = logging.getLogger("edge_fg")
 _SECONDS_BETWEEN_WORDS = 10.0
-# Of common classifiers, for want of builds on this machine: TensorRT times every layer's
+# Of common classifiers, as long as nothing was built on this machine: TensorRT times every layer's
 # tactics on the device, TensorRT-RTX leaves that to the first inference.
 _USUAL_DURATION: dict[Library, str] = {
     "tensorrt": "usually 1 to 10 minutes on a Jetson, less on larger GPUs",
@@ -125,7 +126,7 @@ def provide_plan(
     request
         What is wanted.
     cache
-        Where it may lie and will be kept; None builds it for this process alone.
+        Where it may be and will be kept; None builds it for this process alone.
     what
         Names the model in messages.
     progress
@@ -148,13 +149,13 @@ def provide_plan(
         if found is not None:
             return found
     shown = _LoggedProgress() if progress is None else progress
-    # Whoever asked for a build and watches it needs no warning that it takes its time.
+    # With `progress` the user sees the build: a warning that it takes time is not needed.
     level = logging.WARNING if progress is None else logging.INFO
     work = _Work(request, cache, what, shown, level, timed=keep_timings and store)
     if cache is None or not store:
         return ProvidedPlan(work.build(), key, from_cache=False, path=None)
     with cache.building(key, work.wait):
-        # Somebody may have built it since we looked.
+        # Another process may have built it since we looked.
         found = _from_cache(request, cache, key, instead_of)
         if found is not None:
             return found
@@ -163,7 +164,7 @@ def provide_plan(
 
 
 def open_cache(opened: Callable[[], PlanCache]) -> PlanCache | None:
-    """Return the cache that `opened` gives, or None, with a word why, where there can be none."""
+    """Return the cache that `opened` gives; None, with a warning, where there can be none."""
     try:
         return opened()
     except OutputError as error:
@@ -230,7 +231,7 @@ class _Work:
 
 
 def _expected(library: Library, cache: PlanCache | None) -> str:
-    """Say how long a build will take, by those that this machine has seen."""
+    """Say how long a build will take, by the earlier ones on this machine."""
     seen = [] if cache is None else [seconds for seconds in cache.durations(library) if seconds]
     if not seen:
         return _USUAL_DURATION[library]

@@ -27,7 +27,7 @@ BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 """Names of the backends, the fastest first: the order of preference."""
 
 MAX_THREADS = 1024
-"""Most threads for one inference: beyond any machine that this is for."""
+"""Most threads for one inference: more cores than any machine that this is for."""
 
 GPU_PREFERENCE: Final[tuple[Precision, ...]] = ("int8-fp16", "int8", "fp16", "fp32")
 """Variants as a GPU likes them: INT8 tensor cores where the bundle has INT8, then FP16's."""
@@ -79,7 +79,7 @@ class Choice:
 
 
 def survey(device: int | None = None) -> list[Availability]:
-    """Return what can be said of each backend on this machine, in order of preference.
+    """Return whether each backend can run on this machine, in order of preference.
 
     Parameters
     ----------
@@ -153,8 +153,8 @@ def open_best(
     """Open the best backend that works, and say which and why.
 
     What was asked for is opened or fails. What was left open is tried in order of preference: a
-    graph that TensorRT can't build gives way to the next variant, a backend that fails to the
-    next backend, each with a warning in the log and a word in the reason.
+    graph that TensorRT can't build is replaced by the next variant, a backend that fails by the
+    next backend; the log has a warning, and the reason says it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Files that nobody but this user could have written, and locks between processes.
+"""Files that only this user could have written, and locks between processes.
 
 What is checked is the open file, not its name, which could come to mean another file meanwhile.
 """
@@ -19,7 +19,7 @@ _POLL_SECONDS = 0.2
 
 
 class UntrustedError(Exception):
-    """A file or folder that somebody else could have written."""
+    """A file or folder that another user could have written."""
 
 
 def check_folder(folder: Path) -> None:
@@ -86,7 +86,7 @@ def folder_locked(folder: Path, *, exclusive: bool) -> Iterator[None]:
 def alone(lock: Path, waiting: Callable[[float], None]) -> Iterator[None]:
     """Keep other processes and threads from entering with the same `lock` file.
 
-    The system lets go of the lock when the process ends, however it ends.
+    The system releases the lock when the process ends, however it ends.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def alone(lock: Path, waiting: Callable[[float], None]) -> Iterator[None]:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             _take(descriptor, began, waiting)
-            # Whoever held it has removed the file: what we locked may be a file without a name.
+            # The last holder removed the file: what we locked may have no name any more.
             if _is_still_there(lock, descriptor):
                 try:
                     yield

@@ -8,7 +8,7 @@ from typing import Final
 from edge_fg.cuda import libcuda
 from edge_fg.errors import CudaError, DeviceLostError, DeviceMemoryError
 
-# After these the context is broken for good: the driver answers every later call with the same
+# After these the context stays broken: the driver answers every later call with the same
 # error until the process ends. Source: the CUDA driver API's reference, enum CUresult.
 _LOST: Final = {
     46: "device unavailable",

@@ -147,7 +147,7 @@ class Function:
         grid, block, shared_bytes
             As for `launch`.
         arguments
-            As for `launch`, or a ctypes value, which each launch reads anew.
+            As for `launch`, or a ctypes value, which each launch reads again.
         """
         values = [_value(argument) for argument in arguments]
         if shared_bytes > self._shared_bytes:

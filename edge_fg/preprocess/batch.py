@@ -24,7 +24,7 @@ class Batch(Closing):
     Parameters
     ----------
     staging
-        Memory that it lies in.
+        Memory that it is in.
     layout
         How it lies there.
     tables
@@ -103,10 +103,10 @@ class Batch(Closing):
         self._staging.queue(self._layout, self._tables, self._output, stream)
 
     def close(self) -> None:
-        """Release what it holds, once the device is through with it; may be called again."""
+        """Release what it holds, once the device is done with it; may be called again."""
         if self._closed:
             return
         self._closed = True
         if self._owned:
             self._staging.close()
-        self._tables.let_go()
+        self._tables.release()

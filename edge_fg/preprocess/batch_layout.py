@@ -63,12 +63,12 @@ class Tables:
         return self._buffer.pointer
 
     def hold(self) -> None:
-        """Keep them until one more `let_go`."""
+        """Keep them until one more `release`."""
         with self._lock:
             self._holders += 1
 
-    def let_go(self) -> None:
-        """Free them when nobody holds them any more."""
+    def release(self) -> None:
+        """Free them when they are not held any more."""
         with self._lock:
             self._holders -= 1
             unused = self._holders == 0
@@ -94,7 +94,7 @@ class TableCache:
         self._lock = threading.Lock()
 
     def take(self, plan: LaunchPlan, stream: Stream) -> Tables:
-        """Return the tables of `plan`, held for the caller, who lets them go."""
+        """Return the tables of `plan`, held for the caller, who releases them."""
         with self._lock:
             found = self._kept.get(plan)
             if found is None:
@@ -105,15 +105,15 @@ class TableCache:
             oldest = self._kept.popitem(last=False)[1] if len(self._kept) > self._most else None
         if oldest is not None:
             # Freeing device memory waits for the work that reads it.
-            oldest.let_go()
+            oldest.release()
         return found
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Release all."""
         with self._lock:
             kept, self._kept = self._kept, OrderedDict()
         for tables in kept.values():
-            tables.let_go()
+            tables.release()
 
 
 def _aligned(nbytes: int) -> int:

@@ -234,7 +234,7 @@ class CudaPreprocessor(Closing):
         layout = self._layout(geometry)
         with contextlib.ExitStack() as made:
             tables = self._tables.take(layout.plan, stream)
-            made.callback(tables.let_go)
+            made.callback(tables.release)
             place = made.enter_context(self.new_staging()) if staging is None else staging
             batch = Batch(place, layout, tables, output_pointer, owned=staging is None)
             made.pop_all()

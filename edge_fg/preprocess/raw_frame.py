@@ -80,8 +80,8 @@ class RawFrame:
         Returns
         -------
         PixelLayout, tuple of ndarray
-            What the planes are once they lie behind one another without gaps, the region in it
-            included; and the planes, (rows, bytes) uint8 each.
+            The layout of the planes behind one another without gaps, with the region in it;
+            and the planes, (rows, bytes) uint8 each.
 
         Raises
         ------
@@ -153,7 +153,7 @@ def all_bgr(frames: Sequence[Pixels]) -> list[NDArray[np.uint8]]:
 
 @functools.lru_cache(maxsize=256)
 def _alone(kind: PixelFormat, standard: ColorStandard | None, inside: Region) -> PixelLayout:
-    """Return what a region is whose planes lie alone, without gaps, from pixel (0, 0) on."""
+    """Return the layout of a region whose planes have no gaps, from pixel (0, 0) on."""
     x, y, width, height = inside
     columns, rows = x + width, y + height
     pairs = _half(columns)

@@ -1,4 +1,4 @@
-"""Staging memory: where one batch at a time lies on its way to the GPU."""
+"""Staging memory: holds one batch at a time on its way to the GPU."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Staging(Closing):
         self._scratch: DeviceBuffer | None = None
         self._layout: BatchLayout | None = None
         self._launches: list[PreparedLaunch] = []
-        # Shared by the prepared launches, which read them anew each time.
+        # Shared by the prepared launches, which read them each time.
         self._addresses = {name: ctypes.c_uint64() for name in _POINTERS}
         self._done = Event(device)
 

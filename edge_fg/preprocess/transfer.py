@@ -1,4 +1,4 @@
-"""Whether images get to the GPU faster in place or copied, measured on the machine at hand."""
+"""Whether images get to the GPU faster in place or copied, measured on this machine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def measure_transfers(
 ) -> TransferTimes:
     """Preprocess `frame` both ways and return the times.
 
-    The ways take turns, so that a change of clocks on the way meets both.
+    The ways take turns, so that a change of clocks meanwhile meets both.
 
     Parameters
     ----------

@@ -14,7 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_fg.backends.plan_cache import PlanCache
-from edge_fg.backends.tensorrt.build import available, build_plan
+from edge_fg.backends.tensorrt.build import build_plan
+from edge_fg.backends.tensorrt.library import available
 from edge_fg.errors import (
     BackendUnavailableError,
     CompileError,
@@ -204,7 +205,7 @@ def test_a_broken_library_is_told_apart_from_a_missing_one(
 
 def test_available_loads_nothing() -> None:
     code = (
-        "import sys; from edge_fg.backends.tensorrt.build import available; "
+        "import sys; from edge_fg.backends.tensorrt.library import available; "
         "print(available('tensorrt-rtx')); print('tensorrt_rtx' in sys.modules)"
     )
     done = run_python(code)

@@ -18,7 +18,7 @@ import edge_fg
 from edge_fg.backends import selection
 from edge_fg.backends.plan_cache import PlanCache
 from edge_fg.backends.tensorrt import library as tensorrt_library
-from edge_fg.backends.tensorrt.build import available
+from edge_fg.backends.tensorrt.library import available
 from edge_fg.bundle import PRECISIONS
 from edge_fg.cuda.device import find_gpus
 from support import standin_tensorrt

@@ -208,13 +208,13 @@ class _Held:
         return _joined(parts, engine), inference_ms
 
     def layers(self) -> list[EngineLayer]:
-        """Return the engine's layers, while nobody closes it."""
+        """Return the engine's layers; it isn't closed meanwhile."""
         engine, slots = self._opened()
         with slots.lend():
             return engine.layers()
 
     def fail(self, error: CudaError) -> None:
-        """Take note of a failure of the GPU: whatever comes later says so."""
+        """Remember a failure of the GPU: every later call says so."""
         if self._slots is not None and not self._slots.closed:
             self._reason = f"the classifier closed itself when the GPU failed: {error}"
             _log.error("%s", self._reason)

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX behind one door: import, version, messages, GPU.
+"""TensorRT and TensorRT-RTX through one interface: import, version, messages, GPU.
 
 Only names are used that exist in tensorrt 10.3 to 11.4 and in tensorrt_rtx 1.x; see
 `edge_fg.backends.tensorrt.api`.
@@ -125,7 +125,7 @@ class MessageLog:
 
     TensorRT keeps the first logger that a process registers and ignores the others, so there
     is one for each library (`message_log`), which passes every message to Python's logging
-    (``edge_fg.tensorrt``) and to whoever is collecting. Thread-safe.
+    (``edge_fg.tensorrt``) and to a `collect` that is under way. Thread-safe.
 
     Attributes
     ----------
@@ -173,7 +173,7 @@ class MessageLog:
         """Collect warnings and errors while the block runs, one block at a time.
 
         Messages carry no mark of the object that they are about; blocks in other threads
-        wait, so that nobody reads another's errors.
+        wait, so that none reads the errors of another.
         """
         with self._collecting:
             self._kept = deque(maxlen=_KEPT_MESSAGES)

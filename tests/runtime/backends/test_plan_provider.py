@@ -23,7 +23,8 @@ import pytest
 import edge_fg
 from edge_fg.backends import plan_provider, trusted_folder
 from edge_fg.backends.options import EngineOptions, plans_beside
-from edge_fg.backends.plan_cache import DEFAULT_LIMIT_BYTES, Plan, PlanCache
+from edge_fg.backends.plan import Plan
+from edge_fg.backends.plan_cache import DEFAULT_LIMIT_BYTES, PlanCache
 from edge_fg.backends.plan_provider import PlanRequest, open_cache, provide_plan
 from edge_fg.backends.tensorrt.backend import TensorRTBackend
 from edge_fg.errors import CompileError, OutputError, UsageError
@@ -328,7 +329,8 @@ def test_a_failed_build_lets_the_next_one_in(standin, cache):
 FULL_DISK = """
 import logging, resource, sys
 from pathlib import Path
-from edge_fg.backends.plan_cache import Plan, PlanCache
+from edge_fg.backends.plan import Plan
+from edge_fg.backends.plan_cache import PlanCache
 
 logging.basicConfig(level=logging.WARNING)
 cache = PlanCache(Path(sys.argv[1]))

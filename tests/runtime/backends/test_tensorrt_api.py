@@ -32,6 +32,7 @@ HERE = Path(__file__).resolve().parent
 USERS = (
     "plan_provider",
     "tensorrt.build",
+    "tensorrt.build_job",
     "tensorrt.engine",
     "tensorrt.engine_context",
     "tensorrt.library",

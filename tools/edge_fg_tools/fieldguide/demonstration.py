@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import edge_fg
-from edge_fg.backends.tensorrt.build import available
+from edge_fg.backends.tensorrt.library import available
 from edge_fg.errors import OutputError
 from edge_fg.files import opened_atomically, write_atomically
 from edge_fg.pipeline import Result

@@ -1,0 +1,83 @@
+"""Plans: compiled TensorRT engines, and the key of all that one depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled engine.
+
+    Attributes
+    ----------
+    data
+        The plan as TensorRT serialised it, without a header of ours.
+    library
+        ``"tensorrt"`` or ``"tensorrt-rtx"``.
+    version
+        The library's version; another can't load the plan.
+    layers
+        Layers of the network that was built, or None where unknown.
+    seconds
+        How long the build took.
+    warnings
+        What TensorRT warned of.
+    timings
+        The builder's timing cache after the build, where it keeps one.
+    """
+
+    data: bytes = field(repr=False)
+    library: str
+    version: str
+    layers: int | None
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    timings: bytes | None = field(repr=False, default=None)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the plan, 64 hexadecimal digits."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def plan_key(
+    *,
+    graph_sha256: str,
+    library: str,
+    version: str,
+    precision: str = "",
+    profile: tuple[int, ...] = (),
+    flags: Mapping[str, int | str | None] | None = None,
+    gpu: str = "any",
+) -> str:
+    """Return the cache key: SHA-256 over all that a plan depends on.
+
+    Parameters
+    ----------
+    graph_sha256
+        Digest of the ONNX graph.
+    library, version
+        ``"tensorrt"`` or ``"tensorrt-rtx"``, and its version.
+    precision
+        Name of the variant.
+    profile
+        Smallest, usual and largest batch of the optimisation profile.
+    flags
+        Builder settings that change the plan.
+    gpu
+        What the plan was tuned on (name, compute capability, driver), or ``"any"``.
+    """
+    parts = {
+        "graph": graph_sha256,
+        "library": library,
+        "version": version,
+        "precision": precision,
+        "profile": list(profile),
+        "flags": dict(flags or {}),
+        "gpu": gpu,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
