@@ -56,32 +56,15 @@ class _Request:
 
 @dataclass(eq=False)
 class Recogniser(Generic[PredictionT]):
-    """Answers frames of several sources, in batches of the size that pays.
-
-    Parameters
-    ----------
-    adapter
-        Calls the model.
-    followers
-        One a source; None where visits are not followed.
-    sizer
-        Chooses the size of batches.
-    meter
-        Is told how long it took.
-    charge
-        Called with the number of a source and the seconds that its frame cost.
-    clock
-        Seconds, the same clock as `Frame.captured`.
-    unclosed
-        Sources of which frames came since their visits were last closed.
-    """
+    """Answers frames of several sources, in batches of the size that pays."""
 
     adapter: ClassifierAdapter[PredictionT]
-    followers: Sequence[Follower] | None
+    followers: Sequence[Follower] | None  # one a source; None where visits are not followed
     sizer: BatchSizer
     meter: Meter
-    charge: Callable[[int, float], None]
-    clock: Callable[[], float]
+    charge: Callable[[int, float], None]  # gets a source's number and what its frame cost (s)
+    clock: Callable[[], float]  # seconds, the same clock as `Frame.captured`
+    # Sources of which frames came since their visits were last closed.
     unclosed: set[int] = field(default_factory=set)
 
     def __call__(

@@ -13,18 +13,12 @@ from edge_fg.sources import Frame
 
 @dataclass
 class Turn:
-    """What the engine does next.
-
-    Parameters
-    ----------
-    frames
-        (number of the source, frame) for each frame to answer.
-    closing
-        Numbers of the sources that have ended or were lost, all of whose frames are answered.
-    """
+    """What the engine does next."""
 
     frames: list[tuple[int, Frame]] = field(default_factory=list)
+    """(number of the source, frame) for each frame to answer."""
     closing: list[int] = field(default_factory=list)
+    """Numbers of the sources that have ended or were lost, all of whose frames are answered."""
 
 
 class Scheduler:

@@ -23,25 +23,11 @@ GRACE: Final = 5.0
 
 @dataclass(eq=False)
 class SinkGroup:
-    """Hands results to the sinks, each through its worker, and to the loops over the pipeline.
-
-    Parameters
-    ----------
-    sinks
-        Opened by `open`.
-    blocking
-        Whether recognition waits for sinks that say nothing of it themselves.
-    fail
-        Called with an error of a sink that promised to lose nothing.
-    meter
-        Is told how long the sinks took.
-    clock
-        Seconds.
-    """
+    """Hands results to the sinks, each through its worker, and to the loops over the pipeline."""
 
     sinks: Sequence[Sink]
-    blocking: bool
-    fail: Callable[[BaseException], None]
+    blocking: bool  # whether recognition waits for sinks that say nothing of it themselves
+    fail: Callable[[BaseException], None]  # gets the error of a sink that must lose nothing
     meter: Meter
     clock: Callable[[], float]
     workers: list[SinkWorker] = field(default_factory=list, init=False)

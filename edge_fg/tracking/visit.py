@@ -109,47 +109,24 @@ class PredictionLike(Protocol):
 class Visit:
     """One individual: when and where it was seen, and its answer so far.
 
-    Parameters
-    ----------
-    number
-        Of its (first) track.
-    source
-        Name of the source, fit to be shown.
-    pool, answer
-        Its fused probabilities, and the answer that is given.
-    first_s, first_at
-        When it was first seen, by the frames' clock and as wall time (None for files).
-    frames
-        Frames on which it was seen.
-    last_s, last_at
-        When it was last seen.
-    region_xywh
-        Where it was seen last: (x, y, width, height) in pixels.
-    labels
-        The classes; empty before any answer.
-    asked_s
-        When the model was last asked about it.
-    sharpest
-        Detail of its sharpest frame.
-    announced, announced_class_id
-        Whether its start was reported, and the class that was reported last.
+    Times in seconds are of the frames' clock; those with a zone are None for files.
     """
 
-    number: int
-    source: str
+    number: int  # of its (first) track
+    source: str  # the source's name, fit to be shown
     pool: OpinionPool
     answer: StableAnswer
     first_s: float
     first_at: datetime | None
-    frames: int
+    frames: int  # on which it was seen
     last_s: float = -math.inf
     last_at: datetime | None = None
-    region_xywh: Region = (0, 0, 1, 1)
-    labels: Sequence[NamedClass] = ()
-    asked_s: float | None = None
-    sharpest: float = 0.0
-    announced: bool = False
-    announced_class_id: int | None = None
+    region_xywh: Region = (0, 0, 1, 1)  # where it was seen last
+    labels: Sequence[NamedClass] = ()  # empty before any prediction
+    asked_s: float | None = None  # when it was last classified
+    sharpest: float = 0.0  # sharpness of its sharpest frame
+    announced: bool = False  # whether its start was reported
+    announced_class_id: int | None = None  # the class that was reported last
 
     def add(self, prediction: PredictionLike, time_s: float, quality: float) -> None:
         """Take in the prediction for one frame."""
