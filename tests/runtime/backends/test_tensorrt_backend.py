@@ -30,6 +30,7 @@ from edge_fg.errors import (
     DeviceMemoryError,
     ImageError,
 )
+from support.waiting import HANG
 
 pytest.importorskip("onnxruntime")
 RANDOM = np.random.default_rng(11)
@@ -404,7 +405,7 @@ def test_a_device_lost_under_several_threads_ends_in_all_of_them(standin, opened
         thread.start()
     standin.cuda.lost = True
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=HANG)
     assert not any(thread.is_alive() for thread in threads)
     assert len(ended) == 5
     assert any(isinstance(error, DeviceLostError) for error in ended)

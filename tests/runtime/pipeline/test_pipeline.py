@@ -262,7 +262,7 @@ def test_draining_answers_what_waits() -> None:
 
     def gated(image: np.ndarray) -> int:
         entered.set()
-        model.acquire(timeout=20)
+        model.acquire(timeout=HANG)
         return 0
 
     sink = fakes.Collecting()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import HANG
+
 PROGRAM = """
 import signal, sys, threading, time
 import numpy as np
@@ -19,6 +21,8 @@ def frames():
         time.sleep(0.002)
         yield np.zeros((2, 2, 3), np.uint8)
 
+running = threading.Event()
+
 class Lines:
     name, lossless = "lines", True
     def open(self, sources):
@@ -28,6 +32,7 @@ class Lines:
         self.file.flush()
         if result.frame.number == 20:
             print("running", flush=True)
+            running.set()
     def close(self):
         self.file.write("end\\n")
         self.file.close()
@@ -84,7 +89,7 @@ def start(tmp_path: Path, ending: str) -> tuple[subprocess.Popen, Path]:
 def test_ctrl_c(tmp_path: Path, ending: str) -> None:
     child, written = start(tmp_path, ENDINGS[ending])
     child.send_signal(signal.SIGINT)
-    output, errors = child.communicate(timeout=20)
+    output, errors = child.communicate(timeout=HANG)
     assert (child.returncode, output, errors) == (0, "ended 1\n", "")
     *numbers, last = written.read_text().splitlines()
     assert numbers == [str(n) for n in range(len(numbers))]
@@ -94,7 +99,7 @@ def test_ctrl_c(tmp_path: Path, ending: str) -> None:
 def test_sigterm_where_the_program_wants_to_close(tmp_path: Path) -> None:
     child, written = start(tmp_path, ENDINGS["term"])
     child.send_signal(signal.SIGTERM)
-    output, errors = child.communicate(timeout=20)
+    output, errors = child.communicate(timeout=HANG)
     assert (child.returncode, output, errors) == (3, "ended 1\n", "")
     assert written.read_text().splitlines()[-1] == "end"
 
@@ -103,15 +108,15 @@ def test_sigterm_where_the_program_wants_to_close(tmp_path: Path) -> None:
 def test_a_killed_program_is_gone_at_once(tmp_path: Path, number: signal.Signals) -> None:
     child, written = start(tmp_path, ENDINGS["run"])
     child.send_signal(number)
-    child.communicate(timeout=20)
+    child.communicate(timeout=HANG)
     assert child.returncode == -number
     numbers = written.read_text().splitlines()
     assert numbers == [str(n) for n in range(len(numbers))], "whole lines, in order"
 
 
 def test_a_program_that_forgets_its_pipeline_still_ends(tmp_path: Path) -> None:
-    child, written = start(tmp_path, "pipeline.start(); time.sleep(0.5)")
-    _, errors = child.communicate(timeout=20)
+    child, written = start(tmp_path, "pipeline.start(); running.wait()")
+    _, errors = child.communicate(timeout=HANG)
     assert child.returncode == 0
     assert "Traceback" not in errors
     assert len(written.read_text().splitlines()) >= 20

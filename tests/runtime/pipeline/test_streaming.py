@@ -204,7 +204,7 @@ def test_ctrl_c_ends_the_program_at_once(tmp_path: Path) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == "running\n"
         child.send_signal(signal.SIGINT)
-        output, errors = child.communicate(timeout=20)
+        output, errors = child.communicate(timeout=HANG)
     assert output == "threads 1\n"
     assert errors == ""
     assert child.returncode == 0

@@ -24,6 +24,7 @@ from edge_fg.errors import (
 )
 from edge_fg.recognition.submission import Submissions
 from support.clock import FakeClock
+from support.waiting import HANG
 
 
 class Model:
@@ -39,7 +40,7 @@ class Model:
         self.asked.append(frame)
         self.threads.add(threading.current_thread())
         self.entered.release()
-        assert self.allowed.acquire(timeout=20)
+        assert self.allowed.acquire(timeout=HANG)
         if frame == "broken":
             raise BackendError("broken")
         return frame, region
@@ -56,13 +57,13 @@ def model() -> Model:
 def test_the_newest_frame_wins_and_older_ones_are_told(model: Model) -> None:
     submissions = Submissions(model)
     first = submissions.submit(1)
-    assert model.entered.acquire(timeout=20)
+    assert model.entered.acquire(timeout=HANG)
     second, third = submissions.submit(2), submissions.submit(3, (0, 0, 4, 4))
     # At once, without the model's help.
     assert isinstance(second.exception(timeout=0), SupersededError)
     model.allowed.release(2)
-    assert first.result(timeout=20) == (1, None)
-    assert third.result(timeout=20) == (3, (0, 0, 4, 4))
+    assert first.result(timeout=HANG) == (1, None)
+    assert third.result(timeout=HANG) == (3, (0, 0, 4, 4))
     assert model.asked == [1, 3]
     submissions.close()
 
@@ -71,17 +72,17 @@ def test_a_frame_whose_turn_comes_too_late_is_not_executed(model: Model) -> None
     clock = FakeClock(100.0)
     submissions = Submissions(model, clock=clock)
     first = submissions.submit(1, deadline=0.02)
-    assert model.entered.acquire(timeout=20)
+    assert model.entered.acquire(timeout=HANG)
     late = submissions.submit(2, deadline=0.02)
     clock.now += 0.03
     model.allowed.release()
-    error = late.exception(timeout=20)
+    error = late.exception(timeout=HANG)
     assert isinstance(error, DeadlineError)
     assert "10.0 ms after its deadline" in str(error)
-    assert first.result(timeout=20) == (1, None), "it had begun before its deadline"
+    assert first.result(timeout=HANG) == (1, None), "it had begun before its deadline"
     in_time = submissions.submit(3, deadline=0.02)
     model.allowed.release()
-    assert in_time.result(timeout=20) == (3, None)
+    assert in_time.result(timeout=HANG) == (3, None)
     assert model.asked == [1, 3]
     submissions.close()
 
@@ -97,8 +98,8 @@ def test_an_error_reaches_its_future_and_the_thread_goes_on(model: Model) -> Non
     submissions = Submissions(model)
     model.allowed.release(2)
     with pytest.raises(BackendError, match="broken"):
-        submissions.submit("broken").result(timeout=20)
-    assert submissions.submit(2).result(timeout=20) == (2, None)
+        submissions.submit("broken").result(timeout=HANG)
+    assert submissions.submit(2).result(timeout=HANG) == (2, None)
     assert len(model.threads) == 1
     submissions.close()
 
@@ -106,15 +107,15 @@ def test_an_error_reaches_its_future_and_the_thread_goes_on(model: Model) -> Non
 def test_a_frame_that_the_caller_cancelled_is_not_executed(model: Model) -> None:
     submissions = Submissions(model)
     first = submissions.submit(1)
-    assert model.entered.acquire(timeout=20)
+    assert model.entered.acquire(timeout=HANG)
     second = submissions.submit(2)
     assert second.cancel()
     assert not first.cancel()
     model.allowed.release()
-    assert first.result(timeout=20)
+    assert first.result(timeout=HANG)
     third = submissions.submit(3)
     model.allowed.release()
-    assert third.result(timeout=20)
+    assert third.result(timeout=HANG)
     assert model.asked == [1, 3]
     submissions.close()
 
@@ -122,7 +123,7 @@ def test_a_frame_that_the_caller_cancelled_is_not_executed(model: Model) -> None
 def test_closing_refuses_what_waits_and_what_comes(model: Model) -> None:
     submissions = Submissions(model)
     first = submissions.submit(1)
-    assert model.entered.acquire(timeout=20)
+    assert model.entered.acquire(timeout=HANG)
     second = submissions.submit(2)
     model.allowed.release()
     submissions.close()
@@ -140,7 +141,7 @@ def test_no_thread_before_the_first_frame_and_none_after_the_owner() -> None:
     submissions = Submissions(model)
     assert threading.active_count() == before
     model.allowed.release()
-    submissions.submit(1).result(timeout=20)
+    submissions.submit(1).result(timeout=HANG)
     (thread,) = model.threads
     model.threads.clear()
     del model, submissions
@@ -165,7 +166,7 @@ def test_many_threads_submit(model: Model) -> None:
         for number in range(200):
             future = submissions.submit((thread, number))
             try:
-                assert future.result(timeout=20) == ((thread, number), None)
+                assert future.result(timeout=HANG) == ((thread, number), None)
                 outcomes.append(True)
             except SupersededError:
                 outcomes.append(False)
@@ -186,10 +187,10 @@ def test_with_a_real_bundle(tiny_bundle: Path, frame: np.ndarray) -> None:
         expected = classifier(frame, (4, 4, 20, 20))
         future = classifier.submit(frame, (4, 4, 20, 20))
         np.testing.assert_array_equal(
-            future.result(timeout=20).probabilities, expected.probabilities
+            future.result(timeout=HANG).probabilities, expected.probabilities
         )
         with pytest.raises(ImageError):
-            classifier.submit(np.zeros(3)).result(timeout=20)
+            classifier.submit(np.zeros(3)).result(timeout=HANG)
 
         async def awaited() -> str:
             return (await asyncio.wrap_future(classifier.submit(frame))).label
@@ -204,7 +205,7 @@ def test_submitting_never_waits(model: Model) -> None:
     submissions = Submissions(model)
     image = np.zeros((1080, 1920, 3), np.uint8)
     submissions.submit(image)
-    assert model.entered.acquire(timeout=20)
+    assert model.entered.acquire(timeout=HANG)
     for _ in range(2000):
         submissions.submit(image, deadline=0.02)
     assert not model.entered.acquire(blocking=False), "it is still at the first"

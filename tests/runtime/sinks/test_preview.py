@@ -21,7 +21,7 @@ from edge_fg.http_hosts import HostNames, is_loopback
 from edge_fg.sinks import PreviewSink
 from edge_fg.sinks.preview import server as server_module
 from support import sink_results as results
-from support.waiting import unchanged, until
+from support.waiting import HANG, unchanged, until
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def preview():
 
 
 def ask(sink, path="/", host=None, method="GET"):
-    connection = http.client.HTTPConnection(*sink.address, timeout=10)
+    connection = http.client.HTTPConnection(*sink.address, timeout=HANG)
     headers = {} if host is None else {"Host": host}
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
@@ -313,7 +313,7 @@ def test_garbage_is_survived(preview) -> None:
         b"G" * 70_000 + b"\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
     ):
-        with socket.create_connection(sink.address, timeout=5) as raw:
+        with socket.create_connection(sink.address, timeout=HANG) as raw:
             raw.sendall(garbage)
             raw.shutdown(socket.SHUT_WR)
             raw.recv(1000)

@@ -25,6 +25,7 @@ from edge_fg.sources.live import openers
 from support import waiting
 from support.servers import camera
 from support.servers import numbered_images as images
+from support.waiting import HANG
 
 pytest.importorskip("cv2")
 
@@ -337,7 +338,7 @@ def test_a_program_that_ends_without_closing_ends(mjpeg: Any, how: str) -> None:
     ) as program:
         assert program.stdout.readline() == "here\n"
         {"reading": lambda: None, "stalled": mjpeg.stall, "lost": mjpeg.kill}[how]()
-        _, noise = program.communicate(timeout=20)
+        _, noise = program.communicate(timeout=HANG)
     assert program.returncode == 0
     assert "Traceback" not in noise
 

@@ -384,16 +384,19 @@ def answer(policy: str, sent: int, seconds: float, garbage: int = 0) -> Any:
     """Answer what a camera of 25 images a second sends until it has sent so many."""
     server = mjpeg.make(camera, images, interval=0.04, end_after=sent)
     ages: list[tuple[int | None, float]] = []
+    took: list[float] = []
 
     def told(result: Any) -> tuple[int | None, float]:
         return result.prediction, result.age_s
 
     def classify(image: np.ndarray) -> int | None:
+        began = time.monotonic()
         time.sleep(seconds)
+        took.append(time.monotonic() - began)
         return images.shown(image)
 
     try:
-        source = open_source(server.url, timeout=5, reconnect=0)
+        source = open_source(server.url, timeout=20, reconnect=0)
         pipeline: Pipeline[Any] = Pipeline(source, classify, policy=policy)
         results = iter(pipeline)
         ages.append(told(next(results)))
@@ -402,11 +405,11 @@ def answer(policy: str, sent: int, seconds: float, garbage: int = 0) -> Any:
             ages.extend(map(told, results))
     finally:
         server.close()
-    return server, source, ages
+    return server, source, ages, float(np.median(took))
 
 
 def test_a_slow_model_has_fewer_images_decoded(decodes: list[int]) -> None:
-    server, source, answers = answer("latest", 100, 0.2)
+    server, source, answers, took = answer("latest", 100, 0.2)
     counters = source.counters
     assert counters["frames"] + counters["dropped"] == 100
     assert counters["corrupted"] == counters["stalls"] == 0
@@ -415,12 +418,12 @@ def test_a_slow_model_has_fewer_images_decoded(decodes: list[int]) -> None:
     assert set(numbers) <= server.sent
     assert numbers == sorted(set(numbers))
     assert len(numbers) >= 12
-    # Twice inference and interval, as without; the middle is not moved by a busy machine.
-    assert np.median([age for _, age in answers]) < 2 * (0.2 + 0.045)
+    # Twice inference and interval, as without.
+    assert np.median([age for _, age in answers]) < 2 * (took + 0.045)
 
 
 def test_damaged_images_are_counted_among_those_left_out(decodes: list[int]) -> None:
-    _, source, _ = answer("latest", 60, 0.3, garbage=3)
+    _, source, _, _ = answer("latest", 60, 0.3, garbage=3)
     counters = source.counters
     # The splitter sees them; what it counts may be more than one an image.
     assert counters["corrupted"] >= 3
@@ -428,7 +431,7 @@ def test_damaged_images_are_counted_among_those_left_out(decodes: list[int]) -> 
 
 
 def test_where_each_is_to_be_answered_each_is_decoded(decodes: list[int]) -> None:
-    server, source, answers = answer("queue(100)", 40, 0.08)
+    server, source, answers, _ = answer("queue(100)", 40, 0.08)
     counters = source.counters
     assert len(decodes) == 40
     assert counters["frames"] + counters["dropped"] == 40

@@ -23,6 +23,7 @@ from edge_fg.telemetry.stats import PipelineStats, SinkStats, SourceStats, Throt
 from edge_fg.telemetry.status_line import StatusLine, status_text, summary_text
 from support import pipeline_fakes as fakes
 from support import sink_results as results
+from support.waiting import HANG
 
 AGE = Summary(250, 0.02, 0.018, 0.03, 0.2, 12.5)
 STATS = PipelineStats(
@@ -125,7 +126,7 @@ def test_elsewhere_a_plain_line_comes_now_and_then() -> None:
 
 
 def scrape(server, path="/metrics", host=None):
-    connection = http.client.HTTPConnection(*server.address, timeout=10)
+    connection = http.client.HTTPConnection(*server.address, timeout=HANG)
     connection.request("GET", path, headers={} if host is None else {"Host": host})
     answer = connection.getresponse()
     body = answer.read().decode()
@@ -221,7 +222,7 @@ def test_a_client_that_never_gets_to_the_end_holds_up_nobody(monkeypatch) -> Non
     pytest.importorskip("prometheus_client")
     monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.5)
     with MetricsServer(PipelineCollector(lambda: STATS), 0) as server:
-        slow = socket.create_connection(server.address, timeout=10)
+        slow = socket.create_connection(server.address, timeout=HANG)
         slow.sendall(b"GET /metrics HTTP/1.1\r\n")
         assert scrape(server)[0] == 200
         with contextlib.suppress(ConnectionError):  # a line every 50 ms, until it is sent away
