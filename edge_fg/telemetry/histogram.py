@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,38 +76,18 @@ class Histogram:
         return other
 
     def percentiles(self, percents: Sequence[float]) -> list[float]:
-        """Return for each of the ascending `percents` the smallest value it doesn't exceed."""
-        found: list[float] = []
-        below = 0
-        counts = enumerate(self._counts)
-        index = -1
-        for percent in percents:
-            rank = max(1, math.ceil(percent / 100 * self.count))
-            while below < rank and self.count:
-                index, count = next(counts)
-                below += count
-            found.append(min(_middle(index), self.max) if self.count else 0.0)
-        return found
+        """Return for each of `percents` the smallest value that so many percent don't exceed."""
+        if not self.count:
+            return [0.0] * len(percents)
+        totals = list(itertools.accumulate(self._counts))
+        ranks = [max(1, math.ceil(percent / 100 * self.count)) for percent in percents]
+        return [min(_middle(bisect.bisect_left(totals, rank)), self.max) for rank in ranks]
 
     def summary(self) -> Summary:
         """Return count, mean, percentiles and maximum."""
         p50, p90, p99 = self.percentiles((50, 90, 99))
         mean = self._sum / self.count if self.count else 0.0
         return Summary(self.count, mean, p50, p90, p99, self.max)
-
-    def buckets(self, bounds: Sequence[float]) -> list[int]:
-        """Return how many values lie at or below each of the ascending `bounds`, in seconds.
-
-        With the histogram's relative error; for exporters with their own buckets.
-        """
-        totals: list[int] = []
-        below, index = 0, 0
-        for bound in bounds:
-            while index < _BUCKETS and _middle(index) <= bound:
-                below += self._counts[index]
-                index += 1
-            totals.append(below)
-        return totals
 
 
 def _middle(index: int) -> float:

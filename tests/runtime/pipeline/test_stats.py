@@ -63,17 +63,6 @@ def test_an_empty_histogram_and_values_out_of_range() -> None:
     assert summary.p99 == pytest.approx(LARGEST, rel=0.1)
 
 
-@given(st.lists(st.floats(1e-5, 100), max_size=100))
-def test_buckets_of_an_exporter(values: list[float]) -> None:
-    bounds = [0.001, 0.01, 0.1, 1.0, 10.0]
-    counts = filled(values).buckets(bounds)
-    assert counts == sorted(counts)
-    for bound, count in zip(bounds, counts, strict=True):
-        surely = sum(value <= bound * (1 - RELATIVE_ERROR) for value in values)
-        perhaps = sum(value <= bound * (1 + RELATIVE_ERROR) for value in values)
-        assert surely <= count <= perhaps
-
-
 def test_memory_of_a_histogram_is_fixed() -> None:
     histogram = Histogram()
     before = sys.getsizeof(histogram._counts)
