@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from edge_fg.closing import Closing
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.sources.frame import Frame
-from edge_fg.sources.state import SourceState, StateBoard, StateListener
+from edge_fg.sources.state import SourceState, SourceStatus, StateListener
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -109,7 +109,7 @@ class BaseSource(Closing):
         self.frame_count = frame_count
         self.live = live
         self.skipped: list[ImageError] = []
-        self._board = StateBoard(name, state)
+        self._status = SourceStatus(name, state)
         self._delivered = 0
         self._ended = False
         self._closed = False
@@ -119,16 +119,16 @@ class BaseSource(Closing):
     @property
     def state(self) -> SourceState:
         """How the source is doing; see `Source`."""
-        return self._board.state
+        return self._status.state
 
     @property
     def counters(self) -> dict[str, int]:
         """A copy of what was counted so far; see `Source`."""
-        return self._board.counters
+        return self._status.counters
 
     def on_state(self, listener: StateListener) -> Callable[[], None]:
         """Tell `listener` of each change of state; the function returned ends that."""
-        return self._board.on_state(listener)
+        return self._status.on_state(listener)
 
     def __iter__(self) -> Self:
         return self
@@ -144,10 +144,10 @@ class BaseSource(Closing):
             try:
                 frame = self._read()
             except Exception as error:
-                self._board.change("ended", str(error))
+                self._status.change("ended", str(error))
                 raise
             if frame is None:
-                self._board.change("ended", "there are no more frames")
+                self._status.change("ended", "there are no more frames")
                 raise StopIteration
             self._ended = False
             self._count_frame()
@@ -162,7 +162,7 @@ class BaseSource(Closing):
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._board.change("ended", "it was closed")
+                self._status.change("ended", "it was closed")
                 self._release()
 
     @abstractmethod
@@ -171,7 +171,7 @@ class BaseSource(Closing):
 
     def _count_frame(self) -> None:
         self._delivered += 1
-        self._board.add("frames")
+        self._status.add("frames")
 
     def _interrupt(self) -> None:
         """End a read that waits in another thread, and later ones; nothing by default."""

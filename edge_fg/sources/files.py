@@ -60,7 +60,7 @@ class ImageSource(BaseSource):
                 if not self._tolerant:
                     raise
                 self.skipped.append(error)
-                self._board.add("corrupted")
+                self._status.add("corrupted")
                 _logger.warning("image skipped: %s", error)
                 continue
             image = flipped(image, self._flip)

@@ -52,7 +52,7 @@ class StateChange:
 StateListener = Callable[[StateChange], None]
 
 
-class StateBoard:
+class SourceStatus:
     """State and counters of one source, safe to be read and written by several threads.
 
     Each change is logged and told to the listeners, in the

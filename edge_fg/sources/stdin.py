@@ -85,7 +85,7 @@ class PipeSource(BaseSource):
         return None
 
     def _count_corrupted(self, count: int) -> None:
-        self._board.add("corrupted", count)
+        self._status.add("corrupted", count)
         self._lost += count
 
     def _receive(self) -> bytes:
@@ -103,11 +103,11 @@ class PipeSource(BaseSource):
                     return b""
                 silent = time.monotonic() - began
                 if silent > self._options.timeout:
-                    self._board.stalled(f"nothing came for {silent:.1f} s")
+                    self._status.stalled(f"nothing came for {silent:.1f} s")
             data = os.read(number, _READ_BYTES)
         except OSError as error:
             raise SourceError(f"can't read {self.name}: {error.strerror or error}") from error
-        self._board.change("live", "bytes come again")
+        self._status.change("live", "bytes come again")
         return data
 
     def _check_end(self) -> None:

@@ -46,7 +46,7 @@ class Numbers(BaseSource):
         self.threads: set[str] = set()
 
     def say(self, state: str) -> None:
-        self._board.change(state, "the test says so")
+        self._status.change(state, "the test says so")
 
     def _read(self) -> Frame | None:
         self.threads.add(threading.current_thread().name)

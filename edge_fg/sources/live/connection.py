@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,25 +73,27 @@ Received: TypeAlias = CapturedImage | EncodedImage | CorruptedData
 """What a connection may give."""
 
 
-class Connection(Protocol):
+class Connection(ABC):
     """One connection to a camera: opened once, read until it fails, closed once.
 
     `open`, `read` and `close` are called from one thread, `interrupt` from any other. No method
     may take longer than the time-out it was made with, if that can be avoided.
+
+    Attributes
+    ----------
+    fps
+        Frames per second that the camera states, once open; None where it doesn't.
+    size_wh
+        Width and height in pixels that it states, once open; None where it doesn't.
+    frame_count
+        Frames after which it ends, once open, when it turned out to be a file; else None.
     """
 
-    @property
-    def fps(self) -> float | None:
-        """Frames per second that the camera states, once open; None where it doesn't."""
+    fps: float | None = None
+    size_wh: tuple[int, int] | None = None
+    frame_count: int | None = None
 
-    @property
-    def size_wh(self) -> tuple[int, int] | None:
-        """Width and height in pixels that it states, once open; None where it doesn't."""
-
-    @property
-    def frame_count(self) -> int | None:
-        """Frames after which it ends, once open, when it turned out to be a file; else None."""
-
+    @abstractmethod
     def open(self) -> None:
         """Connect.
 
@@ -102,6 +105,7 @@ class Connection(Protocol):
             It can never work.
         """
 
+    @abstractmethod
     def read(self) -> Received | None:
         """Return the next image, or what came in its place; None at the end of the stream.
 
@@ -113,9 +117,13 @@ class Connection(Protocol):
             The connection broke.
         """
 
-    def interrupt(self) -> None:
-        """Make an `open` or `read` that another thread is in return soon, where possible."""
+    def interrupt(self) -> None:  # noqa: B027 - there may be nothing to do
+        """Make an `open` or `read` that another thread is in return soon.
 
+        Where that is impossible (by default), their own time-outs end them.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Release everything; called also when `open` failed."""
 

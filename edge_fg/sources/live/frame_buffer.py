@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from edge_fg.sources.live.connection import CapturedImage
-from edge_fg.sources.state import StateBoard
+from edge_fg.sources.state import SourceStatus
 
 Deliver = Callable[[CapturedImage, int], bool]
 """Takes an image, and how many were lost before it, without waiting; False if it doesn't."""
@@ -23,14 +23,14 @@ class FrameBuffer:
 
     Parameters
     ----------
-    board
+    status
         Where images that could not be handed on are counted as ``dropped``.
     capacity
         Images that may wait; the oldest is dropped for a new one.
     """
 
-    def __init__(self, board: StateBoard, capacity: int) -> None:
-        self._board = board
+    def __init__(self, status: SourceStatus, capacity: int) -> None:
+        self._status = status
         self._capacity = capacity
         self._changed = threading.Condition()
         self._waiting: deque[tuple[CapturedImage, int]] = deque()  # and how many were lost before
@@ -54,7 +54,7 @@ class FrameBuffer:
                     _, before = self._waiting.popleft()
                     following, lost = self._waiting[0]
                     self._waiting[0] = following, before + 1 + lost
-                    self._board.add("dropped")
+                    self._status.add("dropped")
                 self._changed.notify_all()
         if deliver is not None:
             self._hand_on(deliver, image, lost)
@@ -115,4 +115,4 @@ class FrameBuffer:
     def _hand_on(self, deliver: Deliver, image: CapturedImage, lost: int) -> None:
         if not deliver(image, lost):
             self.add_lost(1 + lost)
-            self._board.add("dropped")
+            self._status.add("dropped")

@@ -8,7 +8,7 @@ from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.sources.live.connection import CapturedImage
 from edge_fg.sources.live.freeze_detector import FreezeDetector, ImageFindings
 from edge_fg.sources.options import SourceOptions
-from edge_fg.sources.state import StateBoard
+from edge_fg.sources.state import SourceStatus
 
 _logger = logging.getLogger("edge_fg")
 
@@ -22,14 +22,14 @@ class ImageMonitor:
         The source's name, fit to be shown.
     options
         What counts as frozen or black.
-    board
+    status
         Where ``frozen``, ``black`` and ``size_changes`` are counted.
     """
 
-    def __init__(self, name: str, options: SourceOptions, board: StateBoard) -> None:
+    def __init__(self, name: str, options: SourceOptions, status: SourceStatus) -> None:
         self._name = name
         self._options = options
-        self._board = board
+        self._status = status
         self._detector = FreezeDetector()
         self._is_black = False  # for so long that it was logged
 
@@ -41,11 +41,11 @@ class ImageMonitor:
         found = self._detector.inspect(image.pixels, image.captured)
         limit = self._options.frozen_after
         if limit is not None and found.still_s > limit:
-            self._board.add("frozen")
-            self._board.stalled(f"the same image for {found.still_s:.1f} s")
+            self._status.add("frozen")
+            self._status.stalled(f"the same image for {found.still_s:.1f} s")
             return found.still_s
         if found.resized:
-            self._board.add("size_changes")
+            self._status.add("size_changes")
             pixels = image.pixels
             size = pixels.size_wh if isinstance(pixels, RawFrame) else pixels.shape[1::-1]
             _logger.info("%s gives %d x %d pixels now", self._name, *size)
@@ -59,7 +59,7 @@ class ImageMonitor:
                 _logger.info("%s shows images again", self._name)
             self._is_black = False
             return
-        self._board.add("black")
+        self._status.add("black")
         if found.black_s > limit and not self._is_black:
             self._is_black = True
             _logger.warning(

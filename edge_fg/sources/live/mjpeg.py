@@ -16,10 +16,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +25,14 @@ from numpy.typing import NDArray
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.sources.jpeg import decoder
 from edge_fg.sources.jpeg_splitter import JpegSplitter
-from edge_fg.sources.live.connection import CapturedImage, CorruptedData, EncodedImage, wall_clock
+from edge_fg.sources.live.connection import (
+    CapturedImage,
+    Connection,
+    CorruptedData,
+    EncodedImage,
+    wall_clock,
+)
+from edge_fg.sources.live.http_address import HttpAddress, locate
 from edge_fg.sources.live.http_auth import Credentials, answer, parse_challenges
 from edge_fg.sources.live.multipart import MultipartSplitter
 
@@ -35,7 +40,6 @@ _logger = logging.getLogger("edge_fg")
 
 _MAX_REDIRECTIONS = 5
 _READ_BYTES = 1 << 16
-_PORTS = {"http": 80, "https": 443}
 # Content types of an endless row of JPEGs.
 _STREAM_TYPES = frozenset(
     {"multipart/x-mixed-replace", "multipart/mixed", "video/x-motion-jpeg"}
@@ -43,21 +47,7 @@ _STREAM_TYPES = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a request goes, without its credentials."""
-
-    scheme: str
-    host: str
-    port: int
-    target: str
-
-    @property
-    def origin(self) -> tuple[str, str, int]:
-        return self.scheme, self.host, self.port
-
-
-class MjpegConnection:
+class MjpegConnection(Connection):
     """An MJPEG stream over HTTP; see `Connection`.
 
     Proxies of the environment are not used: cameras stand in the local network, and a proxy
@@ -74,9 +64,6 @@ class MjpegConnection:
     """
 
     def __init__(self, url: str, name: str, timeout: float) -> None:
-        self.fps: float | None = None
-        self.size_wh: tuple[int, int] | None = None
-        self.frame_count: int | None = None
         self.content_type = ""
         self._url = url
         self._name = name
@@ -98,7 +85,7 @@ class MjpegConnection:
 
     def open(self) -> None:
         """Connect; see `Connection`. Whether it is MJPEG must be asked of `is_mjpeg`."""
-        place, credentials = _locate(self._url, self._name)
+        place, credentials = locate(self._url, self._name)
         authorisation: str | None = None
         moves = 0
         while True:
@@ -154,7 +141,7 @@ class MjpegConnection:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         for thing in (self._response, self._client):
             if thing is not None:
                 with contextlib.suppress(OSError):
@@ -177,9 +164,9 @@ class MjpegConnection:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise SourceError(self._in_words(error)) from error
 
-    def _request(self, place: _Place, authorisation: str | None) -> http.client.HTTPResponse:
+    def _request(self, place: HttpAddress, authorisation: str | None) -> http.client.HTTPResponse:
         self.close()
-        client = self._client = _client(place, self._timeout)
+        client = self._client = place.client(self._timeout)
         headers = {"User-Agent": "edge-fg", "Accept": "multipart/x-mixed-replace, */*"}
         if authorisation is not None:
             headers["Authorization"] = authorisation
@@ -198,15 +185,12 @@ class MjpegConnection:
     def _moved(
         self,
         response: http.client.HTTPResponse,
-        place: _Place,
+        place: HttpAddress,
         credentials: Credentials | None,
-    ) -> tuple[_Place, Credentials | None]:
+    ) -> tuple[HttpAddress, Credentials | None]:
         """Return where a redirection leads; credentials stay with the server they are for."""
-        before = f"{place.scheme}://{_authority(place)}{place.target}"
-        url = urljoin(before, response.headers.get("Location", ""))
-        if urlsplit(url).scheme not in _PORTS:
-            raise SourceError(f"can't open {self._name}: it redirects to something else than HTTP")
-        there, given = _locate(url, self._name)
+        location = response.headers.get("Location", "")
+        there, given = place.redirected(location, self._name)
         if there.origin != place.origin:
             credentials = None
         return there, given or credentials
@@ -235,42 +219,3 @@ class MjpegConnection:
             )
         reason = getattr(error, "strerror", None)
         return str(reason or type(error).__name__)
-
-
-def _locate(url: str, name: str) -> tuple[_Place, Credentials | None]:
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname
-        host = host.encode("idna").decode() if host and ":" not in host else host
-    except ValueError:
-        # Without the cause, whose text may hold the password.
-        raise SourceError(f"can't open {name}: its address makes no sense") from None
-    if not host or parts.scheme not in _PORTS:
-        raise SourceError(f"can't open {name}: its address makes no sense")
-    return (
-        _Place(parts.scheme, host, port or _PORTS[parts.scheme], _target(parts)),
-        _credentials(parts),
-    )
-
-
-def _target(parts: SplitResult) -> str:
-    text = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    # What people type may hold spaces and letters that a request can't.
-    return "".join(c if "!" <= c <= "~" else "".join(f"%{b:02X}" for b in c.encode()) for c in text)
-
-
-def _credentials(parts: SplitResult) -> Credentials | None:
-    if parts.username is None:
-        return None
-    return Credentials(unquote(parts.username), unquote(parts.password or ""))
-
-
-def _authority(place: _Place) -> str:
-    host = f"[{place.host}]" if ":" in place.host else place.host
-    return f"{host}:{place.port}"
-
-
-def _client(place: _Place, timeout: float) -> http.client.HTTPConnection:
-    if place.scheme == "https":
-        return http.client.HTTPSConnection(place.host, place.port, timeout=timeout)
-    return http.client.HTTPConnection(place.host, place.port, timeout=timeout)

@@ -13,6 +13,7 @@ from edge_fg.opencv import load_cv2, positive, stated_size
 from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg.sources.live.connection import (
     CapturedImage,
+    Connection,
     CorruptedData,
     EncodedImage,
     wall_clock,
@@ -27,7 +28,7 @@ _OLDEST_STAMP_S = 5.0
 _MAX_FAILED_PACKETS = 8
 
 
-class OpenCVConnection:
+class OpenCVConnection(Connection):
     """A camera or stream held by OpenCV; see `Connection`.
 
     Parameters
@@ -39,9 +40,6 @@ class OpenCVConnection:
     """
 
     def __init__(self, description: SourceDescription, options: SourceOptions) -> None:
-        self.fps: float | None = None
-        self.size_wh: tuple[int, int] | None = None
-        self.frame_count: int | None = None
         self._description = description
         self._options = options
         self._cv2: Any = None
@@ -93,9 +91,6 @@ class OpenCVConnection:
         except cv2.error as error:
             raise SourceError(f"OpenCV can't read it: {error}") from error
         return EncodedImage(partial(self._retrieve, captured, wall))
-
-    def interrupt(self) -> None:
-        """Do nothing: OpenCV offers no way; FFmpeg's and V4L2's time-outs end the call."""
 
     def close(self) -> None:
         """Release the camera."""

@@ -16,7 +16,7 @@ from edge_fg.sources.uri import SourceDescription
 _logger = logging.getLogger("edge_fg")
 
 
-class HttpConnection:
+class HttpConnection(Connection):
     """What lies behind an HTTP address; see `Connection`.
 
     The server is asked for it, and its content type tells: a row of JPEGs is read by
@@ -39,21 +39,6 @@ class HttpConnection:
             description.target_text, description.name, options.timeout
         )
 
-    @property
-    def fps(self) -> float | None:
-        """Frames per second that it states."""
-        return self._inner.fps
-
-    @property
-    def size_wh(self) -> tuple[int, int] | None:
-        """Width and height that it states."""
-        return self._inner.size_wh
-
-    @property
-    def frame_count(self) -> int | None:
-        """Frames that it holds, if it is a file."""
-        return self._inner.frame_count
-
     def open(self) -> None:
         """Connect; see `Connection`."""
         first = self._inner
@@ -70,6 +55,8 @@ class HttpConnection:
                     raise SourceError("it was closed")
                 self._inner = OpenCVConnection(self._description, self._options)
             self._inner.open()
+        self.fps, self.size_wh = self._inner.fps, self._inner.size_wh
+        self.frame_count = self._inner.frame_count
 
     def read(self) -> Received | None:
         """Return the next image; see `Connection`."""
@@ -83,7 +70,7 @@ class HttpConnection:
         inner.interrupt()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         self._inner.close()
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from edge_fg.errors import MissingDependencyError, SourceError
-from edge_fg.sources.live.connection import CapturedImage, CorruptedData
+from edge_fg.sources.live.connection import CapturedImage, Connection, CorruptedData
 from edge_fg.sources.live.h264_gaps import GapFinder
 from edge_fg.sources.options import SourceOptions
 from edge_fg.sources.uri import SourceDescription
@@ -34,7 +34,7 @@ def has_pyav() -> bool:
     return bool(av.__version__)
 
 
-class AvConnection:
+class AvConnection(Connection):
     """An RTSP stream held by PyAV; see `Connection`.
 
     Bytes that were changed so that they still decode can't be told from others: H.264 has no
@@ -52,9 +52,6 @@ class AvConnection:
     """
 
     def __init__(self, description: SourceDescription, options: SourceOptions) -> None:
-        self.fps: float | None = None
-        self.size_wh: tuple[int, int] | None = None
-        self.frame_count: int | None = None
         self._description = description
         self._name = description.name
         self._timeout = options.timeout
@@ -119,11 +116,8 @@ class AvConnection:
         self._damaged = False
         return CapturedImage(np.ascontiguousarray(frame.to_ndarray(format="bgr24")))
 
-    def interrupt(self) -> None:
-        """Do nothing: PyAV offers no way; its time-outs end the call."""
-
     def close(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         self._frames.clear()
         self._packets = iter(())
         container, self._container = self._container, None

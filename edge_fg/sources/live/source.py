@@ -66,8 +66,8 @@ class LiveSource(BaseSource):
     def __init__(self, name: str, opener: Opener, options: SourceOptions | None = None) -> None:
         self._options = options or SourceOptions()
         super().__init__(name, live=True, state="connecting")
-        self._buffer = FrameBuffer(self._board, self._options.buffer)
-        self._supervisor = Supervisor(name, opener, self._options, self._board, self._buffer)
+        self._buffer = FrameBuffer(self._status, self._options.buffer)
+        self._supervisor = Supervisor(name, opener, self._options, self._status, self._buffer)
         self._receiver: FrameReceiver | None = None
         # The capture thread must not keep a source alive that the program holds no more.
         self._stop = weakref.finalize(self, self._supervisor.stop)
@@ -133,7 +133,7 @@ class LiveSource(BaseSource):
     def _finish(self, error: BaseException | None) -> None:
         assert self._receiver is not None
         self._ended = True
-        self._board.change("ended", str(error) if error else "it was closed")
+        self._status.change("ended", str(error) if error else "it was closed")
         self._receiver.finish(error)
 
     def _frame(self, image: CapturedImage, lost: int) -> Frame:

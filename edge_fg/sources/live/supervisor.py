@@ -15,7 +15,7 @@ from edge_fg.sources.live.image_monitor import ImageMonitor
 from edge_fg.sources.live.reconnection import Reconnection
 from edge_fg.sources.live.watchdog import WATCHDOG
 from edge_fg.sources.options import SourceOptions
-from edge_fg.sources.state import StateBoard
+from edge_fg.sources.state import SourceStatus
 
 _logger = logging.getLogger("edge_fg")
 
@@ -36,7 +36,7 @@ class Supervisor:
     ----------
     name, opener, options
         See `LiveSource`.
-    board, buffer
+    status, buffer
         One keeps state and counters, the other takes the images.
     """
 
@@ -45,16 +45,16 @@ class Supervisor:
         name: str,
         opener: Opener,
         options: SourceOptions,
-        board: StateBoard,
+        status: SourceStatus,
         buffer: FrameBuffer,
     ) -> None:
         self._name = name
         self._opener = opener
         self._options = options
-        self._board = board
+        self._status = status
         self._buffer = buffer
         self._changed = threading.Condition()
-        self._monitor = ImageMonitor(name, options, board)
+        self._monitor = ImageMonitor(name, options, status)
         self._reconnection = Reconnection(options)
         self._grace = min(_GRACE_S, options.timeout)
         self._hung: list[CaptureThread] = []
@@ -115,7 +115,7 @@ class Supervisor:
             self._hung = [capture for capture in self._hung if capture.thread.is_alive()]
             may = len(self._hung) < _MAX_HUNG and self._is_current(thread)
         if may:
-            self._board.change("connecting", "opening it")
+            self._status.change("connecting", "opening it")
         return may
 
     def opened(self, thread: CaptureThread, connection: Connection) -> None:
@@ -139,10 +139,10 @@ class Supervisor:
             return None
         if image is None:
             self._buffer.add_lost(1)
-            self._board.add("dropped")
+            self._status.add("dropped")
             return None
         if isinstance(image, CorruptedData):
-            self._board.add("corrupted", image.count)
+            self._status.add("corrupted", image.count)
             self._buffer.add_lost(image.count)
             _logger.debug("%s: an image is left out, %s", self._name, image.reason)
             silent = time.monotonic() - thread.progress[1]
@@ -158,8 +158,8 @@ class Supervisor:
                 return None
             back = self._reconnection.image_came()
         if back:
-            self._board.add("reconnects")
-        self._board.change("live", "images come")
+            self._status.add("reconnects")
+        self._status.change("live", "images come")
         self._buffer.put(image)
         return None
 
@@ -171,12 +171,12 @@ class Supervisor:
             again = self._reconnection.without_image
             delay = self._reconnection.lost(time.monotonic())
         if delay is None:
-            seen = self._board.counters["frames"] + len(self._buffer)
+            seen = self._status.counters["frames"] + len(self._buffer)
             self._end(self._reconnection.given_up(self._name, seen, error))
             return None
         # A camera that is away for a week must not fill the log with a warning every minute.
         level = logging.INFO if again else logging.WARNING
-        self._board.change("lost", f"{error}; next try in {delay:.1f} s", level=level)
+        self._status.change("lost", f"{error}; next try in {delay:.1f} s", level=level)
         return delay
 
     def failed(self, thread: CaptureThread, error: BaseException) -> None:
@@ -192,7 +192,7 @@ class Supervisor:
         if capture is None or phase == "waiting":
             return
         if phase == "reading" and silent > min(_STALL_S, limit / 2):
-            self._board.stalled(f"no image for {silent:.1f} s", only_from="live")
+            self._status.stalled(f"no image for {silent:.1f} s", only_from="live")
         if silent <= limit + self._grace:
             return  # the connection's own time-out comes first
         if not capture.interrupted:

@@ -205,7 +205,13 @@ def test_a_redirection_to_another_server_does_not_get_the_password(
     assert not any("Authorization" in head for head in thief.requests)
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x/", "//"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x/", "//"),
+        *("http://[::1/", "//[", "http://a b/", "http://x\x00y/", "http://h:99999/"),
+    ],
+)
 def test_a_redirection_leads_to_http_or_nowhere(serve: Callable[..., Any], target: str) -> None:
     server = serve(check=lambda head: (302, [f"Location: {target}"]))
     with pytest.raises(SourceError, match="can't open"):

@@ -87,7 +87,7 @@ class FieldGuideSource(BaseSource):
         while passed < late and next(self._images, None) is not None:
             passed += 1
         self._made += passed
-        self._board.add("dropped", passed)
+        self._status.add("dropped", passed)
         time.sleep(max(0.0, self._started + self._made / self.fps - time.monotonic()))
         return passed
 
