@@ -16,7 +16,7 @@ async def iterate(engine: Engine) -> AsyncGenerator[Result[Any], None]:
     """Start a pipeline, yield its results, and stop it when the loop is left."""
     changed = asyncio.Event()
     ended = asyncio.Event()
-    results = engine.attach(blocking=engine.lossless, notify=_wake(changed))
+    results = engine.attach(_wake(changed))
     engine.on_end(_wake(ended))
     try:
         await _in_thread(lambda: engine.start(again=True))

@@ -57,8 +57,7 @@ class Engine:
         meter = Meter(_STAGES, clock=clock)
         one_each = followers is not None
         self._sources = SourceGroup(sources, policies, one_each, max_frames, meter, clock)
-        self.lossless = self._sources.lossless
-        self._sinks = SinkGroup(sinks, self.lossless, self._fail, meter, clock)
+        self._sinks = SinkGroup(sinks, self._sources.lossless, self._fail, meter, clock)
         adapter = ClassifierAdapter(classifier)
         sizer = BatchSizer(batch if adapter.batches else 1)
         self._counts = StatsCollector(
@@ -104,9 +103,14 @@ class Engine:
             self._abandon()
             raise
 
-    def attach(self, *, blocking: bool, notify: Callable[[], None] | None = None) -> ResultQueue:
-        """Return a queue that gets every result from now on, for a loop."""
-        results = ResultQueue(4 if blocking else 1, blocking=blocking, notify=notify)
+    def attach(self, notify: Callable[[], None] | None = None) -> ResultQueue:
+        """Return a queue for a loop: of all results from now on, or of the newest.
+
+        All come, and recognition waits for the loop, where no frame may be lost. `notify` is
+        called after each change that the loop waits for.
+        """
+        lossless = self._sources.lossless
+        results = ResultQueue(4 if lossless else 1, blocking=lossless, notify=notify)
         with self._lock:
             if self._ended.is_set():
                 results.finish()

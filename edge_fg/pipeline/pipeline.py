@@ -230,7 +230,7 @@ class Pipeline(Generic[PredictionT]):
 
 
 def _results(engine: Engine) -> Generator[Result[Any], None, None]:
-    results = engine.attach(blocking=engine.lossless)
+    results = engine.attach()
     try:
         engine.start(again=True)
         while (result := results.wait()) is not None:

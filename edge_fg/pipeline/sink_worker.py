@@ -71,19 +71,14 @@ class SinkWorker:
         self._again_at: float | None = None
         self._state = "open"
         self._closing = False
-        self._thread = threading.Thread(
+        self.thread = threading.Thread(
             target=self._work, name=f"edge_fg-sink-{sink.name}", daemon=True
         )
 
-    @property
-    def thread(self) -> threading.Thread:
-        """The thread that calls the sink."""
-        return self._thread
-
     def start(self) -> None:
         """Start the thread; may be called again."""
-        if self._thread.ident is None:
-            self._thread.start()
+        if self.thread.ident is None:
+            self.thread.start()
 
     def join(self, deadline: Callable[[], float | None]) -> None:
         """Wait until the sink has taken everything, and abandon it at the clock's `deadline`.
@@ -93,18 +88,18 @@ class SinkWorker:
         deadline
             Called again and again; None while there is no hurry.
         """
-        if self._thread is threading.current_thread():
+        if self.thread is threading.current_thread():
             return
-        while self._thread.is_alive() and self._clock() < (deadline() or math.inf):
-            self._thread.join(_CHECK_S)
-        if self._thread.is_alive():
+        while self.thread.is_alive() and self._clock() < (deadline() or math.inf):
+            self.thread.join(_CHECK_S)
+        if self.thread.is_alive():
             left = len(self.queue)
             self.queue.close()
-            self._thread.join(0.1)
+            self.thread.join(0.1)
             until = self._clock() + CLOSING_GRACE
-            while self._thread.is_alive() and self._closing and self._clock() < until:
-                self._thread.join(_CHECK_S)
-            if self._thread.is_alive():
+            while self.thread.is_alive() and self._closing and self._clock() < until:
+                self.thread.join(_CHECK_S)
+            if self.thread.is_alive():
                 _logger.error("sink %s does not return: it was abandoned", self._sink.name)
             elif left:
                 _logger.warning(
@@ -141,7 +136,9 @@ class SinkWorker:
 
     def _write(self, result: Result[Any]) -> None:
         if self._again_at is not None and self._clock() < self._again_at:
-            self._skip(result)
+            self.queue.carry(result.events)
+            with self._lock:
+                self._skipped += 1
             return
         started = self._clock()
         try:
@@ -160,11 +157,6 @@ class SinkWorker:
                 self._again_at, self._pause, self._state = None, FIRST_PAUSE, "open"
                 self._kinds.clear()
                 _logger.info("sink %s works again", self._sink.name)
-
-    def _skip(self, result: Result[Any]) -> None:
-        self.queue.carry(result.events)
-        with self._lock:
-            self._skipped += 1
 
     def _fail(self, error: Exception, result: Result[Any] | None) -> None:
         message = " ".join(str(error).split()) or type(error).__name__
