@@ -2,7 +2,7 @@
 
 from edge_fg.sources.base import Source
 from edge_fg.sources.frame import Frame
-from edge_fg.sources.opening import open_source, open_sources
+from edge_fg.sources.opening import open_source
 from edge_fg.sources.options import SourceKeywords, SourceOptions
 from edge_fg.sources.state import SourceState, StateChange, StateListener
 from edge_fg.sources.uri import VIDEO_SUFFIXES, SourceDescription, parse_source, redact
@@ -18,7 +18,6 @@ __all__ = [
     "StateListener",
     "VIDEO_SUFFIXES",
     "open_source",
-    "open_sources",
     "parse_source",
     "redact",
 ]

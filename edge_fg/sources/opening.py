@@ -1,8 +1,7 @@
-"""One door to every kind of source."""
+"""Opening every kind of source in one way."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +44,7 @@ def open_source(
     ----------
     source
         What `parse_source` understands, or an iterable of frames (H x W x 3, uint8, BGR, or
-        `RawFrame`). Options that stand behind a name go before those given here.
+        `RawFrame`). Options behind a name override those given here.
     options
         What to ask of the source; None for the defaults.
     overrides
@@ -73,38 +72,6 @@ def open_source(
     return _open(described, given.merged(described.options))
 
 
-def open_sources(
-    sources: Iterable[str | int | Path | Iterable[Any]],
-    options: SourceOptions | None = None,
-    **overrides: Unpack[SourceKeywords],
-) -> list[Source]:
-    """Open several sources at once; all of them, or none.
-
-    Parameters
-    ----------
-    sources
-        Each as `open_source` takes it.
-    options, overrides
-        As `open_source` takes them, for all of them.
-
-    Returns
-    -------
-    list
-        The sources, in the order given.
-
-    Raises
-    ------
-    SourceError, UsageError, MissingDependencyError
-        One of them can't be opened; those opened before it are closed.
-    """
-    with contextlib.ExitStack() as opened:
-        found = [
-            opened.enter_context(open_source(source, options, **overrides)) for source in sources
-        ]
-        opened.pop_all()
-        return found
-
-
 def _open(described: SourceDescription, options: SourceOptions) -> Source:
     kind = described.kind
     _check_fit(described, described.name, options)
@@ -113,9 +80,7 @@ def _open(described: SourceDescription, options: SourceOptions) -> Source:
     if kind == "pipe":
         return PipeSource(described.name, options=options)
     if kind == "scheme":
-        return open_scheme(
-            described.target_text.partition("://")[0].lower(), described.target_text, options
-        )
+        return open_scheme(described.target_text, options)
     if kind == "video":
         return VideoSource(described, options)
     # Streams need no OpenCV where PyAV or we ourselves read them.

@@ -83,7 +83,7 @@ class SourceOptions:
     flip
         How to turn or mirror every frame; see `Flip`.
     codec
-        What a V4L2 camera shall send: ``mjpeg``, ``yuyv``, ``nv12``, or, where OpenCV has
+        What a V4L2 camera must send: ``mjpeg``, ``yuyv``, ``nv12``, or, where OpenCV has
         GStreamer, ``h264`` or ``h265``.
     raw
         Keep NV12 or YUYV as a `RawFrame`, for the GPU path to convert. Cameras only; what a
@@ -235,7 +235,7 @@ def parse_options(query: str, name: str) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        An option is not known, stands twice, or its value can't be read.
+        An option is not known, is given twice, or its value can't be read.
     """
     values: dict[str, Any] = {}
     for pair in filter(None, query.split("&")):
@@ -244,7 +244,7 @@ def parse_options(query: str, name: str) -> dict[str, Any]:
             known = ", ".join(sorted(_READERS))
             raise UsageError(f"{name} has no option {key[:40]!r}: there are {known}")
         if key in values:
-            raise UsageError(f"{name}: the option {key} stands twice")
+            raise UsageError(f"{name}: the option {key} is given twice")
         try:
             values[key] = _READERS[key](unquote(text)) if equals else None
         except (ValueError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Schemes of source strings that installed packages bring along.
+"""Schemes of source strings that installed packages open.
 
 A package adds one by an entry point of the group ``edge_fg.sources``, whose name is the scheme::
 
@@ -35,14 +35,15 @@ def find_scheme(scheme: str) -> EntryPoint | None:
     return found[0] if found else None
 
 
-def open_scheme(scheme: str, uri: str, options: SourceOptions) -> Source:
-    """Open a source whose scheme a package brought along.
+def open_scheme(uri: str, options: SourceOptions) -> Source:
+    """Open a source whose scheme an installed package opens.
 
     Raises
     ------
     SourceError
         No package has it, or the package can't be imported.
     """
+    scheme = uri.partition("://")[0].lower()
     point = find_scheme(scheme)
     if point is None:
         raise SourceError(f"no installed package opens {scheme}://")

@@ -52,7 +52,7 @@ class CaptureListener(Protocol):
         """Note that there is no connection; seconds to wait for the next try, None to end."""
 
     def failed(self, thread: CaptureThread, error: BaseException) -> None:
-        """Note that the thread ends, because of something that no further try can mend."""
+        """Note that the thread ends, because of something that no further try can fix."""
 
 
 class CaptureThread:

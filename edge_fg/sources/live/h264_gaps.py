@@ -20,7 +20,7 @@ _START = re.compile(rb"\x00\x00\x01")
 _SLICE, _KEY_SLICE, _SPS = 1, 5, 7
 # Profiles whose parameter sets say more of the colours.
 _HIGH_PROFILES: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
-# A header is never longer; more of a unit needs not be looked at.
+# A header is never longer; the rest of a unit need not be read.
 _HEAD_BYTES = 512
 
 

@@ -57,7 +57,7 @@ def answer(
 ) -> str | None:
     """Return the value of ``Authorization`` for the strongest challenge, or None.
 
-    Digest with SHA-256 goes before MD5, and that before Basic, which hands the password out.
+    Digest with SHA-256 is preferred to MD5, and that to Basic, which sends the password itself.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ class LiveSource(BaseSource):
     always came from the camera: nothing is repeated or filled in.
 
     The first connection is made by the constructor, and when that fails, it raises: waiting
-    doesn't mend a wrong address or password. `SourceOptions.wait` waits instead.
+    doesn't fix a wrong address or password. `SourceOptions.wait` waits instead.
 
     A call that hangs in a driver is noticed by a watchdog, one thread for all live sources. The
     hanging thread is left to itself and another takes over; no more than two such threads are

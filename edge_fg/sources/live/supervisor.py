@@ -149,7 +149,7 @@ class Supervisor:
             late = silent > self._options.timeout
             return f"nothing but damaged images for {silent:.1f} s" if late else None
         if (still_s := self._monitor.frozen_for(image)) is not None:
-            # A new connection often mends a frozen camera; it gets as long as the first.
+            # A new connection often fixes a frozen camera; it gets as long as the first.
             age = image.captured - self._reconnection.opened_at
             stuck = age > (self._options.frozen_after or math.inf)
             return f"its image has stood still for {still_s:.1f} s" if stuck else None
@@ -180,7 +180,7 @@ class Supervisor:
         return delay
 
     def failed(self, thread: CaptureThread, error: BaseException) -> None:
-        """Pass on what no further try can mend."""
+        """Pass on what no further try can fix."""
         if self._is_current(thread):
             self._end(error)
 

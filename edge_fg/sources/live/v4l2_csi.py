@@ -92,7 +92,7 @@ def why_not_opened(description: SourceDescription, options: SourceOptions) -> st
 
 
 def check_possible(description: SourceDescription, options: SourceOptions) -> None:
-    """Find out what no later try could mend, before a camera is opened.
+    """Find out what no later try could fix, before a camera is opened.
 
     Raises
     ------

@@ -248,7 +248,7 @@ def test_redacting_twice_changes_nothing_more() -> None:
 # ---------------------------------------------------------------- images
 
 
-def test_a_image(images: Path) -> None:
+def test_an_image(images: Path) -> None:
     path = images / "IMG_10.JPG"
     (frame,) = read_all(str(path))
     assert (frame.number, frame.source, frame.time, frame.position) == (0, str(path), None, None)

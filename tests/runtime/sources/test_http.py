@@ -263,7 +263,7 @@ def test_a_header_that_drips_does_not_hold_anybody_up(say: Callable[..., str]) -
         open_source(url, timeout=0.5)
 
 
-def test_a_image_that_drips_is_a_stall(serve: Callable[..., Any]) -> None:
+def test_an_image_that_drips_is_a_stall(serve: Callable[..., Any]) -> None:
     server = serve(interval=0.005)
     with open_source(server.url, timeout=1.0, backoff=(0.05, 0.1)) as source:
 

@@ -195,7 +195,7 @@ def test_giving_up(tries: int) -> None:
     source.close()
 
 
-def test_what_no_try_can_mend_is_raised() -> None:
+def test_what_no_try_can_fix_is_raised() -> None:
     def script(n: int) -> Iterator[object]:
         yield "open"
         yield image(1)
@@ -268,7 +268,7 @@ def test_nothing_but_damaged_images_is_a_loss() -> None:
 # ---------------------------------------------------------------- hanging
 
 
-def test_a_read_that_hangs_holds_nobody_up() -> None:
+def test_a_read_that_hangs_does_not_stop_the_frames() -> None:
     release = threading.Event()
 
     def script(n: int) -> Iterator[object]:

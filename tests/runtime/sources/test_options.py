@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_fg.errors import SourceError, UsageError
+from edge_fg.pipeline import Pipeline
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
-from edge_fg.sources import Frame, SourceOptions, open_source, open_sources, parse_source
+from edge_fg.sources import Frame, SourceOptions, open_source, parse_source
 from edge_fg.sources.flip import NVVIDCONV_METHODS, flipped, flipped_size
 from edge_fg.sources.gstreamer import csi_pipeline, v4l2_pipeline
 from edge_fg.sources.live.connection import CorruptedData
@@ -89,7 +90,7 @@ def test_options_behind_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("0?foo=1", "has no option 'foo'"),
         ("0?width=640", "width and height go together"),
-        ("0?fps=30&fps=25", "stands twice"),
+        ("0?fps=30&fps=25", "is given twice"),
         ("0?fps", "has no value"),
         ("0?fps=fast", "makes no sense"),
         ("0?fps=nan", "makes no sense"),
@@ -142,7 +143,7 @@ def test_keywords_that_make_no_sense(options: dict[str, object]) -> None:
         open_source(0, **options)
 
 
-def test_keywords_and_what_stands_behind_a_name_are_the_fields_of_the_options() -> None:
+def test_keywords_and_options_behind_a_name_are_the_fields_of_source_options() -> None:
     assert get_type_hints(SourceKeywords) == get_type_hints(SourceOptions)
     written = OPTION_NAMES - {"width", "height"} | {"size_wh", "backoff"}
     assert written == set(get_type_hints(SourceOptions))
@@ -155,7 +156,7 @@ def test_keywords_and_what_stands_behind_a_name_are_the_fields_of_the_options() 
         open_source(0, tiemout=5)
 
 
-def test_what_stands_behind_a_name_goes_before_keywords(tmp_path: Path) -> None:
+def test_options_behind_a_name_override_keywords(tmp_path: Path) -> None:
     Image.new("RGB", (8, 4)).save(tmp_path / "a.png")
     with open_source(f"{tmp_path / 'a.png'}?flip=none", flip="clockwise") as source:
         assert next(source).size_wh == (8, 4)
@@ -419,13 +420,7 @@ def test_what_no_try_can_mend_is_found_before_the_first() -> None:
 # ---------------------------------------------------------------- several, and other things
 
 
-def test_several_sources_or_none(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
-    opened = open_sources([tmp_path / "a.png", tmp_path / "b.png"], flip="vertical")
-    assert [source.name for source in opened] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    for source in opened:
-        source.close()
+def test_of_several_sources_all_are_opened_or_none(tmp_path: Path) -> None:
     closed: list[int] = []
 
     class Frames:
@@ -439,7 +434,7 @@ def test_several_sources_or_none(tmp_path: Path) -> None:
             closed.append(1)
 
     with pytest.raises(SourceError, match=r"missing\.png"):
-        open_sources([Frames(), str(tmp_path / "missing.png")])
+        Pipeline([Frames(), str(tmp_path / "missing.png")], lambda image: image)
     assert closed == [1]
 
 

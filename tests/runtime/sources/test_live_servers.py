@@ -275,7 +275,7 @@ def test_a_frozen_camera_is_noticed(jpeg_server: Any) -> None:
         assert counters["stalls"] >= 1
 
 
-def test_giving_up_says_what_was_the_matter(server_of_choice: Any) -> None:
+def test_giving_up_says_what_was_wrong(server_of_choice: Any) -> None:
     server = server_of_choice
     with open_source(server.url, timeout=TIMEOUT, reconnect=2, backoff=(0.05, 0.1)) as source:
         first = next(source)
