@@ -6,9 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from edge_fg_calibration.corrections.bias import bias_corrections, with_added_biases
 from edge_fg_calibration.corrections.zero_point_shift import (
@@ -76,22 +74,19 @@ class Int8Recipe:
         return insert_qdq(model, placement, self.amax, self.weights)
 
     @cached_property
-    def _shift_arrays(self) -> dict[ShiftPlace, NDArray[np.float64]]:
-        return {place: np.array([self.shifts[place.tensor]]) for place in self.positive}
+    def _by_place(self) -> dict[ShiftPlace, float]:
+        return {place: self.shifts[place.tensor] for place in self.positive}
 
     @cached_property
     def _shifted_model(self) -> onnx.ModelProto:
-        return shifted(self.model, self._shift_arrays) if self.positive else self.model
+        return shifted(self.model, self._by_place) if self.positive else self.model
 
     @cached_property
     def _moved_windows(self) -> Mapping[str, Window]:
-        if not self.positive:
-            return self.windows
         graph = Graph(self.model)
-        moved = moved_tensors(graph, self._shift_arrays)
-        found = dict(self.windows)
-        for key, window in self.windows.items():
-            tensor = graph.producers[key].input[0]
-            if tensor in moved:
-                found[key] = window.moved(moved[tensor])
-        return found
+        moved = moved_tensors(graph, self._by_place)
+        inputs = {key: graph.producers[key].input[0] for key in self.windows}
+        return {
+            key: window.moved(moved[inputs[key]]) if inputs[key] in moved else window
+            for key, window in self.windows.items()
+        }

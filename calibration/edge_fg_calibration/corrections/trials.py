@@ -143,8 +143,7 @@ class CorrectionTrials:
 
     def _shift_relu_outputs(self) -> None:
         recipe = self.choice.recipe
-        places = find_shift_places(Graph(recipe.model), recipe.placement.activations)
-        positive = tuple(place for place in places if place.activation is not None)
+        positive = find_shift_places(Graph(recipe.model), recipe.placement.activations)
         if positive:
             candidate = replace(recipe, positive=positive, correct_bias=True)
             proposals = propose(self.histograms, _tensors(positive))

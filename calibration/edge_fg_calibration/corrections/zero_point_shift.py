@@ -3,10 +3,9 @@
 What comes out of a ReLU is never negative: symmetric INT8, which is all that TensorRT takes,
 leaves half of its levels unused. With a constant t subtracted, ``Clip(x, 0, u)`` becomes
 ``Clip(x - t, -t, u - t)``: t goes into the bias in front, and what the readers make of t into
-theirs. Behind a convolution without activation the constant may differ from channel to channel.
-It is exact wherever the readers add no padding. Padding would have to be -t: a Pad in front of
-the reader does that, at the price of one more pass over the tensor. The idea for transformers is in
-X. Wei et al., "Outlier Suppression+" (EMNLP 2023).
+theirs. It is exact wherever the readers add no padding. Padding would have to be -t: a Pad in
+front of the reader does that, at the price of one more pass over the tensor. The idea for
+transformers is in X. Wei et al., "Outlier Suppression+" (EMNLP 2023).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from edge_fg_calibration.corrections.bias import with_added_biases
 from edge_fg_calibration.graph.channel_groups import clip_limits, is_addition, keeps_channels
 from edge_fg_calibration.graph.editing import GraphEditor
 from edge_fg_calibration.graph.onnx_graph import Graph, Use, attribute, node_key
-from edge_fg_calibration.graph.weights import over_window, weight_axis, weight_of, weight_rows
+from edge_fg_calibration.graph.weights import weight_axis, weight_of, weight_rows
 from edge_fg_calibration.statistics.channel_statistics import padded
 
 
@@ -37,8 +36,7 @@ class ShiftPlace:
     maker
         Key of the convolution or matrix product whose bias moves it.
     activation
-        Key of the Relu or Clip between the two; the constant is then the same for all channels.
-        None where there is none.
+        Key of the Relu or Clip between the two.
     pads
         Rows and columns of padding (as the attribute of ONNX's Conv) that a Pad must add in front
         of all readers; empty where they add none.
@@ -46,12 +44,12 @@ class ShiftPlace:
 
     tensor: str
     maker: str
-    activation: str | None
+    activation: str
     pads: tuple[int, ...] = ()
 
 
 def find_shift_places(graph: Graph, quantised: Collection[str]) -> tuple[ShiftPlace, ...]:
-    """Return the quantised tensors whose range can be moved, in graph order."""
+    """Return the quantised tensors behind a Relu or Clip whose range can be moved."""
     names = frozenset(quantised)
     makers = (node for node in graph.nodes if weight_of(graph, node) is not None)
     found = (_shift_place(graph, maker, names) for maker in makers)
@@ -94,9 +92,7 @@ def _common_pads(graph: Graph, tensor: str) -> tuple[int, ...]:
     return pads if any(pads) else ()
 
 
-def shifted(
-    model: onnx.ModelProto, shifts: Mapping[ShiftPlace, NDArray[np.float64]]
-) -> onnx.ModelProto:
+def shifted(model: onnx.ModelProto, shifts: Mapping[ShiftPlace, float]) -> onnx.ModelProto:
     """Return a copy in which a constant is subtracted from some tensors.
 
     Parameters
@@ -104,8 +100,7 @@ def shifted(
     model
         A float32 model.
     shifts
-        For each place what is subtracted: one value a channel, or, behind an activation, a
-        single one (shape (1,)).
+        What is subtracted at each place.
 
     Returns
     -------
@@ -119,23 +114,21 @@ def shifted(
         if node_key(node) in by_activation
     ]
     for node, place in found:
-        _move_limits(editor, node, float(shifts[place][0]))
+        _move_limits(editor, node, shifts[place])
     for node, place in found:
         if place.pads:
-            _pad_first(editor, node, place, float(shifts[place][0]))
+            _pad_first(editor, node, place, shifts[place])
     editor.write()
     return editor.model
 
 
-def _biases(
-    graph: Graph, shifts: Mapping[ShiftPlace, NDArray[np.float64]]
-) -> dict[str, NDArray[np.float64]]:
+def _biases(graph: Graph, shifts: Mapping[ShiftPlace, float]) -> dict[str, NDArray[np.float64]]:
     """Return what to add to the biases of the nodes around the shifted tensors, by node key."""
     added: dict[str, NDArray[np.float64]] = {}
     moved = moved_tensors(graph, shifts)
     by_maker = {place.maker: shift for place, shift in shifts.items()}
 
-    def add(node: onnx.NodeProto, values: NDArray[np.float64]) -> None:
+    def add(node: onnx.NodeProto, values: NDArray[np.float64] | float) -> None:
         channels = graph.initializers[node.input[1]].dims[weight_axis(node)]
         added[node_key(node)] = added.get(node_key(node), np.zeros(channels)) + values
 
@@ -144,8 +137,8 @@ def _biases(
             continue
         if node.input[0] in moved:
             rows = weight_rows(node, graph.array(node.input[1]).astype(np.float64))
-            constant = over_window(moved[node.input[0]], len(rows), rows.shape[2])
-            add(node, np.matmul(rows, constant[:, :, None]).reshape(-1))
+            constant = np.full((len(rows), rows.shape[2], 1), moved[node.input[0]])
+            add(node, np.matmul(rows, constant).reshape(-1))
         if node_key(node) in by_maker:
             add(node, -by_maker[node_key(node)])
     for node in graph.nodes:
@@ -187,9 +180,7 @@ def _pad_first(editor: GraphEditor, node: onnx.NodeProto, place: ShiftPlace, shi
     node.output[0] = before
 
 
-def moved_tensors(
-    graph: Graph, shifts: Mapping[ShiftPlace, NDArray[np.float64]]
-) -> dict[str, NDArray[np.float64]]:
+def moved_tensors(graph: Graph, shifts: Mapping[ShiftPlace, float]) -> dict[str, float]:
     """Return what is subtracted from each tensor, pooling and flattening passing it on."""
     moved = {place.tensor: shift for place, shift in shifts.items()}
     for node in graph.nodes:
@@ -233,9 +224,9 @@ def _shift_place(
         elif not _passes_shift(graph, node):
             return None
         name = node.output[0]
-    return (
-        ShiftPlace(name, node_key(maker), activation) if _readers_compensate(graph, name) else None
-    )
+    if activation is None or not _readers_compensate(graph, name):
+        return None
+    return ShiftPlace(name, node_key(maker), activation)
 
 
 def _readers_compensate(graph: Graph, name: str) -> bool:

@@ -82,12 +82,12 @@ def from_rows(
 
 
 def over_window(values: NDArray[np.float64], groups: int, size: int) -> NDArray[np.float64]:
-    """Repeat a value for each input channel, or a single one, for all places of the windows.
+    """Repeat a value for each input channel for all places of the windows.
 
     Parameters
     ----------
     values
-        Shape (input channels,) or (1,).
+        Shape (input channels,).
     groups, size
         See `window_shape`.
 
@@ -95,7 +95,5 @@ def over_window(values: NDArray[np.float64], groups: int, size: int) -> NDArray[
     -------
     Shape (groups, size).
     """
-    if values.size == 1:
-        return np.full((groups, size), float(values.reshape(())))
     inside = values.size // groups
     return values.reshape(groups, inside).repeat(size // inside, axis=1)

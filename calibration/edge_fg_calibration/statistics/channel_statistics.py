@@ -133,9 +133,9 @@ class Window:
         each = over_window(factor, *self.mean.shape)
         return Window(self.mean * each, self.covariance * each[:, :, None] * each[:, None, :])
 
-    def moved(self, shift: NDArray[np.float64]) -> Window:
-        """Return the window of an input from which a constant a channel is subtracted."""
-        return Window(self.mean - over_window(shift, *self.mean.shape), self.covariance)
+    def moved(self, shift: float) -> Window:
+        """Return the window of an input from which a constant is subtracted."""
+        return Window(self.mean - shift, self.covariance)
 
 
 def collect_windows(
