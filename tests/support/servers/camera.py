@@ -9,6 +9,8 @@ import threading
 import time
 from types import ModuleType
 
+from support.waiting import joined
+
 
 class CameraServer:
     """What the servers of both protocols have in common; one thread a client.
@@ -35,16 +37,15 @@ class CameraServer:
         self._clients: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
-        self.port = 0
+        # Never listens: it keeps the port from other programs while the camera is away.
+        self._keeper = bound(0)
+        self.port = self._keeper.getsockname()[1]
         self.start()
 
     def start(self) -> None:
-        """Listen, at the port of before if there was one."""
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
+        """Listen, at the same port each time."""
+        listener = bound(self.port)
         listener.listen(16)
-        self.port = listener.getsockname()[1]
         self._listener = listener
         thread = threading.Thread(target=self._accept, args=(listener,), daemon=True)
         self._threads.append(thread)
@@ -74,9 +75,9 @@ class CameraServer:
         """Kill it and wait for its threads."""
         self.kill()
         self.resume()
+        self._keeper.close()
         for thread in self._threads:
-            thread.join(5)
-            assert not thread.is_alive()
+            joined(thread)
 
     def next_image(self) -> bytes | None:
         """Wait for the next image; None when there is none any more."""
@@ -127,6 +128,15 @@ class CameraServer:
             with self._lock:
                 self._clients.discard(client)
             client.close()
+
+
+def bound(port: int) -> socket.socket:
+    """A socket at a port of loopback, which several of this program may share."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", port))
+    return made
 
 
 def reset(client: socket.socket) -> None:
