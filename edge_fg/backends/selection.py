@@ -52,8 +52,6 @@ class Availability:
     ----------
     name
         The backend.
-    usable
-        Whether all that it needs is there.
     reason
         What is there, or what is missing, in one line.
     missing
@@ -63,10 +61,14 @@ class Availability:
     """
 
     name: str
-    usable: bool
     reason: str
     missing: tuple[str, ...] = ()
     installed: bool = True
+
+    @property
+    def usable(self) -> bool:
+        """Whether all that it needs is there."""
+        return not self.missing
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def survey(device: int | None = None) -> list[Availability]:
 
 def _onnxruntime() -> Availability:
     usable, reason = onnxruntime.available()
-    return Availability("onnxruntime", usable, reason, () if usable else (reason,), usable)
+    return Availability("onnxruntime", reason, () if usable else (reason,), usable)
 
 
 def _tensorrt(library: tensorrt_library.Library, device: int | None) -> Availability:
@@ -108,10 +110,10 @@ def _tensorrt(library: tensorrt_library.Library, device: int | None) -> Availabi
     )
     missing = tuple(text for there, text in needed if not there)
     if not missing:
-        return Availability(library, True, f"{found} on {gpus[number].name}")
+        return Availability(library, f"{found} on {gpus[number].name}")
     lacks = "; ".join(missing)
     reason = f"{found}: can build plans, but {lacks}" if installed else lacks
-    return Availability(library, False, reason, missing, installed)
+    return Availability(library, reason, missing, installed)
 
 
 def choose(

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.cuda import Device, DeviceBuffer, Stream
-from edge_fg.preprocess.cuda import CudaPreprocessor, transfer_for
+from edge_fg.preprocess.batch_factory import transfer_for
+from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg.preprocess.spec import PreprocessSpec
 from edge_fg.preprocess.staging import Transfer
 

@@ -269,24 +269,18 @@ def _load(
 ) -> Engine:
     """Load a plan; one from the cache that the library refuses is built again."""
     shapes = {output.name: _shape(output.shape) for output in manifest.outputs}
-    provided = provide()
-    try:
-        return Engine(provided.plan.data, library, device, shapes)
-    except PlanRejectedError as error:
-        if not provided.from_cache:
-            raise _unusable(library, error) from error
-        _log.warning("the cached plan can't be used, it is built again: %s", error)
-    provided = provide(instead_of=provided.plan.data)
-    try:
-        return Engine(provided.plan.data, library, device, shapes)
-    except PlanRejectedError as error:
-        raise _unusable(library, error) from error
-
-
-def _unusable(library: Library, error: PlanRejectedError) -> BackendUnavailableError:
-    return BackendUnavailableError(
-        f"{title(library)} built a plan that it can't load on this GPU: {error}"
-    )
+    refused: bytes | None = None
+    while True:
+        provided = provide(instead_of=refused)
+        try:
+            return Engine(provided.plan.data, library, device, shapes)
+        except PlanRejectedError as error:
+            if not provided.from_cache:
+                raise BackendUnavailableError(
+                    f"{title(library)} built a plan that it can't load on this GPU: {error}"
+                ) from error
+            _log.warning("the cached plan can't be used, it is built again: %s", error)
+        refused = provided.plan.data
 
 
 def _shape(axes: Sequence[int | str]) -> tuple[int, ...]:

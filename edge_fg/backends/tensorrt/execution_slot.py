@@ -21,8 +21,8 @@ from edge_fg.backends.tensorrt.slot_contexts import SlotContexts
 from edge_fg.cuda import DeviceBuffer, Event, Graph, Stream
 from edge_fg.errors import BackendError, CudaError, DeviceLostError
 from edge_fg.preprocess.batch import Batch
+from edge_fg.preprocess.batch_factory import BatchFactory
 from edge_fg.preprocess.batch_input import BatchGeometry, BatchInput, batch_input
-from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg.preprocess.raw_frame import Pixels
 
 _log = logging.getLogger("edge_fg")
@@ -42,7 +42,7 @@ class ExecutionSlot:
     engine
         What executes.
     preprocess
-        Turns frames into the engine's input; may be shared between slots.
+        Makes batches that become the engine's input; may be shared between slots.
     cuda_graph
         Whether what comes again and again is captured.
     sleep
@@ -61,7 +61,7 @@ class ExecutionSlot:
     def __init__(
         self,
         engine: Engine,
-        preprocess: CudaPreprocessor,
+        preprocess: BatchFactory,
         *,
         cuda_graph: bool,
         sleep: bool,

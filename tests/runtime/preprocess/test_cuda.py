@@ -72,7 +72,7 @@ def test_threads_share_a_preprocessor(gpu, transfer):
 @pytest.mark.parametrize("transfer", ["mapped", "staged"])
 def test_batches_may_be_queued_faster_than_they_are_done(gpu, transfer):
     seen = gpu.run("preprocessing.pipelined", transfer)
-    # Two lanes: the last two batches were still waiting when the first was looked at.
+    # Two calls are under way at once: the last two batches were still waiting.
     assert seen["waiting"] == 4
     assert seen["end"] == NOTHING
 

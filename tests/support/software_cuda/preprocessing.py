@@ -392,7 +392,7 @@ def _failing(device, transfer, function, code, random):
         failed += attempt(work) is not None
         heal()
         for setup in setups:
-            for size in ((20, 30), (41, 90)):  # seen before, by the lane that failed too
+            for size in ((20, 30), (41, 90)):  # seen before, by the staging memory that failed too
                 setup.check([random.integers(0, 256, (*size, 3), dtype=np.uint8)] * 2)
             setup.check([random.integers(0, 256, (33, 21, 3), dtype=np.uint8)])
             setup.close()

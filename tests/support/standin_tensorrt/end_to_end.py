@@ -203,7 +203,7 @@ def second(bundle: str, folder: str) -> dict[str, object]:
 
 
 def threads(bundle: str, folder: str, contexts: str) -> dict[str, object]:
-    """Many threads, each with its own images: real lanes, streams, events, graphs and kernels."""
+    """Many threads, each with its own images: real slots, streams, events, graphs and kernels."""
     tensorrt.IExecutionContext.execute_async_v3 = lambda self, stream: QUEUE.fold(self, stream)
     opened = edge_fg.Bundle(bundle)
     on_cpu = CpuPreprocessor(opened.manifest.preprocess)

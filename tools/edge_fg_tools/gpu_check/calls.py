@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from edge_fg.cuda import Stream
 from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess import PreprocessSpec, presets
-from edge_fg.preprocess.cuda import transfer_for
+from edge_fg.preprocess.batch_factory import transfer_for
 from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame
 from edge_fg_tools.gpu_check.cases import PRESET, full_hd_case

@@ -11,7 +11,7 @@ from typing import Final
 import edge_fg
 from edge_fg.cuda import Device
 from edge_fg.errors import CudaError
-from edge_fg.preprocess.cuda import transfer_for
+from edge_fg.preprocess.batch_factory import transfer_for
 from edge_fg.preprocess.kernels import load_image
 from edge_fg_tools.gpu_check import clocks
 from edge_fg_tools.gpu_check.findings import Findings

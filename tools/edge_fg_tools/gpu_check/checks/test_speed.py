@@ -6,7 +6,7 @@ from typing import Final
 
 from edge_fg.cuda import Device, Stream
 from edge_fg.preprocess import presets
-from edge_fg.preprocess.cuda import transfer_for
+from edge_fg.preprocess.batch_factory import transfer_for
 from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg.preprocess.staging import Transfer
 from edge_fg_tools.gpu_check import clocks
