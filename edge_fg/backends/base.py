@@ -9,12 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.boxes import checked_region
+from edge_fg.boxes import Region, checked_region
 from edge_fg.bundle import Precision
 from edge_fg.preprocess.raw_frame import Pixels
-
-Region = tuple[int, int, int, int]
-"""Part of a frame: (x, y, width, height) in pixels, wholly inside it."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.backends.base import Outputs, Region, cut
+from edge_fg.backends.base import Outputs, cut
+from edge_fg.boxes import Region
 from edge_fg.bundle import Bundle, Precision
 from edge_fg.errors import BackendError, EdgeFGError, MissingDependencyError
 from edge_fg.preprocess import CpuPreprocessor

@@ -14,9 +14,10 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from edge_fg.backends.base import Backend, Outputs, Region
+from edge_fg.backends.base import Backend, Outputs
 from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.selection import Choice, open_best
+from edge_fg.boxes import Region
 from edge_fg.bundle import Bundle
 from edge_fg.bundle.manifest import OutputSpec
 from edge_fg.closing import Closing

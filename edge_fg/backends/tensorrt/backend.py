@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edge_fg.backends.base import Outputs, Region
+from edge_fg.backends.base import Outputs
 from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.plan_provider import PlanRequest, ProvidedPlan, open_cache, provide_plan
 from edge_fg.backends.tensorrt.engine import Engine, PlanRejectedError
 from edge_fg.backends.tensorrt.engine_layers import EngineLayer
 from edge_fg.backends.tensorrt.execution_slot import ExecutionSlot, Tensors
 from edge_fg.backends.tensorrt.library import Library, import_library, title
-from edge_fg.boxes import checked_region
+from edge_fg.boxes import Region, checked_region
 from edge_fg.bundle import Bundle, Manifest, Precision
 from edge_fg.cuda import Device
 from edge_fg.cuda.pool import Pool

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.backends.base import Region
 from edge_fg.backends.tensorrt.engine import Engine
 from edge_fg.backends.tensorrt.frame_graphs import FrameGraph, FrameGraphs
 from edge_fg.backends.tensorrt.output_buffer import OutputBuffer
 from edge_fg.backends.tensorrt.slot_contexts import SlotContexts
+from edge_fg.boxes import Region
 from edge_fg.cuda import DeviceBuffer, Event, Graph, Stream
 from edge_fg.errors import BackendError, CudaError, DeviceLostError
 from edge_fg.preprocess.batch import Batch

@@ -18,9 +18,10 @@ import numpy as np
 import tensorrt
 
 import edge_fg
-from edge_fg.backends.base import Backend, Region, cut
+from edge_fg.backends.base import Backend, cut
 from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.tensorrt.backend import TensorRTBackend
+from edge_fg.boxes import Region
 from edge_fg.errors import BackendError, EdgeFGError
 from edge_fg.preprocess import CpuPreprocessor
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
