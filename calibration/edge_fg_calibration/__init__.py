@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edge_fg_calibration.data.splitting import image_set_digest
     from edge_fg_calibration.graph.prepare import prepared_copy
     from edge_fg_calibration.int8.fp16 import float_tensors, overflowing, to_fp16
-    from edge_fg_calibration.int8.placement import Placement, Target, WeightPlace, place
+    from edge_fg_calibration.int8.placement import Placement, SkipPlace, Target, WeightPlace, place
     from edge_fg_calibration.int8.qdq import insert_qdq
     from edge_fg_calibration.int8.validation import validate_qdq
     from edge_fg_calibration.quantize import Int8Result, quantize_int8
@@ -49,7 +49,7 @@ __all__ += ["SearchedLayer", "search_budget"]
 __all__ += ["Fidelity", "ImageRecord", "OutputKind", "compare", "image_records"]
 __all__ += ["ImageSet", "LabelledImage", "batches", "read_image_set", "resolve_labels"]
 __all__ += ["Sample", "TopAnswer", "image_set_digest", "sample"]
-__all__ += ["Placement", "Target", "WeightPlace", "place"]
+__all__ += ["Placement", "SkipPlace", "Target", "WeightPlace", "place"]
 __all__ += ["insert_qdq", "prepared_copy", "validate_qdq"]
 __all__ += ["float_tensors", "overflowing", "to_fp16"]
 __all__ += ["CorrectionTrial", "Int8Result", "quantize_int8"]
@@ -68,7 +68,7 @@ _NAMES_OF = {
     "data.splitting": "image_set_digest",
     "graph.prepare": "prepared_copy",
     "int8.fp16": "float_tensors overflowing to_fp16",
-    "int8.placement": "Placement Target WeightPlace place",
+    "int8.placement": "Placement SkipPlace Target WeightPlace place",
     "int8.qdq": "insert_qdq",
     "int8.validation": "validate_qdq",
     "quantize": "Int8Result quantize_int8",

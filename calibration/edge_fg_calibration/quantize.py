@@ -92,6 +92,8 @@ def quantize_int8(
     output_name: str,
     kind: OutputKind,
     target: Target = "portable",
+    depthwise: bool | None = None,
+    residual_adds: bool = False,
     corrections: bool = True,
     progress: ProgressCallback = no_progress,
     total: int = 0,
@@ -115,6 +117,8 @@ def quantize_int8(
         Whether that output is logits or probabilities.
     target
         See `place`.
+    depthwise, residual_adds
+        See `place`.
     correction
         Whether to try corrections and ranges that differ from block to block; see
         `edge_fg_calibration.corrections.trials`. With fewer than 64 images none are: there is
@@ -135,7 +139,7 @@ def quantize_int8(
         ONNX Runtime refuses the model.
     """
     model = prepared_copy(model)
-    placement = place(model, target=target)
+    placement = place(model, target=target, depthwise=depthwise, residual_adds=residual_adds)
     if not placement.weights:
         raise UnsupportedNodeError(_nothing_to_quantise(placement))
     images = CalibrationImages(calibration_batches, total)

@@ -41,6 +41,48 @@ def _pooled_tensors(graph: Graph) -> frozenset[str]:
     return frozenset(pooled)
 
 
+def skip_operand(graph: Graph, node: onnx.NodeProto) -> int | None:
+    """Return which operand (0 or 1) of a residual Add is the skip, None where it is not one.
+
+    From the nearest tensor that both operands come from, the main path is the longer one in
+    nodes; an operand that *is* that tensor is an identity skip.
+    """
+    order = {name: place for place, one in enumerate(graph.nodes) for name in one.output if name}
+    order.update(dict.fromkeys(graph.inputs, -1))
+    ancestors = [
+        graph.made_from([name], lambda one: bool(one) and one not in graph.constants)
+        for name in node.input
+    ]
+    common = ancestors[0] & ancestors[1]
+    if not common:
+        return None
+    nearest = max(common, key=lambda name: order.get(name, -1))
+    lengths = [
+        _longest_path(graph, nearest, name, ancestors[i]) for i, name in enumerate(node.input)
+    ]
+    if lengths[0] == lengths[1]:
+        return None
+    return 0 if lengths[0] < lengths[1] else 1
+
+
+def _longest_path(graph: Graph, start: str, end: str, within: set[str]) -> int:
+    lengths = {start: 0}
+    for node in graph.nodes:
+        reached = [lengths[name] for name in node.input if name in lengths]
+        if reached:
+            for name in node.output:
+                if name in within and name != start:
+                    lengths[name] = max(reached) + 1
+    return lengths.get(end, 0)
+
+
+def is_transformer(graph: Graph) -> bool:
+    """Say whether the network normalises layers, whole or decomposed into simple operators."""
+    return any(
+        node.op_type in {"LayerNormalization", "SkipLayerNormalization"} for node in graph.nodes
+    ) or bool(layer_norm_nodes(graph))
+
+
 def layer_norm_nodes(graph: Graph) -> frozenset[str]:
     """Return the keys of the nodes of decomposed layer (or group, or RMS) normalisations.
 

@@ -1,8 +1,9 @@
 """Where INT8 goes: which tensors are quantised, and why the others are not.
 
 Only the *inputs* of convolutions and matrix products are quantised, activations per tensor and
-weights per output channel. Everything else stays float. These are NVIDIA's recommendations for
-explicit quantisation ("Working with Quantized Types", TensorRT documentation); the rule for small
+weights per output channel; in convolutional networks, on request, also the skip operand of
+residual additions. Everything else stays float. These are NVIDIA's recommendations for explicit
+quantisation ("Working with Quantized Types", TensorRT documentation); the rule for small
 convolutions follows TensorRT Model Optimizer's.
 """
 
@@ -16,7 +17,7 @@ import onnx
 
 from edge_fg.errors import UsageError
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, attribute, node_key
-from edge_fg_calibration.graph.patterns import squeeze_nodes
+from edge_fg_calibration.graph.patterns import is_transformer, skip_operand, squeeze_nodes
 from edge_fg_calibration.graph.weights import weight_axis
 
 Target: TypeAlias = Literal["portable", "tensorrt", "tensorrt-rtx"]
@@ -33,6 +34,8 @@ class WeightPlace:
     ----------
     node
         Key of the node that reads it.
+    input
+        Which of the node's inputs it is.
     initializer
         Name of the stored tensor.
     axis
@@ -44,10 +47,33 @@ class WeightPlace:
     """
 
     node: str
+    input: int
     initializer: str
     axis: int
     operator: str
     activation: str
+
+
+@dataclass(frozen=True)
+class SkipPlace:
+    """The skip operand of one residual addition.
+
+    Parameters
+    ----------
+    node
+        Key of the Add.
+    input
+        Which operand, 0 or 1.
+    tensor
+        The operand's name.
+    main
+        Key of the INT8 node that makes the other operand, and that the addition fuses into.
+    """
+
+    node: str
+    input: int
+    tensor: str
+    main: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +88,8 @@ class Placement:
         Tensors with a range of their own, in graph order.
     weights
         Weights quantised per channel; their nodes are the ones that run in INT8.
+    skips
+        Residual operands that are quantised.
     skipped
         ``(node key, operator, reason)`` of each weighted node that stays float.
     """
@@ -69,6 +97,7 @@ class Placement:
     target: Target
     activations: tuple[str, ...]
     weights: tuple[WeightPlace, ...]
+    skips: tuple[SkipPlace, ...]
     skipped: tuple[tuple[str, str, str], ...]
 
     @property
@@ -98,7 +127,8 @@ class Placement:
     def without(self, nodes: Collection[str], reason: str = "left in float") -> Placement:
         """Return the placement with some of its INT8 nodes left in float.
 
-        Activations that no other INT8 node reads lose their range.
+        Activations that no other INT8 node reads lose their range, and additions that fused into
+        one of the nodes their quantised skip operand.
 
         Parameters
         ----------
@@ -116,12 +146,13 @@ class Placement:
         if unknown:
             raise UsageError(f"no INT8 node of the model is called {unknown[0]!r}")
         weights = tuple(place for place in self.weights if place.node not in nodes)
-        read = {place.activation for place in weights}
+        skips = tuple(skip for skip in self.skips if skip.main not in nodes)
+        read = {place.activation for place in weights} | {skip.tensor for skip in skips}
         left = tuple(
             (place.node, place.operator, reason) for place in self.weights if place.node in nodes
         )
         activations = tuple(name for name in self.activations if name in read)
-        return Placement(self.target, activations, weights, (*self.skipped, *left))
+        return Placement(self.target, activations, weights, skips, (*self.skipped, *left))
 
 
 def place(
@@ -129,6 +160,7 @@ def place(
     *,
     target: Target = "portable",
     depthwise: bool | None = None,
+    residual_adds: bool = False,
 ) -> Placement:
     """Decide what runs in INT8.
 
@@ -143,6 +175,9 @@ def place(
         ``tensorrt`` does. TensorRT-RTX needs many times the weight memory for them, they are
         the few multiply-accumulates that cost most agreement, and a portable graph must suit
         both.
+    residual_adds
+        Also quantise the skip operand of residual additions, which lets TensorRT fuse the
+        addition into an INT8 convolution; never done in networks with layer normalisation.
 
     Raises
     ------
@@ -166,10 +201,14 @@ def place(
         else:
             axis = weight_axis(node)
             weights.append(
-                WeightPlace(node_key(node), node.input[1], axis, node.op_type, node.input[0])
+                WeightPlace(node_key(node), 1, node.input[1], axis, node.op_type, node.input[0])
             )
-    read = dict.fromkeys(place.activation for place in weights)
-    return Placement(target, tuple(read), tuple(weights), tuple(skipped))
+    skips: list[SkipPlace] = []
+    if residual_adds and not is_transformer(graph):
+        skips = _residual_skips(graph, frozenset(place.node for place in weights))
+    read = {place.activation: None for place in weights}
+    read.update({skip.tensor: None for skip in skips})
+    return Placement(target, tuple(read), tuple(weights), tuple(skips), tuple(skipped))
 
 
 def _reason_for_float(
@@ -224,3 +263,19 @@ def _channels(graph: Graph, node: onnx.NodeProto) -> tuple[int, int]:
     if node.op_type == "ConvTranspose":
         return int(first), int(second) * group
     return int(second) * group, int(first)
+
+
+def _residual_skips(graph: Graph, quantised: frozenset[str]) -> list[SkipPlace]:
+    """Find the skip operand of each Add whose main path ends in an INT8 convolution."""
+    found = []
+    for node in graph.nodes:
+        if node.op_type != "Add" or any(name in graph.constants for name in node.input):
+            continue
+        position = skip_operand(graph, node)
+        if position is None:
+            continue
+        main = graph.producers.get(node.input[1 - position])
+        if main is not None and node_key(main) in quantised:
+            tensor = node.input[position]
+            found.append(SkipPlace(node_key(node), position, tensor, node_key(main)))
+    return found

@@ -67,7 +67,9 @@ def insert_qdq(
         if source not in stored:
             stored[source] = _add_weight(editor, *source, weights or {})
         editor.connect(place.node, 0, read[place.activation])
-        editor.connect(place.node, 1, stored[source])
+        editor.connect(place.node, place.input, stored[source])
+    for skip in placement.skips:
+        editor.connect(skip.node, skip.input, read[skip.tensor])
     editor.write()
     editor.drop_unused({name for name, _ in stored})
     try:

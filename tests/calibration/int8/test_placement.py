@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from edge_fg.errors import UsageError
-from edge_fg_calibration import WeightPlace, place
+from edge_fg_calibration import SkipPlace, WeightPlace, place
 from edge_fg_calibration.graph.onnx_graph import Graph
 
 
@@ -37,12 +37,12 @@ def test_inputs_and_weights_of_convolutions_and_products_are_quantised(residual_
     found = place(residual_net, target="tensorrt")
     assert found.activations == ("input", "a", "b", "flat")
     assert found.weights == (
-        WeightPlace("stem", "stem.w", 0, "Conv", "input"),
-        WeightPlace("dw", "dw.w", 0, "Conv", "a"),
-        WeightPlace("pw", "pw.w", 0, "Conv", "b"),
-        WeightPlace("logits", "fc.w", 0, "Gemm", "flat"),
+        WeightPlace("stem", 1, "stem.w", 0, "Conv", "input"),
+        WeightPlace("dw", 1, "dw.w", 0, "Conv", "a"),
+        WeightPlace("pw", 1, "pw.w", 0, "Conv", "b"),
+        WeightPlace("logits", 1, "fc.w", 0, "Gemm", "flat"),
     )
-    assert found.skipped == ()
+    assert found.skipped == found.skips == ()
 
 
 @pytest.mark.parametrize("target", ["portable", "tensorrt-rtx"])
@@ -81,7 +81,7 @@ def test_small_convolutions(make_model, shape, group, behind, quantised) -> None
 
 def test_a_transposed_convolution_is_quantised_along_its_second_axis(make_model) -> None:
     model = one_conv(make_model, ones(16, 32, 2, 2), 16, op="ConvTranspose")
-    assert place(model).weights == (WeightPlace("y", "w", 1, "ConvTranspose", "x"),)
+    assert place(model).weights == (WeightPlace("y", 1, "w", 1, "ConvTranspose", "x"),)
 
 
 def matrix(make_model, op: str, shape: tuple[int, int], columns: int, **attributes):
@@ -164,6 +164,40 @@ def test_squeeze_and_excitation_gates_stay_float_but_not_the_head(make_model) ->
     assert place(model).nodes == {"x", "o", "y"}
 
 
+def test_only_the_skip_operand_of_an_addition_is_quantised(residual_net) -> None:
+    found = place(residual_net, target="tensorrt", residual_adds=True)
+    assert found.skips == (SkipPlace("sum", 0, "a", "pw"),)
+    assert found.activations.count("a") == 1  # it shares the depthwise convolution's pair
+
+
+def test_of_two_convolutional_operands_the_shorter_path_is_the_skip(make_model) -> None:
+    model = make_model(
+        [
+            ("Relu", "input", "x"),
+            ("Conv", "x a.w", "a1"),
+            ("Relu", "a1", "a2"),
+            ("Conv", "a2 b.w", "main"),
+            ("Conv", "x c.w", "short"),
+            ("Add", "main short", "y"),
+        ],
+        {name: ones(16, 16, 1, 1) for name in ("a.w", "b.w", "c.w")},
+        inputs={"input": [1, 16, 4, 4]},
+        outputs={"y": [1, 16, 4, 4]},
+    )
+    assert place(model).skips == ()
+    assert place(model, residual_adds=True).skips == (SkipPlace("y", 1, "short", "main"),)
+
+
+def test_adding_a_constant_is_no_residual(make_model) -> None:
+    model = make_model(
+        [("Conv", "input w", "x"), ("Add", "x c", "y")],
+        {"w": ones(16, 16, 1, 1), "c": ones(16, 1, 1)},
+        inputs={"input": [1, 16, 4, 4]},
+        outputs={"y": [1, 16, 4, 4]},
+    )
+    assert place(model, residual_adds=True).skips == ()
+
+
 WHOLE = [("LayerNormalization", "input g", "n")]
 DECOMPOSED = [
     ("ReduceMean", "input", "m", {"axes": [-1]}),
@@ -177,14 +211,15 @@ DECOMPOSED = [
 
 
 @pytest.mark.parametrize("norm", [WHOLE, DECOMPOSED])
-def test_transformers_keep_their_additions_float(make_model, norm) -> None:
+def test_transformers_keep_their_residual_additions_float(make_model, norm) -> None:
     model = make_model(
         [*norm, ("MatMul", "n w", "p"), ("Add", "input p", "y")],
         {"g": ones(16), "w": ones(16, 16), "two": np.float32(2), "eps": np.float32(1e-6)},
         inputs={"input": [1, 5, 16]},
         outputs={"y": [1, 5, 16]},
     )
-    found = place(model)
+    found = place(model, residual_adds=True)
+    assert found.skips == ()
     assert found.nodes == {"p"}
     assert found.activations == ("n",)
 
@@ -205,12 +240,13 @@ def test_macs_of_a_transposed_convolution(make_model) -> None:
 
 
 def test_leaving_a_node_in_float_drops_what_only_it_needed(residual_net) -> None:
-    whole = place(residual_net, target="tensorrt")
+    whole = place(residual_net, target="tensorrt", residual_adds=True)
     part = whole.without({"pw"}, "for a reason")
     assert part.nodes == whole.nodes - {"pw"}
     assert part.activations == ("input", "a", "flat")  # "b" was read by pw alone
+    assert part.skips == ()  # nothing in INT8 is left for the addition to fuse into
     assert part.skipped == (("pw", "Conv", "for a reason"),)
-    assert whole.without({"dw"}).activations == ("input", "b", "flat")
+    assert whole.without({"dw"}).activations == ("input", "a", "b", "flat")  # a skip reads "a"
     assert whole.without(()) == whole
 
 

@@ -21,7 +21,7 @@ def stored(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
 
 
-@pytest.mark.parametrize("options", [{"target": "tensorrt"}, {"depthwise": True}, {}])
+@pytest.mark.parametrize("options", [{"target": "tensorrt"}, {"residual_adds": True}, {}])
 def test_the_graph_is_valid_runs_and_stays_near(residual_net, images, options) -> None:
     placement = place(residual_net, **options)
     model = insert_qdq(residual_net, placement, ranges_for(placement))
