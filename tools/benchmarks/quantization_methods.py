@@ -26,27 +26,13 @@ from edge_fg_tools.graph import PreparedModel
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a method is given.
+    """What a method is given."""
 
-    Parameters
-    ----------
-    model
-        The prepared float32 model.
-    path
-        The same as a file.
-    feed
-        Reads and prepares images; it keeps no statistics from one method to the next.
-    calibration
-        Images to calibrate on.
-    output
-        Where the INT8 graph goes.
-    """
-
-    model: PreparedModel
-    path: Path
-    feed: ImageFeed
-    calibration: ImageSet
-    output: Path
+    model: PreparedModel  # The prepared float32 model
+    path: Path  # The same as a file
+    feed: ImageFeed  # Reads and prepares images; it keeps no statistics from one method to the next
+    calibration: ImageSet  # Images to calibrate on
+    output: Path  # Where the INT8 graph goes
 
 
 Method = Callable[[Task], Row]

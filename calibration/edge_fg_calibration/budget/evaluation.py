@@ -20,28 +20,16 @@ from edge_fg_calibration.graph.session import open_session, run_session
 
 @dataclass(frozen=True)
 class ValidationSplit:
-    """Images on which candidates are tried, with the float32 model's outputs for them.
+    """Images on which candidates are tried, with the float32 model's outputs for them."""
 
-    Parameters
-    ----------
-    batches
-        Network inputs, each n x 3 x H x W.
-    reference
-        Outputs of the float32 model, N x classes, in the order of `batches`.
-    indices
-        True class of each image, None where unknown.
-    input_name, output_name
-        Names of the model's image input and class output.
-    kind
-        Whether the output is logits or probabilities.
-    """
-
-    batches: tuple[NDArray[Any], ...]
+    batches: tuple[NDArray[Any], ...]  # Network inputs, each n x 3 x H x W
+    # Outputs of the float32 model, N x classes, in the order of `batches`.
     reference: NDArray[np.float32]
-    indices: tuple[int | None, ...]
+    indices: tuple[int | None, ...]  # True class of each image, None where unknown
+    # Names of the model's image input and class output.
     input_name: str
     output_name: str
-    kind: OutputKind
+    kind: OutputKind  # Whether the output is logits or probabilities
 
     def __len__(self) -> int:
         return len(self.reference)

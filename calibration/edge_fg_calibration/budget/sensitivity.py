@@ -30,40 +30,23 @@ Int8Maker: TypeAlias = Callable[[frozenset[str]], onnx.ModelProto]
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one group of layers costs when it alone is INT8.
+    """What one group of layers costs when it alone is INT8."""
 
-    Parameters
-    ----------
-    nodes
-        Keys of the group's nodes.
-    macs
-        Their multiply-accumulates for one image.
-    mean_kl
-        Mean divergence (nats) from float32 at the output.
-    """
-
-    nodes: frozenset[str]
-    macs: int
-    mean_kl: float
+    nodes: frozenset[str]  # Keys of the group's nodes
+    macs: int  # Their multiply-accumulates for one image
+    mean_kl: float  # Mean divergence (nats) from float32 at the output
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What each group of layers costs, and how their errors add up.
+    """What each group of layers costs, and how their errors add up."""
 
-    Parameters
-    ----------
-    layers
-        The groups, in graph order.
-    interaction
-        Nats, groups x groups, symmetric: the sum over the rows and columns of a set of groups is
-        the mean divergence to expect when just that set is INT8. To second order KL(p || q) is
-        half the variance under p of the error in the log-odds, so half the covariance of the
-        errors of two layers is what both together cost beyond each alone. Covariances are shrunk
-        by their uncertainty.
-    """
-
-    layers: tuple[LayerCost, ...]
+    layers: tuple[LayerCost, ...]  # The groups, in graph order
+    # Nats, groups x groups, symmetric: the sum over the rows and columns of a set of groups is the
+    # mean divergence to expect when just that set is INT8. To second order KL(p || q) is half the
+    # variance under p of the error in the log-odds, so half the covariance of the errors of two
+    # layers is what both together cost beyond each alone. Covariances are shrunk by their
+    # uncertainty.
     interaction: NDArray[np.float64]
 
     def expected_kl(self, kept: Collection[int]) -> float:

@@ -35,22 +35,14 @@ _SATURATED = 0.999
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to equalise a group.
+    """One way to equalise a group."""
 
-    Parameters
-    ----------
-    exponent
-        How much of the difference between channels is removed, 0 (none) to 1 (all).
-    extremes
-        Whether channels are compared by their extremes, or by what few values exceed
-        (`ChannelRange.usual`).
-    headroom
-        Behind a Clip no factor lifts the observed maximum times this above the limit, and a
-        channel that reaches the limit is left as it is, so that the Clip can stay.
-    """
-
-    exponent: float
+    exponent: float  # How much of the difference between channels is removed, 0 (none) to 1 (all)
+    # Whether channels are compared by their extremes, or by what few values exceed
+    # (`ChannelRange.usual`).
     extremes: bool = True
+    # Behind a Clip no factor lifts the observed maximum times this above the limit, and a channel
+    # that reaches the limit is left as it is, so that the Clip can stay.
     headroom: float = HEADROOM
 
 

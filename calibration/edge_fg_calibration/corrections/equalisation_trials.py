@@ -47,24 +47,13 @@ MIXING_SETTINGS = (Setting(1.0, extremes=False), Setting(0.5, extremes=False))
 
 @dataclass
 class EqualisationTrials:
-    """Tries equalisation on the channel groups of one recipe.
+    """Tries equalisation on the channel groups of one recipe."""
 
-    Parameters
-    ----------
-    recipe
-        The INT8 graph so far, not equalised.
-    few
-        Calibration images on which an equalised tensor's new range is estimated.
-    ranges
-        Statistics of each channel; see `collect_channel_ranges`.
-    scorer
-        Where groups are tried.
-    """
-
-    recipe: Int8Recipe
+    recipe: Int8Recipe  # The INT8 graph so far, not equalised
+    # Calibration images on which an equalised tensor's new range is estimated.
     few: Sequence[NDArray[Any]]
-    ranges: Mapping[str, ChannelRange]
-    scorer: Scorer
+    ranges: Mapping[str, ChannelRange]  # Statistics of each channel; see `collect_channel_ranges`
+    scorer: Scorer  # Where groups are tried
 
     trials: list[CorrectionTrial] = field(default_factory=list)
     _factors: dict[ChannelGroup, NDArray[np.float64]] = field(default_factory=dict)

@@ -23,32 +23,19 @@ from edge_fg_calibration.statistics.channel_statistics import Window
 
 @dataclass(frozen=True)
 class Int8Recipe:
-    """How to make an INT8 graph.
+    """How to make an INT8 graph."""
 
-    Parameters
-    ----------
-    model
-        The float graph, equalised or not.
-    placement
-        What is quantised.
-    limits
-        The largest magnitude that each quantised activation of `model` keeps.
-    windows
-        Means and covariances of what `model`'s nodes read; without them no bias correction.
-    positive
-        Tensors behind a Relu or Clip whose range is moved to lie around 0.
-    weights
-        INT8 weights chosen otherwise than by rounding to the nearest.
-    correct_bias
-        Whether to take the mean error that rounded weights cause from the biases.
-    """
-
-    model: onnx.ModelProto
-    placement: Placement
+    model: onnx.ModelProto  # The float graph, equalised or not
+    placement: Placement  # What is quantised
+    # The largest magnitude that each quantised activation of `model` keeps.
     limits: Mapping[str, float]
+    # Means and covariances of what `model`'s nodes read; without them no bias correction.
     windows: Mapping[str, Window] = field(default_factory=dict)
+    # Tensors behind a Relu or Clip whose range is moved to lie around 0.
     positive: tuple[ShiftPlace, ...] = ()
+    # INT8 weights chosen otherwise than by rounding to the nearest.
     weights: Mapping[str, StoredWeight] = field(default_factory=dict)
+    # Whether to take the mean error that rounded weights cause from the biases.
     correct_bias: bool = False
 
     @cached_property

@@ -35,24 +35,12 @@ ALL_METHODS: Mapping[str, Callable[[Histogram], float]] = {
 
 @dataclass(frozen=True)
 class RangeChoice:
-    """Ranges and where they come from.
+    """Ranges and where they come from."""
 
-    Parameters
-    ----------
-    recipe
-        The recipe with these ranges.
-    score
-        How near it is to float32 on the validation images.
-    method
-        The method that is best as a whole.
-    methods
-        The method of each tensor.
-    """
-
-    recipe: Int8Recipe
-    score: Score
-    method: str
-    methods: Mapping[str, str]
+    recipe: Int8Recipe  # The recipe with these ranges
+    score: Score  # How near it is to float32 on the validation images
+    method: str  # The method that is best as a whole
+    methods: Mapping[str, str]  # The method of each tensor
 
 
 def propose(
@@ -86,20 +74,13 @@ def choose_for_all(
 
 @dataclass(frozen=True)
 class Change:
-    """Another range for one tensor.
+    """Another range for one tensor."""
 
-    Parameters
-    ----------
-    tensor, method, limit
-        Which tensor, and its new range by which method.
-    gain
-        Softened divergence (nats) won where the tensor alone is INT8.
-    """
-
+    # Which tensor, and its new range by which method.
     tensor: str
     method: str
     limit: float
-    gain: float
+    gain: float  # Softened divergence (nats) won where the tensor alone is INT8
 
 
 def changes_by_tensor(

@@ -35,21 +35,12 @@ _NO_DIVERGENCE = 1e-9
 
 @dataclass(frozen=True)
 class Score:
-    """How near a graph is to float32 on the validation images.
+    """How near a graph is to float32 on the validation images."""
 
-    Parameters
-    ----------
-    kl
-        Divergence (nats) of each image.
-    softened
-        The same with both sides at the temperature of `Scorer`; candidates are compared by it.
-    agreement
-        Share (0..1) of the same answers.
-    """
-
-    kl: NDArray[np.float64]
+    kl: NDArray[np.float64]  # Divergence (nats) of each image
+    # The same with both sides at the temperature of `Scorer`; candidates are compared by it.
     softened: NDArray[np.float64]
-    agreement: float
+    agreement: float  # Share (0..1) of the same answers
 
     @property
     def mean_kl(self) -> float:

@@ -54,30 +54,15 @@ _IMAGES_FOR_A_RANGE = 24
 
 @dataclass
 class CorrectionTrials:
-    """Tries one correction after the other on top of those that were kept.
+    """Tries one correction after the other on top of those that were kept."""
 
-    Parameters
-    ----------
-    choice
-        The INT8 graph so far.
-    histograms
-        Of its quantised activations.
-    scorer
-        Scores the candidates.
-    images
-        What they are fitted to.
-    count
-        Counts the quantised activations of a model over all images for statistics.
-    progress
-        Told the images done, stage ``observe channels``.
-    """
-
-    choice: RangeChoice
-    histograms: Mapping[str, Histogram]
-    scorer: Scorer
-    images: CalibrationImages
+    choice: RangeChoice  # The INT8 graph so far
+    histograms: Mapping[str, Histogram]  # Of its quantised activations
+    scorer: Scorer  # Scores the candidates
+    images: CalibrationImages  # What they are fitted to
+    # Counts the quantised activations of a model over all images for statistics.
     count: Callable[[onnx.ModelProto], Mapping[str, Histogram]]
-    progress: ProgressCallback
+    progress: ProgressCallback  # Told the images done, stage ``observe channels``
     trials: list[CorrectionTrial] = field(default_factory=list)
 
     def run(self) -> None:

@@ -27,24 +27,13 @@ from edge_fg_calibration.statistics.channel_statistics import padded
 
 @dataclass(frozen=True)
 class ShiftPlace:
-    """A quantised tensor whose range can be moved.
-
-    Parameters
-    ----------
-    tensor
-        The tensor.
-    maker
-        Key of the convolution or matrix product whose bias moves it.
-    activation
-        Key of the Relu or Clip between the two.
-    pads
-        Rows and columns of padding (as the attribute of ONNX's Conv) that a Pad must add in front
-        of all readers; empty where they add none.
-    """
+    """A quantised tensor whose range can be moved."""
 
     tensor: str
-    maker: str
-    activation: str
+    maker: str  # Key of the convolution or matrix product whose bias moves it
+    activation: str  # Key of the Relu or Clip between the two
+    # Rows and columns of padding (as the attribute of ONNX's Conv) that a Pad must add in front of
+    # all readers; empty where they add none.
     pads: tuple[int, ...] = ()
 
 

@@ -36,23 +36,13 @@ _THREADS = 2
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is remembered of one image.
+    """What is remembered of one image."""
 
-    Parameters
-    ----------
-    item
-        The image.
-    content
-        SHA-256 of its file.
-    signs
-        Its difference hash as 64 values of -1 and 1, float32.
-    grey
-        Its 16 x 16 grey copy, mean 0 and length 1; all zeros if it is of one flat colour.
-    """
-
-    item: LabelledImage
-    content: str
+    item: LabelledImage  # The image
+    content: str  # SHA-256 of its file
+    # Its difference hash as 64 values of -1 and 1, float32.
     signs: NDArray[np.float32] = field(repr=False)
+    # Its 16 x 16 grey copy, mean 0 and length 1; all zeros if it is of one flat colour.
     grey: NDArray[np.float32] = field(repr=False)
 
 

@@ -32,26 +32,14 @@ _RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze"})
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Tensors of which channel c may be multiplied by a positive factor of its own.
+    """Tensors of which channel c may be multiplied by a positive factor of its own."""
 
-    Parameters
-    ----------
-    tensors
-        The tensors, in graph order.
-    channels
-        How many channels each has, along axis 1.
-    makers
-        Keys of the convolutions and matrix products that compute some of the tensors.
-    readers
-        Keys of those that read some of them.
-    clips
-        Tensors that go into a Clip from 0, each with the upper limit of that Clip.
-    """
-
-    tensors: tuple[str, ...]
-    channels: int
+    tensors: tuple[str, ...]  # The tensors, in graph order
+    channels: int  # How many channels each has, along axis 1
+    # Keys of the convolutions and matrix products that compute some of the tensors.
     makers: tuple[str, ...]
-    readers: tuple[str, ...]
+    readers: tuple[str, ...]  # Keys of those that read some of them
+    # Tensors that go into a Clip from 0, each with the upper limit of that Clip.
     clips: tuple[tuple[str, float], ...]
 
 

@@ -57,18 +57,10 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 @dataclass(frozen=True)
 class Use:
-    """One reading of a tensor.
+    """One reading of a tensor."""
 
-    Parameters
-    ----------
-    node
-        The node that reads it.
-    position
-        Which of the node's inputs it is.
-    """
-
-    node: onnx.NodeProto
-    position: int
+    node: onnx.NodeProto  # The node that reads it
+    position: int  # Which of the node's inputs it is
 
 
 class Graph:

@@ -116,17 +116,10 @@ class Window:
 
     A window is flattened in the order of the node's weight: channels of the group, then kernel
     rows and columns. There is one for each group (so one a channel where depthwise).
-
-    Parameters
-    ----------
-    mean
-        Shape (groups, window).
-    covariance
-        Shape (groups, window, window).
     """
 
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
+    mean: NDArray[np.float64]  # Shape (groups, window)
+    covariance: NDArray[np.float64]  # Shape (groups, window, window)
 
     def scaled(self, factor: NDArray[np.float64]) -> Window:
         """Return the window of an input whose channel c is multiplied by ``factor[c]``."""

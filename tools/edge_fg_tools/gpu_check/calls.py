@@ -99,25 +99,14 @@ def measure_calls(
 
 
 class HostOverhead(NamedTuple):
-    """What one frame costs beyond the GPU's time.
+    """What one frame costs beyond the GPU's time."""
 
-    Parameters
-    ----------
-    kind
-        Its pixels.
-    preprocess_us
-        Median GPU time of its preprocessing, the upload included.
-    fill_us
-        Median of the host's copy of it into page-locked memory. It is left out of the targets:
-        it takes what 6 MB take at the rate of the host's memory, however work is launched.
-    allowed_us
-        What the host may take.
-    """
-
-    kind: PixelFormat
-    preprocess_us: float
+    kind: PixelFormat  # Its pixels
+    preprocess_us: float  # Median GPU time of its preprocessing, the upload included
+    # Median of the host's copy of it into page-locked memory. It is left out of the targets: it
+    # takes what 6 MB take at the rate of the host's memory, however work is launched.
     fill_us: float
-    allowed_us: float
+    allowed_us: float  # What the host may take
 
     def compare(self, found: Findings, name: str, times: CallTimes) -> None:
         """Note what a call costs, with the host's copy of the frame and without."""

@@ -30,21 +30,11 @@ _MOST_IMAGES: Final = 4
 
 @dataclass(frozen=True)
 class Case:
-    """One batch: what to do with which images.
+    """One batch: what to do with which images."""
 
-    Parameters
-    ----------
-    spec
-        What to do.
-    sources
-        What each image is.
-    data
-        The bytes of each image's frame.
-    """
-
-    spec: PreprocessSpec
-    sources: tuple[PixelLayout, ...]
-    data: tuple[NDArray[np.uint8], ...]
+    spec: PreprocessSpec  # What to do
+    sources: tuple[PixelLayout, ...]  # What each image is
+    data: tuple[NDArray[np.uint8], ...]  # The bytes of each image's frame
 
     @property
     def tensor_bytes(self) -> int:

@@ -32,32 +32,18 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct):
-    """A check in the report.
+    """A check in the report."""
 
-    Parameters
-    ----------
-    check, title
-        Its name and what it does.
-    verdict
-        ``not measured`` where it can't be done here; `summary` then says why.
-    summary
-        One line.
-    seconds
-        How long it took.
-    figures, targets
-        What was measured, and what of that is judged.
-    facts
-        Texts, such as versions, by their names.
-    """
-
+    # Its name and what it does.
     check: str
     title: str
-    verdict: Verdict
-    summary: str = ""
-    seconds: float = 0.0
+    verdict: Verdict  # ``not measured`` where it can't be done here; `summary` then says why
+    summary: str = ""  # One line
+    seconds: float = 0.0  # How long it took
+    # What was measured, and what of that is judged.
     figures: list[Figure] = []
     targets: list[Target] = []
-    facts: dict[str, str] = {}
+    facts: dict[str, str] = {}  # Texts, such as versions, by their names
 
 
 class Findings:

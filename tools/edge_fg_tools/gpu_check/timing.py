@@ -40,23 +40,16 @@ _STEP_ROUNDS: Final = 50
 
 
 class CopyRates(NamedTuple):
-    """What the card reaches.
+    """What the card reaches."""
 
-    Parameters
-    ----------
-    device
-        Bytes a second within its memory: those read and those written both count, as they do
-        for a kernel that reads and writes.
-    to_device, to_host
-        Bytes a second from and to page-locked memory; each byte counts once.
-    two_copies_us
-        GPU microseconds of a CUDA graph of two copies, one after the other, that move next to
-        nothing: what any graph of two launches takes at least.
-    """
-
+    # Bytes a second within its memory: those read and those written both count, as they do for a
+    # kernel that reads and writes.
     device: float
+    # Bytes a second from and to page-locked memory; each byte counts once.
     to_device: float
     to_host: float
+    # GPU microseconds of a CUDA graph of two copies, one after the other, that move next to
+    # nothing: what any graph of two launches takes at least.
     two_copies_us: float
 
     def pace_us(self, nbytes: int) -> float:
