@@ -82,7 +82,7 @@ ROOMS = pytest.mark.parametrize(
     ],
     ids=["edge_fg", "edge_fg_calibration", "edge_fg_tools"],
 )
-MOST_LINES, MOST_CLASS_LINES, MOST_MODULES = 400, 250, 20
+MOST_LINES, MOST_CLASS_LINES, MOST_MODULES = 400, 200, 20
 HEAVY = {"onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "torch", "cv2", "rich"}
 HEAVY |= {"av", "jinja2", "onnxslim", "prometheus_client"}
 
