@@ -72,57 +72,41 @@ def _read_by(read: Callable[[str], Any]) -> dict[str, Callable[[str], Any]]:
 class SourceOptions:
     """What to ask of a source; None leaves it to the device.
 
-    Parameters
-    ----------
-    size_wh
-        Width and height in pixels, 1..16384; cameras only.
-    fps
-        Frames per second, above 0 and up to 1000; cameras only.
-    timeout
-        Seconds to wait for a connection to open, and then for each frame; live sources only.
-    flip
-        How to turn or mirror every frame; see `Flip`.
-    codec
-        What a V4L2 camera must send: ``mjpeg``, ``yuyv``, ``nv12``, or, where OpenCV has
-        GStreamer, ``h264`` or ``h265``.
-    raw
-        Keep NV12 or YUYV as a `RawFrame`, for the GPU path to convert. Cameras only; what a
-        camera sends in another format is decoded, which is logged.
-    reconnect
-        How often in a row to try again after a live source was lost: None without end, 0 never.
-    wait
-        Whether to wait, as after a loss, for a live source that can't be opened at first.
-    backoff
-        First and longest wait before a new attempt, in seconds; see `Backoff`.
-    seed
-        Makes the random part of these waits repeatable; None doesn't.
-    frozen_after
-        Seconds of one and the same image, bit by bit, after which a live source counts as
-        frozen and is connected anew; None to accept still images.
-    black_after
-        Seconds of black images after which this is logged; None not to look.
-    buffer
-        Frames of a live source that may wait for a loop over it, 1..64; the oldest is dropped.
-        In a pipeline its policy decides.
-
     Raises
     ------
     UsageError
         A value makes no sense.
     """
 
+    # Width and height in pixels, 1..16384; cameras only.
     size_wh: tuple[int, int] | None = None  # behind a name it is width and height
+    # Frames per second, above 0 and up to 1000; cameras only.
     fps: float | None = field(default=None, metadata=_read_by(_number))
+    # Seconds to wait for a connection to open, and then for each frame; live sources only.
     timeout: float = field(default=10.0, metadata=_read_by(_number))
+    # How to turn or mirror every frame; see `Flip`.
     flip: Flip = field(default="none", metadata=_read_by(str))
+    # What a V4L2 camera must send: ``mjpeg``, ``yuyv``, ``nv12``, or, where OpenCV has GStreamer,
+    # ``h264`` or ``h265``.
     codec: Codec | None = field(default=None, metadata=_read_by(str.lower))
+    # Keep NV12 or YUYV as a `RawFrame`, for the GPU path to convert. Cameras only; what a camera
+    # sends in another format is decoded, which is logged.
     raw: bool = field(default=False, metadata=_read_by(_boolean))
+    # How often in a row to try again after a live source was lost: None without end, 0 never.
     reconnect: int | None = field(default=None, metadata=_read_by(_or_none(_count)))
+    # Whether to wait, as after a loss, for a live source that can't be opened at first.
     wait: bool = field(default=False, metadata=_read_by(_boolean))
+    # First and longest wait before a new attempt, in seconds; see `Backoff`.
     backoff: tuple[float, float] = (0.5, 30.0)
+    # Makes the random part of these waits repeatable; None doesn't.
     seed: int | None = field(default=None, metadata=_read_by(_count))
+    # Seconds of one and the same image, bit by bit, after which a live source counts as frozen and
+    # is connected anew; None to accept still images.
     frozen_after: float | None = field(default=30.0, metadata=_read_by(_or_none(_number)))
+    # Seconds of black images after which this is logged; None not to look.
     black_after: float | None = field(default=10.0, metadata=_read_by(_or_none(_number)))
+    # Frames of a live source that may wait for a loop over it, 1..64; the oldest is dropped. In a
+    # pipeline its policy decides.
     buffer: int = field(default=1, metadata=_read_by(_count))
 
     def __post_init__(self) -> None:

@@ -44,27 +44,15 @@ _SECRET_IN_PATH = re.compile(r"(?i)(user|usr|pass|pwd|token|secret|auth|key|logi
 
 @dataclass(frozen=True)
 class SourceDescription:
-    """What a source is, before it is opened.
+    """What a source is, before it is opened."""
 
-    Parameters
-    ----------
-    kind
-        How it is opened.
-    name
-        Fit to be shown: never contains credentials.
-    target
-        What the opener needs: a path, a pattern, an address, or the number of a camera. May
-        contain credentials, so it is left out of the representation.
-    paths
-        The images of kind ``images``; empty for the other kinds.
-    options
-        Keywords for `SourceOptions` that stood behind the name.
-    """
-
-    kind: SourceKind
-    name: str
+    kind: SourceKind  # How it is opened
+    name: str  # Fit to be shown: never contains credentials
+    # What the opener needs: a path, a pattern, an address, or the number of a camera. May contain
+    # credentials, so it is left out of the representation.
     target: str | int = field(repr=False)
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Path, ...] = ()  # The images of kind ``images``; empty for the other kinds
+    # Keywords for `SourceOptions` that stood behind the name.
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -22,50 +22,29 @@ def wall_clock() -> datetime:
 
 @dataclass(frozen=True, eq=False)
 class CapturedImage:
-    """An image as it came from a connection.
+    """An image as it came from a connection."""
 
-    Parameters
-    ----------
-    pixels
-        H x W x 3, uint8, BGR, in memory of its own; or the camera's own bytes.
-    captured
-        When it came, in seconds of `time.monotonic`.
-    time
-        The same on the wall clock, with a zone.
-    """
-
+    # H x W x 3, uint8, BGR, in memory of its own; or the camera's own bytes.
     pixels: NDArray[np.uint8] | RawFrame
+    # When it came, in seconds of `time.monotonic`.
     captured: float = field(default_factory=time.monotonic)
-    time: datetime = field(default_factory=wall_clock)
+    time: datetime = field(default_factory=wall_clock)  # The same on the wall clock, with a zone
 
 
 @dataclass(frozen=True)
 class CorruptedData:
-    """Something came that is not an image.
+    """Something came that is not an image."""
 
-    Parameters
-    ----------
-    reason
-        What was wrong with it.
-    count
-        How many images or packets were lost by it.
-    """
-
-    reason: str
-    count: int = 1
+    reason: str  # What was wrong with it
+    count: int = 1  # How many images or packets were lost by it
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """An image that came and is not decoded yet, so that the work can be saved.
+    """An image that came and is not decoded yet, so that the work can be saved."""
 
-    Parameters
-    ----------
-    decode
-        Gives the image, or what was wrong with it; called once at most, by the thread that
-        reads, before it reads on. It raises what `Connection.read` raises.
-    """
-
+    # Gives the image, or what was wrong with it; called once at most, by the thread that reads,
+    # before it reads on. It raises what `Connection.read` raises.
     decode: Callable[[], CapturedImage | CorruptedData]
 
 

@@ -20,21 +20,11 @@ _BRIGHT_SHARE = 0.01
 
 @dataclass(frozen=True)
 class ImageFindings:
-    """What was found in one image.
+    """What was found in one image."""
 
-    Parameters
-    ----------
-    still_s
-        Seconds for which the image has been one and the same, bit by bit.
-    black_s
-        Seconds for which images have been black; None for one that isn't.
-    resized
-        Whether its size differs from that of the frame before.
-    """
-
-    still_s: float
-    black_s: float | None
-    resized: bool
+    still_s: float  # Seconds for which the image has been one and the same, bit by bit
+    black_s: float | None  # Seconds for which images have been black; None for one that isn't
+    resized: bool  # Whether its size differs from that of the frame before
 
 
 class FreezeDetector:
