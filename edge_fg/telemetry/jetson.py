@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +37,8 @@ class _Rail:
     scale: float
 
     def watts(self) -> float | None:
-        product = self.scale
-        for file in self.files:
-            value = _number(file)
-            if value is None:
-                return None
-            product *= value
-        return product
+        values = _readable(self.files)
+        return math.prod(values, start=self.scale) if len(values) == len(self.files) else None
 
 
 class JetsonSensors:
@@ -67,7 +62,9 @@ class JetsonSensors:
         self._root = root
         self._zones = list(_zones(root))
         self._rails = [*_hwmon_rails(root), *_iio_rails(root)]
-        devfreq = [entry for entry in _entries(root, "sys/class/devfreq") if _is_gpu(entry)]
+        devfreq = [
+            entry for entry in _entries(root, "sys/class/devfreq") if _GPU_NAME.search(entry.name)
+        ]
         self._gpu_clocks = [entry / "cur_freq" for entry in devfreq]
         loads = [root / path for path in _LOADS] + [entry / "device" / "load" for entry in devfreq]
         self._gpu_load = next((path for path in loads if _number(path) is not None), None)
@@ -98,11 +95,11 @@ class JetsonSensors:
                 name: value
                 for name, file in self._zones
                 # A zone that is powered down can't be read, or reads far below zero.
-                if (value := _scaled(file, 1e-3)) is not None and value > _COLDEST_C
+                if (value := _number(file, 1e-3)) is not None and value > _COLDEST_C
             },
             power_w={name: watts for name, watts in rails if watts is not None},
             gpu_load=None if load is None else min(load / 1000, 1.0),
-            gpu_hz=max(_readable(self._gpu_clocks, 1.0), default=None),
+            gpu_hz=max(_readable(self._gpu_clocks), default=None),
             cpu_hz=tuple(_readable(self._cpu_clocks, 1e3)),
             memory_used_bytes=used,
             memory_bytes=total,
@@ -160,30 +157,21 @@ def _entries(root: Path, folder: str) -> list[Path]:
         return []
 
 
-def _is_gpu(entry: Path) -> bool:
-    return _GPU_NAME.search(entry.name) is not None
-
-
 def _unique(name: str, taken: dict[str, int]) -> str:
     taken[name] = taken.get(name, 0) + 1
     return name if taken[name] == 1 else f"{name}-{taken[name]}"
 
 
-def _readable(files: list[Path], scale: float) -> list[float]:
-    return [value for file in files if (value := _scaled(file, scale)) is not None]
+def _readable(files: Sequence[Path], scale: float = 1.0) -> list[float]:
+    return [value for file in files if (value := _number(file, scale)) is not None]
 
 
-def _scaled(file: Path, scale: float) -> float | None:
-    value = _number(file)
-    return None if value is None else value * scale
-
-
-def _number(file: Path) -> float | None:
+def _number(file: Path, scale: float = 1.0) -> float | None:
     try:
         value = float(_text(file) or "")
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value * scale if math.isfinite(value) else None
 
 
 def _text(file: Path) -> str | None:
