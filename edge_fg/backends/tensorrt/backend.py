@@ -14,16 +14,16 @@ import numpy as np
 
 from edge_fg.backends.base import Outputs
 from edge_fg.backends.options import EngineOptions
-from edge_fg.backends.plan_provider import PlanRequest, ProvidedPlan, open_cache, provide_plan
-from edge_fg.backends.tensorrt.engine import Engine, PlanRejectedError
+from edge_fg.backends.tensorrt.engine import Engine
 from edge_fg.backends.tensorrt.engine_layers import EngineLayer
 from edge_fg.backends.tensorrt.execution_slot import ExecutionSlot, Tensors
-from edge_fg.backends.tensorrt.library import Library, import_library, title
+from edge_fg.backends.tensorrt.library import Library, import_library
+from edge_fg.backends.tensorrt.loading import check_engine, load_engine
 from edge_fg.boxes import Region, checked_region
-from edge_fg.bundle import Bundle, Manifest, Precision
+from edge_fg.bundle import Bundle, Precision
 from edge_fg.cuda import Device
 from edge_fg.cuda.pool import Pool
-from edge_fg.errors import BackendError, BackendUnavailableError, CudaError, DeviceMemoryError
+from edge_fg.errors import BackendError, CudaError, DeviceMemoryError
 from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg.preprocess.raw_frame import Pixels, as_pixels, size_of
 from edge_fg.progress import ProgressCallback
@@ -163,26 +163,10 @@ class _Held:
         batch = fixed if isinstance(fixed, int) else options.max_batch
         preprocess = CudaPreprocessor(self._device, manifest.preprocess, batch)
         self._preprocess = preprocess
-        cache = open_cache(lambda: options.open_cache(bundle.path))
-        request = PlanRequest(
-            graph=bundle.graph(precision),
-            library=library,
-            device=self._device.ordinal,
-            precision=precision,
-            batch=options.profile,
-            workspace_bytes=options.workspace_bytes,
-            builder_optimization_level=options.builder_optimization_level,
+        engine = self._engine = load_engine(
+            bundle, precision, library, self._device, options, progress
         )
-        provide = functools.partial(
-            provide_plan,
-            request,
-            cache,
-            what=str(bundle.path),
-            progress=progress,
-            keep_timings=options.timing_cache,
-        )
-        engine = self._engine = _load(provide, library, self._device, manifest)
-        _check(engine, manifest, batch, str(bundle.path))
+        check_engine(engine, manifest, batch, str(bundle.path))
         sleep = self._device.integrated if options.sleep is None else options.sleep
         make = functools.partial(
             ExecutionSlot,
@@ -262,44 +246,3 @@ def _logging_failure(release: Callable[[], None]) -> None:
         release()
     except CudaError as error:
         _log.warning("the GPU could not be released in order: %s", error)
-
-
-def _load(
-    provide: Callable[..., ProvidedPlan], library: Library, device: Device, manifest: Manifest
-) -> Engine:
-    """Load a plan; one from the cache that the library refuses is built again."""
-    shapes = {output.name: _shape(output.shape) for output in manifest.outputs}
-    refused: bytes | None = None
-    while True:
-        provided = provide(instead_of=refused)
-        try:
-            return Engine(provided.plan.data, library, device, shapes)
-        except PlanRejectedError as error:
-            if not provided.from_cache:
-                raise BackendUnavailableError(
-                    f"{title(library)} built a plan that it can't load on this GPU: {error}"
-                ) from error
-            _log.warning("the cached plan can't be used, it is built again: %s", error)
-        refused = provided.plan.data
-
-
-def _shape(axes: Sequence[int | str]) -> tuple[int, ...]:
-    """Return a shape of the manifest as TensorRT writes it: -1 for the batch."""
-    return tuple(size if isinstance(size, int) else -1 for size in axes)
-
-
-def _check(engine: Engine, manifest: Manifest, batch: int, where: str) -> None:
-    """Raise unless the engine has the bundle's input and outputs: buffers are sized by both."""
-    if engine.max_batch != batch:
-        raise BackendError(f"{where}: the plan takes batches of {engine.max_batch}, not {batch}")
-    wanted = manifest.input
-    shape = _shape(wanted.shape)
-    found = engine.input
-    if (found.name, found.shape, found.dtype.name) != (wanted.name, shape, wanted.dtype):
-        raise BackendError(
-            f"{where}: the plan takes {found.name} {found.shape} {found.dtype}, the bundle says "
-            f"{wanted.name} {shape} {wanted.dtype}: rebuild the bundle"
-        )
-    missing = {output.name for output in manifest.outputs} - {o.name for o in engine.outputs}
-    if missing:
-        raise BackendError(f"{where}: the plan lacks the output {min(missing)!r}: rebuild it")
