@@ -24,33 +24,20 @@ _SPREAD = 0.25
 
 @dataclass(frozen=True)
 class BackgroundSettings:
-    """How a scene is learnt.
+    """How a scene is learnt."""
 
-    Parameters
-    ----------
-    threshold
-        Grey levels, 0..255, by which a pixel must differ, once the light is compensated.
-    contrast
-        Where it is dark, a difference of this share of the scene's own brightness is enough.
-    noise
-        And by this many of its own mean deviations: moving leaves always deviate.
-    learn_s
-        Time constant, in seconds, of slow changes where no visitor is.
-    absorb_s
-        Seconds after which an object that does not move at all belongs to the scene.
-    global_share
-        Share of the frame, 0..1, that no visitor fills: if more differs, the scene itself has
-        changed and is learnt again.
-    warm_up_s
-        Seconds in which the scene is learnt, at the start and whenever it changed.
-    """
-
+    # Grey levels, 0..255, by which a pixel must differ, once the light is compensated.
     threshold: float = 15.0
+    # Where it is dark, a difference of this share of the scene's own brightness is enough.
     contrast: float = 0.14
-    noise: float = 4.0
-    learn_s: float = 5.0
+    noise: float = 4.0  # And by this many of its own mean deviations: moving leaves always deviate
+    learn_s: float = 5.0  # Time constant, in seconds, of slow changes where no visitor is
+    # Seconds after which an object that does not move at all belongs to the scene.
     absorb_s: float = 120.0
+    # Share of the frame, 0..1, that no visitor fills: if more differs, the scene itself has changed
+    # and is learnt again.
     global_share: float = 0.5
+    # Seconds in which the scene is learnt, at the start and whenever it changed.
     warm_up_s: float = 0.4
 
     def __post_init__(self) -> None:

@@ -23,29 +23,19 @@ _GHOST_EDGE = 1.5
 
 @dataclass(frozen=True)
 class MotionSettings:
-    """What counts as an object.
+    """What counts as an object."""
 
-    Parameters
-    ----------
-    width
-        Longer side, in pixels, of the small image that is compared.
-    smallest, largest
-        Share of the frame's area, 0..1, that an object's box covers.
-    joined
-        Parts nearer than this share of the larger part's longer side belong together, where one
-        is much smaller than the other: a tail, or a part behind a twig.
-    ghost_s
-        Seconds after which a still difference, whose outline is an edge of the scene and not of
-        the frame, is taken for an object that has left since the scene was learnt.
-    background
-        How the scene is learnt.
-    """
-
-    width: int = 160
+    width: int = 160  # Longer side, in pixels, of the small image that is compared
+    # Share of the frame's area, 0..1, that an object's box covers.
     smallest: float = 0.002
     largest: float = 0.7
+    # Parts nearer than this share of the larger part's longer side belong together, where one is
+    # much smaller than the other: a tail, or a part behind a twig.
     joined: float = 0.2
+    # Seconds after which a still difference, whose outline is an edge of the scene and not of the
+    # frame, is taken for an object that has left since the scene was learnt.
     ghost_s: float = 1.0
+    # How the scene is learnt.
     background: BackgroundSettings = field(default_factory=BackgroundSettings)
 
     def __post_init__(self) -> None:

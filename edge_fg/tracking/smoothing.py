@@ -16,44 +16,24 @@ Distribution = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SmoothingSettings:
-    """How answers to single frames become one.
+    """How answers to single frames become one."""
 
-    Parameters
-    ----------
-    memory_s
-        Seconds after which a frame counts 1/e as much.
-    correlation_s
-        Seconds over which frames are correlated: after so long a frame counts as new, all but
-        1/e of it.
-    most
-        Largest number of independent frames that one individual can be worth: its looks and the
-        camera affect all its frames in the same way.
-    temperature
-        Divides the logarithms of the fused distribution; above 1 for an overconfident model.
-    outliers
-        Share of answers, 0..1, that are taken to be random: limits the effect of one frame.
-    threshold
-        Confidence, 0..1, from which an answer is given.
-    release
-        Confidence below which an answer is withdrawn.
-    margin
-        Lead in confidence that another answer needs to replace the present one.
-    dwell_s
-        Seconds for which any of these must last.
-    least
-        Number of independent frames before any answer is given.
-    """
-
-    memory_s: float = 6.0
+    memory_s: float = 6.0  # Seconds after which a frame counts 1/e as much
+    # Seconds over which frames are correlated: after so long a frame counts as new, all but 1/e of
+    # it.
     correlation_s: float = 0.35
+    # Largest number of independent frames that one individual can be worth: its looks and the
+    # camera affect all its frames in the same way.
     most: float = 8.0
+    # Divides the logarithms of the fused distribution; above 1 for an overconfident model.
     temperature: float = 1.0
+    # Share of answers, 0..1, that are taken to be random: limits the effect of one frame.
     outliers: float = 0.02
-    threshold: float = 0.6
-    release: float = 0.3
-    margin: float = 0.2
-    dwell_s: float = 0.4
-    least: float = 0.4
+    threshold: float = 0.6  # Confidence, 0..1, from which an answer is given
+    release: float = 0.3  # Confidence below which an answer is withdrawn
+    margin: float = 0.2  # Lead in confidence that another answer needs to replace the present one
+    dwell_s: float = 0.4  # Seconds for which any of these must last
+    least: float = 0.4  # Number of independent frames before any answer is given
 
     def __post_init__(self) -> None:
         for name in ("memory_s", "correlation_s", "most", "temperature"):

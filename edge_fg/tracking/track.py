@@ -25,31 +25,19 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    """When a track starts, what continues it, and when it ends.
+    """When a track starts, what continues it, and when it ends."""
 
-    Parameters
-    ----------
-    confirm_hits, confirm_s
-        Frames and seconds for which an object must be seen before its track is confirmed.
-    lost_s
-        Seconds for which an object may be hidden before its track ends.
-    gate
-        Largest squared Mahalanobis distance of a match; 9.21 holds 99 % in two dimensions.
-    reach
-        Largest distance of a match from the expected place, in sizes of the object.
-    resized
-        Largest change of the area between two frames, as a factor.
-    new_score
-        Score, 0..1, from which a box may start a track; one below it only continues a track
-        (Zhang et al., "ByteTrack", 2022).
-    """
-
+    # Frames and seconds for which an object must be seen before its track is confirmed.
     confirm_hits: int = 3
     confirm_s: float = 0.12
-    lost_s: float = 1.0
+    lost_s: float = 1.0  # Seconds for which an object may be hidden before its track ends
+    # Largest squared Mahalanobis distance of a match; 9.21 holds 99 % in two dimensions.
     gate: float = 9.21
+    # Largest distance of a match from the expected place, in sizes of the object.
     reach: float = 2.0
-    resized: float = 5.0
+    resized: float = 5.0  # Largest change of the area between two frames, as a factor
+    # Score, 0..1, from which a box may start a track; one below it only continues a track (Zhang et
+    # al., "ByteTrack", 2022).
     new_score: float = 0.5
 
     def __post_init__(self) -> None:
