@@ -28,7 +28,7 @@ def add_format(parser: argparse.ArgumentParser, *choices: str) -> None:
         "--format",
         choices=choices,
         default=choices[0],
-        help="of what is printed on standard output; default: %(default)s",
+        help="how results are printed on standard output; default: %(default)s",
     )
 
 

@@ -54,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(exit 3); default: no limit",
     )
     parser.add_argument(
-        "--target", choices=_TARGETS, default="portable", help="of INT8; default: %(default)s"
+        "--target",
+        choices=_TARGETS,
+        default="portable",
+        help="what INT8 is placed for; default: %(default)s",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="BUNDLE", help="a new folder, or a .zip file"
@@ -73,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="chooses which images calibrate; default: %(default)s",
     )
-    parser.add_argument("--name", help="of the bundle; default: the output's")
+    parser.add_argument(
+        "--name", metavar="NAME", help="name of the bundle; default: that of the output"
+    )
     add_model_choices(parser)
     parser.add_argument(
         "--no-cache",

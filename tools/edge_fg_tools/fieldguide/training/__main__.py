@@ -81,9 +81,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         description="Train the reference model.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--output", required=True, help="folder for the model and its documents")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder for the model and its documents"
+    )
     for option, default, meaning in (
-        ("--seed", 0, "of photographs and weights"),
+        ("--seed", 0, "seed of photographs and weights"),
         ("--epochs", 12, "passes over the photographs"),
         ("--images-per-class", 400, "photographs to train on"),
     ):
