@@ -22,34 +22,21 @@ _FIXED_ZONES = ("pmic",)
 
 @dataclass(frozen=True)
 class DeviceState:
-    """Readings of one moment. A value that the device doesn't give is missing or None, never zero.
+    """Readings of one moment. What the device doesn't give is missing or None, never zero."""
 
-    Parameters
-    ----------
-    temperatures_c
-        Degrees Celsius of each zone.
-    power_w
-        Watts of each rail; an idle one may read slightly negative (the monitor's offset).
-    gpu_load
-        Share of the time that the GPU is busy, 0..1.
-    gpu_hz
-        Clock of the GPU; the highest, where its parts have several.
-    cpu_hz, cpu_load
-        Clock and load (0..1) of each core that is on.
-    memory_hz, memory_load
-        Clock and load (0..1) of the memory controller.
-    memory_used_bytes, memory_bytes
-        Of the main memory, which a Jetson's GPU shares.
-    """
-
+    # Degrees Celsius of each zone.
     temperatures_c: Mapping[str, float] = field(default_factory=dict)
+    # Watts of each rail; an idle one may read slightly negative (the monitor's offset).
     power_w: Mapping[str, float] = field(default_factory=dict)
-    gpu_load: float | None = None
-    gpu_hz: float | None = None
+    gpu_load: float | None = None  # Share of the time that the GPU is busy, 0..1
+    gpu_hz: float | None = None  # Clock of the GPU; the highest, where its parts have several
+    # Clock and load (0..1) of each core that is on.
     cpu_hz: tuple[float, ...] = ()
     cpu_load: tuple[float, ...] = ()
+    # Clock and load (0..1) of the memory controller.
     memory_hz: float | None = None
     memory_load: float | None = None
+    # Of the main memory, which a Jetson's GPU shares.
     memory_used_bytes: int | None = None
     memory_bytes: int | None = None
 
