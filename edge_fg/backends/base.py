@@ -16,17 +16,11 @@ from edge_fg.preprocess.raw_frame import Pixels
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the model answered for N frames.
+    """What the model answered for N frames."""
 
-    Parameters
-    ----------
-    tensors
-        By the output's name; each float32 with N as first axis.
-    preprocess_ms, inference_ms
-        Milliseconds that the N frames took together.
-    """
-
+    # By the output's name; each float32 with N as first axis.
     tensors: dict[str, NDArray[np.float32]]
+    # Milliseconds that the N frames took together.
     preprocess_ms: float
     inference_ms: float
 

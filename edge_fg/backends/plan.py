@@ -10,32 +10,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Plan:
-    """A compiled engine.
+    """A compiled engine."""
 
-    Attributes
-    ----------
-    data
-        The plan as TensorRT serialised it, without a header of ours.
-    library
-        ``"tensorrt"`` or ``"tensorrt-rtx"``.
-    version
-        The library's version; another can't load the plan.
-    layers
-        Layers of the network that was built, or None where unknown.
-    seconds
-        How long the build took.
-    warnings
-        What TensorRT warned of.
-    timings
-        The builder's timing cache after the build, where it keeps one.
-    """
-
-    data: bytes = field(repr=False)
-    library: str
-    version: str
-    layers: int | None
-    seconds: float
-    warnings: tuple[str, ...] = ()
+    data: bytes = field(repr=False)  # The plan as TensorRT serialised it, without a header of ours
+    library: str  # ``"tensorrt"`` or ``"tensorrt-rtx"``
+    version: str  # The library's version; another can't load the plan
+    layers: int | None  # Layers of the network that was built, or None where unknown
+    seconds: float  # How long the build took
+    warnings: tuple[str, ...] = ()  # What TensorRT warned of
+    # The builder's timing cache after the build, where it keeps one.
     timings: bytes | None = field(repr=False, default=None)
 
     @property

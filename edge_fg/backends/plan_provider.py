@@ -28,26 +28,14 @@ _USUAL_DURATION: dict[Library, str] = {
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """All that a plan depends on.
+    """All that a plan depends on."""
 
-    Parameters
-    ----------
-    graph
-        The ONNX model.
-    library
-        What builds and executes it.
-    precision
-        Name of the variant.
-    batch
-        Smallest, usual and largest batch of the optimisation profile.
-    workspace_bytes, builder_optimization_level, device
-        See `edge_fg.backends.tensorrt.build.build_plan`.
-    """
-
-    graph: bytes = field(repr=False)
-    library: Library
-    precision: str = ""
+    graph: bytes = field(repr=False)  # The ONNX model
+    library: Library  # What builds and executes it
+    precision: str = ""  # Name of the variant
+    # Smallest, usual and largest batch of the optimisation profile.
     batch: tuple[int, int, int] = (1, 1, 8)
+    # See `edge_fg.backends.tensorrt.build.build_plan`.
     workspace_bytes: int | None = None
     builder_optimization_level: int | None = None
     device: int = 0
@@ -89,24 +77,12 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class ProvidedPlan:
-    """A plan, and where it came from.
+    """A plan, and where it came from."""
 
-    Attributes
-    ----------
-    plan
-        The plan; `Plan.seconds` is 0 where the cache had it.
-    key
-        Its key in the cache.
-    from_cache
-        Whether it was built before.
-    path
-        Where the cache keeps it, or None where it is only in memory.
-    """
-
-    plan: Plan
-    key: str
-    from_cache: bool
-    path: Path | None
+    plan: Plan  # The plan; `Plan.seconds` is 0 where the cache had it
+    key: str  # Its key in the cache
+    from_cache: bool  # Whether it was built before
+    path: Path | None  # Where the cache keeps it, or None where it is only in memory
 
 
 def provide_plan(

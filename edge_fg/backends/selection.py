@@ -46,24 +46,12 @@ _log = logging.getLogger("edge_fg")
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend can run here, and the reason in a few words.
+    """Whether a backend can run here, and the reason in a few words."""
 
-    Attributes
-    ----------
-    name
-        The backend.
-    reason
-        What is there, or what is missing, in one line.
-    missing
-        Each thing that it lacks, and what brings it.
-    installed
-        Whether its library is there.
-    """
-
-    name: str
-    reason: str
-    missing: tuple[str, ...] = ()
-    installed: bool = True
+    name: str  # The backend
+    reason: str  # What is there, or what is missing, in one line
+    missing: tuple[str, ...] = ()  # Each thing that it lacks, and what brings it
+    installed: bool = True  # Whether its library is there
 
     @property
     def usable(self) -> bool:

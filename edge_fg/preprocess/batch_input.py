@@ -22,17 +22,11 @@ FrameT = TypeVar("FrameT")
 
 
 class BatchGeometry(NamedTuple):
-    """What batches have in common that are computed alike.
+    """What batches have in common that are computed alike."""
 
-    Parameters
-    ----------
-    layouts
-        For each row of the tensor, how its image lies, and which region of it counts.
-    at
-        For each row, which of the images it is in; empty if they lie elsewhere on the device.
-    """
-
+    # For each row of the tensor, how its image lies, and which region of it counts.
     layouts: tuple[PixelLayout, ...]
+    # For each row, which of the images it is in; empty if they lie elsewhere on the device.
     at: tuple[int, ...]
 
 

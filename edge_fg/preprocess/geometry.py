@@ -14,24 +14,12 @@ MAX_RESIZED_PIXELS: Final = 1 << 27
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes and offsets for one frame size, all in pixels.
+    """Sizes and offsets for one frame size, all in pixels."""
 
-    Parameters
-    ----------
-    resized
-        (height, width) that the whole frame is resampled to.
-    crop
-        (top, left, height, width) cut out of the resized frame.
-    offset
-        (top, left) where the cut lands in the output.
-    output
-        (height, width) of the output; what the cut doesn't cover is filled.
-    """
-
-    resized: tuple[int, int]
-    crop: tuple[int, int, int, int]
-    offset: tuple[int, int]
-    output: tuple[int, int]
+    resized: tuple[int, int]  # (height, width) that the whole frame is resampled to
+    crop: tuple[int, int, int, int]  # (top, left, height, width) cut out of the resized frame
+    offset: tuple[int, int]  # (top, left) where the cut lands in the output
+    output: tuple[int, int]  # (height, width) of the output; what the cut doesn't cover is filled
 
     @property
     def padded(self) -> bool:

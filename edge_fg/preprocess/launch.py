@@ -60,52 +60,30 @@ SAMPLE: Final = np.dtype(
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch.
+    """One kernel launch."""
 
-    Parameters
-    ----------
-    kernel
-        Name of the function in the module; one of `KERNELS`.
-    grid, block
-        (x, y, z) in blocks and threads.
-    shared_bytes
-        Dynamic shared memory.
-    arguments
-        In the kernel's order; each stands for the device pointer of that name.
-    """
-
-    kernel: str
+    kernel: str  # Name of the function in the module; one of `KERNELS`
+    # (x, y, z) in blocks and threads.
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
-    shared_bytes: int
+    shared_bytes: int  # Dynamic shared memory
+    # In the kernel's order; each stands for the device pointer of that name.
     arguments: tuple[Pointer, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class LaunchPlan:
-    """All that one batch of a given geometry needs.
+    """All that one batch of a given geometry needs."""
 
-    Parameters
-    ----------
-    tables
-        uint8, read-only: to be uploaded once, aligned to 16 bytes.
-    scratch_bytes
-        Size of the memory between the launches, aligned to 16 bytes; it needs no clearing, and
-        batches that run at the same time need one each.
-    shape, dtype
-        Of the output tensor, C-contiguous.
-    launches
-        In order, on one stream.
-    frame_bytes
-        What the buffer behind each frame pointer must hold at least.
-    """
-
-    tables: NDArray[np.uint8]
+    tables: NDArray[np.uint8]  # uint8, read-only: to be uploaded once, aligned to 16 bytes
+    # Size of the memory between the launches, aligned to 16 bytes; it needs no clearing, and
+    # batches that run at the same time need one each.
     scratch_bytes: int
+    # Of the output tensor, C-contiguous.
     shape: tuple[int, int, int, int]
     dtype: np.dtype[Any]
-    launches: tuple[Launch, ...]
-    frame_bytes: tuple[int, ...]
+    launches: tuple[Launch, ...]  # In order, on one stream
+    frame_bytes: tuple[int, ...]  # What the buffer behind each frame pointer must hold at least
     template: NDArray[np.void]
 
     @property

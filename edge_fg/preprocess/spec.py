@@ -26,32 +26,21 @@ _MAX_FLOAT16: Final = 65504.0
 
 
 class Resize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a frame of any size becomes one of the size that the model takes.
+    """How a frame of any size becomes one of the size that the model takes."""
 
-    Parameters
-    ----------
-    mode
-        ``squash`` stretches the whole frame to `size`; ``shortest-side+center-crop`` scales the
-        shorter side to `size` and leaves the cut to `PreprocessSpec.crop`; ``letterbox`` keeps
-        the aspect ratio and fills the rest of `size`.
-    size
-        ``(height, width)`` in pixels; one number, the shorter side, for
-        ``shortest-side+center-crop``.
-    filter
-        Pillow's filter of that name.
-    antialias
-        True widens the filter when shrinking, as Pillow always does, and with it torchvision and
-        timm. False samples at its native width, as TensorFlow's ``tf.image.resize`` and OpenCV
-        do: only for models that were trained that way.
-    fill
-        Grey level 0..255 around a letterboxed frame (114 is YOLO's).
-    """
-
+    # ``squash`` stretches the whole frame to `size`; ``shortest-side+center-crop`` scales the
+    # shorter side to `size` and leaves the cut to `PreprocessSpec.crop`; ``letterbox`` keeps the
+    # aspect ratio and fills the rest of `size`.
     mode: Mode
+    # ``(height, width)`` in pixels; one number, the shorter side, for ``shortest-side+center-
+    # crop``.
     size: Size | Pixels
-    filter: Filter = "bilinear"
+    filter: Filter = "bilinear"  # Pillow's filter of that name
+    # True widens the filter when shrinking, as Pillow always does, and with it torchvision and
+    # timm. False samples at its native width, as TensorFlow's ``tf.image.resize`` and OpenCV do:
+    # only for models that were trained that way.
     antialias: bool = True
-    fill: Byte = 114
+    fill: Byte = 114  # Grey level 0..255 around a letterboxed frame (114 is YOLO's)
 
     def __post_init__(self) -> None:
         one_number = isinstance(self.size, int)

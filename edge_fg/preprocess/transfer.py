@@ -21,19 +21,12 @@ _WARM_UP: Final = 5
 
 @dataclass(frozen=True)
 class TransferTimes:
-    """What both ways took.
+    """What both ways took."""
 
-    Parameters
-    ----------
-    mapped_ms, staged_ms
-        Median milliseconds of one frame, from the call until the tensor is there.
-    chosen
-        What `CudaPreprocessor` takes on this device by itself.
-    """
-
+    # Median milliseconds of one frame, from the call until the tensor is there.
     mapped_ms: float
     staged_ms: float
-    chosen: Transfer
+    chosen: Transfer  # What `CudaPreprocessor` takes on this device by itself
 
     @property
     def fastest(self) -> Transfer:

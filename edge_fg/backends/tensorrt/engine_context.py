@@ -20,21 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Binding:
-    """An input or output of an engine.
+    """An input or output of an engine."""
 
-    Attributes
-    ----------
-    name
-        Its name in the graph.
-    dtype
-        Its type.
-    shape
-        Its sizes; -1 stands for the batch.
-    """
-
-    name: str
-    dtype: np.dtype[np.generic]
-    shape: tuple[int, ...]
+    name: str  # Its name in the graph
+    dtype: np.dtype[np.generic]  # Its type
+    shape: tuple[int, ...]  # Its sizes; -1 stands for the batch
 
     def at(self, batch: int) -> tuple[int, ...]:
         """Return its shape for a batch."""

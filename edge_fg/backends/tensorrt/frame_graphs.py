@@ -25,21 +25,11 @@ _REMEMBERED: Final = 32
 
 @dataclass(frozen=True)
 class FrameGraph:
-    """What is done for a batch, captured.
+    """What is done for a batch, captured."""
 
-    Parameters
-    ----------
-    batch
-        Takes the images.
-    graph
-        What is launched then.
-    whole
-        Whether the engine is part of it.
-    """
-
-    batch: Batch
-    graph: Graph
-    whole: bool
+    batch: Batch  # Takes the images
+    graph: Graph  # What is launched then
+    whole: bool  # Whether the engine is part of it
 
     def close(self) -> None:
         """Release it, when the stream has passed."""

@@ -66,37 +66,19 @@ class ImageRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was built, of what and with what.
+    """What was built, of what and with what."""
 
-    Parameters
-    ----------
-    source_digest
-        `source_digest` when it was built.
-    toolkits
-        Name and version of the compilers, by CUDA version.
-    images
-        By the file's name in the archive.
-    """
-
-    source_digest: str
-    toolkits: dict[str, str]
-    images: dict[str, ImageRecord]
+    source_digest: str  # `source_digest` when it was built
+    toolkits: dict[str, str]  # Name and version of the compilers, by CUDA version
+    images: dict[str, ImageRecord]  # By the file's name in the archive
 
 
 @dataclass(frozen=True)
 class KernelImage:
-    """What a driver loads.
+    """What a driver loads."""
 
-    Parameters
-    ----------
-    name
-        Such as ``cuda12/sm_87.cubin``.
-    data
-        For ``cuModuleLoadData``; PTX ends with a zero byte, as that wants it.
-    """
-
-    name: str
-    data: bytes
+    name: str  # Such as ``cuda12/sm_87.cubin``
+    data: bytes  # For ``cuModuleLoadData``; PTX ends with a zero byte, as that wants it
 
 
 def source_digest(folder: Path = FOLDER) -> str:
