@@ -21,34 +21,17 @@ _LOGGER = logging.getLogger("edge_fg")
 
 @dataclass(frozen=True)
 class CompiledPlan:
-    """A plan on disk.
+    """A plan on disk."""
 
-    Attributes
-    ----------
-    path
-        Where it lies.
-    bytes
-        Its size.
-    sha256
-        Its digest, 64 hexadecimal digits.
-    seconds
-        How long the build took; 0 where the cache had it.
-    library, version
-        What built it, and what alone can load it.
-    from_cache
-        Whether it was taken from the cache.
-    warnings
-        What TensorRT warned of.
-    """
-
-    path: Path
-    bytes: int
-    sha256: str
-    seconds: float
+    path: Path  # Where it lies
+    bytes: int  # Its size
+    sha256: str  # Its digest, 64 hexadecimal digits
+    seconds: float  # How long the build took; 0 where the cache had it
+    # What built it, and what alone can load it.
     library: str
     version: str
-    from_cache: bool
-    warnings: tuple[str, ...] = ()
+    from_cache: bool  # Whether it was taken from the cache
+    warnings: tuple[str, ...] = ()  # What TensorRT warned of
 
 
 def compile_graph(

@@ -17,55 +17,28 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """One build.
+    """One build."""
 
-    Parameters
-    ----------
-    model, labels
-        The ONNX file and the label file.
-    calibration
-        A directory or CSV of images, a video file, or the name of a camera or stream.
-    output
-        The bundle: a directory, or a file that ends in .zip.
-    preprocess
-        Name of a preset or path of a TOML file.
-    precisions
-        Variants wanted.
-    budget
-        Fidelity that every variant must keep.
-    target
-        Where INT8 is placed for; ``tensorrt-rtx`` also builds a real plan of every variant.
-    calibration_images
-        At most so many images are calibrated on; all others prove the result.
-    seed
-        Of the choice between the two.
-    name
-        Of the bundle; None takes the output's.
-    input_size
-        (height, width) for a model that leaves them open.
-    model_output
-        Which output holds the classes, for a model with several.
-    command
-        How the build was asked for, for the record.
-    cache
-        Whether calibration statistics are kept and reused.
-    """
-
+    # The ONNX file and the label file.
     model: Path
     labels: Path
+    # A directory or CSV of images, a video file, or the name of a camera or stream.
     calibration: Path | str
-    output: Path
-    preprocess: str | None = None
-    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    output: Path  # The bundle: a directory, or a file that ends in .zip
+    preprocess: str | None = None  # Name of a preset or path of a TOML file
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")  # Variants wanted
+    # Fidelity that every variant must keep.
     budget: Budget = Budget.parse([])  # noqa: RUF009  frozen
+    # Where INT8 is placed for; ``tensorrt-rtx`` also builds a real plan of every variant.
     target: Target = "portable"
+    # At most so many images are calibrated on; all others prove the result.
     calibration_images: int = 512
-    seed: int = 0
-    name: str | None = None
-    input_size: tuple[int, int] | None = None
-    model_output: str | None = None
-    command: str = ""
-    cache: bool = True
+    seed: int = 0  # Of the choice between the two
+    name: str | None = None  # Of the bundle; None takes the output's
+    input_size: tuple[int, int] | None = None  # (height, width) for a model that leaves them open
+    model_output: str | None = None  # Which output holds the classes, for a model with several
+    command: str = ""  # How the build was asked for, for the record
+    cache: bool = True  # Whether calibration statistics are kept and reused
 
     def __post_init__(self) -> None:
         unknown = [p for p in self.precisions if p not in PRECISIONS]

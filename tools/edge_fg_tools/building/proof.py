@@ -28,21 +28,11 @@ from edge_fg_tools.graph import PreparedModel
 
 @dataclass(frozen=True)
 class Proof:
-    """What the images of the hold-out set showed.
+    """What the images of the hold-out set showed."""
 
-    Parameters
-    ----------
-    images
-        Those that could be read, in order.
-    fidelity
-        Of each variant against FP32.
-    records
-        Both answers to each of `images`, by variant.
-    """
-
-    images: tuple[LabelledImage, ...]
-    fidelity: dict[Precision, Fidelity]
-    records: dict[Precision, list[ImageRecord]]
+    images: tuple[LabelledImage, ...]  # Those that could be read, in order
+    fidelity: dict[Precision, Fidelity]  # Of each variant against FP32
+    records: dict[Precision, list[ImageRecord]]  # Both answers to each of `images`, by variant
 
 
 def prove(

@@ -42,23 +42,13 @@ KEPT = (
 
 @dataclass(frozen=True)
 class Variants:
-    """The variants of one model.
+    """The variants of one model."""
 
-    Parameters
-    ----------
-    graphs
-        ONNX files by precision.
-    int8
-        How the INT8 ranges were found; None without INT8.
-    search
-        Which layers the budget left in float; None without INT8 or without a budget.
-    int8_macs
-        Share (0..1) of the multiply-accumulates that the INT8 variants do in INT8; None without.
-    """
-
-    graphs: dict[Precision, bytes]
-    int8: Int8Result | None
+    graphs: dict[Precision, bytes]  # ONNX files by precision
+    int8: Int8Result | None  # How the INT8 ranges were found; None without INT8
+    # Which layers the budget left in float; None without INT8 or without a budget.
     search: SearchResult | None = None
+    # Share (0..1) of the multiply-accumulates that the INT8 variants do in INT8; None without.
     int8_macs: float | None = None
 
 

@@ -18,23 +18,13 @@ class Command:
 
     Modules that hold one import what is heavy or optional inside `execute`, so that the command
     line starts fast and other commands work without it.
-
-    Parameters
-    ----------
-    summary
-        What it is for, in one line.
-    add_arguments
-        Declares its arguments.
-    execute
-        Carries it out with the parsed arguments, and returns the exit code.
-    extra
-        The extra of edge-fg that brings the packages it needs.
     """
 
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
+    summary: str  # What it is for, in one line
+    add_arguments: Callable[[argparse.ArgumentParser], None]  # Declares its arguments
+    # Carries it out with the parsed arguments, and returns the exit code.
     execute: Callable[[argparse.Namespace], int]
-    extra: str = "build"
+    extra: str = "build"  # The extra of edge-fg that brings the packages it needs
 
 
 def show(

@@ -42,22 +42,14 @@ _PLAN: tuple[tuple[float, float, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class BirdTruth:
-    """One bird in one frame.
+    """One bird in one frame."""
 
-    Attributes
-    ----------
-    index, label
-        Its class, see `LABELS`.
-    box_xywh
-        Left, top, width and height of its visible part, in pixels.
-    flying
-        Whether it is coming or leaving (True) or perched (False).
-    """
-
+    # Its class, see `LABELS`.
     index: int
     label: str
+    # Left, top, width and height of its visible part, in pixels.
     box_xywh: tuple[int, int, int, int]
-    flying: bool
+    flying: bool  # Whether it is coming or leaving (True) or perched (False)
 
 
 @dataclass(frozen=True, slots=True)

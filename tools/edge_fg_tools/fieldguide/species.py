@@ -22,39 +22,21 @@ _RED: Colour = (204, 48, 36)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Proportions of a genus, in units of the body's length.
+    """Proportions of a genus, in units of the body's length."""
 
-    Attributes
-    ----------
-    depth
-        Half the height of the body.
-    head
-        Radius of the head.
-    bill_length, bill_depth
-        Length of the bill and its height at the base.
-    tail_length, tail_width, tail_fork
-        Length of the tail, half its width at the end, depth of the notch.
-    crest
-        Height of the crest over the head; 0 for none.
-    leg
-        Length of the visible leg.
-    size
-        Size of the bird relative to the others of the guide.
-    posture
-        Usual angle of the body over the horizontal, in degrees.
-    """
-
-    depth: float
-    head: float
+    depth: float  # Half the height of the body
+    head: float  # Radius of the head
+    # Length of the bill and its height at the base.
     bill_length: float
     bill_depth: float
+    # Length of the tail, half its width at the end, depth of the notch.
     tail_length: float
     tail_width: float
     tail_fork: float
-    crest: float
-    leg: float
-    size: float
-    posture: float
+    crest: float  # Height of the crest over the head; 0 for none
+    leg: float  # Length of the visible leg
+    size: float  # Size of the bird relative to the others of the guide
+    posture: float  # Usual angle of the body over the horizontal, in degrees
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,27 +22,13 @@ _INPUT_TYPES: dict[int, str] = {
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The graph's only input, a batch of images.
+    """The graph's only input, a batch of images."""
 
-    Attributes
-    ----------
-    name
-        Name of the tensor.
-    shape
-        The three dimensions behind the batch, all known.
-    batch
-        The fixed batch size, or None where it is dynamic.
-    layout
-        ``"nchw"`` or ``"nhwc"``.
-    elem_type
-        ONNX's element type.
-    """
-
-    name: str
-    shape: tuple[int, int, int]
-    batch: int | None
-    layout: Layout
-    elem_type: int
+    name: str  # Name of the tensor
+    shape: tuple[int, int, int]  # The three dimensions behind the batch, all known
+    batch: int | None  # The fixed batch size, or None where it is dynamic
+    layout: Layout  # ``"nchw"`` or ``"nhwc"``
+    elem_type: int  # ONNX's element type
 
     @property
     def channels(self) -> int:

@@ -25,24 +25,12 @@ _SUM_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class ClassOutput:
-    """The chosen output.
+    """The chosen output."""
 
-    Attributes
-    ----------
-    name
-        Name of the tensor.
-    classes
-        How many classes it scores.
-    spatial
-        Whether it has two more dimensions of size 1, to be flattened away.
-    warning
-        What was left out for it, or None.
-    """
-
-    name: str
-    classes: int
-    spatial: bool
-    warning: str | None
+    name: str  # Name of the tensor
+    classes: int  # How many classes it scores
+    spatial: bool  # Whether it has two more dimensions of size 1, to be flattened away
+    warning: str | None  # What was left out for it, or None
 
 
 def choose_output(model: onnx.ModelProto, image: ImageInput, wanted: str | None) -> ClassOutput:

@@ -26,45 +26,23 @@ from edge_fg_tools.graph.upgrade import (
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A classifier in the form that the rest of the build needs.
+    """A classifier in the form that the rest of the build needs."""
 
-    Attributes
-    ----------
-    model
-        Opset 17 or more (less only with a warning), IR version 8 to 10, shapes inferred,
-        each node named, one input and one output of the original names.
-    input_name
-        Name of the input.
-    channels, height, width
-        Size of one image; height and width in pixels.
-    layout
-        ``"nchw"`` or ``"nhwc"``.
-    input_dtype
-        ``"float32"`` or ``"uint8"``.
-    output_name
-        Name of the output, N x classes.
-    classes
-        How many classes it scores.
-    kind
-        ``"logits"`` or ``"probabilities"``.
-    batch
-        None where the batch is dynamic (named ``N``), else its fixed size.
-    warnings
-        What the user should know; each names the node where there is one.
-    """
-
+    # Opset 17 or more (less only with a warning), IR version 8 to 10, shapes inferred, each node
+    # named, one input and one output of the original names.
     model: onnx.ModelProto
-    input_name: str
+    input_name: str  # Name of the input
+    # Size of one image; height and width in pixels.
     channels: int
     height: int
     width: int
-    layout: Layout
-    input_dtype: str
-    output_name: str
-    classes: int
-    kind: Kind
-    batch: int | None
-    warnings: tuple[str, ...]
+    layout: Layout  # ``"nchw"`` or ``"nhwc"``
+    input_dtype: str  # ``"float32"`` or ``"uint8"``
+    output_name: str  # Name of the output, N x classes
+    classes: int  # How many classes it scores
+    kind: Kind  # ``"logits"`` or ``"probabilities"``
+    batch: int | None  # None where the batch is dynamic (named ``N``), else its fixed size
+    warnings: tuple[str, ...]  # What the user should know; each names the node where there is one
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

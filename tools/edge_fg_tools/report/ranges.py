@@ -14,43 +14,23 @@ MAX_HISTOGRAM_BINS = 64
 class TensorRange:
     """The calibrated range of one tensor.
 
-    Parameters
-    ----------
-    tensor
-        Its name in the graph.
-    node
-        The node that it feeds or comes from.
-    op
-        That node's operator.
-    amax
-        Largest magnitude that INT8 can hold of this tensor.
-    maximum
-        Largest magnitude seen during calibration.
-    clipped_share
-        Share (0..1) of the values seen whose magnitude is beyond `amax`.
-    method
-        Calibration method of this tensor.
-    histogram
-        Counts of magnitudes in equal bins from 0 to `histogram_limit`, at most
-        `MAX_HISTOGRAM_BINS` of them (see `downsample`, which also moves the limit).
-    histogram_limit
-        Magnitude at the upper edge of the last bin.
-
     Raises
     ------
     ValueError
         There are more than `MAX_HISTOGRAM_BINS` bins.
     """
 
-    tensor: str
-    node: str
-    op: str
-    amax: float
-    maximum: float
-    clipped_share: float
-    method: str
+    tensor: str  # Its name in the graph
+    node: str  # The node that it feeds or comes from
+    op: str  # That node's operator
+    amax: float  # Largest magnitude that INT8 can hold of this tensor
+    maximum: float  # Largest magnitude seen during calibration
+    clipped_share: float  # Share (0..1) of the values seen whose magnitude is beyond `amax`
+    method: str  # Calibration method of this tensor
+    # Counts of magnitudes in equal bins from 0 to `histogram_limit`, at most `MAX_HISTOGRAM_BINS`
+    # of them (see `downsample`, which also moves the limit).
     histogram: tuple[int, ...] = ()
-    histogram_limit: float = 0.0
+    histogram_limit: float = 0.0  # Magnitude at the upper edge of the last bin
 
     def __post_init__(self) -> None:
         if len(self.histogram) > MAX_HISTOGRAM_BINS:

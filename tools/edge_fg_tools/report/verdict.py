@@ -27,24 +27,13 @@ _POOR_CLASS, _POOR_CLASS_IMAGES = 0.8, 5
 
 @dataclass(frozen=True)
 class Verdict:
-    """A variant judged.
+    """A variant judged."""
 
-    Parameters
-    ----------
-    level
-        ``"fine"``, ``"look"`` (at what changed), ``"worry"``, or ``"reference"`` for FP32 itself.
-    mark
-        The level in a few words.
-    headline
-        The verdict in one sentence.
-    details
-        The reasons, a sentence each.
-    """
-
+    # ``"fine"``, ``"look"`` (at what changed), ``"worry"``, or ``"reference"`` for FP32 itself.
     level: Level
-    mark: str
-    headline: str
-    details: tuple[str, ...]
+    mark: str  # The level in a few words
+    headline: str  # The verdict in one sentence
+    details: tuple[str, ...]  # The reasons, a sentence each
 
 
 @dataclass(frozen=True)

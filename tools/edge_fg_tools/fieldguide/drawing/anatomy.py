@@ -27,39 +27,19 @@ _LIFTED_WING = (
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How a bird holds itself.
+    """How a bird holds itself."""
 
-    Attributes
-    ----------
-    tilt
-        Angle of the body over the horizontal, in degrees, head up.
-    head_pitch
-        Angle of the bill over the horizontal, in degrees.
-    head_turn
-        Turn of the head towards (positive) or away from the viewer, -1..1.
-    head_shift
-        Displacement of the head along the body, in bird units.
-    tail_angle
-        Angle of the tail relative to the body, in degrees, positive raises it.
-    fluff
-        Factor on the depth of the body.
-    foreshorten
-        Factor on horizontal distances: 1 is seen exactly from the side.
-    wing_lift
-        None for a closed wing; else the flapping wing, from -1 (down) to 1 (up).
-    mirror
-        Whether the bird faces left.
-    """
-
-    tilt: float
-    head_pitch: float = 0.0
-    head_turn: float = 0.0
-    head_shift: float = 0.0
+    tilt: float  # Angle of the body over the horizontal, in degrees, head up
+    head_pitch: float = 0.0  # Angle of the bill over the horizontal, in degrees
+    head_turn: float = 0.0  # Turn of the head towards (positive) or away from the viewer, -1..1
+    head_shift: float = 0.0  # Displacement of the head along the body, in bird units
+    # Angle of the tail relative to the body, in degrees, positive raises it.
     tail_angle: float = 0.0
-    fluff: float = 1.0
-    foreshorten: float = 1.0
+    fluff: float = 1.0  # Factor on the depth of the body
+    foreshorten: float = 1.0  # Factor on horizontal distances: 1 is seen exactly from the side
+    # None for a closed wing; else the flapping wing, from -1 (down) to 1 (up).
     wing_lift: float | None = None
-    mirror: bool = False
+    mirror: bool = False  # Whether the bird faces left
 
 
 @dataclass(frozen=True, slots=True)

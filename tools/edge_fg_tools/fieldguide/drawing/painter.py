@@ -24,21 +24,11 @@ from edge_fg_tools.fieldguide.species import Marks, Plumage
 
 @dataclass(frozen=True, slots=True)
 class BirdImage:
-    """A painted bird.
+    """A painted bird."""
 
-    Attributes
-    ----------
-    image
-        RGB image; only pixels under the mask are meaningful.
-    mask
-        Coverage, mode "L", 0..255, same size.
-    feet_xy
-        Where the feet stand, in pixels of the image.
-    """
-
-    image: Image.Image
-    mask: Image.Image
-    feet_xy: tuple[float, float]
+    image: Image.Image  # RGB image; only pixels under the mask are meaningful
+    mask: Image.Image  # Coverage, mode "L", 0..255, same size
+    feet_xy: tuple[float, float]  # Where the feet stand, in pixels of the image
 
 
 def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdImage:

@@ -20,18 +20,11 @@ from edge_fg_tools.fieldguide.training.inputs import INPUT_SIDE, MEAN, STD, norm
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a model answered labelled images.
+    """How a model answered labelled images."""
 
-    Attributes
-    ----------
-    confusion
-        int64 of shape (classes, classes): rows are true classes, columns answers.
-    top5
-        Share of images whose class is among the five likeliest, 0..1.
-    """
-
+    # int64 of shape (classes, classes): rows are true classes, columns answers.
     confusion: NDArray[np.int64]
-    top5: float
+    top5: float  # Share of images whose class is among the five likeliest, 0..1
 
     @property
     def images(self) -> int:
