@@ -14,20 +14,9 @@ def assign(costs: Sequence[Sequence[float]], unassigned: float) -> list[int | No
     short implementation is enough for a few animals; the usual library for it has tens of
     megabytes. A greedy choice would be shorter, but swaps neighbours where two fit one place.
 
-    Parameters
-    ----------
-    costs
-        One row each; infinity where a pair is impossible.
-    unassigned
-        What it costs to leave a row without a column.
+    A cost of infinity means that a pair is impossible; `unassigned` is what it costs to leave a
+    row without a column. Returns each row's column, or None.
 
-    Returns
-    -------
-    list
-        Each row's column, or None.
-
-    Examples
-    --------
     >>> assign([[0.1, 0.9], [0.2, math.inf]], 1.0)
     [1, 0]
     >>> assign([[0.1], [0.2]], 1.0)

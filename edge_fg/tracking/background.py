@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,33 +59,22 @@ class Background:
     part of the scene as a whole. (Mixture models such as MOG2, Zivkovic 2004, take a still bird
     into the background within their history, and see an exposure step everywhere.)
 
-    Parameters
-    ----------
-    settings
-        How the scene is learnt.
-    image
-        The first image, (height, width, channels) float32, 0..255.
+    All images are (height, width, channels) float32, 0..255, of the same shape as the first.
     """
 
     def __init__(self, settings: BackgroundSettings, image: Image) -> None:
         self._settings = settings
         self._cv2 = load_cv2("find motion")
-        self._scene = image.copy()
-        self._light = Light.unchanged(image.shape[2])
+        self.scene = image.copy()
+        self.light = Light.unchanged(image.shape[2])  # that of the last image
         self._deviation = np.full(image.shape[:2], 1.0, dtype=np.float32)
         self._last = image.copy()
         self._still = np.zeros(image.shape[:2], dtype=np.float32)
         self._mask = np.zeros(image.shape[:2], dtype=np.bool_)
         self._limit = np.zeros(image.shape[:2], dtype=np.float32)
-        self._age = 0.0
+        self._age = 0.0  # seconds
         self._frames = 0
-        self.shift_xy = (0.0, 0.0)
-        """By how many small pixels the last frame was moved against the scene."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(height, width, channels) of the images."""
-        return tuple(self._scene.shape)
+        self.shift_xy = (0.0, 0.0)  # small pixels by which the last image was moved
 
     @property
     def settled(self) -> bool:
@@ -92,47 +82,24 @@ class Background:
         return self._age >= self._settings.warm_up_s and self._frames >= 3
 
     def compare(self, image: Image) -> tuple[Image, Mask]:
-        """Compare an image with the scene.
+        """Return the image, moved back by the camera's shake and in the scene's light, and a mask.
 
-        Parameters
-        ----------
-        image
-            (height, width, channels) float32, 0..255, of the same shape as the first.
-
-        Returns
-        -------
-        aligned, mask
-            The image, moved back by the camera's shake and in the scene's light; and
-            (height, width), True where something else than the scene is seen.
+        The mask, (height, width), is True where something else than the scene is seen.
         """
-        self._light = self._fit_light(image)
+        self.light = self._fit_light(image)
         self.shift_xy = (0.0, 0.0)
-        aligned = self._light.undo(image)
+        aligned = self.light.undo(image)
         mask = self._differs(image)
         if self._is_everywhere(mask):
             aligned, mask = self._unshake(image, aligned, mask)
         self._mask = mask
         return aligned, mask
 
-    def expected(self) -> Image:
-        """Return the scene in the light of the last image, 0..255."""
-        return self._light.apply(self._scene)
-
-    def relit(self, aligned: Image) -> Image:
-        """Return a part of what `compare` returned in the light of the last image, 0..255."""
-        return self._light.apply(aligned)
-
     def learn(self, aligned: Image, occupied: Mask, dt: float) -> None:
-        """Update the scene where no object is.
+        """Update the scene where no object is, `dt` seconds after the frame before.
 
-        Parameters
-        ----------
-        aligned
-            What `compare` returned.
-        occupied
-            (height, width), True where an object is.
-        dt
-            Seconds since the frame before.
+        `aligned` is what `compare` returned; `occupied`, (height, width), is True where an object
+        is.
         """
         settings = self._settings
         self._frames += 1
@@ -142,11 +109,14 @@ class Background:
             rate = max(rate, 1.0 / self._frames)
             occupied = np.zeros_like(occupied)
         step = np.where(occupied, np.float32(0.0), np.float32(rate))
-        off = aligned - self._scene
-        self._scene += step[..., np.newaxis] * off
-        size = largest(np.abs(off)) * self._light.scale
+        off = aligned - self.scene
+        self.scene += step[..., np.newaxis] * off
+        size = largest(np.abs(off)) * self.light.scale
         self._deviation += step * (size - self._deviation)
-        self._follow_still(aligned, dt)
+        changed = largest(np.abs(aligned - self._last)) * self.light.scale > self._limit
+        np.copyto(self._last, aligned, where=changed[..., np.newaxis])
+        self._still += np.float32(dt)
+        self._still[changed] = 0.0
 
     def still_s(self, mask: Mask) -> float:
         """Return for how many seconds nine tenths of a masked part have not changed."""
@@ -154,22 +124,15 @@ class Background:
 
     def absorb(self, aligned: Image, mask: Mask) -> None:
         """Make what is seen in a masked part a part of the scene."""
-        self._scene[mask] = aligned[mask]
+        self.scene[mask] = aligned[mask]
         self._still[mask] = 0.0
-
-    def _follow_still(self, aligned: Image, dt: float) -> None:
-        moved = largest(np.abs(aligned - self._last)) * self._light.scale
-        changed = moved > self._limit
-        np.copyto(self._last, aligned, where=changed[..., np.newaxis])
-        self._still += np.float32(dt)
-        self._still[changed] = 0.0
 
     def _differs(self, image: Image) -> Mask:
         """Return where an image is outside what the scene shows within a pixel around.
 
         The pixel around forgives what is left of shake, and leaves that move a little.
         """
-        expected = self.expected()
+        expected = self.light.apply(self.scene)
         around = np.ones((3, 3), dtype=np.uint8)
         low = self._cv2.erode(expected, around).reshape(expected.shape)
         high = self._cv2.dilate(expected, around).reshape(expected.shape)
@@ -193,7 +156,7 @@ class Background:
         height, width = mask.shape
         if min(height, width) < 16:
             return aligned, mask
-        before, now = grey(self._scene), grey(aligned)
+        before, now = grey(self.scene), grey(aligned)
         window = self._cv2.createHanningWindow((width, height), self._cv2.CV_32F)
         (dx, dy), _ = self._cv2.phaseCorrelate(before, now, window)
         if not 0.2 < float(np.hypot(dx, dy)) < _FARTHEST_SHIFT * max(height, width):
@@ -208,7 +171,7 @@ class Background:
         if after.mean() > 0.6 * mask.mean():
             return aligned, mask
         self.shift_xy = (float(dx), float(dy))
-        return self._light.undo(moved), after
+        return self.light.undo(moved), after
 
     def _fit_light(self, image: Image) -> Light:
         """Fit each channel's gain and offset to the part of the image that shows the scene."""
@@ -216,23 +179,18 @@ class Background:
         free = ~self._mask[::step, ::step]
         if free.mean() < 0.2:
             free = np.ones_like(free)
-        scene = np.ascontiguousarray(self._scene[::step, ::step][free].T)
+        scene = np.ascontiguousarray(self.scene[::step, ::step][free].T)
         seen = np.ascontiguousarray(image[::step, ::step][free].T)
-        return fit_light(scene, seen, self._light)
+        return fit_light(scene, seen, self.light)
 
 
 def largest(image: Image) -> Image:
     """Return each pixel's largest channel; numpy's own reduction is slow on so short an axis."""
-    found: Image = image[..., 0]
-    for channel in range(1, image.shape[2]):
-        found = np.maximum(found, image[..., channel])
+    found: Image = functools.reduce(np.maximum, np.moveaxis(image, -1, 0))
     return found
 
 
 def grey(image: Image) -> Image:
     """Return the mean of each pixel's channels."""
-    total: Image = image[..., 0].copy()
-    for channel in range(1, image.shape[2]):
-        total += image[..., channel]
-    total /= image.shape[2]
-    return total
+    mean: Image = functools.reduce(np.add, np.moveaxis(image, -1, 0)) / np.float32(image.shape[2])
+    return mean

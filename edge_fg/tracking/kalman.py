@@ -19,16 +19,9 @@ class AxisFilter:
     """Position and speed along one axis: a constant speed, disturbed by white acceleration.
 
     The discrete model is that of Bar-Shalom, Li and Kirubarajan, "Estimation with Applications to
-    Tracking and Navigation" (2001), section 6.3.2.
-
-    Parameters
-    ----------
-    position
-        Where it was found first.
-    deviation
-        Standard deviation of a detection, in the units of `position`.
-    speed_deviation
-        What its speed may be at first, in units a second.
+    Tracking and Navigation" (2001), section 6.3.2. `deviation` is the standard deviation of a
+    detection, in the units of `position`; `speed_deviation` that of its first speed, in units a
+    second.
     """
 
     __slots__ = ("covariance", "position", "speed")
@@ -56,7 +49,7 @@ class AxisFilter:
     def update(self, found: float, deviation: float) -> None:
         """Correct the prediction by where it was found."""
         at, both, fast = self.covariance
-        total = at + deviation**2
+        total = self.innovation(deviation)
         gain, gain_speed = at / total, both / total
         off = found - self.position
         self.position += gain * off
@@ -81,13 +74,7 @@ class _SideFilter:
 
 
 class BoxFilter:
-    """Filters the centre (constant velocity) and the sides (random walk) of a box.
-
-    Parameters
-    ----------
-    box
-        (x, y, width, height) in pixels.
-    """
+    """Filters the centre (constant velocity) and the sides (random walk) of a box, in pixels."""
 
     def __init__(self, box: Box) -> None:
         size = max(box[2:])
@@ -96,7 +83,7 @@ class BoxFilter:
 
     @property
     def box(self) -> Box:
-        """(x, y, width, height) in pixels, as expected now."""
+        """(x, y, width, height), as expected now."""
         width, height = max(1.0, self._width.value), max(1.0, self._height.value)
         return self._x.position - width / 2, self._y.position - height / 2, width, height
 

@@ -50,15 +50,7 @@ class MotionSettings:
 class MotionFinder:
     """Finds what differs from the empty scene; all frames must come from one camera.
 
-    Parameters
-    ----------
-    settings
-        What counts as an object.
-
-    Raises
-    ------
-    MissingDependencyError
-        OpenCV is not installed.
+    Without OpenCV, MissingDependencyError is raised.
     """
 
     def __init__(self, settings: MotionSettings | None = None) -> None:
@@ -77,7 +69,7 @@ class MotionFinder:
         image = thumbnail(frame, self.settings.width)
         self._scale = scale = frame.size_wh[0] / image.shape[1]
         dt = self._step(frame)
-        if self._background is None or self._background.shape != image.shape:
+        if self._background is None or self._background.scene.shape != image.shape:
             self._background = Background(self.settings.background, image)
         background = self._background
         self._aligned, differs = background.compare(image)
@@ -90,10 +82,9 @@ class MotionFinder:
             return []
         background.learn(self._aligned, occupied, dt)
         dx, dy = background.shift_xy
-        moved = [(x + dx, y + dy, w, h) for x, y, w, h in self._join(boxes, differs.size)]
         return [
-            clipped((x * scale, y * scale, width * scale, height * scale), frame.size_wh)
-            for x, y, width, height in moved
+            clipped(((x + dx) * scale, (y + dy) * scale, w * scale, h * scale), frame.size_wh)
+            for x, y, w, h in self._join(boxes, differs.size)
         ]
 
     def absorb(self, region_xywh: Region) -> None:
@@ -109,9 +100,7 @@ class MotionFinder:
     def _step(self, frame: Frame) -> float:
         time = seconds_of(frame)
         before, self._time = self._time, time
-        if before is None:
-            return 0.0
-        return min(max(time - before, 0.0), _LONGEST_STEP_S)
+        return 0.0 if before is None else min(max(time - before, 0.0), _LONGEST_STEP_S)
 
     def _objects(
         self, background: Background, differs: Mask, aligned: Image
@@ -153,9 +142,10 @@ class MotionFinder:
         if still > self.settings.background.absorb_s:
             background.absorb(aligned, mask)
             return True
-        here = _grown(window, mask.shape)
-        scene = grey(background.expected()[here])
-        seen = grey(background.relit(aligned[here]))
+        # With three pixels around it.
+        here = tuple(slice(max(0, side.start - 3), side.stop + 3) for side in window)
+        scene = grey(background.light.apply(background.scene[here]))
+        seen = grey(background.light.apply(aligned[here]))
         inside = mask[here]
         outline = self._morph(inside, self._cv2.MORPH_GRADIENT, 3)
         if still > self.settings.ghost_s and self._is_ghost(scene, seen, outline):
@@ -209,18 +199,9 @@ def seconds_of(frame: Frame) -> float:
     return frame.captured if frame.position is None else frame.position
 
 
-def _grown(window: tuple[slice, slice], shape: tuple[int, int]) -> tuple[slice, slice]:
-    rows, columns = window
-    return (
-        slice(max(0, rows.start - 3), min(shape[0], rows.stop + 3)),
-        slice(max(0, columns.start - 3), min(shape[1], columns.stop + 3)),
-    )
-
-
 def _steepness(image: Image) -> Image:
     """Return the length of the gradient at each pixel, in grey levels a pixel."""
     if min(image.shape) < 2:
         return np.zeros_like(image)
-    down, across = np.gradient(image)
-    steepness: Image = np.hypot(down, across)
+    steepness: Image = np.hypot(*np.gradient(image))
     return steepness

@@ -17,17 +17,9 @@ from edge_fg.tracking.visit import Visit, VisitSettings
 class OpenVisits:
     """Keeps a visit for each individual that is followed, until it has been gone for a while.
 
-    Parameters
-    ----------
-    settings
-        How visits are followed.
-    tracker
-        Follows the individuals; tracks of `VisitSettings.nothing` are removed from it.
-    learn_as_scene
-        Called with the region of such a track. None where a detector finds regions, which can't
-        learn: then the track is kept, and classified rarely.
-    source_number
-        First part of each visit's name.
+    Tracks of `VisitSettings.nothing` are removed from `tracker`, and `learn_as_scene` is called
+    with their regions. It is None where a detector finds regions, which can't learn: then the
+    track is kept, and classified rarely. `source_number` is the first part of each visit's name.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -45,10 +44,7 @@ class PendingFrame:
     ) -> dict[int, PredictionT]:
         """Give each visit its prediction; return them by the number of the visit.
 
-        Raises
-        ------
-        UsageError
-            A region was not requested.
+        A region that was not requested raises UsageError.
         """
         answers: dict[int, PredictionT] = {}
         left = list(self.requests)
@@ -67,14 +63,7 @@ def choose_regions(
 ) -> list[RegionRequest]:
     """Choose the individuals to classify: new ones first, then those that waited longest.
 
-    Parameters
-    ----------
-    frame, now
-        The frame, and the seconds of its clock.
-    seen
-        The individuals on it.
-    settings
-        How often to classify, and how many.
+    `now` are the seconds of the frame's clock, and `seen` are the individuals on it.
     """
     due = [
         (track, visit)
@@ -82,7 +71,7 @@ def choose_regions(
         # Of two that touch, the model would see both at once.
         if not track.merged and _is_due(visit, now, settings)
     ]
-    due.sort(key=_longest_wait_first)
+    due.sort(key=lambda one: (one[1].asked_s, one[1].pool.count, one[0].number))
     requests = []
     for track, visit in due[: settings.most_regions]:
         visit.asked_s = now
@@ -92,15 +81,7 @@ def choose_regions(
     return requests
 
 
-def _longest_wait_first(one: tuple[Track, Visit]) -> tuple[float, int, int]:
-    track, visit = one
-    asked_s = -math.inf if visit.asked_s is None else visit.asked_s
-    return asked_s, visit.pool.count, track.number
-
-
 def _is_due(visit: Visit, now: float, settings: VisitSettings) -> bool:
-    if visit.asked_s is None:
-        return True
     settled = (
         not visit.answer.challenged
         and (visit.confidence or 0.0) >= settings.settled

@@ -58,11 +58,6 @@ class OpinionPool:
     the frame before, so that twice the frame rate is not twice the evidence. What all frames of
     an individual have in common limits the number to `most`, as in a cluster of correlated
     answers (Kish, "Survey Sampling", 1965: the design effect).
-
-    Parameters
-    ----------
-    settings
-        How answers are fused.
     """
 
     def __init__(self, settings: SmoothingSettings | None = None) -> None:
@@ -70,45 +65,34 @@ class OpinionPool:
         self._sum: Distribution | None = None
         self._weight = 0.0
         self._time = 0.0
-        self._count = 0
-
-    @property
-    def count(self) -> int:
-        """Frames taken in."""
-        return self._count
+        self.count = 0  # frames taken in
 
     @property
     def evidence(self) -> float:
         """Number of independent good frames that all frames are worth; 0 until there are two."""
-        if self._count < 2:
+        if self.count < 2:
             return 0.0
         most = self._settings.most
         return self._weight * most / (self._weight + most)
 
     def add(self, probabilities: ArrayLike, time_s: float, quality: float = 1.0) -> None:
-        """Take in the answer to one frame.
+        """Take in the answer to one frame: (classes,), not negative, summing to 1.
 
-        Parameters
-        ----------
-        probabilities
-            (classes,), not negative, summing to 1.
-        time_s
-            When the frame was; an earlier time than the last one's counts as the same.
-        quality
-            Its weight beside a good frame, more than 0, at most 1.
+        A time before the last frame's counts as the same. `quality` is the frame's weight beside
+        a good one, more than 0, at most 1.
         """
         settings = self._settings
         given = np.asarray(probabilities, dtype=np.float64)
         mixed = (1.0 - settings.outliers) * given + settings.outliers / given.size
         logs = np.log(np.maximum(mixed, 1e-12))
-        self._count += 1
+        self.count += 1
         if self._sum is None:
             # Its full weight for now; the gap to the second frame says how new it was.
             self._sum, self._weight, self._time = quality * logs, quality, time_s
             return
         gap = max(0.0, time_s - self._time)
         news = -math.expm1(-max(gap, 1e-6) / settings.correlation_s)
-        if self._count == 2:
+        if self.count == 2:
             self._sum, self._weight = news * self._sum, news * self._weight
         decay = math.exp(-gap / settings.memory_s)
         self._sum = decay * self._sum + quality * news * logs
@@ -133,11 +117,6 @@ class StableAnswer:
     A Schmitt trigger in time. There is no answer (None) until one class has had `threshold` and
     led by `margin` for `dwell_s`; another class replaces it under the same conditions, and None
     does when its own confidence stays below `release`.
-
-    Parameters
-    ----------
-    settings
-        Thresholds and the dwell.
     """
 
     def __init__(self, settings: SmoothingSettings | None = None) -> None:
@@ -149,14 +128,8 @@ class StableAnswer:
     def update(self, fused: Distribution, evidence: float, time_s: float) -> int | None:
         """Take in the fused distribution at `time_s`; return the answer, or None.
 
-        Parameters
-        ----------
-        fused
-            (classes,), summing to 1.
-        evidence
-            Number of independent frames behind it.
-        time_s
-            Seconds of a clock that does not run backwards.
+        `evidence` is the number of independent frames behind it; the clock, in seconds, does not
+        run backwards.
         """
         wanted = self._wanted(fused, evidence)
         if wanted == self.class_id:
@@ -195,14 +168,9 @@ def frame_quality(
 ) -> float:
     """Return the weight of a frame beside one of a sharp, large, calm individual: 0.05..1.
 
-    Parameters
-    ----------
-    sharpness, sharpest
-        Of this frame's region and of the individual's sharpest so far (any scale, not negative).
-    size, full_size
-        Longer side of the region in pixels, and the side above which more does not help.
-    speed
-        In its own sizes a second: motion blurs the marks that tell siblings apart.
+    `sharpness` (any scale, not negative) is compared with the individual's sharpest so far, and
+    `size`, the longer side in pixels, with the side above which more does not help. `speed` is in
+    its own sizes a second: motion blurs the marks that tell siblings apart.
     """
     sharp = min(1.0, sharpness / sharpest) if sharpest > 0.0 else 1.0
     large = min(1.0, size / full_size)

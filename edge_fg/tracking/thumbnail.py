@@ -13,33 +13,15 @@ from edge_fg.sources import Frame
 
 
 def thumbnail(frame: Frame, longest_px: int) -> NDArray[np.float32]:
-    """Return a small version of a frame, for finding motion.
+    """Return a small version of a frame, for finding motion: its longer side is `longest_px`.
 
-    Raw YUV frames keep their luma and chroma: only differences between frames of one camera
-    count here, so nothing needs to be converted.
-
-    Parameters
-    ----------
-    frame
-        The frame.
-    longest_px
-        Its longer side becomes so many pixels; smaller frames stay as they are.
-
-    Returns
-    -------
-    numpy.ndarray
-        (height, width, channels) float32, 0..255, slightly blurred; 1 channel for grey frames,
-        else 3.
-
-    Raises
-    ------
-    MissingDependencyError
-        OpenCV is not installed.
+    It is (height, width, channels) float32, 0..255, slightly blurred, with 1 channel for grey
+    frames, else 3; smaller frames keep their size. Raw YUV frames keep their luma and chroma: only
+    differences between frames of one camera count here, so nothing needs to be converted. Without
+    OpenCV, MissingDependencyError is raised.
     """
     cv2 = load_cv2("find motion")
-    width, height = frame.size_wh
-    scale = min(1.0, longest_px / max(width, height))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = _fitted(frame.size_wh, longest_px)
     planes = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in _planes(frame)]
     small = np.dstack(planes).astype(np.float32)
     # Noise of single pixels and the jitter of codecs would be taken for motion.
@@ -48,26 +30,23 @@ def thumbnail(frame: Frame, longest_px: int) -> NDArray[np.float32]:
 
 
 def sharpness(frame: Frame, region_xywh: Region) -> float:
-    """Return how much fine detail a region has: the variance of its Laplacian.
+    """Return how much fine detail a region, wholly inside the frame, has.
 
-    Taken at 128 pixels, so that noise of the sensor is not mistaken for detail. (Pech-Pacheco et
-    al., "Diatom autofocusing in brightfield microscopy: a comparative study", 2000.)
-
-    Parameters
-    ----------
-    frame
-        The frame.
-    region_xywh
-        (x, y, width, height) in pixels, wholly inside it.
+    This is the variance of its Laplacian, taken at 128 pixels, so that noise of the sensor is not
+    mistaken for detail. (Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy: a
+    comparative study", 2000.)
     """
     cv2 = load_cv2("measure sharpness")
     x, y, width, height = region_xywh
     part = _planes(frame)[0][y : y + height, x : x + width]
-    scale = min(1.0, 128.0 / max(width, height))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(part, _fitted((width, height), 128), interpolation=cv2.INTER_AREA)
     brightness = small if small.ndim == 2 else small.mean(axis=2)
     return float(cv2.Laplacian(brightness.astype(np.float32), cv2.CV_32F).var())
+
+
+def _fitted(size_wh: tuple[int, int], longest_px: int) -> tuple[int, int]:
+    scale = min(1.0, longest_px / max(size_wh))
+    return max(1, round(size_wh[0] * scale)), max(1, round(size_wh[1] * scale))
 
 
 def _planes(frame: Frame) -> list[NDArray[np.uint8]]:

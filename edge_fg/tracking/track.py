@@ -11,6 +11,7 @@ from edge_fg.errors import UsageError
 from edge_fg.tracking.kalman import BoxFilter
 
 TrackState = Literal["tentative", "confirmed", "lost"]
+"""Not sure yet, seen on the last frame, or not seen on it."""
 
 # Half-life of the speed of what is not seen.
 _BRAKE_S = 0.25
@@ -48,35 +49,21 @@ class TrackerSettings:
 
 
 class Track:
-    """One individual; made and changed by `Tracker` alone.
-
-    Attributes
-    ----------
-    number
-        From 1, in the order in which they were confirmed; 0 while tentative.
-    state
-        ``tentative`` (not sure yet), ``confirmed`` (seen on the last frame) or ``lost``.
-    first_s, last_s
-        When it was first and last seen, in seconds.
-    hits
-        Frames on which it was seen.
-    merged
-        Whether it was, on the last frame, part of a box that holds others too.
-    """
+    """One individual; made and changed by `Tracker` alone."""
 
     def __init__(self, box: Box, time_s: float) -> None:
-        self.number = 0
+        self.number = 0  # from 1, in the order in which they were confirmed; 0 while tentative
         self.state: TrackState = "tentative"
-        self.first_s = self.last_s = time_s
-        self.hits = 1
-        self.merged = False
+        self.first_s = self.last_s = time_s  # when it was first and last seen, in seconds
+        self.hits = 1  # frames on which it was seen
+        self.merged = False  # whether it was last seen in a box that holds others too
         self._filter = BoxFilter(box)
         self._seen = box
 
     @property
     def box(self) -> Box:
         """Where it is: as detected, if it was seen alone on the last frame; else as predicted."""
-        return self._seen if self.state != "lost" and not self.merged else self._filter.box
+        return self._seen if self.state != "lost" and not self.merged else self.expected
 
     @property
     def expected(self) -> Box:
@@ -110,7 +97,7 @@ class Track:
 
     def cost(self, box: Box, settings: TrackerSettings) -> float:
         """Return how badly a box fits, 0..1; infinity where it can't be this individual."""
-        expected = self._filter.box
+        expected = self.expected
         ratio = area(box) / area(expected)
         if not 1.0 / settings.resized <= ratio <= settings.resized:
             return math.inf

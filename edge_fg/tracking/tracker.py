@@ -20,11 +20,6 @@ class Tracker:
     distance, as in Bewley et al., "Simple Online and Realtime Tracking" (2016), with the gates of
     Wojke et al., "Simple Online and Realtime Tracking with a Deep Association Metric" (2017).
     Where individuals touch and are found as one, each stays where it is expected until they part.
-
-    Parameters
-    ----------
-    settings
-        When tracks start and end.
     """
 
     def __init__(self, settings: TrackerSettings | None = None) -> None:
@@ -49,26 +44,12 @@ class Tracker:
         return list(self._tracks)
 
     def update(
-        self,
-        found: Sequence[Detection],
-        time_s: float,
-        size_wh: tuple[int, int] | None = None,
+        self, found: Sequence[Detection], time_s: float, size_wh: tuple[int, int] | None = None
     ) -> list[Track]:
-        """Take in the detections of one frame.
+        """Take in the detections of one frame; return the confirmed and lost tracks, by number.
 
-        Parameters
-        ----------
-        found
-            The detections, in any order.
-        time_s
-            Seconds of a clock that does not run backwards.
-        size_wh
-            Width and height of the frame; the track of an object that has left it ends.
-
-        Returns
-        -------
-        list of Track
-            Those that are confirmed or lost, by number.
+        `time_s` is of a clock that does not run backwards. Where the frame's size is given, the
+        track of an object that has left it ends.
         """
         dt = 0.0 if self._time is None else max(0.0, time_s - self._time)
         if self._time is not None:
@@ -79,9 +60,8 @@ class Tracker:
         self._tracks = [t for t in self._tracks if time_s - t.last_s <= max_hidden_s]
         for track in self._tracks:
             track.advance(dt)
-        # Any order of the detections gives the same tracks and numbers.
-        ordered = sorted(found)
-        free = self._match(ordered, time_s)
+        # Sorted, so that any order of the detections gives the same tracks and numbers.
+        free = self._match(sorted(found), time_s)
         for track in self._tracks:
             self._settle(track, time_s)
         self._tracks = [t for t in self._tracks if self._is_kept(t, time_s, size_wh)]

@@ -123,7 +123,7 @@ class Visit:
     last_at: datetime | None = None
     region_xywh: Region = (0, 0, 1, 1)  # where it was seen last
     labels: Sequence[NamedClass] = ()  # empty before any prediction
-    asked_s: float | None = None  # when it was last classified
+    asked_s: float = -math.inf  # when it was last classified
     sharpest: float = 0.0  # sharpness of its sharpest frame
     announced: bool = False  # whether its start was reported
     announced_class_id: int | None = None  # the class that was reported last
@@ -144,7 +144,7 @@ class Visit:
     @property
     def label(self) -> str | None:
         """Label of that class."""
-        return None if self.class_id is None else self.labels[self.class_id].label
+        return self._label_of(self.class_id)
 
     @property
     def confidence(self) -> float | None:
@@ -166,12 +166,9 @@ class Visit:
     def best_guess(self, confidence: float, nothing: frozenset[str]) -> int | None:
         """Return the likeliest class if it has this confidence and is not `nothing`."""
         fused = self.pool.distribution()
-        if fused is None:
+        if fused is None or fused.max() < confidence or self.likeliest in nothing:
             return None
-        best = int(np.argmax(fused))
-        if fused[best] < confidence or self.labels[best].label in nothing:
-            return None
-        return best
+        return int(np.argmax(fused))
 
     def continue_as(self, other: Visit) -> None:
         """Take over what was seen of another visit that is a return of this individual."""
@@ -184,15 +181,14 @@ class Visit:
         fused = self.pool.distribution()
         confidence, runner_up = None, None
         if fused is not None:
-            order = np.argsort(-fused, kind="stable")
-            others = [int(place) for place in order[:2] if int(place) != class_id]
-            runner_up = self.labels[others[0]].label if others else None
+            best = np.argsort(-fused, kind="stable")[:2].tolist()
+            runner_up = self._label_of(next((other for other in best if other != class_id), None))
             confidence = None if class_id is None else float(fused[class_id])
         return VisitEvent(
             kind=kind,
             visit=f"{source_number}-{self.number}",
             source=self.source,
-            label=None if class_id is None else self.labels[class_id].label,
+            label=self._label_of(class_id),
             class_id=class_id,
             confidence=confidence,
             runner_up=runner_up,
@@ -203,3 +199,6 @@ class Visit:
             ended_at=self.last_at,
             region_xywh=self.region_xywh,
         )
+
+    def _label_of(self, class_id: int | None) -> str | None:
+        return None if class_id is None else self.labels[class_id].label
