@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from edge_fg.closing import Closing
 from edge_fg.errors import OutputError
 from edge_fg.http_hosts import HostNames
 from edge_fg.printing import reason
@@ -38,28 +39,13 @@ _HEADERS = (
 )
 
 
-class BoundedServer(http.server.ThreadingHTTPServer):
-    """Serves each connection in a thread of its own, up to a limit.
+class BoundedServer(Closing, http.server.ThreadingHTTPServer):
+    """Serves each connection in a thread of its own, up to `max_connections` at a time.
 
-    A client that sends its request too slowly is cut off. `close` waits for no client.
-
-    Parameters
-    ----------
-    address
-        Host and port; port 0 takes a free one.
-    handler
-        Answers a request.
-    what
-        What is served, for errors and the log.
-    hosts
-        Names that requests may call the server by.
-    max_connections
-        Connections at a time; further ones are closed at once.
-
-    Raises
-    ------
-    OutputError
-        The address is taken, or not one of this machine's.
+    Further ones are closed at once, and a client that sends its request too slowly is cut off;
+    `close` waits for no client. Requests may call the server by `allowed_hosts` too, see
+    `HostNames`. Port 0 takes a free one. Errors and the log name what is served (`what`); an
+    `OutputError` says that the address is taken, or not one of this machine's.
     """
 
     daemon_threads = True
@@ -70,18 +56,18 @@ class BoundedServer(http.server.ThreadingHTTPServer):
         address: tuple[str, int],
         handler: type[BoundedHandler],
         what: str,
-        hosts: HostNames,
         *,
+        allowed_hosts: tuple[str, ...] = (),
         max_connections: int,
     ) -> None:
-        self.hosts = hosts
+        host, port = address
+        self.hosts = HostNames(host, allowed_hosts)
         self._what = what
         self._free = threading.BoundedSemaphore(max_connections)
         self._pending: dict[Any, float] = {}  # connections whose request is not complete
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.request_queue_size = max_connections
-        host, port = address
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:

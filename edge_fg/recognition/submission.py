@@ -36,14 +36,8 @@ class Submissions(Closing):
     """One worker thread and one place to wait: the newest frame wins.
 
     The thread starts with the first frame. It holds the classifier only while it works, so a
-    classifier that is dropped without being closed ends the thread as well.
-
-    Parameters
-    ----------
-    classify
-        Answers a frame and a region, or None; a `Classifier`, mostly.
-    clock
-        Seconds.
+    classifier that is dropped without being closed ends the thread as well. `classify`, mostly a
+    `Classifier`, answers a frame and a region (or None); `clock` gives seconds.
     """
 
     def __init__(self, classify: Classify, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,14 +63,12 @@ class Submissions(Closing):
                 raise BackendError("the classifier is closed: load the bundle again")
             superseded, self._waiting = self._waiting, request
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="edge_fg-submit", daemon=True
-                )
+                name = "edge_fg-submit"
+                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
                 self._thread.start()
             self._changed.notify()
         if superseded is not None:
-            error = SupersededError("a newer frame was submitted before this one's turn")
-            superseded.refuse(error)
+            superseded.refuse(SupersededError("a newer frame was submitted before this one's turn"))
         return request.future
 
     def close(self) -> None:

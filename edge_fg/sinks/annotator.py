@@ -71,20 +71,10 @@ class _Layout:
 class Annotator:
     """Draws answers on frames: the name, its confidence as a bar, and the runners-up.
 
-    The panel is in the lower left corner; its size depends on the frame's.
-
-    Parameters
-    ----------
-    top_k
-        Names to show, the first one large. A small frame shows fewer; one of less than about 50
-        rows shows none.
-    font
-        TrueType or OpenType file; None takes the font that comes with Pillow, see `Fonts`.
-
-    Raises
-    ------
-    UsageError
-        `top_k` is less than 1, or the font can't be read.
+    The panel is in the lower left corner; its size depends on the frame's. Of the `top_k` names,
+    the first one is large. A small frame shows fewer; one of less than about 50 rows shows none.
+    For `font` see `Fonts`. A `UsageError` says that `top_k` is less than 1, or that the font can't
+    be read.
     """
 
     def __init__(self, *, top_k: int = 3, font: Path | None = None) -> None:
@@ -94,14 +84,9 @@ class Annotator:
         self._font = Fonts(font)
 
     def __call__(self, frame: NDArray[np.uint8], prediction: TopAnswers) -> NDArray[np.uint8]:
-        """Return a copy of `frame` with the answer drawn on it.
+        """Return a copy of `frame` (H x W x 3, BGR) with the answer drawn on it.
 
-        Both frames are H x W x 3, uint8, BGR.
-
-        Raises
-        ------
-        ImageError
-            `frame` is not a frame.
+        An `ImageError` says that `frame` is not a frame.
         """
         result: NDArray[np.uint8] = as_frame(frame).copy()
         answers = list(prediction.top(self._top_k))[: self._top_k]

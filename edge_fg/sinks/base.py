@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.errors import OutputError
+from edge_fg.files import output_errors
 from edge_fg.result import Result
 from edge_fg.sources import Source
 
 Annotate = Callable[[Result[Any]], NDArray[np.uint8]]
 """Draws a result on a copy of its frame: H x W x 3, BGR."""
+
+RESERVE_BYTES = 64 << 20
+"""Of the disk, left free by default."""
 
 
 class Sink(Protocol):
@@ -109,3 +116,28 @@ class CallbackSink(BaseSink):
     def __call__(self, result: Result[Any], /) -> None:
         """Call the function with the result."""
         self._function(result)
+
+
+class SpaceGuard:
+    """Refuses to write to a disk that is nearly full, until there is clearly more space again.
+
+    The space that is left lets open files be finished and the machine go on working. `folder` is
+    any on the disk. Once refused, writing goes on when there is half as much again as the reserve.
+    """
+
+    def __init__(self, folder: Path, reserve_bytes: int) -> None:
+        self._folder = folder
+        self._reserve = reserve_bytes
+        self._refusing = False
+
+    def check(self, what: Path) -> None:
+        """Raise an `OutputError` that names the file `what` if there is not enough space."""
+        with output_errors(what):
+            found = os.statvfs(self._folder)
+        needed = self._reserve * 3 // 2 if self._refusing else self._reserve
+        self._refusing = found.f_bavail * found.f_frsize < needed
+        if self._refusing:
+            raise OutputError(
+                f"can't write {what}: the disk is nearly full ({self._reserve >> 20} MB are kept "
+                "free); recording goes on when there is space"
+            )

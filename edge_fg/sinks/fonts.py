@@ -7,7 +7,7 @@ import os
 import unicodedata
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -27,17 +27,8 @@ class Fonts:
     """One font, in any size.
 
     The font that comes with Pillow has only ASCII. For other characters a font of the system is
-    taken if no font is given; without one, accents are left out.
-
-    Parameters
-    ----------
-    path
-        TrueType or OpenType file; None takes the font that comes with Pillow.
-
-    Raises
-    ------
-    UsageError
-        The font can't be read.
+    taken if no font is given; without one, accents are left out. `path` is a TrueType or OpenType
+    file; a `UsageError` says that it can't be read.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -59,16 +50,9 @@ class Fonts:
         return self.of(text, size).getlength(self._writable(text))
 
     def fitted(self, name: str, size: int, room: float) -> tuple[Font, str]:
-        """Return the largest font in which `name` fits, and the name as it can be written.
+        """Return the largest font in which `name` fits into `room`, and the name to be written.
 
-        Parameters
-        ----------
-        name
-            To be written; cut where it doesn't fit in seven tenths of `size`.
-        size
-            Pixels.
-        room
-            Pixels that it may be wide.
+        It is cut where it doesn't fit in seven tenths of `size`. Both sizes are in pixels.
         """
         name = self._writable(name)
         for share in (1.0, 0.85, 0.7):
@@ -90,26 +74,14 @@ class Fonts:
 def _outlined(text: str, font: Font, fill: Colour) -> tuple[Image.Image, int]:
     """Return a text with a thin dark outline, and the row of its baseline.
 
-    Parameters
-    ----------
-    text, font
-        As `Fonts.fitted` or `Fonts.of` gave them.
-    fill
-        Four values 0..255, in the order of the image it is meant for.
+    `fill` has the channels in the order of the image that it is meant for.
     """
     size = int(getattr(font, "size", _SMALLEST))
     stroke = max(size // 12, 1)
     width, baseline = math.ceil(font.getlength(text)) + 2 * stroke, size + stroke
     image = Image.new("RGBA", (width, baseline + size // 2 + stroke), (0, 0, 0, 0))
-    ImageDraw.Draw(image).text(
-        (stroke, baseline),
-        text,
-        font=font,
-        fill=fill,
-        anchor="ls",
-        stroke_width=stroke,
-        stroke_fill=_OUTLINE,
-    )
+    outline: dict[str, Any] = {"stroke_width": stroke, "stroke_fill": _OUTLINE}
+    ImageDraw.Draw(image).text((stroke, baseline), text, fill, font, anchor="ls", **outline)
     return image, baseline
 
 

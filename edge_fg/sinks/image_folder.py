@@ -15,12 +15,10 @@ from PIL import Image
 from edge_fg.errors import UsageError
 from edge_fg.files import output_errors, write_atomically
 from edge_fg.result import Result
-from edge_fg.sinks.base import Annotate, BaseSink
-from edge_fg.sinks.disk_space import SpaceGuard
+from edge_fg.sinks.base import RESERVE_BYTES, Annotate, BaseSink, SpaceGuard
 from edge_fg.sinks.result_annotator import ResultAnnotator
 from edge_fg.sources import Source
 
-_RESERVE_BYTES = 64 << 20
 _LONGEST_STEM = 50  # of up to four bytes each; file systems take 255
 
 
@@ -57,7 +55,7 @@ class ImagesSink(BaseSink):
         *,
         quality: int = 90,
         annotate: Annotate | None = None,
-        reserve_bytes: int = _RESERVE_BYTES,
+        reserve_bytes: int = RESERVE_BYTES,
         lossless: bool | None = None,
     ) -> None:
         if not 1 <= quality <= 95:
@@ -77,11 +75,10 @@ class ImagesSink(BaseSink):
 
     def __call__(self, result: Result[Any], /) -> None:
         """Save one frame."""
-        if result.closing:
-            return
-        path = self._folder / self._file_name(result)
-        self._space.check(path)
-        write_atomically(path, encode_jpeg(self._annotate(result), self._quality))
+        if not result.closing:
+            path = self._folder / self._file_name(result)
+            self._space.check(path)
+            write_atomically(path, encode_jpeg(self._annotate(result), self._quality))
 
     def _file_name(self, result: Result[Any]) -> str:
         frame = result.frame
@@ -94,15 +91,7 @@ class ImagesSink(BaseSink):
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """Return an image as a JPEG file.
-
-    Parameters
-    ----------
-    image
-        H x W x 3, uint8, BGR.
-    quality
-        1..95.
-    """
+    """Return an image (H x W x 3, BGR) as a JPEG file of a quality 1..95."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image[:, :, ::-1])).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -24,18 +24,12 @@ class LineFile:
 
     Each line is one write, so a killed process leaves whole lines. A line that a full disk or a
     power cut left unfinished is cut off: at once, or when the file is opened again. If the file was
-    renamed or removed (as logrotate does), a new one is made.
+    renamed or removed (as logrotate does), a new one is made. To a pipe or a device none of this
+    applies.
 
-    Parameters
-    ----------
-    path
-        The file; also a pipe or a device, to which none of the above applies.
-    prefix
-        An existing file is added to only if its first line begins with this.
-    header
-        First line of a new file, which an old one must have too; None for none.
-    sync_seconds
-        How often lines are forced onto the disk (fsync); a power cut loses the lines since.
+    An existing file is added to only if its first line begins with `prefix`, or is `header`, which
+    also becomes the first line of a new file. Every `sync_seconds` the lines are forced onto the
+    disk (fsync); a power cut loses those since.
     """
 
     def __init__(
@@ -57,10 +51,8 @@ class LineFile:
     def open(self) -> None:
         """Open the file, or make it.
 
-        Raises
-        ------
-        OutputError
-            It can't be written to, another program is writing to it, or it holds something else.
+        An `OutputError` says that it can't be written to, that another program is writing to it, or
+        that it holds something else.
         """
         self.close()
         with output_errors(self.path):
@@ -69,11 +61,8 @@ class LineFile:
     def write(self, line: str) -> None:
         """Append a line, given without its end.
 
-        Raises
-        ------
-        OutputError
-            The disk is full, for example; the file ends with a whole line then, and the next
-            line may be tried.
+        After an `OutputError` (the disk is full, for example) the file ends with a whole line, and
+        the next line may be tried.
         """
         with output_errors(self.path):
             self._follow_renaming()
@@ -85,10 +74,7 @@ class LineFile:
     def close(self) -> None:
         """Force what was written onto the disk and close the file; may be called again.
 
-        Raises
-        ------
-        OutputError
-            Not all of it could be written.
+        An `OutputError` says that not all of it could be written.
         """
         if self._descriptor is None:
             return
@@ -113,7 +99,7 @@ class LineFile:
         self._descriptor = os.open(self.path, flags, _PRIVATE)
         try:
             self._lock(self._descriptor)
-            self._repair()
+            self._repair(self._descriptor)
             if self._header is not None and not os.fstat(self._descriptor).st_size:
                 self._append(self._header)
         except BaseException:
@@ -130,25 +116,22 @@ class LineFile:
         except OSError as error:  # not every network file system can lock
             _LOGGER.info("%s can't be locked: %s", self.path, error)
 
-    def _repair(self) -> None:
+    def _repair(self, descriptor: int) -> None:
         """Check that lines may be added to the file, and cut off an unfinished line."""
-        assert self._descriptor is not None
-        size = os.fstat(self._descriptor).st_size
-        whole = _last_line_end(self._descriptor, size)
-        if size - whole > _LONGEST_LINE or not self._is_ours(bool(whole)):
+        size = os.fstat(descriptor).st_size
+        whole = _last_line_end(descriptor, size)
+        first = os.pread(descriptor, _LONGEST_LINE, 0).partition(b"\n")[0]
+        if size - whole > _LONGEST_LINE or not self._is_ours(first, whole > 0):
             raise OutputError(
                 f"{self.path} holds something else, and nothing is added to it: name another file"
             )
-        if whole == size:
-            return
-        _LOGGER.warning(
-            "%s ended in the middle of a line: %d bytes were cut off", self.path, size - whole
-        )
-        os.ftruncate(self._descriptor, whole)
+        if torn := size - whole:
+            _LOGGER.warning(
+                "%s ended in the middle of a line: %d bytes were cut off", self.path, torn
+            )
+            os.ftruncate(descriptor, whole)
 
-    def _is_ours(self, whole: bool) -> bool:
-        assert self._descriptor is not None
-        first = os.pread(self._descriptor, _LONGEST_LINE, 0).partition(b"\n")[0]
+    def _is_ours(self, first: bytes, whole: bool) -> bool:
         if whole:
             return first == self._prefix if self._header else first.startswith(self._prefix)
         # Nothing, zeros after a power cut, or the start of a line that we write.

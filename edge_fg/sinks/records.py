@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from edge_fg.errors import UsageError
 from edge_fg.result import Result
 
 Content = Literal["frames", "visits"]
@@ -16,18 +15,6 @@ FRAME_COLUMNS += ("confidence", "runner_up", "runner_up_confidence", "latency_ms
 VISIT_COLUMNS: tuple[str, ...] = ("event", "visit", "source", "label", "index", "confidence")
 VISIT_COLUMNS += ("runner_up", "frames", "started_s", "ended_s", "started", "ended")
 VISIT_COLUMNS += ("x", "y", "width", "height")
-
-
-def check_content(content: str) -> None:
-    """Refuse an unknown `Content`.
-
-    Raises
-    ------
-    UsageError
-        It is neither ``frames`` nor ``visits``.
-    """
-    if content not in ("frames", "visits"):
-        raise UsageError(f"content must be frames or visits, not {content!r}")
 
 
 def records(result: Result[Any], content: Content, top_k: int) -> list[dict[str, Any]]:
@@ -53,15 +40,13 @@ def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
         "latency_ms": None,
     }
     if prediction is not None:
-        latency = prediction.latency
         record["top"] = [
             {"index": a.class_id, "label": a.label, "confidence": a.confidence}
             for a in prediction.top(top_k)
         ]
         record["latency_ms"] = {
-            "preprocess": round(latency.preprocess_ms, 3),
-            "inference": round(latency.inference_ms, 3),
-            "total": round(latency.total_ms, 3),
+            stage: round(getattr(prediction.latency, f"{stage}_ms"), 3)
+            for stage in ("preprocess", "inference", "total")
         }
     if result.sightings or prediction is None:
         record["sightings"] = [
@@ -80,12 +65,8 @@ def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
 def rows(result: Result[Any], content: Content) -> list[Sequence[object]]:
     """Return what a result adds to a table with `FRAME_COLUMNS` or `VISIT_COLUMNS`."""
     if content == "visits":
-        found: list[Sequence[object]] = []
-        for event in result.events:
-            values = event.to_dict()
-            values.update(zip(("x", "y", "width", "height"), event.region_xywh, strict=True))
-            found.append([values[column] for column in VISIT_COLUMNS])
-        return found
+        events = (event.to_dict() for event in result.events)
+        return [[*(e[column] for column in VISIT_COLUMNS[:-4]), *e["box"]] for e in events]
     return [] if result.closing else [_frame_row(result)]
 
 

@@ -29,8 +29,7 @@ _COLOURS = (
     (0, 94, 213),  # vermilion
     (167, 121, 204),  # purple
 )
-_EDGE = (20, 17, 14)
-_PLATE = (20, 17, 14)
+_DARK = (20, 17, 14)  # of the edges and plates
 _WHITE = (255, 255, 255)
 _UNDECIDED = "?"
 _TEXT_SHARE, _TEXT_MIN = 0.036, 11
@@ -63,12 +62,8 @@ class ResultAnnotator:
     def __call__(self, result: Result[Any]) -> NDArray[np.uint8]:
         """Return H x W x 3, uint8, BGR."""
         image: NDArray[np.uint8] = result.frame.image
-        drawn = image.copy() if result.prediction is None else self._panel(image, result.prediction)
-        return self._boxes(drawn, result.sightings)
-
-    def _boxes(
-        self, image: NDArray[np.uint8], sightings: Sequence[Sighting[Any]]
-    ) -> NDArray[np.uint8]:
+        image = image.copy() if result.prediction is None else self._panel(image, result.prediction)
+        sightings = result.sightings
         taken: list[Region] = []
         short = min(image.shape[:2])
         line = max(round(short / 240), 1)
@@ -96,7 +91,7 @@ class ResultAnnotator:
         room = max(shape[1] - 2 * pad - stripe - percent_width, 0)
         font, name = self._fonts.fitted(" ".join(text.split()), size, room)
         width = round(font.getlength(name) + percent_width)
-        plate = Image.new("RGB", (stripe + 2 * pad + width, size + 2 * pad), _PLATE)
+        plate = Image.new("RGB", (stripe + 2 * pad + width, size + 2 * pad), _DARK)
         draw = ImageDraw.Draw(plate)
         # Pillow treats the BGR image as RGB; colours are given as BGR.
         draw.rectangle((0, 0, stripe - 1, plate.height), fill=_colour(sighting))
@@ -144,7 +139,7 @@ def _draw_box(
     """Draw a box around a region: a coloured line with a dark edge on both sides."""
     x, y, width, height = region
     edge = max(line // 2, 1)
-    for inset, thick, fill in ((-edge, line + 2 * edge, _EDGE), (0, line, colour)):
+    for inset, thick, fill in ((-edge, line + 2 * edge, _DARK), (0, line, colour)):
         left, top, right, bottom = x + inset, y + inset, x + width - inset, y + height - inset
         for x0, y0, x1, y1 in (
             (left, top, right, top + thick),

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,27 @@ from edge_fg.printing import printable
 from edge_fg.result import Result
 from edge_fg.sinks.base import BaseSink
 from edge_fg.sinks.line_file import LineFile
-from edge_fg.sinks.records import (
-    FRAME_COLUMNS,
-    VISIT_COLUMNS,
-    Content,
-    check_content,
-    records,
-    rows,
-)
+from edge_fg.sinks.records import FRAME_COLUMNS, VISIT_COLUMNS, Content, records, rows
 from edge_fg.sources import Source
 
 
 class _LineSink(BaseSink):
-    """Writes lines to a file, or to standard output where `file` is None."""
+    """Writes the lines of each result to a file, or to standard output where `file` is None."""
 
-    def __init__(self, name: str, file: LineFile | None, lossless: bool | None) -> None:
-        super().__init__(name, lossless)
+    def __init__(
+        self,
+        kind: str,
+        file: LineFile | None,
+        content: Content,
+        lossless: bool | None,
+        lines: Callable[[Result[Any]], Iterable[str]],
+    ) -> None:
+        if content not in ("frames", "visits"):
+            raise UsageError(f"content must be frames or visits, not {content!r}")
+        where = "standard output" if file is None else file.path.name
+        super().__init__(f"{kind} to {where}", lossless)
         self._file = file
-
-    def lines(self, result: Result[Any]) -> Iterable[str]:
-        """Return the lines that a result adds."""
-        raise NotImplementedError
+        self._lines = lines
 
     def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
         """Open the file."""
@@ -47,7 +47,7 @@ class _LineSink(BaseSink):
     def __call__(self, result: Result[Any], /) -> None:
         """Write the lines of a result."""
         write = print_line if self._file is None else self._file.write
-        for line in self.lines(result):
+        for line in self._lines(result):
             write(line)
 
     def close(self) -> None:
@@ -90,18 +90,14 @@ class JsonLinesSink(_LineSink):
         top_k: int = 5,
         lossless: bool | None = None,
     ) -> None:
-        check_content(content)
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
         file = None if str(path) == "-" else LineFile(Path(path), prefix='{"')
-        shown = "standard output" if file is None else Path(path).name
-        super().__init__(f"JSON lines to {shown}", file, lossless)
-        self._content = content
-        self._top_k = top_k
 
-    def lines(self, result: Result[Any]) -> Iterable[str]:
-        """Return a JSON object for each frame or event."""
-        return map(json.dumps, records(result, self._content, self._top_k))
+        def lines(result: Result[Any]) -> Iterable[str]:
+            return map(json.dumps, records(result, content, top_k))
+
+        super().__init__("JSON lines", file, content, lossless, lines)
 
 
 class CsvSink(_LineSink):
@@ -130,25 +126,17 @@ class CsvSink(_LineSink):
     def __init__(
         self, path: Path | str, *, content: Content = "frames", lossless: bool | None = None
     ) -> None:
-        check_content(content)
         columns = FRAME_COLUMNS if content == "frames" else VISIT_COLUMNS
         file = LineFile(Path(path), header=_row(columns))
-        super().__init__(f"CSV to {Path(path).name}", file, lossless)
-        self._content = content
 
-    def lines(self, result: Result[Any]) -> Iterable[str]:
-        """Return a row for each frame or event."""
-        return map(_row, rows(result, self._content))
+        def lines(result: Result[Any]) -> Iterable[str]:
+            return map(_row, rows(result, content))
+
+        super().__init__("CSV", file, content, lossless, lines)
 
 
 def check_standard_output() -> None:
-    """Refuse to print without a standard output.
-
-    Raises
-    ------
-    OutputError
-        The program was started with its standard output closed.
-    """
+    """Raise an `OutputError` if the program was started with its standard output closed."""
     if sys.stdout is None:
         raise OutputError("standard output is closed: send it to a file, or to /dev/null")
 
@@ -156,10 +144,7 @@ def check_standard_output() -> None:
 def print_line(line: str) -> None:
     """Write a line to standard output at once.
 
-    Raises
-    ------
-    OSError
-        It is closed or full; `BrokenPipeError` if its reader has gone.
+    An `OSError` says that it is closed or full; a `BrokenPipeError` that its reader has gone.
     """
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

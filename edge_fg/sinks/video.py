@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import OutputError
 from edge_fg.result import Result
-from edge_fg.sinks.base import Annotate, BaseSink
-from edge_fg.sinks.disk_space import SpaceGuard
+from edge_fg.sinks.base import RESERVE_BYTES, Annotate, BaseSink, SpaceGuard
 from edge_fg.sinks.result_annotator import ResultAnnotator
 from edge_fg.sinks.video_file import VideoSaver, check_video_path
 from edge_fg.sources import Source
@@ -22,7 +21,6 @@ _IMAGES_PER_SECOND = 1.0
 _LIVE_FPS, _FASTEST_LIVE_FPS = 15.0, 30.0
 # A longer gap of a camera is a cut in the video, not a still image.
 _LONGEST_STILL_SECONDS = 2.0
-_RESERVE_BYTES = 64 << 20
 _FRAMES_A_CHECK = 16
 
 
@@ -59,7 +57,7 @@ class VideoSink(BaseSink):
         *,
         fps: float | None = None,
         annotate: Annotate | None = None,
-        reserve_bytes: int = _RESERVE_BYTES,
+        reserve_bytes: int = RESERVE_BYTES,
         lossless: bool | None = None,
     ) -> None:
         self.path = Path(path)

@@ -159,13 +159,7 @@ class VideoSaver:
 
 
 def check_video_path(path: Path) -> None:
-    """Refuse a path that no video can be saved to.
-
-    Raises
-    ------
-    OutputError
-        Its suffix is not known, its name is not UTF-8, or it is a directory.
-    """
+    """Refuse a path of an unknown suffix, of a name that is not UTF-8, or of a directory."""
     if not is_utf8(os.fspath(path.absolute())):
         raise OutputError(f"can't save {path}: its name is not UTF-8, which OpenCV needs")
     if path.suffix.lower() not in _CODECS:

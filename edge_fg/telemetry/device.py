@@ -16,39 +16,34 @@ _PARTS = (
     frozenset({"VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"}),
     frozenset({"GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"}),
 )
-# These zones always read the same: a placeholder of the device tree.
-_FIXED_ZONES = ("pmic",)
+_FIXED_ZONE = "pmic"  # always reads the same: a placeholder of the device tree
 
 
 @dataclass(frozen=True)
 class DeviceState:
-    """Readings of one moment. What the device doesn't give is missing or None, never zero."""
+    """Readings of one moment. A value that the device doesn't give is missing or None, never zero.
 
-    # Degrees Celsius of each zone.
-    temperatures_c: Mapping[str, float] = field(default_factory=dict)
-    # Watts of each rail; an idle one may read slightly negative (the monitor's offset).
+    A load is the share of the time that a part is busy, 0..1.
+    """
+
+    temperatures_c: Mapping[str, float] = field(default_factory=dict)  # of each zone
+    # Of each rail; an idle one may read slightly negative (the monitor's offset).
     power_w: Mapping[str, float] = field(default_factory=dict)
-    gpu_load: float | None = None  # Share of the time that the GPU is busy, 0..1
-    gpu_hz: float | None = None  # Clock of the GPU; the highest, where its parts have several
-    # Clock and load (0..1) of each core that is on.
-    cpu_hz: tuple[float, ...] = ()
+    gpu_load: float | None = None
+    gpu_hz: float | None = None  # the highest clock, where its parts have several
+    cpu_hz: tuple[float, ...] = ()  # of each core that is on
     cpu_load: tuple[float, ...] = ()
-    # Clock and load (0..1) of the memory controller.
-    memory_hz: float | None = None
+    memory_hz: float | None = None  # of the memory controller
     memory_load: float | None = None
-    # Of the main memory, which a Jetson's GPU shares.
-    memory_used_bytes: int | None = None
+    memory_used_bytes: int | None = None  # of the main memory, which a Jetson's GPU shares
     memory_bytes: int | None = None
 
     @property
     def hottest_c(self) -> float | None:
         """Temperature of the hottest zone; None if there is none."""
-        readings = [
-            value
-            for name, value in self.temperatures_c.items()
-            if not name.lower().startswith(_FIXED_ZONES)
-        ]
-        return max(readings, default=None)
+        zones = self.temperatures_c.items()
+        real = (value for name, value in zones if not name.lower().startswith(_FIXED_ZONE))
+        return max(real, default=None)
 
     @property
     def total_power_w(self) -> float | None:

@@ -44,12 +44,7 @@ class _Rail:
 class JetsonSensors:
     """Reads the sensors of this machine, which it looks for once, when it is made.
 
-    Other machines than Jetsons have fewer sensors, perhaps none.
-
-    Parameters
-    ----------
-    root
-        Where ``sys`` and ``proc`` are.
+    Other machines than Jetsons have fewer, perhaps none. ``sys`` and ``proc`` are in `root`.
 
     Examples
     --------
@@ -62,9 +57,7 @@ class JetsonSensors:
         self._root = root
         self._zones = list(_zones(root))
         self._rails = [*_hwmon_rails(root), *_iio_rails(root)]
-        devfreq = [
-            entry for entry in _entries(root, "sys/class/devfreq") if _GPU_NAME.search(entry.name)
-        ]
+        devfreq = [one for one in _entries(root, "sys/class/devfreq") if _GPU_NAME.search(one.name)]
         self._gpu_clocks = [entry / "cur_freq" for entry in devfreq]
         loads = [root / path for path in _LOADS] + [entry / "device" / "load" for entry in devfreq]
         self._gpu_load = next((path for path in loads if _number(path) is not None), None)

@@ -17,12 +17,7 @@ _FEW = 16
 class Meter:
     """Histograms by the name of the stage; threads may write and read at any time.
 
-    Parameters
-    ----------
-    stages
-        Names, in the order in which they are shown.
-    clock
-        Seconds.
+    `stages` are in the order in which they are shown; `clock` gives seconds.
     """
 
     def __init__(

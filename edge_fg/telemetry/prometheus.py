@@ -8,9 +8,8 @@ from http import HTTPStatus
 from typing import Any
 
 from edge_fg._version import __version__
-from edge_fg.closing import Closing
 from edge_fg.errors import MissingDependencyError
-from edge_fg.http_hosts import HostNames, check_bindable
+from edge_fg.http_hosts import check_bindable
 from edge_fg.http_server import BoundedHandler, BoundedServer
 from edge_fg.printing import printable
 from edge_fg.telemetry.device import DeviceState
@@ -25,19 +24,9 @@ class PipelineCollector:
     """Turns a pipeline's statistics into metrics, at each request.
 
     To be registered with a `prometheus_client.CollectorRegistry`. Sources are identified by their
-    number (``source="0"``), because two may have the same name.
-
-    Parameters
-    ----------
-    stats
-        A pipeline's method `stats`.
-    device
-        Reads the device's sensors; None leaves them out.
-
-    Raises
-    ------
-    MissingDependencyError
-        prometheus-client is not installed.
+    number (``source="0"``), because two may have the same name. `stats` is a pipeline's method;
+    `device` reads the device's sensors. A `MissingDependencyError` says that prometheus-client is
+    not installed.
     """
 
     def __init__(
@@ -99,18 +88,16 @@ class PipelineCollector:
             yield self._family(kind, name, text, labels, samples[key])
 
     def _sinks(self, stats: PipelineStats) -> Iterator[Any]:
-        results = []
+        samples: list[tuple[Any, ...]] = []
         for i, sink in enumerate(stats.sinks):
             outcomes = {"written": sink.written, "dropped": sink.dropped, "failed": sink.failures}
-            results += [(str(i), printable(sink.name), name, n) for name, n in outcomes.items()]
-        yield self._family(
-            "Counter", "sink_results", "Results given to a sink.", "sink name outcome", results
-        )
+            samples += [(str(i), printable(sink.name), one, n) for one, n in outcomes.items()]
+        labels = "sink name outcome"
+        yield self._family("Counter", "sink_results", "Results given to a sink.", labels, samples)
 
     def _latencies(self, stats: PipelineStats) -> Iterator[Any]:
-        stages = self._family(
-            "Summary", "stage_duration_seconds", "Time that a stage took.", "stage"
-        )
+        name, text = "stage_duration_seconds", "Time that a stage took."
+        stages = self._family("Summary", name, text, "stage")
         for stage, summary in stats.stages.items():
             _add_summary(stages, {"stage": stage}, summary)
         age = self._family("Summary", "frame_age_seconds", "From a frame's capture to its answer.")
@@ -149,19 +136,10 @@ class PipelineCollector:
         return family
 
 
-class MetricsServer(Closing):
+class MetricsServer(BoundedServer):
     """Serves ``/metrics`` for Prometheus; a context manager.
 
-    Parameters
-    ----------
-    collector
-        What is served.
-    port
-        TCP port; 0 takes a free one, see `address`.
-    host
-        Address to bind to.
-    allow_remote
-        Allow a `host` that other machines can reach.
+    Port 0 takes a free one, see `address`.
 
     Raises
     ------
@@ -194,19 +172,8 @@ class MetricsServer(Closing):
                 else:
                     self.send_text(HTTPStatus.NOT_FOUND, "see /metrics")
 
-        self._server = BoundedServer(
-            (host, port), Handler, "metrics", HostNames(host), max_connections=_MAX_CONNECTIONS
-        )
-        self._server.start("edge_fg-metrics")
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port that it listens on."""
-        return self._server.address
-
-    def close(self) -> None:
-        """Stop serving; may be called again."""
-        self._server.close()
+        super().__init__((host, port), Handler, "metrics", max_connections=_MAX_CONNECTIONS)
+        self.start("edge_fg-metrics")
 
 
 def _add_summary(family: Any, labels: dict[str, str], summary: Summary) -> None:

@@ -18,16 +18,9 @@ _SHOWN_COUNTERS = ("reconnects", "stalls", "frozen", "black", "corrupted", "size
 
 
 class StatusLine:
-    """Keeps one line of a terminal up to date; where there is none, prints a line at intervals.
+    """Keeps one line of a terminal up to date.
 
-    Parameters
-    ----------
-    stream
-        Where it is written; usually standard error.
-    every_seconds
-        Between two lines where `stream` is no terminal.
-    clock
-        Seconds.
+    If `stream` is no terminal, it prints a line every so many seconds of the clock.
     """
 
     def __init__(
@@ -40,28 +33,28 @@ class StatusLine:
         self._stream = stream
         self._every = every_seconds
         self._clock = clock
-        self._terminal = stream.isatty()
         self._due = -math.inf
         self._shown = False
 
     def update(self, stats: PipelineStats, device: DeviceState | None = None) -> None:
         """Show this state."""
-        if self._terminal:
+        if self._stream.isatty():
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"{_CLEAR_LINE}{status_text(stats, device)[:width]}")
-            self._stream.flush()
+            self._write(f"{_CLEAR_LINE}{status_text(stats, device)[:width]}")
             self._shown = True
         elif self._clock() >= self._due:
             self._due = self._clock() + self._every
-            self._stream.write(f"{status_text(stats, device)}\n")
-            self._stream.flush()
+            self._write(f"{status_text(stats, device)}\n")
 
     def clear(self) -> None:
         """Clear the line, so that something else can be printed."""
         if self._shown:
-            self._stream.write(_CLEAR_LINE)
-            self._stream.flush()
+            self._write(_CLEAR_LINE)
             self._shown = False
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
 
 
 def status_text(stats: PipelineStats, device: DeviceState | None = None) -> str:
@@ -86,20 +79,12 @@ def status_text(stats: PipelineStats, device: DeviceState | None = None) -> str:
 
 
 def summary_text(stats: PipelineStats, visits: Mapping[str | None, int] | None = None) -> str:
-    """Return several lines on what a pipeline did.
+    """Return several lines on what a pipeline did, by its statistics at the end.
 
-    Parameters
-    ----------
-    stats
-        At its end.
-    visits
-        How many visits there were of each species (None: undecided); None where visits were not
-        followed.
+    `visits` counts those of each species (None: undecided), where visits were followed.
     """
-    lines = [
-        f"{stats.answered} answers in {stats.uptime:.1f} s"
-        + (f" ({stats.answered / stats.uptime:.1f}/s)" if stats.uptime > 0 else "")
-    ]
+    rate = f" ({stats.answered / stats.uptime:.1f}/s)" if stats.uptime > 0 else ""
+    lines = [f"{stats.answered} answers in {stats.uptime:.1f} s{rate}"]
     lines += [f"  {_source_summary(source)}" for source in stats.sources]
     if stats.age.count:
         lines.append(f"  frame age at the answer: {_spread(stats.age)}")
@@ -113,11 +98,9 @@ def summary_text(stats: PipelineStats, visits: Mapping[str | None, int] | None =
         if sink.dropped or sink.failures
     ]
     if visits is not None:
-        counts = ", ".join(
-            f"{count} {printable(label) if label is not None else 'undecided'}"
-            for label, count in sorted(visits.items(), key=lambda item: (-item[1], str(item[0])))
-        )
-        lines.append(f"  visits: {counts or 'none'}")
+        ordered = sorted(visits.items(), key=lambda item: (-item[1], str(item[0])))
+        counts = (f"{n} {'undecided' if one is None else printable(one)}" for one, n in ordered)
+        lines.append(f"  visits: {', '.join(counts) or 'none'}")
     return "\n".join(lines)
 
 
@@ -133,21 +116,15 @@ def _source_summary(source: SourceStats) -> str:
     if lost:
         reasons = ", ".join(f"{n} {reason}" for reason, n in source.dropped.items() if n)
         parts.append(f"{lost} dropped ({reasons})")
-    counters = (
-        f"{source.counters[name]} {name.replace('_', ' ')}"
-        for name in _SHOWN_COUNTERS
-        if source.counters.get(name)
-    )
-    parts += counters
+    counted = ((name.replace("_", " "), source.counters.get(name)) for name in _SHOWN_COUNTERS)
+    parts += [f"{count} {name}" for name, count in counted if count]
     text = f"{printable(source.name)}: {', '.join(parts)}"
     return f"{text}; {printable(source.error)}" if source.error else text
 
 
 def _spread(summary: Summary) -> str:
-    return (
-        f"p50 {_ms(summary.p50)}, p90 {_ms(summary.p90)}, p99 {_ms(summary.p99)}, "
-        f"max {_ms(summary.max)}"
-    )
+    shown = {name: getattr(summary, name) for name in ("p50", "p90", "p99", "max")}
+    return ", ".join(f"{name} {_ms(seconds)}" for name, seconds in shown.items())
 
 
 def _ms(seconds: float) -> str:

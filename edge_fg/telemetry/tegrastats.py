@@ -29,29 +29,17 @@ _NO_RAILS = ("NC", "RAM", "SWAP", "IRAM")
 
 
 def parse_tegrastats(line: str) -> DeviceState | None:
-    """Return the readings of one line of tegrastats; None if it is no such line.
-
-    Parameters
-    ----------
-    line
-        As JetPack 4, 5, 6 or 7 print it.
-    """
+    """Return the readings of one line, as JetPack 4 to 7 print it; None if it is no such line."""
     if len(line) > _LONGEST_LINE or (ram := _RAM.search(line)) is None:
         return None
     gpu_load, gpu_hz = _gpu(line)
     cpu_load, cpu_hz = _cpus(line)
     memory = _MEMORY.search(line)
+    temperatures = {zone: float(text) for zone, text in _TEMPERATURE.findall(line)}
+    milliwatts = {rail: int(new or old) for rail, new, old in _POWER.findall(line)}
     return DeviceState(
-        temperatures_c={
-            found[1]: float(found[2])
-            for found in _TEMPERATURE.finditer(line)
-            if float(found[2]) > _OFF_C
-        },
-        power_w={
-            found[1]: int(found[2] or found[3]) / 1000
-            for found in _POWER.finditer(line)
-            if found[1] not in _NO_RAILS
-        },
+        temperatures_c={zone: c for zone, c in temperatures.items() if c > _OFF_C},
+        power_w={rail: mw / 1000 for rail, mw in milliwatts.items() if rail not in _NO_RAILS},
         gpu_load=gpu_load,
         gpu_hz=gpu_hz,
         cpu_hz=cpu_hz,

@@ -26,35 +26,17 @@ class _Latest:
 class LatestResults:
     """Holds the latest result of each source; an image is made when the first viewer wants it.
 
-    With several viewers, each image is still drawn and encoded once.
-
-    `annotate` and `quality` are those of `PreviewSink`.
+    With several viewers, each image is still drawn and encoded once. `names` are those of the
+    sources, as they are shown; `annotate` and `quality` are those of `PreviewSink`.
     """
 
-    def __init__(self, annotate: Annotate, quality: int) -> None:
+    def __init__(self, names: tuple[str, ...], annotate: Annotate, quality: int) -> None:
+        self.names = names
+        self.closed = False  # whether the last frame has come
         self._annotate = annotate
         self._quality = quality
         self._changed = threading.Condition()
-        self._latest: dict[int, _Latest] = {}
-        self._names: tuple[str, ...] = ()
-        self._closed = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the sources, as they are shown."""
-        return self._names
-
-    @property
-    def closed(self) -> bool:
-        """Whether the last frame has come."""
-        return self._closed
-
-    def open(self, names: tuple[str, ...]) -> None:
-        """Expect results of these sources."""
-        with self._changed:
-            self._names = names
-            self._latest = {number: _Latest() for number in range(len(names))}
-            self._closed = False
+        self._latest = {number: _Latest() for number in range(len(names))}
 
     def put(self, result: Result[Any]) -> None:
         """Take a result; returns at once."""
@@ -68,7 +50,7 @@ class LatestResults:
     def close(self) -> None:
         """End all waiting; the last images stay."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
     def wait(self, source: int, after: int, timeout: float) -> int:
@@ -77,7 +59,7 @@ class LatestResults:
             latest = self._latest.get(source)
             if latest is None:
                 return after
-            self._changed.wait_for(lambda: self._closed or latest.serial > after, timeout)
+            self._changed.wait_for(lambda: self.closed or latest.serial > after, timeout)
             return latest.serial
 
     def image(self, source: int) -> bytes | None:

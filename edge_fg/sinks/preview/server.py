@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import socket
@@ -13,7 +14,6 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
-from edge_fg.http_hosts import HostNames
 from edge_fg.http_server import BoundedHandler, BoundedServer
 from edge_fg.sinks.preview.latest_results import LatestResults
 from edge_fg.sinks.preview.page import SCRIPT, STYLE, index_page
@@ -29,29 +29,14 @@ _SEND_BUFFER_BYTES = 1 << 17
 
 
 class PreviewServer(BoundedServer):
-    """Serves the latest image of each source.
-
-    Parameters
-    ----------
-    address, hosts
-        See `BoundedServer`.
-    latest
-        Where the images come from.
-    max_viewers, max_fps, stats
-        See `PreviewSink`.
-
-    Raises
-    ------
-    OutputError
-        The address is taken, or not one of this machine's.
-    """
+    """Serves the latest image of each source; see `BoundedServer` and `PreviewSink`."""
 
     def __init__(
         self,
         address: tuple[str, int],
         latest: LatestResults,
-        hosts: HostNames,
         *,
+        allowed_hosts: tuple[str, ...],
         max_viewers: int,
         max_fps: float,
         stats: StatsFunction | None,
@@ -62,7 +47,13 @@ class PreviewServer(BoundedServer):
         self.max_viewers = max_viewers
         self.viewers = 0
         self._counting = threading.Lock()
-        super().__init__(address, _Handler, "the preview", hosts, max_connections=_MAX_CONNECTIONS)
+        super().__init__(
+            address,
+            _Handler,
+            "the preview",
+            allowed_hosts=allowed_hosts,
+            max_connections=_MAX_CONNECTIONS,
+        )
 
     @contextlib.contextmanager
     def viewing(self) -> Iterator[bool]:
@@ -80,18 +71,11 @@ class PreviewServer(BoundedServer):
         """Return what ``/stats.json`` says."""
         pipeline = dict(self.stats()) if self.stats is not None else None
         states = [source.get("state") for source in (pipeline or {}).get("sources", ())]
+        ages = [None if age is None else round(age, 3) for age in self.latest.ages()]
+        sources = itertools.zip_longest(self.latest.names, ages, states[: len(ages)])
         return {
             "viewers": self.viewers,
-            "sources": [
-                {
-                    "name": name,
-                    "age_s": None if age is None else round(age, 3),
-                    "state": states[i] if i < len(states) else None,
-                }
-                for i, (name, age) in enumerate(
-                    zip(self.latest.names, self.latest.ages(), strict=True)
-                )
-            ],
+            "sources": [{"name": n, "age_s": age, "state": state} for n, age, state in sources],
             "pipeline": pipeline,
         }
 
@@ -135,8 +119,7 @@ class _Handler(BoundedHandler):
 
     def _snapshot(self) -> None:
         source = self._source()
-        image = None if source is None else self.server.latest.image(source)
-        if image is None:
+        if source is None or (image := self.server.latest.image(source)) is None:
             self.send_text(HTTPStatus.NOT_FOUND, "there is no such image yet")
         else:
             self.send(HTTPStatus.OK, "image/jpeg", image)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from edge_fg.errors import UsageError
-from edge_fg.http_hosts import HostNames, check_bindable
+from edge_fg.http_hosts import check_bindable
 from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate, BaseSink
 from edge_fg.sinks.preview.latest_results import LatestResults
@@ -78,19 +79,22 @@ class PreviewSink(BaseSink):
         if not (math.isfinite(max_fps) and max_fps > 0 and max_viewers > 0):
             raise UsageError("max_fps and max_viewers must be above zero")
         self._wanted = (host, port)
-        self._latest = LatestResults(annotate or ResultAnnotator(), quality)
-        self._hosts = HostNames(host, allowed_hosts)
-        self._max_fps = max_fps
-        self._max_viewers = max_viewers
-        self._stats = stats
+        self._annotate = annotate or ResultAnnotator()
+        self._quality = quality
+        self._make_server = partial(
+            PreviewServer,
+            self._wanted,
+            allowed_hosts=allowed_hosts,
+            max_viewers=max_viewers,
+            max_fps=max_fps,
+            stats=stats,
+        )
         self._server: PreviewServer | None = None
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port that it listens on, or will listen on."""
-        if self._server is None:
-            return self._wanted
-        return self._server.address
+        return self._wanted if self._server is None else self._server.address
 
     @property
     def url(self) -> str:
@@ -102,25 +106,18 @@ class PreviewSink(BaseSink):
 
     def open(self, sources: Sequence[Source]) -> None:
         """Start serving."""
-        self._latest.open(tuple(source.name for source in sources))
-        self._server = PreviewServer(
-            self._wanted,
-            self._latest,
-            self._hosts,
-            max_viewers=self._max_viewers,
-            max_fps=self._max_fps,
-            stats=self._stats,
-        )
+        names = tuple(source.name for source in sources)
+        self._server = self._make_server(LatestResults(names, self._annotate, self._quality))
         self._server.start("edge_fg-preview")
 
     def __call__(self, result: Result[Any], /) -> None:
         """Show a result to the viewers."""
-        if not result.closing:
-            self._latest.put(result)
+        if self._server is not None and not result.closing:
+            self._server.latest.put(result)
 
     def close(self) -> None:
         """Stop serving; streams end."""
-        self._latest.close()
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            server.latest.close()
+            server.close()

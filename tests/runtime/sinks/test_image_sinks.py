@@ -29,7 +29,7 @@ from edge_fg.sinks import (
 )
 from edge_fg.sinks import fonts as fonts_module
 from edge_fg.sinks import window as window_module
-from edge_fg.sinks.disk_space import SpaceGuard
+from edge_fg.sinks.base import SpaceGuard
 from edge_fg.sinks.fonts import Fonts
 from edge_fg.sources import open_source
 from support import pipeline_fakes as fakes
