@@ -34,14 +34,17 @@ def result(number: int, *events: VisitEvent) -> Result:
 def test_a_slow_sink_never_stalls_a_live_source_nor_the_other_sinks() -> None:
     class Slow(fakes.Collecting):
         def __call__(self, result) -> None:
+            slow_began.set()
             until(lambda: len(fast.results) == 60)
             super().__call__(result)
 
     class Fast(fakes.Collecting):
         def __call__(self, result) -> None:
             super().__call__(result)
+            slow_began.wait(HANG)
             source.gate.release()
 
+    slow_began = threading.Event()
     slow, fast = Slow("slow"), Fast("fast")
     source = fakes.Numbers(60, live=True, gate=threading.Semaphore(1))
     stats = Pipeline(source, fakes.first_value, sinks=[slow, fast], policy="queue(100)").run()
