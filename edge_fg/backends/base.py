@@ -56,14 +56,9 @@ class Backend(Protocol):
         """Return the model's outputs for each frame, or for one region of each.
 
         Frames are (H, W, 3) uint8 BGR or raw ones, also side by side; regions are in pixels of
-        the frame. A raw frame's answer is that of its `RawFrame.to_bgr`.
-
-        Raises
-        ------
-        ImageError
-            A frame or region can't be used.
-        BackendError
-            The model could not be executed, or the backend is closed.
+        the frame. A raw frame's answer is that of its `RawFrame.to_bgr`. Raises `ImageError` if a
+        frame or region can't be used, and `BackendError` if the model could not be executed or the
+        backend is closed.
         """
         ...
 
@@ -75,10 +70,8 @@ class Backend(Protocol):
 def cut(frame: NDArray[np.uint8], region: Region | None) -> NDArray[np.uint8]:
     """Return the part of `frame` (H, W, 3) that `region` names, without copying.
 
-    Raises
-    ------
-    ImageError
-        The region is not four whole numbers, is empty or reaches outside the frame.
+    Raises `ImageError` if the region is not four whole numbers, is empty or reaches outside the
+    frame.
     """
     if region is None:
         return frame

@@ -29,23 +29,10 @@ _ONLY_FATAL = 4
 
 
 class OnnxRuntimeBackend:
-    """Executes a variant with ONNX Runtime's CPU provider.
+    """Executes a variant of an opened bundle with ONNX Runtime's CPU provider.
 
-    Parameters
-    ----------
-    bundle
-        An opened bundle.
-    precision
-        The variant to execute.
-    threads
-        Threads for one inference; 0 takes as many as there are cores.
-
-    Raises
-    ------
-    MissingDependencyError
-        ONNX Runtime is not installed.
-    BackendError
-        ONNX Runtime can't execute the graph.
+    `threads` is for one inference; 0 takes as many as there are cores. Raises
+    `MissingDependencyError` without ONNX Runtime, and `BackendError` if it can't execute the graph.
     """
 
     name = "onnxruntime"
@@ -174,23 +161,10 @@ def run_session(
     what: str = "the model",
     error: type[EdgeFGError] = BackendError,
 ) -> list[NDArray[Any]]:
-    """Run a session once.
+    """Run a session from `open_session` once.
 
-    Parameters
-    ----------
-    session
-        From `open_session`.
-    outputs
-        Names of the tensors wanted; None for all outputs.
-    inputs
-        A batch for each input, by the input's name.
-    what, error
-        As for `open_session`.
-
-    Raises
-    ------
-    EdgeFGError
-        `error`: ONNX Runtime can't run the graph.
+    `outputs` names the tensors wanted, None for all outputs; `inputs` has a batch for each input,
+    by the input's name. Raises `error` if ONNX Runtime can't run the graph, which `what` names.
     """
     try:
         return list(session.run(None if outputs is None else list(outputs), dict(inputs)))

@@ -80,12 +80,8 @@ class EngineOptions:
     def open_cache(self, bundle: Path) -> PlanCache:
         """Return the plan cache for a bundle.
 
-        Raises
-        ------
-        OutputError
-            This user has no home folder to keep plans in.
-        UsageError
-            The limit of the cache is no positive number.
+        Raises `OutputError` if this user has no home folder to keep plans in, and `UsageError` if
+        the limit of the cache is no positive number.
         """
         place = self.plan_cache
         if place is None and os.environ.get(FOLDER_VARIABLE) == BESIDE:

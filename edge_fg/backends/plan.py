@@ -39,20 +39,9 @@ def plan_key(
 ) -> str:
     """Return the cache key: SHA-256 over all that a plan depends on.
 
-    Parameters
-    ----------
-    graph_sha256
-        Digest of the ONNX graph.
-    library, version
-        ``"tensorrt"`` or ``"tensorrt-rtx"``, and its version.
-    precision
-        Name of the variant.
-    profile
-        Smallest, usual and largest batch of the optimisation profile.
-    flags
-        Builder settings that change the plan.
-    gpu
-        What the plan was tuned on (name, compute capability, driver), or ``"any"``.
+    `graph_sha256` is the digest of the ONNX graph, `precision` the name of the variant, `profile`
+    the smallest, usual and largest batch, `flags` the builder settings that change the plan, and
+    `gpu` what the plan was tuned on (name, compute capability, driver), or ``"any"``.
     """
     parts = {
         "graph": graph_sha256,

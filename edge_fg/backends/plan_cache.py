@@ -49,22 +49,13 @@ _MAX_NOTE_BYTES = 1 << 16
 class PlanCache:
     """A folder of plans, private to one user.
 
-    Plans that were not used for longest are removed when it grows over its limit.
+    The folder is made when the first plan is stored; None takes what the environment variable
+    ``EDGE_FG_PLAN_CACHE`` names, or else this user's cache. Plans that were not used for longest
+    are removed when it grows over `limit_bytes`; None takes ``EDGE_FG_PLAN_CACHE_BYTES``, or else
+    `DEFAULT_LIMIT_BYTES`.
 
-    Parameters
-    ----------
-    folder
-        Where the plans lie, made when the first is stored; default: what the environment
-        variable ``EDGE_FG_PLAN_CACHE`` names, or else this user's cache.
-    limit_bytes
-        What it may hold; default: ``EDGE_FG_PLAN_CACHE_BYTES``, or else `DEFAULT_LIMIT_BYTES`.
-
-    Raises
-    ------
-    UsageError
-        The limit is no positive number of bytes.
-    OutputError
-        This user has no home folder to keep plans in.
+    Raises `UsageError` if the limit is no positive number of bytes, and `OutputError` if this user
+    has no home folder to keep plans in. A key that is not one of `plan_key` raises `UsageError`.
     """
 
     def __init__(self, folder: Path | None = None, *, limit_bytes: int | None = None) -> None:
@@ -74,23 +65,11 @@ class PlanCache:
             raise UsageError(f"a plan cache of {self.limit_bytes} bytes: it must be positive")
 
     def load(self, key: str) -> bytes | None:
-        """Return the plan of `key`; None, with a warning in the log, if it can't be trusted.
-
-        Raises
-        ------
-        UsageError
-            `key` is not one of `plan_key`.
-        """
+        """Return the plan of `key`; None, with a warning in the log, if it can't be trusted."""
         return self._load(key, "plan", "it will be built again")
 
     def store(self, key: str, plan: Plan) -> Path | None:
-        """Keep a plan; return its file, or None, with a warning in the log, where that fails.
-
-        Raises
-        ------
-        UsageError
-            `key` is not one of `plan_key`.
-        """
+        """Keep a plan; return its file, or None, with a warning in the log, where that fails."""
         note = {
             "library": plan.library,
             "version": plan.version,
@@ -109,13 +88,7 @@ class PlanCache:
         return self._store(key, "timing", data, {}, "the timing cache is not kept")
 
     def path(self, key: str) -> Path:
-        """Return where the plan of `key` lies, stored or not.
-
-        Raises
-        ------
-        UsageError
-            `key` is not one of `plan_key`.
-        """
+        """Return where the plan of `key` lies, stored or not."""
         _check_key(key)
         return self.folder / f"{key}.plan"
 
@@ -123,13 +96,8 @@ class PlanCache:
     def building(self, key: str, waiting: Callable[[float], None]) -> Iterator[None]:
         """Keep others from building the plan of `key` while the block runs.
 
-        Parameters
-        ----------
-        key
-            The plan that will be built.
-        waiting
-            Called again and again with the seconds waited while another process builds it. Look
-            into the cache once more when the block has begun.
+        `waiting` is called again and again with the seconds waited while another process builds it:
+        look into the cache once more when the block has begun.
         """
         _check_key(key)
         with contextlib.ExitStack() as held:

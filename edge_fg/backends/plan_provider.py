@@ -44,12 +44,8 @@ class PlanRequest:
         """Return the key of the plan on this machine.
 
         TensorRT tunes a plan to the GPU and driver that it sees; TensorRT-RTX makes one for all
-        GPUs that it supports and finishes it on the device.
-
-        Raises
-        ------
-        MissingDependencyError, BackendUnavailableError
-            The library is not installed or can't be loaded.
+        GPUs that it supports and finishes it on the device. Raises `MissingDependencyError` or
+        `BackendUnavailableError` if the library is not installed or can't be loaded.
         """
         return plan_key(
             graph_sha256=hashlib.sha256(self.graph).hexdigest(),
@@ -97,27 +93,13 @@ def provide_plan(
 ) -> ProvidedPlan:
     """Return the plan of a request; of all processes that want it now, one builds it.
 
-    Parameters
-    ----------
-    request
-        What is wanted.
-    cache
-        Where it may be and will be kept; None builds it for this process alone.
-    what
-        Names the model in messages.
-    progress
-        Told of the build; None tells the log every few seconds.
-    keep_timings
-        Whether the builder's timing cache is used and kept.
-    store
-        Whether the plan is kept in `cache`; False only looks there.
-    instead_of
-        A plan that turned out to be unusable and must be built again.
+    It is looked for and kept in `cache`; with None it is built for this process alone, and without
+    `store` it is only looked for. `instead_of` is a plan that turned out to be unusable and must be
+    built again. `what` names the model in messages. `progress` is told of the build; None tells the
+    log every few seconds. `keep_timings` uses and keeps the builder's timing cache.
 
-    Raises
-    ------
-    CompileError, MissingDependencyError, BackendUnavailableError
-        See `edge_fg.backends.tensorrt.build.build_plan`.
+    Raises what `edge_fg.backends.tensorrt.build.build_plan` does: `CompileError`,
+    `MissingDependencyError`, `BackendUnavailableError`.
     """
     key = request.key()
     if cache is not None and instead_of is None:

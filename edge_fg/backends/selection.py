@@ -71,10 +71,7 @@ class Choice:
 def survey(device: int | None = None) -> list[Availability]:
     """Return whether each backend can run on this machine, in order of preference.
 
-    Parameters
-    ----------
-    device
-        Number of the GPU to use; None for the first.
+    `device` is the number of the GPU to use; None for the first.
     """
     return [_tensorrt("tensorrt", device), _tensorrt("tensorrt-rtx", device), _onnxruntime()]
 
@@ -110,23 +107,11 @@ def choose(
     precision: str | None = None,
     device: int | None = None,
 ) -> Choice:
-    """Choose a backend and a variant.
+    """Choose a backend and a variant; None leaves one to edge_fg.
 
-    Parameters
-    ----------
-    bundle
-        What to run.
-    backend, precision, device
-        What the user asked for; None leaves it to edge_fg.
-
-    Raises
-    ------
-    BackendUnavailableError
-        The backend or GPU asked for can't be used here, or no backend can.
-    BackendError
-        The bundle lacks the variant asked for.
-    UsageError
-        There is no backend or precision of that name, or `device` is given for the CPU.
+    Raises `BackendUnavailableError` if the backend or GPU asked for can't be used here, or no
+    backend can; `BackendError` if the bundle lacks the variant asked for; `UsageError` if there is
+    no backend or precision of that name, or `device` is given for the CPU.
     """
     return next(_choices(bundle, backend, precision, device))
 
@@ -142,30 +127,17 @@ def open_best(
 ) -> tuple[Backend, Choice]:
     """Open the best backend that works, and say which and why.
 
-    What was asked for is opened or fails. What was left open is tried in order of preference: a
-    graph that TensorRT can't build is replaced by the next variant, a backend that fails by the
-    next backend; the log has a warning, and the reason says it.
+    What was asked for is opened or fails. What was left open (None) is tried in order of
+    preference: a graph that TensorRT can't build is replaced by the next variant, a backend that
+    fails by the next backend; the log has a warning, and the reason says it.
 
-    Parameters
-    ----------
-    bundle
-        What to run.
-    backend, precision
-        What the user asked for; None leaves it to edge_fg.
-    threads
-        CPU threads for one inference of ONNX Runtime.
-    options
-        Settings of the TensorRT backends. With a `device` only they are considered.
-    progress
-        Told of the build of a plan; None tells the log.
+    `threads` of the CPU serve one inference of ONNX Runtime: 0 (as many as there are cores) to
+    `MAX_THREADS`. `options` are for the TensorRT backends; with a `device` only they are
+    considered. `progress` is told of the build of a plan; None tells the log.
 
-    Raises
-    ------
-    BackendError, MissingDependencyError, CompileError
-        The one asked for, or the last one left, can't run the bundle.
-    UsageError
-        There is no backend or precision of that name, or `threads` is not 0 (as many as there are
-        cores) to `MAX_THREADS`.
+    Raises `BackendError`, `MissingDependencyError` or `CompileError` if the one asked for, or the
+    last one left, can't run the bundle; `UsageError` if there is no backend or precision of that
+    name, or `threads` is out of its range.
     """
     if not 0 <= threads <= MAX_THREADS:
         raise UsageError(f"threads must be 0 (one for each core) to {MAX_THREADS}, not {threads}")

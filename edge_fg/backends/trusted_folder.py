@@ -39,12 +39,8 @@ def make_private(folder: Path) -> None:
 def read_own(path: Path, limit: int | None = None) -> bytes:
     """Return the content of a file of this user.
 
-    Raises
-    ------
-    UntrustedError
-        It is a link, no ordinary file, another's, writable by others, or larger than `limit`.
-    OSError
-        It can't be read.
+    Raises `UntrustedError` if it is a link, no ordinary file, another's, writable by others or
+    larger than `limit`, and `OSError` if it can't be read.
     """
     if path.is_symlink():
         raise UntrustedError(f"{path} is a symbolic link")
@@ -86,19 +82,10 @@ def folder_locked(folder: Path, *, exclusive: bool) -> Iterator[None]:
 def alone(lock: Path, waiting: Callable[[float], None]) -> Iterator[None]:
     """Keep other processes and threads from entering with the same `lock` file.
 
-    The system releases the lock when the process ends, however it ends.
-
-    Parameters
-    ----------
-    lock
-        A file that is made for it and removed afterwards, in a folder of this user.
-    waiting
-        Called again and again with the seconds waited while another holds the lock; may raise.
-
-    Raises
-    ------
-    OSError
-        The lock file can't be made.
+    The system releases the lock when the process ends, however it ends. The file is made for it and
+    removed afterwards, in a folder of this user. `waiting` is called again and again with the
+    seconds waited while another holds the lock, and may raise. Raises `OSError` if the file can't
+    be made.
     """
     began = time.monotonic()
     while True:

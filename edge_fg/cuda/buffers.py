@@ -14,19 +14,9 @@ from edge_fg.errors import UsageError
 
 
 class DeviceBuffer(Resource):
-    """Memory of the device, not initialised.
+    """Memory of the device, at least one byte, not initialised.
 
-    Parameters
-    ----------
-    device
-        Where it is.
-    nbytes
-        How many bytes, at least one.
-
-    Raises
-    ------
-    DeviceMemoryError
-        The device has no more.
+    Raises `DeviceMemoryError` if the device has no more.
     """
 
     _what = "device buffer"
@@ -54,21 +44,9 @@ class DeviceBuffer(Resource):
 class HostBuffer(Resource):
     """Page-locked memory of the host, which the device copies from and to by itself.
 
-    Its arrays must not be touched after `close`.
-
-    Parameters
-    ----------
-    device
-        That copies.
-    shape, dtype
-        Of `array`, not initialised.
-    mapped
-        Whether the device can also read and write it in place, through `device_pointer`.
-
-    Raises
-    ------
-    DeviceMemoryError
-        No more memory can be page-locked.
+    `array` has the shape and dtype that were given and is not initialised; it must not be touched
+    after `close`. If `mapped`, the device can also read and write it in place, through
+    `device_pointer`. Raises `DeviceMemoryError` if no more memory can be page-locked.
     """
 
     _what = "page-locked buffer"
@@ -106,13 +84,7 @@ class HostBuffer(Resource):
 
     @property
     def device_pointer(self) -> int:
-        """Its address on the device.
-
-        Raises
-        ------
-        UsageError
-            It is not mapped.
-        """
+        """Its address on the device; raises `UsageError` if it is not mapped."""
         self._check_open()
         if not self._device_pointer:
             raise UsageError("the device can't read a buffer that was not made with mapped=True")
@@ -124,22 +96,11 @@ class HostBuffer(Resource):
 
 
 def copy_to_device(destination: DeviceBuffer | int, array: NDArray[Any], stream: Stream) -> None:
-    """Queue a copy of `array` to the device.
+    """Queue a copy of a C-contiguous `array` to a buffer or an address on the device.
 
-    Parameters
-    ----------
-    destination
-        A buffer or an address on the device.
-    array
-        C-contiguous. From page-locked memory the copy is asynchronous: don't change it until the
-        stream has passed. Other memory is copied before the call returns.
-    stream
-        In which the copy happens.
-
-    Raises
-    ------
-    UsageError
-        The array isn't contiguous, or larger than the buffer.
+    From page-locked memory the copy is asynchronous: don't change the array until the stream has
+    passed. Other memory is copied before the call returns. Raises `UsageError` if the array isn't
+    contiguous, or larger than the buffer.
     """
     pointer = _target(destination, array)
     with stream.device.use(f"copy {_size(array.nbytes)} to the GPU") as cuda:
@@ -147,21 +108,10 @@ def copy_to_device(destination: DeviceBuffer | int, array: NDArray[Any], stream:
 
 
 def copy_to_host(array: NDArray[Any], source: DeviceBuffer | int, stream: Stream) -> None:
-    """Queue a copy from the device into `array`, which is complete when the stream has passed.
+    """Queue a copy from a buffer or an address on the device into `array`.
 
-    Parameters
-    ----------
-    array
-        C-contiguous and writable.
-    source
-        A buffer or an address on the device.
-    stream
-        In which the copy happens.
-
-    Raises
-    ------
-    UsageError
-        The array isn't contiguous, or larger than the buffer.
+    The array must be C-contiguous and writable; it is complete when the stream has passed. Raises
+    `UsageError` if it isn't contiguous, or larger than the buffer.
     """
     pointer = _target(source, array)
     with stream.device.use(f"copy {_size(array.nbytes)} from the GPU") as cuda:

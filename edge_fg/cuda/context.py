@@ -24,17 +24,9 @@ class Device(Closing):
     in the same process work in the same one. Any number of threads may use a device; `close` it
     when none of them uses it any more.
 
-    Parameters
-    ----------
-    ordinal
-        Which of the devices that ``CUDA_VISIBLE_DEVICES`` leaves visible, from 0.
-
-    Raises
-    ------
-    MissingDependencyError
-        PyCUDA is not installed.
-    CudaUnavailableError
-        There is no driver, no such device, or the driver is too old.
+    `ordinal` counts from 0 the devices that ``CUDA_VISIBLE_DEVICES`` leaves visible. Raises
+    `MissingDependencyError` without PyCUDA, and `CudaUnavailableError` if there is no driver, no
+    such device, or the driver is too old.
     """
 
     def __init__(self, ordinal: int = 0) -> None:
@@ -92,10 +84,7 @@ class Device(Closing):
     def free_bytes(self) -> int:
         """Return the memory that is free now; on an integrated device, the machine's.
 
-        Raises
-        ------
-        CudaError
-            The device is closed or fails.
+        Raises `CudaError` if the device is closed or fails.
         """
         with self.use("read how much memory is free") as cuda:
             return int(cuda.mem_get_info()[0])
@@ -104,17 +93,8 @@ class Device(Closing):
         """Return what pushes the primary context in a ``with`` and pops it afterwards.
 
         Works from any thread and inside another use. The ``with`` gives the module
-        ``pycuda.driver``, whose errors it raises as ours.
-
-        Parameters
-        ----------
-        action
-            What is tried, for the message of an error, to be read after "to".
-
-        Raises
-        ------
-        CudaError
-            The device is closed, or PyCUDA failed.
+        ``pycuda.driver``, whose errors it raises as ours: `action` is what is tried, to be read
+        after "to". Raises `CudaError` if the device is closed or PyCUDA failed.
         """
         return _Use(self, action)
 

@@ -46,14 +46,9 @@ def find_gpus() -> tuple[list[Gpu], str]:
 def current_gpu(ordinal: int) -> Iterator[None]:
     """Make a GPU current in this thread, for a library that uses the current one.
 
-    Its primary context is retained meanwhile, as `edge_fg.cuda.Device` does it with PyCUDA.
-
-    Raises
-    ------
-    CudaUnavailableError
-        There is no driver, or it is too old.
-    CudaError
-        There is no such GPU, or it can't be used.
+    Its primary context is retained meanwhile, as `edge_fg.cuda.Device` does it with PyCUDA. Raises
+    `CudaUnavailableError` if there is no driver or it is too old, and `CudaError` if there is no
+    such GPU or it can't be used.
     """
     library = libcuda.load()
     device, context = ctypes.c_int(), ctypes.c_void_p()

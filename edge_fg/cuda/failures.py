@@ -33,20 +33,11 @@ _HIGHEST_CODE: Final = 1000
 
 
 def failure(code: int, action: str) -> CudaError:
-    """Return the error to raise for a driver's status other than success.
+    """Return the error to raise for a driver's status (``CUresult``) other than success.
 
-    Parameters
-    ----------
-    code
-        ``CUresult``.
-    action
-        What was tried, to be read after "to", such as "launch the kernel `resize`".
+    `action` is what was tried, to be read after "to", such as "launch the kernel `resize`".
     """
     why = f"{libcuda.error_name(code)}: {libcuda.error_text(code)}".removesuffix(": ")
-    return _classify(code, action, why)
-
-
-def _classify(code: int, action: str, why: str) -> CudaError:
     if code == libcuda.OUT_OF_MEMORY:
         return DeviceMemoryError(
             f"out of GPU memory on trying to {action} ({why}): close other programs that use the "

@@ -26,20 +26,12 @@ class Graph(Resource):
     def capture(cls, stream: Stream, work: Callable[[], None]) -> Graph:
         """Record what `work` queues in `stream`, without executing it.
 
-        Parameters
-        ----------
-        stream
-            Where the work goes. Nothing else may use the stream meanwhile; other threads may
-            use other streams.
-        work
-            Called once. Queues launches and copies of page-locked or device memory; what
-            allocates or waits breaks the capture. The graph keeps it, and what it refers to.
+        Nothing else may use the stream meanwhile; other threads may use other streams. `work` is
+        called once: it queues launches and copies of page-locked or device memory; what allocates
+        or waits breaks the capture. The graph keeps `work`, and what it refers to.
 
-        Raises
-        ------
-        CudaError
-            Something in `work` can't be captured. An error that `work` itself raises comes
-            through as it is; the stream can be used again either way.
+        Raises `CudaError` if something in `work` can't be captured. An error that `work` itself
+        raises comes through as it is; the stream can be used again either way.
         """
         library, device = libcuda.load(), stream.device
         action = "capture a CUDA graph"
@@ -69,10 +61,7 @@ class Graph(Resource):
     def launch(self, stream: Stream) -> None:
         """Queue all of it in `stream`.
 
-        Raises
-        ------
-        CudaError
-            The graph or the stream is closed, or the driver refused.
+        Raises `CudaError` if the graph or the stream is closed, or the driver refused.
         """
         self._check_open()
         with self._device.use():

@@ -74,10 +74,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
 def load() -> ctypes.CDLL:
     """Return the driver's library with every function that edge_fg calls typed.
 
-    Raises
-    ------
-    CudaUnavailableError
-        There is no driver, or one that is older than CUDA 11.4.
+    Raises `CudaUnavailableError` if there is no driver, or one older than CUDA 11.4.
     """
     try:
         library = ctypes.CDLL(LIBRARY)

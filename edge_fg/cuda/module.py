@@ -42,20 +42,9 @@ _SCALARS: Final[dict[str, Any]] = {
 class Module(Resource):
     """Compiled kernels on a device.
 
-    Parameters
-    ----------
-    device
-        Where they run.
-    image
-        A fat binary, a cubin or PTX, as ``nvcc`` writes it. It is code: only load what was
-        shipped with edge_fg.
-
-    Raises
-    ------
-    CudaUnavailableError
-        The image has nothing for this GPU, or its PTX is newer than the driver.
-    CudaError
-        The driver can't load it.
+    `image` is a fat binary, a cubin or PTX, as ``nvcc`` writes it. It is code: only load what was
+    shipped with edge_fg. Raises `CudaUnavailableError` if it has nothing for this GPU or its PTX
+    is newer than the driver, and `CudaError` if the driver can't load it.
     """
 
     _what = "module"
@@ -70,13 +59,7 @@ class Module(Resource):
                 raise
 
     def function(self, name: str) -> Function:
-        """Return the kernel `name`, as ``extern "C"`` spells it.
-
-        Raises
-        ------
-        CudaError
-            There is none of that name.
-        """
+        """Return the kernel `name`, as ``extern "C"`` spells it; raises `CudaError` without one."""
         self._check_open()
         handle = ctypes.c_void_p()
         with self._device.use():
@@ -111,24 +94,10 @@ class Function:
     ) -> None:
         """Queue the kernel in `stream`.
 
-        Parameters
-        ----------
-        grid, block
-            (x, y, z) in blocks and in threads.
-        arguments
-            One for each parameter of the kernel; see `Argument`. Nothing checks them against
-            the kernel.
-        stream
-            In which it runs.
-        shared_bytes
-            Dynamic shared memory of each block.
-
-        Raises
-        ------
-        UsageError
-            An argument is of a type that no parameter has.
-        CudaError
-            The driver refused, or the module is closed.
+        `grid` and `block` are (x, y, z) in blocks and in threads; there is one argument for each
+        parameter of the kernel, but nothing checks them against it; `shared_bytes` is the dynamic
+        shared memory of each block. Raises `UsageError` if an argument is of a type that no
+        parameter has, and `CudaError` if the driver refused or the module is closed.
         """
         with stream.device.use():
             self.prepare(grid, block, arguments, shared_bytes).queue(stream)
@@ -142,12 +111,8 @@ class Function:
     ) -> PreparedLaunch:
         """Return a launch to queue again and again, which costs less each time.
 
-        Parameters
-        ----------
-        grid, block, shared_bytes
-            As for `launch`.
-        arguments
-            As for `launch`, or a ctypes value, which each launch reads again.
+        All is as for `launch`; an argument may also be a ctypes value, which each launch reads
+        again.
         """
         values = [_value(argument) for argument in arguments]
         if shared_bytes > self._shared_bytes:
@@ -182,10 +147,7 @@ class PreparedLaunch:
     def queue(self, stream: Stream) -> None:
         """Queue the kernel in `stream`, while its device is in use (`Device.use`).
 
-        Raises
-        ------
-        CudaError
-            The driver refused, or the module is closed.
+        Raises `CudaError` if the driver refused or the module is closed.
         """
         code = self._launch(
             self._function.handle, *self._shape, stream.handle, self._addresses, None

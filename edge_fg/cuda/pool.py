@@ -16,19 +16,11 @@ ItemT = TypeVar("ItemT")
 
 
 class Pool(Generic[ItemT]):
-    """Lends items to threads; makes more of them when needed, up to a limit.
+    """Lends `items`, at least one, to threads.
 
-    Parameters
-    ----------
-    items
-        Those that there are; at least one.
-    make
-        Makes one more, where all are lent. With none, threads wait for those that there are.
-    limit
-        Most items.
-    in_turn
-        Whether the item that was returned first is lent next; otherwise the last one, so that no
-        more items are used than threads need.
+    Where all are lent, `make` makes one more, up to `limit`; without `make` threads wait. With
+    `in_turn` the item that was returned first is lent next; otherwise the last one, so that no
+    more items are used than threads need.
     """
 
     def __init__(
@@ -63,10 +55,7 @@ class Pool(Generic[ItemT]):
     def lend(self) -> Iterator[ItemT]:
         """Lend an item while the block runs; waits for one where all are lent.
 
-        Raises
-        ------
-        BackendError
-            What was given to `stop`.
+        After `stop` it raises what that was given.
         """
         item = self._borrow()
         try:

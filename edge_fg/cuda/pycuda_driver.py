@@ -15,12 +15,8 @@ from edge_fg.errors import CudaUnavailableError, MissingDependencyError
 def load() -> Any:
     """Import and start ``pycuda.driver``; never ``pycuda.autoinit``, which makes a context.
 
-    Raises
-    ------
-    MissingDependencyError
-        PyCUDA is not installed.
-    CudaUnavailableError
-        There is no usable driver or device, or the driver is too old.
+    Raises `MissingDependencyError` without PyCUDA, and `CudaUnavailableError` if there is no usable
+    driver or device, or the driver is too old.
     """
     try:
         import pycuda

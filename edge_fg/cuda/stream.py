@@ -19,15 +19,7 @@ _IN_GRAPH: Final = 1
 class Stream(Resource):
     """A queue of work on a device; independent of other queues and of the default stream.
 
-    Parameters
-    ----------
-    device
-        Where it runs.
-
-    Raises
-    ------
-    CudaError
-        The driver refused, or the device is closed.
+    Raises `CudaError` if the driver refused or the device is closed.
     """
 
     _what = "stream"
@@ -52,12 +44,9 @@ class Stream(Resource):
         return self._raw
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that was queued.
+        """Wait until all that was queued is done.
 
-        Raises
-        ------
-        DeviceLostError
-            Some of it broke the device.
+        Raises `DeviceLostError` if some of it broke the device.
         """
         raw = self.pycuda
         with self._device.use("finish the work of a stream"):
@@ -76,19 +65,9 @@ class Stream(Resource):
 class Event(Resource):
     """A mark in a stream.
 
-    Parameters
-    ----------
-    device
-        Where it is.
-    timing
-        Whether it takes the time, for `elapsed_ms_since`; costs a little on the device.
-    blocking
-        Whether `synchronize` sleeps rather than spins: spares the CPU, answers some 30 us later.
-
-    Raises
-    ------
-    CudaError
-        The driver refused, or the device is closed.
+    With `timing` it takes the time, for `elapsed_ms_since`, which costs a little on the device.
+    With `blocking`, `synchronize` sleeps rather than spins: that spares the CPU and answers some
+    30 us later. Raises `CudaError` if the driver refused or the device is closed.
     """
 
     _what = "event"
@@ -111,12 +90,7 @@ class Event(Resource):
     def record(self, stream: Stream, *, in_graph: bool = False) -> None:
         """Mark the point that `stream` has been filled to.
 
-        Parameters
-        ----------
-        stream
-            Which stream.
-        in_graph
-            True while `stream` is captured: the graph then marks the point each time it runs.
+        Give `in_graph` while `stream` is captured: the graph marks the point each time it runs.
         """
         library = libcuda.load()
         with self._device.use():
@@ -129,10 +103,7 @@ class Event(Resource):
     def synchronize(self) -> None:
         """Wait until the device has passed the mark.
 
-        Raises
-        ------
-        DeviceLostError
-            What came before it broke the device.
+        Raises `DeviceLostError` if what came before it broke the device.
         """
         with self._device.use():
             code = libcuda.load().cuEventSynchronize(self.handle)

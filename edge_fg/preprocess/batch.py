@@ -19,20 +19,8 @@ class Batch(Closing):
     """A batch of fixed geometry and output; made by `CudaPreprocessor`.
 
     `fill` it, `queue` it or launch the graph that `queue` was captured in, and let the stream
-    pass before filling it again. For one thread at a time.
-
-    Parameters
-    ----------
-    staging
-        Memory that it is in.
-    layout
-        How it lies there.
-    tables
-        Of its geometry, held for it.
-    output_pointer
-        Device address of its tensor.
-    owned
-        Whether `close` closes the staging memory too.
+    pass before filling it again. For one thread at a time. `tables` are held for it, and if
+    `owned`, `close` closes the staging memory too.
     """
 
     def __init__(
@@ -74,18 +62,9 @@ class Batch(Closing):
     def fill(self, images: Sequence[Image]) -> None:
         """Take over the images.
 
-        Parameters
-        ----------
-        images
-            For each what its layout says: all its bytes, uint8 of any shape and strides, in one
-            array or in several whose bytes follow one another.
-
-        Raises
-        ------
-        ImageError
-            An image is not as long as its layout says.
-        UsageError
-            There are more or fewer images than in the batch.
+        Each is what its layout says: all its bytes, uint8 of any shape and strides, in one array or
+        in several whose bytes follow one another. Raises `ImageError` if one has another length
+        than its layout says, and `UsageError` if there are more or fewer images than in the batch.
         """
         sizes = self._layout.sizes
         if len(images) != len(sizes):

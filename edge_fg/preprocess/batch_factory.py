@@ -24,29 +24,18 @@ _GEOMETRIES: Final = 32
 
 
 class BatchFactory(Closing):
-    """Makes batches of one specification. Safe to share between threads.
+    """Makes batches, each of at most `max_batch` images. Safe to share between threads.
 
-    Parameters
-    ----------
-    device
-        Where the tensor is to be; it must outlive this, or be closed to close it.
-    spec
-        What to do.
-    max_batch
-        Most images of one call.
-    transfer
-        ``mapped``: the kernels read the images in page-locked memory of the host; right where
-        CPU and GPU share their memory, since a copy would only double the traffic. ``staged``:
-        they are copied first; right for a card, whose kernels would otherwise fetch each
-        neighbouring pixel through the bus. ``auto`` goes by whether the device is integrated;
-        `edge_fg.preprocess.transfer.measure_transfers` checks that on a given machine.
-    image
-        The compiled kernels; None takes those that are shipped.
+    The device must outlive this, or be closed to close it. `image` is the compiled kernels; None
+    takes those that are shipped.
 
-    Raises
-    ------
-    BackendUnavailableError
-        The kernels were not built for this GPU or are newer than its driver.
+    A `transfer` of ``mapped`` means that the kernels read the images in page-locked memory of the
+    host; right where CPU and GPU share their memory, since a copy would only double the traffic.
+    ``staged``: they are copied first; right for a card, whose kernels would otherwise fetch each
+    neighbouring pixel through the bus. ``auto`` goes by whether the device is integrated.
+
+    Raises `BackendUnavailableError` if the kernels were not built for this GPU or are newer than
+    its driver.
     """
 
     def __init__(
@@ -87,16 +76,9 @@ class BatchFactory(Closing):
     ) -> Batch:
         """Return a batch of fixed geometry and output, whose work can be captured in a graph.
 
-        Parameters
-        ----------
-        layouts
-            What each image will be.
-        output_pointer
-            As for a call.
-        stream
-            Used now, to bring the tables over.
-        at
-            For each layout, which of the images it is in; None: each is in its own.
+        `layouts` say what each image will be; `at` says for each layout which of the images it is
+        in, None that each is in its own. `output_pointer` is as for `CudaPreprocessor`; `stream` is
+        used now, to bring the tables over.
         """
         places = tuple(range(len(layouts)) if at is None else at)
         if len(places) != len(layouts) or set(places) != set(range(len(set(places)))):
@@ -114,16 +96,9 @@ class BatchFactory(Closing):
         stream: Stream,
         staging: Staging | None = None,
     ) -> Batch:
-        """Return a batch in staging memory of the caller's, or in its own.
+        """Return a batch in staging memory from `new_staging`, or in its own; else as `prepare`.
 
-        Parameters
-        ----------
-        geometry
-            Of its images; from `edge_fg.preprocess.batch_input.batch_input`.
-        output_pointer, stream
-            As for `prepare`.
-        staging
-            From `new_staging`. Batches that share it are filled and queued one after the other.
+        Batches that share staging memory are filled and queued one after the other.
         """
         if self._closed:
             raise closed_error()

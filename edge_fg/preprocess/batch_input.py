@@ -40,22 +40,12 @@ class BatchInput(NamedTuple):
 def batch_input(frames: Sequence[Pixels], regions: Sequence[Region | None] | None) -> BatchInput:
     """Return what is to be copied of frames and their regions.
 
+    Frames are (H, W, 3) uint8 BGR, or raw; regions are (x, y, width, height) of each or None.
     Regions are cut out first, unless the regions of a frame together are larger than it: less is
     copied, and the geometry of a region that moves stays the same.
 
-    Parameters
-    ----------
-    frames
-        Each (H, W, 3) uint8 BGR, or raw.
-    regions
-        (x, y, width, height) of each or None; None for none.
-
-    Raises
-    ------
-    ImageError
-        A frame or region can't be used.
-    UsageError
-        There are more or fewer regions than frames.
+    Raises `ImageError` if a frame or region can't be used, and `UsageError` if there are more or
+    fewer regions than frames.
     """
     for frame in frames:
         if not isinstance(frame, RawFrame):
@@ -123,10 +113,7 @@ def _check_bgr(frame: NDArray[np.uint8]) -> None:
 def bytes_of(image: Image, needed: int) -> Image:
     """Return the `needed` bytes of an image.
 
-    Raises
-    ------
-    ImageError
-        It doesn't have them: a frame that is not what it says.
+    Raises `ImageError` if it doesn't have them: a frame that is not what it says.
     """
     pieces = image if isinstance(image, tuple) else (image,)
     size = sum(piece.nbytes for piece in pieces)

@@ -14,15 +14,7 @@ _ALIGNMENT: Final = 256
 
 
 class BatchLayout:
-    """How a batch lies in staging memory: descriptors first, then each image, at aligned places.
-
-    Parameters
-    ----------
-    plan
-        What to launch.
-    geometry
-        Of the batch.
-    """
+    """How a batch lies in staging memory: descriptors first, then each image, at aligned places."""
 
     def __init__(self, plan: LaunchPlan, geometry: BatchGeometry) -> None:
         self.plan = plan
@@ -77,15 +69,7 @@ class Tables:
 
 
 class TableCache:
-    """The tables of the geometries that were used last. Safe to share between threads.
-
-    Parameters
-    ----------
-    device
-        Where they are.
-    most
-        How many geometries to keep.
-    """
+    """The tables of the `most` geometries that were used last. Safe to share between threads."""
 
     def __init__(self, device: Device, most: int) -> None:
         self._device = device

@@ -16,11 +16,6 @@ class CpuPreprocessor:
     """Turn frames into the tensor that a model takes.
 
     Holds only look-up tables: safe to share between threads.
-
-    Parameters
-    ----------
-    spec
-        What to do.
     """
 
     def __init__(self, spec: PreprocessSpec) -> None:
@@ -28,22 +23,10 @@ class CpuPreprocessor:
         self._table = normalisation_table(spec)
 
     def __call__(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.generic]:
-        """Return the tensor for `frames`.
+        """Return the tensor for frames: each (H, W, 3) uint8 BGR, of any size.
 
-        Parameters
-        ----------
-        frames
-            Each (H, W, 3) uint8 BGR, of any size.
-
-        Returns
-        -------
-        ndarray
-            (N, 3, h, w) or (N, h, w, 3) of the specification's dtype, C-contiguous.
-
-        Raises
-        ------
-        ImageError
-            A frame is too narrow a strip; see `edge_fg.preprocess.geometry.geometry`.
+        It is (N, 3, h, w) or (N, h, w, 3) of the specification's dtype, C-contiguous. Raises
+        `ImageError` if a frame is too narrow a strip; see `edge_fg.preprocess.geometry.geometry`.
         """
         tensor = np.empty((len(frames), *self.spec.tensor_shape), self._table.dtype)
         for slot, frame in zip(tensor, frames, strict=True):
@@ -51,17 +34,10 @@ class CpuPreprocessor:
         return tensor
 
     def pixels(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the resized and cropped pixels before normalisation.
+        """Return the resized and cropped pixels of a frame before normalisation.
 
-        Parameters
-        ----------
-        frame
-            (H, W, 3) uint8 BGR.
-
-        Returns
-        -------
-        ndarray
-            (h, w, 3) uint8 in the model's colour order: exactly what Pillow gives.
+        The frame is (H, W, 3) uint8 BGR; the pixels are (h, w, 3) uint8 in the model's colour
+        order: exactly what Pillow gives.
         """
         plan = geometry(self.spec, frame.shape[0], frame.shape[1])
         cut = _cut(self._resize(frame, plan.resized), plan)

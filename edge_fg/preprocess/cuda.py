@@ -60,28 +60,15 @@ class CudaPreprocessor(BatchFactory):
     ) -> None:
         """Queue the tensor for `frames`, or for one region of each, into `output_pointer`.
 
-        Parameters
-        ----------
-        frames
-            Each (H, W, 3) uint8 BGR, of any size and strides, or a raw frame, which is converted
-            on the GPU; free to change on return. A frame that stands several times, for several
-            regions, is copied once.
-        regions
-            (x, y, width, height) in pixels of each, None for all of a frame; None for all.
-        output_pointer
-            Device address for (N, 3, h, w) or (N, h, w, 3) of the specification's dtype.
-        stream
-            In which it happens: the tensor is there when the stream has passed. Don't capture
-            this into a graph; capture what `prepare` returns.
+        Each frame is (H, W, 3) uint8 BGR, of any size and strides, or a raw frame, which is
+        converted on the GPU; it is free to change on return. A frame that stands several times, for
+        several regions, is copied once. Regions are (x, y, width, height) in pixels, None for all
+        of a frame. `output_pointer` is a device address for (N, 3, h, w) or (N, h, w, 3) of the
+        specification's dtype: the tensor is there when `stream` has passed. Don't capture this into
+        a graph; capture what `prepare` returns.
 
-        Raises
-        ------
-        ImageError
-            A frame or region can't be used.
-        UsageError
-            There are no frames, or more than `max_batch`.
-        CudaError
-            The GPU refused, or this is closed.
+        Raises `ImageError` if a frame or region can't be used, `UsageError` if there are no frames
+        or more than `max_batch`, and `CudaError` if the GPU refused or this is closed.
         """
         geometry, images = batch_input(frames, regions)
         self._run(geometry, lambda batch: batch.fill(images), output_pointer, stream)
@@ -95,20 +82,9 @@ class CudaPreprocessor(BatchFactory):
     ) -> None:
         """Queue the tensor for images of any format, as a call does for BGR.
 
-        Parameters
-        ----------
-        layouts
-            What each image is, its region included.
-        images
-            The bytes of each frame: uint8, one axis, contiguous, at least the layout's
-            ``nbytes``. The same array may stand several times and is copied once.
-        output_pointer, stream
-            As for a call.
-
-        Raises
-        ------
-        ImageError
-            An image is not as long as its layout says.
+        A layout says what an image is, its region included; an image is the bytes of a frame:
+        uint8, one axis, contiguous, at least the layout's ``nbytes``. The same array may stand
+        several times and is copied once. Raises `ImageError` if one is shorter than its layout.
         """
         if len(images) != len(layouts):
             raise UsageError(f"{len(images)} images for {len(layouts)} layouts")
@@ -127,15 +103,8 @@ class CudaPreprocessor(BatchFactory):
     ) -> None:
         """Queue the tensor for frames that the device can read already.
 
-        Parameters
-        ----------
-        layouts
-            What each frame is, its region included.
-        pointers
-            Device address of each frame, which must hold the layout's ``nbytes`` until
-            the stream has passed.
-        output_pointer, stream
-            As for a call.
+        A layout says what a frame is, its region included; a pointer is its device address, which
+        must hold the layout's ``nbytes`` until the stream has passed.
         """
         if len(pointers) != len(layouts):
             raise UsageError(f"{len(pointers)} pointers for {len(layouts)} layouts")

@@ -34,11 +34,8 @@ def geometry(spec: PreprocessSpec, height: int, width: int) -> Geometry:
     number) and the centre crop its ``CenterCrop`` (halves are rounded to even). Letterboxing
     rounds the scaled sides and puts the odd pixel of the border last.
 
-    Raises
-    ------
-    ImageError
-        The frame is so narrow a strip, or so large, that resampling would take more than
-        `MAX_RESIZED_PIXELS`.
+    Raises `ImageError` if the frame is so narrow a strip, or so large, that resampling would take
+    more than `MAX_RESIZED_PIXELS`.
     """
     plan = _plan(spec, height, width)
     # The first pass, across, still has all of the frame's rows.

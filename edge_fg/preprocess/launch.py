@@ -96,19 +96,11 @@ class LaunchPlan:
     ) -> NDArray[np.uint8]:
         """Return the bytes to upload for frames at these addresses.
 
-        Parameters
-        ----------
-        frame_pointers
-            Address, as the kernels see it, of each source's first byte; the same number may stand
-            several times. Any alignment works; a multiple of 4 is faster.
-        out
-            Where to write, uint8 of `descriptor_bytes`, such as page-locked memory; None
-            allocates.
-
-        Raises
-        ------
-        UsageError
-            There are more or fewer pointers than sources, or `out` has another size.
+        `frame_pointers` are the addresses, as the kernels see them, of each source's first byte;
+        the same number may stand several times. Any alignment works; a multiple of 4 is faster.
+        They are written to `out`, uint8 of `descriptor_bytes`, such as page-locked memory; None
+        allocates. Raises `UsageError` if there are more or fewer pointers than sources, or `out`
+        has another size.
         """
         if len(frame_pointers) != len(self.template):
             raise UsageError(
@@ -126,14 +118,9 @@ class LaunchPlan:
 
 
 class LaunchPlanner:
-    """Work out what to launch. Safe to share between threads.
+    """Work out what to launch; remembers the plans of the last `cached_plans` geometries.
 
-    Parameters
-    ----------
-    spec
-        What to do with each source.
-    cached_plans
-        How many batches of different geometry to remember.
+    Safe to share between threads.
     """
 
     def __init__(self, spec: PreprocessSpec, cached_plans: int = 64) -> None:
@@ -144,12 +131,9 @@ class LaunchPlanner:
     def plan(self, sources: Sequence[PixelLayout]) -> LaunchPlan:
         """Return the plan for a batch of `sources`; equal batches get the same object.
 
-        Raises
-        ------
-        ImageError
-            A source is too narrow a strip (see `edge_fg.preprocess.geometry.geometry`).
-        UsageError
-            There is no source, or there are more than `MAX_BATCH`.
+        Raises `ImageError` if a source is too narrow a strip (see
+        `edge_fg.preprocess.geometry.geometry`), and `UsageError` if there is no source, or more
+        than `MAX_BATCH`.
         """
         if not 1 <= len(sources) <= MAX_BATCH:
             raise UsageError(f"a batch of {len(sources)} sources: 1 to {MAX_BATCH} can be launched")

@@ -127,10 +127,7 @@ _BYTES: Final = {
 def as_pixels(frame: Any) -> Pixels:
     """Return a frame that can be used: a raw one as it is, an array as `as_frame` returns it.
 
-    Raises
-    ------
-    ImageError
-        It is neither; the message states what was expected and what came.
+    Raises `ImageError` if it is neither; the message states what was expected and what came.
     """
     return frame if isinstance(frame, RawFrame) else as_frame(frame)
 

@@ -168,10 +168,8 @@ def presets() -> dict[str, PreprocessSpec]:
 def parse_preprocess(text: str, *, where: str = "preprocessing") -> PreprocessSpec:
     """Read a specification from TOML text with a ``[preprocess]`` table.
 
-    Raises
-    ------
-    PreprocessError
-        The text is not TOML, or a key is unknown, missing or out of its range.
+    Raises `PreprocessError` if the text is not TOML, or a key is unknown, missing or out of its
+    range.
     """
     # Bundles hold JSON: only builds pay for importing the TOML parser.
     if sys.version_info >= (3, 11):
@@ -192,10 +190,8 @@ def parse_preprocess(text: str, *, where: str = "preprocessing") -> PreprocessSp
 def load_preprocess(source: str | Path) -> PreprocessSpec:
     """Return a preset by its name, or read a TOML file.
 
-    Raises
-    ------
-    PreprocessError
-        Neither a preset nor a readable file, or its content can't be followed.
+    Raises `PreprocessError` if it is neither a preset nor a readable file, or its content can't be
+    followed.
     """
     known = presets()
     if str(source) in known:

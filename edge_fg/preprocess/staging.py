@@ -35,16 +35,7 @@ class Staging(Closing):
     """The staging, input and scratch buffers of one batch at a time; they grow, never shrink.
 
     Descriptors and images lie behind one another in one page-locked block, so that one copy
-    brings them all. For one thread at a time.
-
-    Parameters
-    ----------
-    device
-        Where the batch goes.
-    transfer
-        How it gets there.
-    functions
-        The kernels by their names.
+    brings them all. `functions` are the kernels by their names. For one thread at a time.
     """
 
     def __init__(
@@ -78,10 +69,7 @@ class Staging(Closing):
     def arrange(self, layout: BatchLayout) -> None:
         """Make ready for batches of `layout`; costs little if the last one had it too.
 
-        Raises
-        ------
-        DeviceMemoryError
-            There is not enough memory.
+        Raises `DeviceMemoryError` if there is not enough memory.
         """
         if self._layout is layout:
             return

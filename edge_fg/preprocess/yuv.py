@@ -105,12 +105,8 @@ def nv12_to_bgr(
 ) -> NDArray[np.uint8]:
     """Convert NV12: `luma` (H, W) and `chroma` (ceil(H / 2), ceil(W / 2), 2) of Cb and Cr.
 
-    A pixel takes the chroma sample of its own 2 x 2 block; nothing is interpolated.
-
-    Raises
-    ------
-    ImageError
-        The planes don't fit each other.
+    A pixel takes the chroma sample of its own 2 x 2 block; nothing is interpolated. Raises
+    `ImageError` if the planes don't fit each other.
     """
     _check_half(luma, chroma[..., 0], "NV12")
     return to_bgr(luma, _double(chroma[..., 0], luma), _double(chroma[..., 1], luma), standard)
@@ -124,12 +120,8 @@ def i420_to_bgr(
 ) -> NDArray[np.uint8]:
     """Convert I420: `luma` (H, W), `cb` and `cr` (ceil(H / 2), ceil(W / 2)).
 
-    A pixel takes the chroma sample of its own 2 x 2 block; nothing is interpolated.
-
-    Raises
-    ------
-    ImageError
-        The planes don't fit each other.
+    A pixel takes the chroma sample of its own 2 x 2 block; nothing is interpolated. Raises
+    `ImageError` if the planes don't fit each other.
     """
     _check_half(luma, cb, "I420")
     _check_half(luma, cr, "I420")
@@ -141,10 +133,7 @@ def yuyv_to_bgr(
 ) -> NDArray[np.uint8]:
     """Convert YUYV (also called YUY2): `packed` (H, ceil(W / 2), 4) of Y, Cb, Y, Cr.
 
-    Raises
-    ------
-    ImageError
-        The rows don't hold `width` pixels.
+    Raises `ImageError` if the rows don't hold `width` pixels.
     """
     height, pairs = packed.shape[:2]
     if packed.shape[2:] != (4,) or pairs != (width + 1) // 2:

@@ -34,33 +34,15 @@ _log = logging.getLogger("edge_fg")
 class TensorRTBackend:
     """Executes a variant with TensorRT or TensorRT-RTX; safe to share between threads.
 
-    The first start on a machine builds a plan, which takes seconds to minutes; later ones load
-    it from the plan cache. Frames are uploaded, preprocessed and executed on one stream per
-    thread; more frames than the plan's largest batch are executed in parts.
+    The first start on a machine builds a plan, which takes seconds to minutes; later ones load it
+    from the plan cache. `progress` is told of the build; None tells the log. Frames are uploaded,
+    preprocessed and executed on one stream per thread; more frames than the plan's largest batch
+    are executed in parts.
 
-    Parameters
-    ----------
-    bundle
-        An opened bundle.
-    precision
-        The variant to execute.
-    library
-        ``"tensorrt"`` or ``"tensorrt-rtx"``.
-    options
-        See `EngineOptions`.
-    progress
-        Told of the build, if there is one; None tells the log.
-
-    Raises
-    ------
-    MissingDependencyError, BackendUnavailableError
-        The library, PyCUDA, the driver or the GPU is missing.
-    CompileError
-        The library can't build the variant's graph.
-    DeviceMemoryError
-        The GPU's memory is too small.
-    BackendError
-        The GPU or the library failed.
+    Raises `MissingDependencyError` or `BackendUnavailableError` if the library, PyCUDA, the driver
+    or the GPU is missing; `CompileError` if the library can't build the variant's graph;
+    `DeviceMemoryError` if the GPU's memory is too small; `BackendError` if the GPU or the library
+    failed.
     """
 
     takes_raw = True
@@ -123,10 +105,7 @@ class TensorRTBackend:
     def layers(self) -> list[EngineLayer]:
         """Return the engine's layers as TensorRT fused them; empty where it does not say.
 
-        Raises
-        ------
-        BackendError
-            The backend is closed.
+        Raises `BackendError` if the backend is closed.
         """
         return self._held.layers()
 

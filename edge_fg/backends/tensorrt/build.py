@@ -33,42 +33,25 @@ def build_plan(
     builder_optimization_level: int | None = None,
     timings: bytes | None = None,
 ) -> Plan:
-    """Compile a graph; Ctrl-C stops the build.
+    """Compile an ONNX model, its weights inside; Ctrl-C stops the build.
 
-    The build runs in a thread of its own and `progress` is called in the caller's; whatever
-    the caller's thread raises meanwhile (KeyboardInterrupt, or an error of `progress`)
-    cancels the build and is raised again when it has ended.
+    The build runs in a thread of its own and ``progress(phase, done, total)`` is called in the
+    caller's, with TensorRT's names of its phases. Whatever the caller's thread raises meanwhile
+    (KeyboardInterrupt, or an error of `progress`) cancels the build and is raised again when it has
+    ended.
 
-    Parameters
-    ----------
-    onnx_bytes
-        The ONNX model, its weights inside.
-    library
-        ``"tensorrt"`` or ``"tensorrt-rtx"``.
-    device
-        Number of the GPU that TensorRT builds on and for; TensorRT-RTX needs none.
-    batch
-        Smallest, usual and largest batch, for a graph with a dynamic one; else ignored.
-    workspace_bytes
-        Most GPU memory that a layer may use while it computes, or None for the library's own
-        limit.
-    progress
-        Called as ``progress(phase, done, total)`` with TensorRT's names of its phases.
-    builder_optimization_level
-        0 (quick build) to 5 (slow build, fastest plan), or None for the library's own.
-    timings
-        The timing cache of an earlier build by this version for this GPU, or empty to begin
-        one: with it a build takes a fraction of the time. None goes without. TensorRT-RTX, which
-        times nothing, ignores it.
+    `device` is the number of the GPU that TensorRT builds on and for; TensorRT-RTX needs none.
+    `batch` is the smallest, usual and largest batch, for a graph with a dynamic one; else ignored.
+    `workspace_bytes` is the most GPU memory that a layer may use while it computes and
+    `builder_optimization_level` 0 (quick build) to 5 (slow build, fastest plan); None is the
+    library's own. `timings` is the timing cache of an earlier build by this version for this GPU,
+    or empty to begin one: with it a build takes a fraction of the time. None goes without.
+    TensorRT-RTX, which times nothing, ignores it.
 
-    Raises
-    ------
-    CompileError
-        The graph can't be read (names the ONNX node) or built.
-    UsageError
-        `batch` is not in ascending order from 1, or another number makes no sense.
-    MissingDependencyError, BackendUnavailableError
-        The library is not installed or can't be loaded.
+    Raises `CompileError` if the graph can't be read (names the ONNX node) or built; `UsageError` if
+    `batch` is not in ascending order from 1, or another number makes no sense;
+    `MissingDependencyError` or `BackendUnavailableError` if the library is not installed or can't
+    be loaded.
     """
     smallest, usual, largest = batch
     if not 1 <= smallest <= usual <= largest:

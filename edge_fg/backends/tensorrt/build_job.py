@@ -63,10 +63,7 @@ class Built:
 def build(job: Job, onnx_bytes: bytes) -> Built:
     """Build a plan in this thread.
 
-    Raises
-    ------
-    CompileError
-        The graph can't be read or built, or the build was cancelled.
+    Raises `CompileError` if the graph can't be read or built, or the build was cancelled.
     """
     trt = job.trt
     with job.log.collect() as messages:

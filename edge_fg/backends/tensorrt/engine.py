@@ -38,27 +38,13 @@ class PlanRejectedError(BackendError):
 class Engine:
     """A plan that was loaded onto a device.
 
-    Parameters
-    ----------
-    plan
-        The plan. It is executable code: only one from `edge_fg.backends.plan_provider` may
-        come here.
-    library
-        What built it.
-    device
-        Where it runs.
-    shapes
-        What is known of the outputs' shapes, -1 for the batch: TensorRT can't always tell sizes
-        that the graph computes.
+    A plan is executable code: only one from `edge_fg.backends.plan_provider` may come here.
+    `shapes` are what is known of the outputs' shapes, -1 for the batch: TensorRT can't always tell
+    sizes that the graph computes.
 
-    Raises
-    ------
-    PlanRejectedError
-        The library can't load it.
-    DeviceMemoryError
-        The device is too small for it.
-    BackendError
-        It is not a classifier of frames: not one input, no output, or shapes that depend on data.
+    Raises `PlanRejectedError` if the library can't load it; `DeviceMemoryError` if the device is
+    too small for it; `BackendError` if it is not a classifier of frames: not one input, no output,
+    or shapes that depend on data.
     """
 
     def __init__(
@@ -98,12 +84,8 @@ class Engine:
     def new_context(self) -> Context:
         """Return a context; each executes one inference at a time.
 
-        Raises
-        ------
-        DeviceMemoryError
-            There is no memory left for its activations.
-        BackendError
-            TensorRT refused, or the engine is closed.
+        Raises `DeviceMemoryError` if there is no memory left for its activations, and
+        `BackendError` if TensorRT refused or the engine is closed.
         """
         engine = self._opened()
         self._calls.begin()
@@ -134,10 +116,7 @@ class Engine:
     def layers(self) -> list[EngineLayer]:
         """Return the layers as TensorRT fused them; empty where it keeps that to itself.
 
-        Raises
-        ------
-        BackendError
-            The engine is closed.
+        Raises `BackendError` if the engine is closed.
         """
         engine = self._opened()
         with self.device.use():
@@ -229,15 +208,8 @@ def _completed(found: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...
 def plan_layers(plan: bytes, library: Library) -> list[EngineLayer]:
     """Return the layers of a plan, as `Engine.layers` does.
 
-    Parameters
-    ----------
-    plan, library
-        As for `Engine`.
-
-    Raises
-    ------
-    MissingDependencyError, BackendUnavailableError, BackendError
-        The library or the GPU is missing, or can't load the plan.
+    Raises `MissingDependencyError`, `BackendUnavailableError` or `BackendError` if the library or
+    the GPU is missing, or can't load the plan.
     """
     import_library(library)
     with Device() as device:

@@ -38,18 +38,7 @@ class Binding:
 class Context:
     """Executes an engine, one inference at a time; made by `Engine.new_context`.
 
-    Parameters
-    ----------
-    raw
-        TensorRT's context.
-    binding
-        The engine's input.
-    device
-        Where it runs.
-    calls
-        Says why a call failed.
-    closed
-        Called when it was closed.
+    `binding` is the engine's input; `closed` is called when the context was closed.
     """
 
     def __init__(
@@ -70,10 +59,7 @@ class Context:
     def bind(self, addresses: Mapping[str, int], stream: Stream) -> None:
         """Set the addresses of all inputs and outputs on the device; waits for the stream.
 
-        Raises
-        ------
-        BackendError
-            TensorRT refused one.
+        Raises `BackendError` if TensorRT refused one.
         """
         raw = self._opened()
         self._calls.begin()
@@ -89,10 +75,7 @@ class Context:
     def set_batch(self, batch: int) -> None:
         """Set the batch of the inferences that follow.
 
-        Raises
-        ------
-        BackendError
-            The plan was not built for it.
+        Raises `BackendError` if the plan was not built for it.
         """
         if batch == self._batch:
             return
@@ -105,10 +88,7 @@ class Context:
     def enqueue(self, stream: Stream) -> None:
         """Queue one inference; the device's context must be pushed.
 
-        Raises
-        ------
-        BackendError
-            TensorRT refused; the message quotes its reason.
+        Raises `BackendError` if TensorRT refused; the message quotes its reason.
         """
         self._calls.begin()
         if not self._opened().execute_async_v3(stream.handle):

@@ -22,16 +22,9 @@ class EngineLayer:
 def parse_layers(text: str) -> list[EngineLayer]:
     """Read the JSON of an engine inspector, of TensorRT 10 or 11.
 
-    Parameters
-    ----------
-    text
-        With ``DETAILED`` verbosity a layer is an object, with less only a name. TensorRT 10 says
-        ``"Format/Datatype"`` of a tensor; 11 says ``"Format"`` and ``"DataType"``.
-
-    Returns
-    -------
-    list of EngineLayer
-        Empty where `text` is not such a JSON: only people read it, so nothing depends on it.
+    With ``DETAILED`` verbosity a layer is an object, with less only a name. TensorRT 10 says
+    ``"Format/Datatype"`` of a tensor; 11 says ``"Format"`` and ``"DataType"``. The list is empty
+    where `text` is not such a JSON: only people read it, so nothing depends on it.
     """
     try:
         document = json.loads(text)

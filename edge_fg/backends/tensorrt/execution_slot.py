@@ -36,26 +36,12 @@ class ExecutionSlot:
     Frames whose sizes come again and again run as one CUDA graph: the copy to the device, the
     preprocessing, the engine and the copy of its outputs. Other frames are preprocessed call by
     call; the engine then runs as a graph of its own where the batch size comes again and again.
+    Without `cuda_graph` nothing is captured.
 
-    Parameters
-    ----------
-    engine
-        What executes.
-    preprocess
-        Makes batches that become the engine's input; may be shared between slots.
-    cuda_graph
-        Whether what comes again and again is captured.
-    sleep
-        Whether the thread sleeps while it waits for the device.
-    setting_up
-        Held by one slot of an engine at a time while it makes its buffers or a context.
-
-    Raises
-    ------
-    DeviceMemoryError
-        The device is too small for another slot.
-    CudaError, BackendError
-        The device or TensorRT failed.
+    `preprocess` may be shared between slots. `sleep` says whether the thread sleeps while it waits
+    for the device. `setting_up` is held by one slot of an engine at a time while it makes its
+    buffers or a context. Raises `DeviceMemoryError` if the device is too small for another slot,
+    and `CudaError` or `BackendError` if the device or TensorRT failed.
     """
 
     def __init__(
@@ -97,19 +83,11 @@ class ExecutionSlot:
     def run(
         self, frames: Sequence[Pixels], regions: Sequence[Region | None]
     ) -> tuple[Tensors, float]:
-        """Return the outputs for frames, at most the engine's largest batch, and the time.
+        """Return the outputs for frames, and the milliseconds that the engine took on the device.
 
-        Returns
-        -------
-        dict of (N, ...) float32, float
-            By the output's name, and the milliseconds that the engine took on the device.
-
-        Raises
-        ------
-        ImageError
-            A frame can't be used.
-        DeviceLostError, CudaError, BackendError
-            The device or TensorRT failed.
+        Frames are at most the engine's largest batch; outputs are (N, ...) float32 by the output's
+        name. Raises `ImageError` if a frame can't be used, and `DeviceLostError`, `CudaError` or
+        `BackendError` if the device or TensorRT failed.
         """
         wanted = len(frames)
         batch = self._engine.fixed_batch or wanted

@@ -54,12 +54,8 @@ def title(library: Library) -> str:
 def import_library(library: Library) -> TensorRT:
     """Import ``tensorrt`` or ``tensorrt_rtx``.
 
-    Raises
-    ------
-    MissingDependencyError
-        It is not installed.
-    BackendUnavailableError
-        It is installed but one of its shared libraries can't be loaded.
+    Raises `MissingDependencyError` if it is not installed, and `BackendUnavailableError` if one of
+    its shared libraries can't be loaded.
     """
     try:
         module = importlib.import_module(_MODULES[library])
@@ -184,13 +180,7 @@ class MessageLog:
 
 
 def message_log(library: Library) -> MessageLog:
-    """Return the process's log of a library; the same object on each call.
-
-    Raises
-    ------
-    MissingDependencyError, BackendUnavailableError
-        See `import_library`.
-    """
+    """Return the process's log of a library, the same on each call; raises as `import_library`."""
     with _creating:
         return _message_log(library)
 

@@ -27,12 +27,9 @@ def load_engine(
 ) -> Engine:
     """Load a variant's plan; one from the cache that the library refuses is built again.
 
-    Raises
-    ------
-    BackendUnavailableError
-        The library can't load the plan that it has just built.
-    CompileError, DeviceMemoryError, BackendError
-        The plan can't be built, the GPU's memory is too small, or another failure.
+    Raises `BackendUnavailableError` if the library can't load the plan that it has just built;
+    `CompileError`, `DeviceMemoryError` or `BackendError` if the plan can't be built, the GPU's
+    memory is too small, or for another failure.
     """
     request = PlanRequest(
         graph=bundle.graph(precision),

@@ -13,19 +13,10 @@ from edge_fg.cuda import Device, DeviceBuffer, HostBuffer, Stream, copy_to_host
 
 
 class OutputBuffer(Closing):
-    """Memory for one output of an engine.
+    """Memory for one output of an engine, up to its largest batch.
 
     On an integrated device the engine writes into page-locked memory of the host itself;
     elsewhere a copy on the stream is faster than writes across the bus.
-
-    Parameters
-    ----------
-    device
-        Where the engine runs.
-    binding
-        The output.
-    max_batch
-        Its largest batch.
     """
 
     def __init__(self, device: Device, binding: Binding, max_batch: int) -> None:

@@ -26,30 +26,13 @@ class SlotContexts:
     """Executes an engine in one stream, captured where a batch size comes again and again.
 
     A graph holds the addresses and shapes that its context had when it was captured, and TensorRT
-    forbids changing the context afterwards. Each captured batch size therefore has a context of
-    its own; the spare one serves the others.
+    forbids changing the context afterwards. Each captured batch size therefore has a context of its
+    own; the spare one serves the others.
 
-    Parameters
-    ----------
-    engine
-        What executes.
-    input_pointer, outputs
-        What it reads and writes.
-    stream
-        In which it happens. Each batch must have passed before the next is queued.
-    frames
-        Graphs that may use the contexts too.
-    capture
-        Whether to capture.
-    setting_up
-        Held while a context is made: by one slot of an engine at a time.
-
-    Raises
-    ------
-    DeviceMemoryError
-        There is no memory for a context.
-    BackendError
-        TensorRT failed.
+    Each batch must have passed the stream before the next is queued. `frames` are graphs that may
+    use the contexts too. Without `capture` nothing is captured. `setting_up` is held while a
+    context is made: by one slot of an engine at a time. Raises `DeviceMemoryError` if there is no
+    memory for a context, and `BackendError` if TensorRT failed.
     """
 
     def __init__(

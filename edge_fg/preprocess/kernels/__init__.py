@@ -94,10 +94,7 @@ def source_digest(folder: Path = FOLDER) -> str:
 def read_record() -> Record:
     """Return what was built.
 
-    Raises
-    ------
-    BackendError
-        The record is missing or damaged: the installation is incomplete.
+    Raises `BackendError` if the record is missing or damaged: the installation is incomplete.
     """
     try:
         return msgspec.json.decode((FOLDER / RECORD).read_bytes(), type=Record)
@@ -109,20 +106,9 @@ def choose_image(record: Record, compute_capability: str, driver_version: int) -
     """Return the name of the image that suits a GPU best.
 
     Machine code comes before PTX, and of both what was made for the nearest architecture.
-
-    Parameters
-    ----------
-    record
-        What was built.
-    compute_capability
-        Of the GPU, such as ``"8.7"``.
-    driver_version
-        Latest CUDA version that the driver knows, as ``cuDriverGetVersion`` states it: 12060.
-
-    Raises
-    ------
-    BackendUnavailableError
-        Nothing suits: the GPU or its driver is too old.
+    `compute_capability` is such as ``"8.7"``; `driver_version` is the latest CUDA version that the
+    driver knows, as ``cuDriverGetVersion`` states it: 12060. Raises `BackendUnavailableError` if
+    nothing suits: the GPU or its driver is too old.
     """
     parts = re.fullmatch(r"(\d+)\.(\d+)", compute_capability)
     if parts is None:
@@ -142,14 +128,9 @@ def choose_image(record: Record, compute_capability: str, driver_version: int) -
 
 
 def load_image(compute_capability: str, driver_version: int) -> KernelImage:
-    """Return what a driver loads for a GPU; see `choose_image`.
+    """Return what a driver loads for a GPU; parameters and errors as for `choose_image`.
 
-    Raises
-    ------
-    BackendUnavailableError
-        Nothing suits: the GPU or its driver is too old.
-    BackendError
-        The archive is missing or damaged: the installation is incomplete.
+    Raises `BackendError` if the archive is missing or damaged: the installation is incomplete.
     """
     record = read_record()
     name = choose_image(record, compute_capability, driver_version)

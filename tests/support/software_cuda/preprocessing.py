@@ -418,19 +418,9 @@ def lost(where, code):
     return [error and error["kinds"][0] for error in errors]
 
 
-def measured():
-    from edge_fg.preprocess.transfer import measure_transfers
-
-    with Device() as device:
-        frame = np.zeros((120, 160, 3), np.uint8)
-        times = measure_transfers(device, SMALL, frame, repeats=5)
-        before = counts()
-    return {
-        "times": [times.mapped_ms, times.staged_ms],
-        "chosen": times.chosen,
-        "fastest": times.fastest,
-        "left": before,
-    }
+def chosen_transfer():
+    with Device() as device, CudaPreprocessor(device, SMALL, 1) as preprocessor:
+        return preprocessor.transfer
 
 
 def real_images(folder):
