@@ -5,19 +5,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
+import pytest
 
 from edge_fg.cuda import Device, DeviceBuffer, Graph, Stream
 from edge_fg.errors import CudaError
-from edge_fg_tools.gpu_check import stand_in
+from edge_fg_tools.gpu_check import runner, stand_in
 from edge_fg_tools.gpu_check.checks import test_leaks as leaks
 from edge_fg_tools.gpu_check.findings import Entry, Findings
-from edge_fg_tools.gpu_check.plugin import run_in_this_process
 from edge_fg_tools.gpu_check.settings import Settings
+
+
+def run_here(checks: Iterable[str], settings: Settings) -> list[Entry]:
+    """Run checks in this process, whose stand-ins they meet; pytest writes to stderr."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        answer = Path(folder, "entries")
+        pytest.main(runner.arguments(list(checks), settings, answer))
+        return runner.read_entries(answer)
 
 
 def engine_checks(bundle: str, images: str, work: str, *names: str) -> dict[str, object]:
@@ -35,9 +47,7 @@ def engine_checks(bundle: str, images: str, work: str, *names: str) -> dict[str,
         copy_mib=1,
         untimed="a stand-in",
     )
-    found = {
-        entry.check: msgspec.to_builtins(entry) for entry in run_in_this_process(names, settings)
-    }
+    found = {entry.check: msgspec.to_builtins(entry) for entry in run_here(names, settings)}
     return {**found, "left": end_to_end.left(), "violations": tensorrt.violations}
 
 
@@ -87,7 +97,7 @@ def leaking(mebibytes: str) -> dict[str, object]:
 
 
 def slots(settings: Settings) -> dict[str, object]:
-    (entry,) = run_in_this_process(["slots"], settings)
+    (entry,) = run_here(["slots"], settings)
     return msgspec.to_builtins(entry)
 
 
@@ -117,7 +127,7 @@ def failing(code: str) -> dict[str, object]:
     ctypes.CDLL("libcuda.so.1").software_cuda_fail(
         b"cuLaunchKernel", ctypes.c_long(5), int(code), 0
     )
-    (entry,) = run_in_this_process(["kernels"], Settings(work="", cases=5))
+    (entry,) = run_here(["kernels"], Settings(work="", cases=5))
     return msgspec.to_builtins(entry)
 
 

@@ -20,7 +20,7 @@ from edge_fg_tools.gpu_check.cases import random_cases
 from edge_fg_tools.gpu_check.checks import test_kernels as exactness
 from edge_fg_tools.gpu_check.checks import test_leaks as leaks
 from edge_fg_tools.gpu_check.findings import Entry, Findings
-from edge_fg_tools.gpu_check.plugin import SCHEMA
+from edge_fg_tools.gpu_check.runner import SCHEMA, run_in_child
 from edge_fg_tools.gpu_check.settings import CHECKS, Settings
 from support.software_cuda import harness
 
@@ -54,18 +54,6 @@ def python(*arguments: object, environment: dict[str, str], paths: tuple[Path, .
         timeout=240,
         check=False,
     )
-
-
-def checked(names: list[str], settings: Settings, *paths: Path) -> list[Entry]:
-    """Run checks in one child, since pytest within pytest would share its state."""
-    code = "import sys, msgspec; from edge_fg_tools.gpu_check.plugin import run_in_this_process\n"
-    code += "from edge_fg_tools.gpu_check.settings import Settings\n"
-    code += "settings = msgspec.json.decode(sys.argv[1], type=Settings)\n"
-    code += "print(msgspec.json.encode(run_in_this_process(sys.argv[2:], settings)).decode())"
-    given = msgspec.json.encode(settings).decode()
-    result = python("-c", code, given, *names, environment=dict(os.environ), paths=paths)
-    assert result.returncode == 0, result.stderr
-    return msgspec.json.decode(result.stdout, type=list[Entry])
 
 
 def scenario(machine, *arguments: object):
@@ -143,7 +131,7 @@ def test_the_summary_and_the_json_under_the_software_driver(machine, tmp_path: P
     for entry in entries:
         line = f"{entry.verdict:12}  {entry.check}: {entry.summary}"
         assert result.stdout.splitlines().count(line) == 1
-    assert "3 passed, 3 skipped" in result.stdout
+    assert "3 not measured, 3 passed" in result.stdout
 
 
 def test_a_check_that_kills_its_process_fails_and_the_others_go_on(machine, tmp_path: Path):
@@ -165,7 +153,7 @@ def test_a_check_that_kills_its_process_fails_and_the_others_go_on(machine, tmp_
     verdicts = [entry["verdict"] for entry in report["checks"]]
     assert verdicts == ["passed", "failed", "not measured"]
     assert "SIGABRT" in report["checks"][1]["summary"]
-    assert "1 failed, 1 passed, 1 skipped" in result.stdout
+    assert "1 failed, 1 not measured, 1 passed" in result.stdout
 
 
 def test_every_check_is_a_test_of_its_module():
@@ -290,11 +278,12 @@ def test_wrong_pixels_fail_even_where_times_do_not_count():
         found.conclude("text", timed=True)
 
 
-def test_a_library_that_is_broken_is_not_measured(tmp_path: Path):
+def test_a_library_that_is_broken_is_not_measured(tmp_path: Path, monkeypatch):
     folder = tmp_path / "cupy"
     folder.mkdir()
     (folder / "__init__.py").write_text("raise RuntimeError('built for\\nanother CUDA')")
-    (entry,) = checked(["cupy"], Settings(work=""), tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    entry = run_in_child("cupy", Settings(work=""))
     assert entry.verdict == "not measured"
     assert entry.summary == "cupy can't be imported: built for another CUDA"
 
@@ -303,7 +292,7 @@ def test_no_engine_is_not_measured(tmp_path: Path):
     if bundles.usable_libraries():
         pytest.skip("TensorRT can run here")
     engines = ["bundle", "fidelity", "latency", "leaks-engine"]
-    entries = checked(engines, Settings(work=str(tmp_path)))
+    entries = [run_in_child(check, Settings(work=str(tmp_path))) for check in engines]
     assert [entry.check for entry in entries] == engines
     for entry in entries:
         assert entry.verdict == "not measured"

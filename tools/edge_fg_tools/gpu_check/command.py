@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import tempfile
 import typing
@@ -13,11 +14,14 @@ from typing import Any
 import msgspec
 
 from edge_fg.errors import EdgeFGError, MissingDependencyError, UsageError
+from edge_fg_tools.gpu_check.runner import run_all, run_in_child
 from edge_fg_tools.gpu_check.settings import CHECKS, DEVICE, QUICK, Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check this machine's GPU; return 0 if nothing failed, else 1 (2: a wrong command line)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal can't show
     given = sys.argv[1:] if arguments is None else list(arguments)
     parsed = vars(_parser().parse_args(given))
     try:
@@ -36,19 +40,17 @@ def _check(parsed: dict[str, Any], given: Sequence[str]) -> int:
     if unknown := sorted(set(chosen) - set(CHECKS)):
         raise UsageError(f"there is no check {unknown[0]!r}: there are {', '.join(CHECKS)}")
     try:
-        from edge_fg_tools.gpu_check import plugin
+        import pytest  # noqa: F401 (the checks are its tests)
     except ModuleNotFoundError as error:
-        if error.name != "pytest":
-            raise
         raise MissingDependencyError("pytest", "gpu-check", "check the GPU") from error
     with tempfile.TemporaryDirectory(prefix="edge-fg-gpu-check-") as folder:
         settings = _settings({"work": folder, **(QUICK if quick else {}), **parsed})
         Path(settings.work).mkdir(parents=True, exist_ok=True)
-        device = plugin.run_in_child(DEVICE, settings)
+        device = run_in_child(DEVICE, settings)
         if device.verdict != "passed":
             return _say(device.summary, 1)
-        parent = plugin.ParentPlugin(settings, device, ["gpu_check", *given], Path(json).absolute())
-        return plugin.run_all([name for name in CHECKS if name in {DEVICE, *chosen}], parent)
+        names = [name for name in CHECKS if name in {DEVICE, *chosen}]
+        return run_all(names, device, settings, ["gpu_check", *given], Path(json).absolute())
 
 
 def _settings(given: dict[str, Any]) -> Settings:

@@ -7,7 +7,6 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-import pytest
 
 from edge_fg_tools.gpu_check.settings import Settings
 
@@ -86,6 +85,8 @@ class Findings:
 
         A check of times (`timed`) is not measured where times don't count.
         """
+        import pytest
+
         self.entry.summary = summary
         if any(target.verdict == "failed" for target in self.entry.targets):
             pytest.fail(summary, pytrace=False)

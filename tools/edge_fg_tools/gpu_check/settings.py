@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -26,7 +25,7 @@ CHECKS: Final[dict[str, str]] = {
     "leaks-engine": "test_leaks.py",
     "torch": "test_peers.py",
 }
-"""The module of each check, in the order in which they run; ``test_NAME`` is its function."""
+"""The module of each check, in the order in which they run."""
 
 QUICK: Final = {
     "cases": 150,
@@ -39,9 +38,9 @@ QUICK: Final = {
 """What ``--quick`` sets."""
 
 
-def node_id(check: str) -> str:
-    """Return what pytest calls a check, with the whole path of its module."""
-    return f"{Path(__file__).parent / 'checks' / CHECKS[check]}::test_{check.replace('-', '_')}"
+def function_of(check: str) -> str:
+    """Return the name of a check's function."""
+    return f"test_{check.replace('-', '_')}"
 
 
 def _about(text: str) -> Any:

@@ -1,30 +1,78 @@
-"""What checks take as arguments."""
+"""What checks take as arguments, and the entries of the report that are made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Final
 
+import msgspec
 import pytest
 
 from edge_fg.backends.tensorrt.library import Library
 from edge_fg.bundle import Bundle
 from edge_fg.cuda import Device, Stream
+from edge_fg.errors import EdgeFGError
+from edge_fg.files import write_atomically
 from edge_fg_tools.gpu_check import bundles
-from edge_fg_tools.gpu_check.findings import Findings
-from edge_fg_tools.gpu_check.plugin import FOUND, SETTINGS
+from edge_fg_tools.gpu_check.findings import Entry, Findings
 from edge_fg_tools.gpu_check.settings import Settings
+
+_ENTRIES: Final = pytest.StashKey[list[Entry]]()
+_EXPECTED: Final = (EdgeFGError, AssertionError, pytest.skip.Exception, pytest.fail.Exception)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what `runner.arguments` passes."""
+    parser.addoption("--settings", help="`Settings` as JSON")
+    parser.addoption("--entries", type=Path, help="JSON file for the entries")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin without entries."""
+    config.stash[_ENTRIES] = []
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin an entry."""
+    check = item.name.removeprefix("test_").replace("_", "-")
+    item.config.stash[_ENTRIES].append(Entry(check, "", "passed"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note how a check went on; what it failed with is a result too."""
+    report = yield
+    entry = item.config.stash[_ENTRIES][-1]
+    entry.seconds = round(entry.seconds + call.duration, 1)
+    if call.excinfo is not None and entry.verdict != "failed":
+        entry.verdict = "failed" if report.failed else "not measured"
+        error = call.excinfo.value
+        entry.summary = " ".join(str(error).split())
+        if not entry.summary or not isinstance(error, _EXPECTED):
+            entry.summary = f"{type(error).__name__}: {entry.summary}"
+            entry.facts["traceback"] = report.longreprtext
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the entries."""
+    entries = session.config.stash[_ENTRIES]
+    write_atomically(session.config.getoption("--entries"), msgspec.json.encode(entries))
 
 
 @pytest.fixture
 def settings(pytestconfig: pytest.Config) -> Settings:
     """Return how thoroughly to check."""
-    return pytestconfig.stash[SETTINGS]
+    return msgspec.json.decode(pytestconfig.getoption("--settings"), type=Settings)
 
 
 @pytest.fixture
-def found(request: pytest.FixtureRequest) -> Findings:
+def found(pytestconfig: pytest.Config, settings: Settings) -> Findings:
     """Return what collects what the check finds."""
-    return request.node.stash[FOUND]  # type: ignore[no-any-return]
+    return Findings(pytestconfig.stash[_ENTRIES][-1], settings)
 
 
 @pytest.fixture
