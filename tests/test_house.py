@@ -39,15 +39,14 @@ SHARED = {
 ARROWS: dict[str, set[str]] = {
     "preprocess": {"cuda"},
     "cuda": set(),
-    "http_hosts": set(),
-    "http_server": {"http_hosts"},
+    "http_server": set(),
     "bundle": {"preprocess"},
     "sources": {"preprocess"},
-    "telemetry": {"http_hosts", "http_server"},
+    "telemetry": {"http_server"},
     "backends": {"bundle", "cuda", "preprocess"},
     "recognition": {"backends", "bundle", "preprocess"},
     "result": {"sources"},
-    "sinks": {"http_hosts", "http_server", "result", "sources"},
+    "sinks": {"http_server", "result", "sources"},
     "tracking": {"preprocess", "result", "sources"},
     "pipeline": {"result", "sinks", "sources", "telemetry"},
 }

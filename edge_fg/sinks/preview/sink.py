@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from edge_fg.errors import UsageError
-from edge_fg.http_hosts import check_bindable
+from edge_fg.http_server import check_bindable
 from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate, BaseSink
 from edge_fg.sinks.preview.latest_results import LatestResults

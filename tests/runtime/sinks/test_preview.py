@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from edge_fg.errors import OutputError, UsageError
-from edge_fg.http_hosts import HostNames, is_loopback
+from edge_fg.http_server import HostNames, is_loopback
 from edge_fg.sinks import PreviewSink
 from edge_fg.sinks.preview import server as server_module
 from support import sink_results as results

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from edge_fg.backends.selection import BACKENDS
 from edge_fg.bundle import PRECISIONS
 from edge_fg.errors import UsageError
-from edge_fg.http_hosts import is_loopback
 from edge_fg.pipeline import Policy, parse_policy
 
 
@@ -92,6 +91,8 @@ def address(text: str) -> Address:
         host = host[1:-1]
     elif ":" in host:
         raise argparse.ArgumentTypeError(f"write [{host}]:{port} for an IPv6 address")
+    from edge_fg.http_server import is_loopback  # here, because most runs serve nothing
+
     return Address(host, int(port), remote=not is_loopback(host))
 
 
