@@ -17,10 +17,7 @@ Box = tuple[float, float, float, float]
 def checked_region(region_xywh: Region, height: int, width: int) -> Region:
     """Return a region in Python's integers, if it lies inside a frame of this size.
 
-    Raises
-    ------
-    ImageError
-        The region is not four whole numbers, is empty or reaches outside the frame.
+    An `ImageError` says that it is not four whole numbers, is empty or reaches outside.
     """
     try:
         x, y, region_width, region_height = (operator.index(number) for number in region_xywh)
@@ -50,15 +47,8 @@ def clipped(box_xywh: Box, size_wh: tuple[int, int]) -> Region:
 def padded_square(box_xywh: Box, padding: float, size_wh: tuple[int, int]) -> Region:
     """Return the square around a box that the model shall see.
 
-    Parameters
-    ----------
-    box_xywh
-        (x, y, width, height) in pixels.
-    padding
-        Side of the square, in longer sides of the box.
-    size_wh
-        Width and height of the frame. At its border the square is shifted; a square larger than
-        the frame loses what is outside.
+    Its side is `padding` times the longer side of the box. At the border of the frame the square is
+    shifted; a square larger than the frame loses what is outside.
     """
     x, y, width, height = box_xywh
     side = padding * max(width, height)

@@ -16,13 +16,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits.
-
-    Raises
-    ------
-    OSError
-        The file can't be read.
-    """
+    """Return the SHA-256 of a file as 64 hexadecimal digits; it may raise an `OSError`."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -49,19 +43,8 @@ def opened_atomically(path: Path, *, suffix: str = "") -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that replaces it when the block ends well.
 
     The data are on the disk (fsync) before the name changes; when the block raises, the temporary
-    file is removed and `path` is untouched. The file stays open until then.
-
-    Parameters
-    ----------
-    path
-        The file.
-    suffix
-        What the name of the temporary file ends in.
-
-    Raises
-    ------
-    OutputError
-        The folder can't be written to, or the disk is full.
+    file, whose name ends in `suffix`, is removed and `path` is untouched. The file stays open until
+    then. An `OutputError` says that the folder can't be written to, or that the disk is full.
     """
     import tempfile  # here, because most programs on a device write no file
 
@@ -86,13 +69,7 @@ def opened_atomically(path: Path, *, suffix: str = "") -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) to `path`; see `opened_atomically`.
-
-    Raises
-    ------
-    OutputError
-        The folder can't be written to, or the disk is full.
-    """
+    """Write `data` (text as UTF-8) to `path`; see `opened_atomically`."""
     with opened_atomically(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
@@ -100,12 +77,8 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def cache_folder(name: str) -> Path:
     """Return ``$XDG_CACHE_HOME/edge-fg/NAME``, or the same below ``~/.cache``.
 
-    A relative ``XDG_CACHE_HOME`` is ignored, as the XDG Base Directory Specification says.
-
-    Raises
-    ------
-    OutputError
-        This user has no home folder.
+    A relative ``XDG_CACHE_HOME`` is ignored, as the XDG Base Directory Specification says. An
+    `OutputError` says that this user has no home folder.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():

@@ -56,13 +56,8 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
 
     The EXIF orientation is applied; transparency is dropped, not blended, as
     ``convert("RGB")`` does it in torchvision and timm; 16-bit greys keep their upper eight
-    bits; of an animation or a multi-page file the first image is taken.
-
-    Parameters
-    ----------
-    path
-        An image file: JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000, and AVIF or HEIF where
-        the installed Pillow reads them.
+    bits; of an animation or a multi-page file the first image is taken. JPEG, PNG, WebP, GIF, BMP,
+    TIFF, PPM and JPEG 2000 are read, and AVIF or HEIF where the installed Pillow reads them.
 
     Returns
     -------
@@ -84,23 +79,10 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
 
 
 def to_frame(image: Any) -> NDArray[np.uint8]:
-    """Return the frame of an image file, a Pillow image or an array.
+    """Return the frame of a path, a Pillow image or an array, as `read_image` would read it.
 
-    Parameters
-    ----------
-    image
-        A path, which `read_image` reads; a `PIL.Image.Image`, which is converted as that would
-        have read it; or an array that `as_frame` takes.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        H x W x 3, BGR, 0..255, C-contiguous.
-
-    Raises
-    ------
-    ImageError
-        It is none of these, or can't be used.
+    An array is one that `as_frame` takes. An `ImageError` says that the image is none of these, or
+    can't be used.
     """
     if isinstance(image, (str, PathLike)):
         return read_image(Path(image))
@@ -112,23 +94,10 @@ def to_frame(image: Any) -> NDArray[np.uint8]:
 
 
 def as_frame(array: Any) -> NDArray[np.uint8]:
-    """Check that `array` is a frame, and return it C-contiguous (copied only if it is not).
+    """Check that `array` is a frame (H x W x 3, uint8, BGR, not empty), and return it C-contiguous.
 
-    Parameters
-    ----------
-    array
-        Should be H x W x 3, uint8, BGR, not empty.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        H x W x 3.
-
-    Raises
-    ------
-    ImageError
-        It is something else; the message states what was expected, what came, and how to
-        convert it where that is known.
+    It is copied only if it is not so yet. An `ImageError` states what was expected, what came, and
+    how to convert it where that is known.
     """
     expected = "a frame must be an H x W x 3 uint8 array (BGR)"
     if not isinstance(array, np.ndarray):

@@ -129,17 +129,8 @@ def read_labels(path: Path, *, classes: int | None = None) -> Labels:
     a line, ``uuid;class;order;family;genus;species;common``; and any other text with one label a
     line, where ``Genus species (Common name)`` is recognised.
 
-    Parameters
-    ----------
-    path
-        The file, UTF-8.
-    classes
-        How many classes the model has; None skips that check.
-
-    Raises
-    ------
-    LabelsError
-        The file is missing, not UTF-8, malformed, or its number of labels is not `classes`.
+    A `LabelsError` says that the file is missing, not UTF-8, malformed, or that its number of
+    labels is not `classes`, which None leaves open.
     """
     try:
         with path.open("rb") as file:

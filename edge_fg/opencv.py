@@ -12,10 +12,7 @@ from edge_fg.errors import MissingDependencyError
 def load_cv2(purpose: str) -> Any:
     """Return the module ``cv2``; `purpose` says what it is needed for, to be read after "to".
 
-    Raises
-    ------
-    MissingDependencyError
-        It is not installed; the message names the extra that brings it.
+    If it is not installed, a `MissingDependencyError` names the extra that brings it.
     """
     try:
         import cv2

@@ -72,22 +72,11 @@ _Calls = Counter[bytes]  # how often a body has each operator
 
 
 def check_graph(data: bytes, *, where: str) -> None:
-    """Refuse a graph that a runtime must not see.
+    """Refuse a serialized ONNX model that a runtime must not see; `where` names it in the message.
 
-    Parameters
-    ----------
-    data
-        A serialized ONNX model.
-    where
-        Which one, for the message.
-
-    Raises
-    ------
-    UnsafeBundleError
-        Data of a tensor lies outside the graph; subgraphs or calls of functions are nested too
-        deep or endlessly; or the graph is larger than any classifier.
-    BundleFormatError
-        The bytes are damaged, or not ONNX.
+    An `UnsafeBundleError` says that data of a tensor lies outside the graph, that subgraphs or
+    calls of functions are nested too deep or endlessly, or that the graph is larger than any
+    classifier; a `BundleFormatError`, that the bytes are damaged or not ONNX.
     """
     if data.startswith(_ORT_MARK, _ORT_MARK_AT):
         raise BundleFormatError(f"{where} is in ONNX Runtime's own format, not ONNX: rebuild it")
@@ -101,16 +90,11 @@ def check_graph(data: bytes, *, where: str) -> None:
 
 
 class _Walk:
-    """One pass over a model.
-
-    Attributes
-    ----------
-    functions
-        What each model-local function calls. Functions that differ only in domain or overload count
-        as one, because not all runtimes distinguish them.
-    """
+    """One pass over a model."""
 
     def __init__(self, data: bytes, where: str) -> None:
+        # What each model-local function calls. Functions that differ only in domain or overload
+        # count as one, because not all runtimes distinguish them.
         self.functions: dict[bytes, _Calls] = {}
         self._data = data
         self._where = where
@@ -125,7 +109,7 @@ class _Walk:
             depth += 1
             # The model's own graph is no subgraph, nor is the body of a function.
             if depth > 1 + _MAX_SUBGRAPH_DEPTH:
-                raise self._unsafe(f"nests subgraphs over {_MAX_SUBGRAPH_DEPTH} deep")
+                raise _unsafe(self._where, f"nests subgraphs over {_MAX_SUBGRAPH_DEPTH} deep")
         inner = _INNER[kind]
         name_number = _NAME.get(kind)
         name = b""
@@ -133,7 +117,7 @@ class _Walk:
         for number, wire_type, begin, stop in fields(self._data, start, end):
             self._fields += 1
             if self._fields > _MAX_FIELDS:
-                raise self._unsafe(f"has more than {_MAX_FIELDS} fields")
+                raise _unsafe(self._where, f"has more than {_MAX_FIELDS} fields")
             if number in inner or number == name_number:
                 _expect(DELIMITED, wire_type, kind, number)
                 if number == name_number:
@@ -164,12 +148,13 @@ class _Walk:
             calls[name] += 1
             self._nodes += 1
             if self._nodes > _MAX_NODES:
-                raise self._unsafe(f"has more than {_MAX_NODES} nodes")
+                raise _unsafe(self._where, f"has more than {_MAX_NODES} nodes")
         elif kind is _Kind.FUNCTION:
             self.functions.setdefault(name, Counter()).update(calls)
 
-    def _unsafe(self, what: str) -> UnsafeBundleError:
-        return UnsafeBundleError(f"{self._where} {what}: refused; rebuild the bundle")
+
+def _unsafe(where: str, what: str) -> UnsafeBundleError:
+    return UnsafeBundleError(f"{where} {what}: refused; rebuild the bundle")
 
 
 def _expect(wanted: int, wire_type: int, kind: _Kind, number: int) -> None:
@@ -192,22 +177,14 @@ def _check_calls(model: _Calls, functions: dict[bytes, _Calls], where: str) -> N
     while waiting:
         ready = {name for name, calls in waiting.items() if calls.keys().isdisjoint(waiting)}
         if not ready:
-            raise UnsafeBundleError(
-                f"{where}: function {_quoted(min(waiting))} calls itself, directly or through "
-                "others: refused; rebuild the bundle"
-            )
+            name = _quoted(min(waiting))
+            raise _unsafe(f"{where}: function", f"{name} calls itself, directly or through others")
         rounds += 1
         if rounds > _MAX_CALL_DEPTH:
-            raise UnsafeBundleError(
-                f"{where} nests calls of functions over {_MAX_CALL_DEPTH} deep: refused; rebuild "
-                "the bundle"
-            )
+            raise _unsafe(where, f"nests calls of functions over {_MAX_CALL_DEPTH} deep")
         nodes.update({name: _expanded(waiting.pop(name), nodes) for name in ready})
     if max([_expanded(model, nodes), *nodes.values()]) > _MAX_NODES:
-        raise UnsafeBundleError(
-            f"{where} has more than {_MAX_NODES} nodes once its functions are expanded: refused; "
-            "rebuild the bundle"
-        )
+        raise _unsafe(where, f"has more than {_MAX_NODES} nodes once its functions are expanded")
 
 
 def _expanded(calls: _Calls, nodes: dict[bytes, int]) -> int:

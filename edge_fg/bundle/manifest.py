@@ -115,7 +115,11 @@ class Manifest(_Struct, frozen=True):
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        for file, digest in self._referenced().items():
+        referenced: dict[str, str | None] = {self.labels.file: None}
+        if self.calibration is not None:
+            referenced[self.calibration.file] = None
+        referenced.update({variant.file: variant.sha256 for variant in self.variants.values()})
+        for file, digest in referenced.items():
             entry = self.files.get(file)
             if entry is None:
                 raise ValueError(f"`{file}` is used but not listed in files")
@@ -131,13 +135,6 @@ class Manifest(_Struct, frozen=True):
             raise ValueError("the input's shape is not what preprocessing gives")
         if self.input.dtype != self.preprocess.dtype:
             raise ValueError("the input's dtype is not what preprocessing gives")
-
-    def _referenced(self) -> dict[str, str | None]:
-        files: dict[str, str | None] = {self.labels.file: None}
-        if self.calibration is not None:
-            files[self.calibration.file] = None
-        files.update({variant.file: variant.sha256 for variant in self.variants.values()})
-        return files
 
     @property
     def graphs(self) -> set[str]:
@@ -157,12 +154,8 @@ class _Header(msgspec.Struct):
 def parse_manifest(data: bytes, *, where: str) -> Manifest:
     """Read and check the content of ``bundle.json``.
 
-    Raises
-    ------
-    BundleVersionError
-        A newer edge_fg wrote it.
-    BundleFormatError
-        It is not JSON, or breaks the schema; the message says at which key.
+    A `BundleVersionError` says that a newer edge_fg wrote it; a `BundleFormatError`, that it is not
+    JSON, or at which key it breaks the schema.
     """
     if len(data) > MAX_MANIFEST_BYTES:
         raise BundleFormatError(f"{where}: {MANIFEST_NAME} is over {MAX_MANIFEST_BYTES >> 20} MB")

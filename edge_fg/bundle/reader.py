@@ -157,7 +157,7 @@ def _open_store(path: Path) -> _Folder | _Zip:
         if stat.S_ISREG(mode):
             import zipfile
 
-            with path.open("rb") as file:
+            with path.open("rb") as file:  # is_zipfile alone hides why it can't be opened
                 zipped = zipfile.is_zipfile(file)
             if zipped:
                 return _Zip(path)
@@ -176,19 +176,16 @@ class _Folder:
         self._path = path
 
     def names(self) -> list[str]:
-        """Return the names of all files."""
         try:
             return sorted(entry.name for entry in self._path.iterdir())
         except OSError as error:
             raise BundleError(f"can't list {self._path}: {reason(error)}") from error
 
     def size(self, name: str) -> int:
-        """Return how many bytes a file has."""
         with self._opened(name) as file:
             return os.fstat(file.fileno()).st_size
 
     def read(self, name: str, limit: int) -> bytes:
-        """Return up to `limit` bytes of a file."""
         with self._opened(name) as file:
             return file.read(limit)
 
@@ -253,15 +250,12 @@ class _Zip:
             )
 
     def names(self) -> list[str]:
-        """Return the names of all files."""
         return sorted(self._members)
 
     def size(self, name: str) -> int:
-        """Return how many bytes a file has, without unpacking it."""
         return self._member(name).file_size
 
     def read(self, name: str, limit: int) -> bytes:
-        """Return up to `limit` bytes of a file."""
         member = self._member(name)
         with self._opened() as archive, archive.open(member) as file:
             return file.read(limit)

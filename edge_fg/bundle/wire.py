@@ -27,15 +27,8 @@ class WireError(ValueError):
 def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield each field of the message that is `data[start:end]`, in its order.
 
-    Yields
-    ------
-    tuple of int
-        The field's number, its wire type, and where its content begins and ends in `data`.
-
-    Raises
-    ------
-    WireError
-        The bytes are damaged.
+    That is its number, its wire type, and where its content begins and ends in `data`. A
+    `WireError` says that the bytes are damaged.
     """
     at = start
     while at < end:
@@ -66,11 +59,8 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
 def varint(data: bytes, at: int, end: int, most: int = _VARINT_BYTES) -> tuple[int, int]:
     """Return the number at `at`, which need not be in its shortest form, and where it ends.
 
-    Raises
-    ------
-    WireError
-        It has more than `most` bytes, ends past `end`, or has more bits than its kind: 64, or
-        32 where `most` is less than 10.
+    A `WireError` says that it has more than `most` bytes, ends past `end`, or has more bits than
+    its kind: 64, or 32 where `most` is less than 10.
     """
     value = 0
     for position in range(at, min(at + most, end)):

@@ -25,10 +25,8 @@ from edge_fg.files import opened_atomically, output_errors, sync_folder, write_a
 def check_output(output: Path) -> None:
     """Check, before long work, that a bundle can be written to `output`.
 
-    Raises
-    ------
-    OutputError
-        The folder is missing or can't be written to, or `output` is not a bundle.
+    An `OutputError` says that the folder is missing or can't be written to, or that what is there
+    is not a bundle.
     """
     parent = output.absolute().parent
     if not parent.is_dir():
@@ -46,16 +44,8 @@ def write_bundle(
 ) -> Manifest:
     """Write a bundle directory, or a .zip if `output` ends so.
 
-    An older bundle of that name is replaced only when the new one is complete.
-
-    Parameters
-    ----------
-    output
-        Where to.
-    files
-        Content of every file but the manifest, by name.
-    make_manifest
-        Given size and hash of each file, returns the manifest.
+    An older bundle of that name is replaced only when the new one is complete. `files` holds the
+    content of every file but the manifest, by name; `make_manifest` gets size and hash of each.
 
     Raises
     ------
@@ -78,10 +68,8 @@ def write_bundle(
     for name in sorted(manifest.graphs & files.keys()):
         check_graph(files[name], where=f"{output}: `{name}`")
     content = {**files, MANIFEST_NAME: formatted}
-    if output.suffix == ".zip":
-        _write_zip(output, content)
-    else:
-        _write_folder(output, content)
+    write = _write_zip if output.suffix == ".zip" else _write_folder
+    write(output, content)
     return manifest
 
 

@@ -252,7 +252,6 @@ def _pixels(image: Image) -> Pixels:
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     """Return the softmax of each row, computed in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float32] = (shifted / shifted.sum(axis=1, keepdims=True)).astype(
-        np.float32
-    )
+    shifted /= shifted.sum(axis=1, keepdims=True)
+    probabilities: NDArray[np.float32] = shifted.astype(np.float32)
     return probabilities

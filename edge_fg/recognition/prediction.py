@@ -76,7 +76,5 @@ class Prediction:
 
         Equal probabilities are in the order of the classes, so that the result is always the same.
         """
-        order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)]
-        return [
-            Answer(int(i), self.labels[int(i)].label, float(self.probabilities[i])) for i in order
-        ]
+        order = np.argsort(-self.probabilities, kind="stable")[: max(k, 0)].tolist()
+        return [Answer(i, self.labels[i].label, float(self.probabilities[i])) for i in order]
