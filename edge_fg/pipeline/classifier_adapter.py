@@ -20,8 +20,8 @@ class FrameClassifier(Protocol[PredictionT_co]):
 
     Where it also has a method ``batch(frames, regions)``, as `edge_fg.Classifier` has, that is
     called: with several frames, and with a region (x, y, width, height) or None for each.
-    Where it has an attribute ``takes_raw`` that is true, frames that the camera gave as raw
-    bytes come as `RawFrame`; else they are converted before.
+    Where it has an attribute ``takes_raw`` that is true, whole frames that the camera gave as raw
+    bytes come as `RawFrame`, and with ``batch`` their regions too; else they are converted before.
     """
 
     def __call__(self, frame: NDArray[np.uint8], /) -> PredictionT_co:
@@ -29,23 +29,13 @@ class FrameClassifier(Protocol[PredictionT_co]):
 
 
 class ClassifierAdapter(Generic[PredictionT]):
-    """Calls a classifier in the best way that it offers.
-
-    Parameters
-    ----------
-    classifier
-        See `FrameClassifier`.
-    """
+    """Calls a classifier in the best way that it offers; see `FrameClassifier`."""
 
     def __init__(self, classifier: FrameClassifier[PredictionT]) -> None:
         self._classifier = classifier
         self._batch: Any = getattr(classifier, "batch", None)
         self._takes_raw = bool(getattr(classifier, "takes_raw", False))
-
-    @property
-    def batches(self) -> bool:
-        """Whether several frames can be given at once."""
-        return self._batch is not None
+        self.batches = self._batch is not None  # whether several frames can be given at once
 
     def one(self, frame: Frame) -> PredictionT:
         """Return the answer to one whole frame."""
@@ -60,7 +50,7 @@ class ClassifierAdapter(Generic[PredictionT]):
             some = any(region is not None for region in regions)
             return list(self._batch(pixels, list(regions) if some else None))
         return [
-            self._classifier(cut(frame, region))
+            self.one(frame) if region is None else self._classifier(_cut(frame.image, region))
             for frame, region in zip(frames, regions, strict=True)
         ]
 
@@ -68,9 +58,6 @@ class ClassifierAdapter(Generic[PredictionT]):
         return frame.pixels if self._takes_raw else frame.image
 
 
-def cut(frame: Frame, region: Region | None) -> NDArray[np.uint8]:
-    """Return the region of a frame, C-contiguous, or all of it."""
-    if region is None:
-        return frame.image
+def _cut(image: NDArray[np.uint8], region: Region) -> NDArray[np.uint8]:
     x, y, width, height = region
-    return np.ascontiguousarray(frame.image[y : y + height, x : x + width])
+    return np.ascontiguousarray(image[y : y + height, x : x + width])

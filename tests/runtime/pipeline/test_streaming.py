@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from edge_fg.errors import ImageError, SourceError, TruncatedSourceError, UsageError
-from edge_fg.pipeline import stream
+from edge_fg.pipeline import Pipeline, stream
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
+from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.sources import Frame, open_source
 from support.pipeline_fakes import Numbers, first_value, image
 from support.waiting import HANG, unchanged, until
@@ -27,6 +29,38 @@ def test_every_frame_in_order_with_its_answer() -> None:
     assert [frame.number for frame, _ in pairs] == list(range(200))
     assert [answer for _, answer in pairs] == list(range(200))
     assert source.releases == 1
+
+
+@pytest.mark.parametrize("takes_raw", [True, False])
+def test_a_model_without_batches_gets_whole_frames_as_it_takes_them(takes_raw: bool) -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.takes_raw = takes_raw
+            self.seen: list[object] = []
+
+        def __call__(self, frame) -> None:
+            self.seen.append(frame)
+
+    class Part:
+        def propose(self, frame):
+            return [(1, 0, 2, 2)]
+
+        def update(self, frame, regions, predictions):
+            return [], []
+
+        def finish(self):
+            return []
+
+    layout = PixelLayout(PixelFormat.GRAY, 2, 4)
+    raw = RawFrame(np.arange(8, dtype=np.uint8), layout)
+    whole = raw if takes_raw else raw.to_bgr()
+    model = Model()
+    list(stream([raw], model))
+    Pipeline([raw], model).run()
+    Pipeline([raw], model, visits=lambda number: Part()).run()
+    for seen in model.seen[:2]:
+        assert seen is whole if takes_raw else np.array_equal(seen, whole)
+    assert np.array_equal(model.seen[2], raw.to_bgr()[:2, 1:3]), "a region is cut from the pixels"
 
 
 def test_frames_are_read_in_one_other_thread() -> None:
