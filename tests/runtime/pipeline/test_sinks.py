@@ -14,6 +14,7 @@ from edge_fg.pipeline import Pipeline, Result, VisitEvent, sink_worker
 from edge_fg.pipeline.result_queue import ResultQueue
 from edge_fg.pipeline.sink_worker import SinkWorker
 from edge_fg.sources import Frame
+from edge_fg.telemetry.histogram import RELATIVE_ERROR
 from edge_fg.telemetry.meter import Meter
 from support import pipeline_fakes as fakes
 from support.clock import FakeClock
@@ -55,10 +56,18 @@ def test_a_slow_sink_never_stalls_a_live_source_nor_the_other_sinks() -> None:
 
 
 def test_of_files_a_slow_sink_gets_every_result() -> None:
-    slow = fakes.Collecting(seconds=0.005)
-    stats = Pipeline(fakes.Numbers(40), fakes.first_value, sinks=[slow]).run()
+    class Slow(fakes.Collecting):
+        def __call__(self, result) -> None:
+            # Eight more results wait, a ninth is held back, and behind it stand five frames.
+            until(lambda: source.read >= min(40, result.frame.number + 15))
+            clock.sleep(0.005)
+            super().__call__(result)
+
+    clock = FakeClock()
+    source, slow = fakes.Numbers(40, clock=clock), Slow()
+    stats = Pipeline(source, fakes.first_value, sinks=[slow], clock=clock).run()
     assert slow.numbers == list(range(40))
-    assert stats.sinks[0].latency.p50 >= 0.005
+    assert stats.sinks[0].latency.p50 == pytest.approx(0.005, rel=RELATIVE_ERROR)
     assert stats.stages["sink"].count == 40
 
 
