@@ -8,20 +8,6 @@ from edge_fg.pipeline.throttle import Throttle
 from edge_fg.result import Result, Sighting, VisitEvent
 from edge_fg.sinks.base import Sink
 
-__all__ = [
-    "Every",
-    "FrameClassifier",
-    "Latest",
-    "Pipeline",
-    "Policy",
-    "Queue",
-    "Rate",
-    "Result",
-    "Sighting",
-    "Sink",
-    "Stream",
-    "Throttle",
-    "VisitEvent",
-    "parse_policy",
-    "stream",
-]
+__all__ = ["FrameClassifier", "Pipeline", "Sink", "Stream", "Throttle", "stream"]
+__all__ += ["Every", "Latest", "Policy", "Queue", "Rate", "parse_policy"]
+__all__ += ["Result", "Sighting", "VisitEvent"]

@@ -11,7 +11,6 @@ from edge_fg.pipeline.recogniser import Recogniser, Unusable
 from edge_fg.pipeline.scheduler import Turn
 from edge_fg.pipeline.sink_group import SinkGroup
 from edge_fg.pipeline.source_group import SourceGroup
-from edge_fg.pipeline.stats_collector import StatsCollector
 from edge_fg.pipeline.throttle import Throttle
 from edge_fg.telemetry.meter import Meter
 
@@ -29,7 +28,6 @@ class AnswerLoop:
     recognise: Recogniser[Any]
     sizer: BatchSizer
     meter: Meter
-    counts: StatsCollector
     throttle: Throttle | None
     max_frames: int | None
     clock: Callable[[], float]
@@ -46,7 +44,7 @@ class AnswerLoop:
                 self.sources.hint.turn_ended(self.clock() - started)
                 limit = self.throttle.rate_limit() if self.throttle else None
                 not_before = None if limit is None else started + len(turn.frames) / limit
-            if self.max_frames is not None and self.counts.answered >= self.max_frames:
+            if self.max_frames is not None and self.sources.answered >= self.max_frames:
                 break
         all_ended = turn is None and not scheduler.stopped
         failure = self.sources.failure() if all_ended else None
@@ -55,7 +53,7 @@ class AnswerLoop:
 
     def _choose_size(self, waiting: int) -> int:
         if self.max_frames is not None:
-            waiting = min(waiting, self.max_frames - self.counts.answered)
+            waiting = min(waiting, self.max_frames - self.sources.answered)
         return self.sizer.choose(waiting)
 
     def _answer(self, turn: Turn, now: float) -> None:
@@ -71,7 +69,9 @@ class AnswerLoop:
                 queues[number].fail(result.error)
                 failed.add(number)
             else:
-                self.counts.count(number, result.age_s)
+                with self.sources.lock:  # the statistics are of one moment
+                    queues[number].answered += 1
+                    self.meter.answered(result.age_s)
                 self.sinks.put(result)
 
     def _close_visits(self, numbers: Iterable[int]) -> None:

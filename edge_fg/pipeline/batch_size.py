@@ -7,12 +7,10 @@ from collections import deque
 from statistics import median
 from typing import Final
 
-LARGEST_BATCH: Final = 16
-"""Largest batch that is tried by itself: beyond it the wait outweighs the gain."""
-
-GAIN: Final = 0.9
-"""A larger batch must cost at most this share per frame of what the smaller one costs."""
-
+# Batches that are tried: beyond the largest, the wait outweighs the gain.
+_SIZES: Final = (1, 2, 4, 8, 16)
+# A larger batch must cost at most this share per frame of what the smaller one costs.
+_GAIN: Final = 0.9
 _MEASURED: Final = 5
 _ENOUGH: Final = 3
 _REMEASURE_EVERY: Final = 500
@@ -27,17 +25,11 @@ class BatchSizer:
     times of one size are forgotten and measured again. On ONNX Runtime's CPU provider a batch
     rarely pays, and the size stays 1; on GPUs it does pay.
 
-    Parameters
-    ----------
-    fixed
-        Always take this size where as many frames wait; None to choose.
+    With `fixed`, this size is always taken where as many frames wait.
     """
 
     def __init__(self, fixed: int | None = None) -> None:
         self._fixed = fixed
-        self._sizes = [1]
-        while fixed is None and self._sizes[-1] < LARGEST_BATCH:
-            self._sizes.append(2 * self._sizes[-1])
         self._seconds: dict[int, deque[float]] = {}
         self._calls = 0
 
@@ -46,7 +38,7 @@ class BatchSizer:
         """The size that would be taken if many frames waited, trials aside."""
         if self._fixed is not None:
             return self._fixed
-        paying = itertools.takewhile(self._pays, self._sizes[1:])
+        paying = itertools.takewhile(self._pays, _SIZES[1:])
         return max(paying, default=1)
 
     def choose(self, waiting: int) -> int:
@@ -54,7 +46,7 @@ class BatchSizer:
         if self._fixed is not None:
             return max(1, min(self._fixed, waiting))
         best = 1
-        for size in self._sizes:
+        for size in _SIZES:
             if size > waiting:
                 break
             if not self._is_known(size):
@@ -66,7 +58,7 @@ class BatchSizer:
 
     def add(self, size: int, seconds: float) -> None:
         """Add a measurement: a batch of `size` took `seconds`."""
-        if self._fixed is not None or size not in self._sizes:
+        if self._fixed is not None or size not in _SIZES:
             return
         if size not in self._seconds:
             # The first time is not counted.
@@ -75,7 +67,8 @@ class BatchSizer:
         self._seconds[size].append(seconds)
         self._calls += 1
         if self._calls % _REMEASURE_EVERY == 0:
-            self._forget_one()
+            known = [known for known in _SIZES if self._seconds.get(known)]
+            self._seconds[known[self._calls // _REMEASURE_EVERY % len(known)]].clear()
 
     def split(self, count: int) -> list[int]:
         """Return the sizes of the batches for `count` frames or regions."""
@@ -93,8 +86,4 @@ class BatchSizer:
 
     def _pays(self, size: int) -> bool:
         known = self._is_known(size) and self._is_known(size // 2)
-        return known and self._each(size) <= GAIN * self._each(size // 2)
-
-    def _forget_one(self) -> None:
-        known = [size for size in self._sizes if self._seconds.get(size)]
-        self._seconds[known[self._calls // _REMEASURE_EVERY % len(known)]].clear()
+        return known and self._each(size) <= _GAIN * self._each(size // 2)

@@ -31,14 +31,8 @@ _STAGES = ("capture", "queue", "visits", "preprocess", "inference", "sink")
 class Engine:
     """Builds the parts of a `Pipeline`, and starts and ends their threads.
 
-    Parameters
-    ----------
-    sources, policies
-        One policy a source.
-    classifier, sinks, max_frames, batch, throttle, clock
-        See `Pipeline`.
-    followers
-        One a source; None where visits are not followed.
+    Each source has a policy and, where visits are followed, a follower; the other parameters are
+    those of `Pipeline`.
     """
 
     def __init__(
@@ -66,15 +60,7 @@ class Engine:
         charge = self._sources.scheduler.charge
         recogniser = Recogniser(adapter, followers, sizer, meter, charge, clock)
         self._loop = AnswerLoop(
-            sources=self._sources,
-            sinks=self._sinks,
-            recognise=recogniser,
-            sizer=sizer,
-            meter=meter,
-            counts=self._counts,
-            throttle=throttle,
-            max_frames=max_frames,
-            clock=clock,
+            self._sources, self._sinks, recogniser, sizer, meter, throttle, max_frames, clock
         )
         self._monitor = ThrottleMonitor(throttle, meter.pace) if throttle else None
         self._lock = self._sources.lock
@@ -100,7 +86,10 @@ class Engine:
                 self._monitor.start()
             self._thread.start()
         except BaseException:
-            self._abandon()
+            self.stop()
+            if self._thread.ident is None:
+                self._sinks.start()  # their threads close them
+                self._release()
             raise
 
     def attach(self, notify: Callable[[], None] | None = None) -> ResultQueue:
@@ -188,13 +177,6 @@ class Engine:
         except BaseException as error:  # noqa: BLE001
             self._fail(error)
         self._release()
-
-    def _abandon(self) -> None:
-        """Close what a start that failed has opened."""
-        self.stop()
-        if self._thread.ident is None:
-            self._sinks.start()  # their threads close them
-            self._release()
 
     def _release(self) -> None:
         """Close everything; an error of one step does not stop the others."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from edge_fg.pipeline.policy import DEFAULT_MAX_AGE, Latest, Policy, Queue, Rate, makes_wait
@@ -22,20 +23,9 @@ class FrameQueue:
     """The frames of one source that wait, by its policy.
 
     Counts hold at any moment under the lock: `frames` are those that were taken, that wait, and
-    that were dropped.
-
-    Parameters
-    ----------
-    policy
-        What gives way.
-    live
-        Whether the source's frames come at their own pace.
-    lock
-        Guards this queue; queues whose consumer waits for all of them share one.
-    changed
-        Condition of `lock` that is notified when there is something to take, or the end.
-    clock
-        Seconds, the same clock as `Frame.captured`.
+    that were dropped. Queues whose consumer waits for all of them share one `lock`; `changed`, its
+    condition, is notified when there is something to take, or the end. `clock` gives the seconds
+    of `Frame.captured`.
     """
 
     def __init__(
@@ -48,8 +38,8 @@ class FrameQueue:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.policy = policy
-        self.frames = 0
-        self.dropped: dict[str, int] = {}
+        self.frames = self.answered = 0
+        self.dropped: Counter[str] = Counter()
         self.finished = False
         self.interrupted = False
         self.error: BaseException | None = None
@@ -62,11 +52,15 @@ class FrameQueue:
         self._waiting: deque[Frame] = deque()
         self._closed = False
         self._newest_wins = isinstance(policy, Latest) or (isinstance(policy, Rate) and live)
-        self._capacity = _capacity(policy, newest_wins=self._newest_wins)
-        self._max_age = _max_age(policy, newest_wins=self._newest_wins)
+        self._capacity = 1 if self._newest_wins else _READ_AHEAD
+        if isinstance(policy, Queue):
+            self._capacity = policy.size
+        self._max_age = DEFAULT_MAX_AGE if self._newest_wins else math.inf
+        if isinstance(policy, Latest):
+            self._max_age = policy.max_age
         self._blocking = makes_wait(policy, live)
         self._period = 1 / policy.fps if isinstance(policy, Rate) else None
-        self._due: float | None = None
+        self._due = -math.inf  # when the rate allows the next frame
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -82,19 +76,19 @@ class FrameQueue:
                 return False
             self.frames += 1
             if self._period is not None and not self._is_due(frame, self._period):
-                self._drop(STOPPED if self._closed else RATE)
+                self.dropped[STOPPED if self._closed else RATE] += 1
                 return not self._closed
             while len(self._waiting) >= self._capacity and not self._closed:
                 if self._blocking:
                     self._space.wait()
                 elif isinstance(self.policy, Queue) and self.policy.drop == "newest":
-                    self._drop(FULL)
+                    self.dropped[FULL] += 1
                     return True
                 else:
                     self._waiting.popleft()
-                    self._drop(OVERTAKEN if self._newest_wins else FULL)
+                    self.dropped[OVERTAKEN if self._newest_wins else FULL] += 1
             if self.is_closed():
-                self._drop(STOPPED)
+                self.dropped[STOPPED] += 1
                 return False
             self._waiting.append(frame)
             self._changed.notify()
@@ -103,16 +97,14 @@ class FrameQueue:
     def take(self) -> Frame | None:
         """Return the frame that is next, or None where none waits; stale ones are dropped."""
         with self._lock:
-            frame = None
-            while self._waiting and frame is None:
-                frame = self._waiting.popleft()
-                if self._max_age is not None and self._clock() - frame.captured > self._max_age:
-                    self._drop(STALE)
-                    frame = None
-            if frame is not None:
-                self.last = frame
             self._space.notify()
-            return frame
+            while self._waiting:
+                frame = self._waiting.popleft()
+                if self._clock() - frame.captured <= self._max_age:
+                    self.last = frame
+                    return frame
+                self.dropped[STALE] += 1
+            return None
 
     def wait(self) -> Frame | None:
         """Return the frame that is next, waiting for it; None at the end of the source.
@@ -138,7 +130,7 @@ class FrameQueue:
     def fail(self, error: BaseException) -> None:
         """End the source because the frame taken can't be answered: drop those that wait."""
         with self._lock:
-            self._drop(UNUSABLE)
+            self.dropped[UNUSABLE] += 1
             self.close()
             self.finished = True
             self.error = error
@@ -146,7 +138,7 @@ class FrameQueue:
     def leave_out(self) -> None:
         """Count a frame that was taken as one that won't be answered after all."""
         with self._lock:
-            self._drop(STOPPED)
+            self.dropped[STOPPED] += 1
 
     def interrupt(self) -> None:
         """Say that the camera is lost for now: what was seen before it stands alone."""
@@ -157,12 +149,10 @@ class FrameQueue:
     def close(self) -> None:
         """Take no frame any more and drop those that wait."""
         with self._lock:
-            self._closed = True
             if self._waiting:
-                self._drop(STOPPED, len(self._waiting))
+                self.dropped[STOPPED] += len(self._waiting)
                 self._waiting.clear()
-            self._space.notify_all()
-            self._changed.notify_all()
+            self.refuse()
 
     def refuse(self) -> None:
         """Take no frame any more, but keep those that wait."""
@@ -175,40 +165,17 @@ class FrameQueue:
         """Return whether frames are refused."""
         return self._closed
 
-    def _drop(self, reason: str, count: int = 1) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + count
-
     def _is_due(self, frame: Frame, period: float) -> bool:
         """Return whether the rate allows this frame; waits where none may be lost."""
         at = frame.captured if self._live else frame.position
         if at is None:
-            self._hold_back(period)
-            return not self._closed
-        # Half a microsecond: clocks of files are rounded.
-        if self._due is not None and at < self._due - 5e-7:
+            at = self._clock()
+            while at < self._due and not self._closed:
+                self._space.wait(self._due - at)
+                at = self._clock()
+        elif at < self._due - 5e-7:  # half a microsecond: clocks of files are rounded
             return False
         # Counted on from when it was due, so that a frame that came a little late doesn't lower
         # the rate; after a gap, from now.
-        on_time = self._due is not None and at < self._due + period
-        self._due = (self._due if on_time and self._due is not None else at) + period
-        return True
-
-    def _hold_back(self, period: float) -> None:
-        now = self._clock()
-        while self._due is not None and now < self._due and not self._closed:
-            self._space.wait(self._due - now)
-            now = self._clock()
-        on_time = self._due is not None and now < self._due + period
-        self._due = (self._due if on_time and self._due is not None else now) + period
-
-
-def _capacity(policy: Policy, *, newest_wins: bool) -> int:
-    if isinstance(policy, Queue):
-        return policy.size
-    return 1 if newest_wins else _READ_AHEAD
-
-
-def _max_age(policy: Policy, *, newest_wins: bool) -> float | None:
-    if isinstance(policy, Latest):
-        return policy.max_age
-    return DEFAULT_MAX_AGE if newest_wins else None
+        self._due = (self._due if at < self._due + period else at) + period
+        return not self._closed

@@ -17,13 +17,8 @@ class NextFrameHint:
     """Tells live sources when the engine will be free again, from how long its turns took.
 
     The median of the latest turns counts: one that took long while the machine was busy with
-    something else must not let the engine wait.
-
-    Parameters
-    ----------
-    sources, policies
-        Only those are told that have a method ``wanted_at`` (see `LiveSource.wanted_at`) and of
-        which the newest frame wins.
+    something else must not let the engine wait. Only those sources are told that have a method
+    ``wanted_at`` (see `LiveSource.wanted_at`) and of which the newest frame wins.
     """
 
     def __init__(self, sources: Sequence[Source], policies: Sequence[Policy]) -> None:

@@ -164,13 +164,7 @@ def parse_policy(text: str) -> Policy:
 
 
 def checked_policy(policy: Policy | str | None) -> Policy | None:
-    """Return a policy that was given as an object, as text or not at all.
-
-    Raises
-    ------
-    UsageError
-        It is none of these.
-    """
+    """Return a policy that was given as an object, as text or not at all; else a UsageError."""
     if isinstance(policy, str):
         return parse_policy(policy)
     # Said by the caller's types, but a class in place of its object is soon given.

@@ -72,17 +72,12 @@ class Recogniser(Generic[PredictionT]):
     ) -> list[tuple[int, Result[PredictionT] | Unusable]]:
         """Return the result of each frame, with the number of its source.
 
-        Parameters
-        ----------
-        taken
-            (number of the source, frame); at most one of each source where visits are followed.
+        Where visits are followed, at most one frame of each source is taken.
         """
         by_frame = [self._requests(number, frame) for number, frame in taken]
-        requests = list(itertools.chain.from_iterable(by_frame))
-        begin = 0
-        for size in self.sizer.split(len(requests)):
-            self._ask(requests[begin : begin + size])
-            begin += size
+        waiting = itertools.chain.from_iterable(by_frame)
+        for size in self.sizer.split(sum(map(len, by_frame))):
+            self._ask(list(itertools.islice(waiting, size)))
         return [
             (number, self._result(number, frame, answered))
             for (number, frame), answered in zip(taken, by_frame, strict=True)

@@ -20,17 +20,11 @@ _AT_THE_END = 10_000
 
 
 class ResultQueue:
-    """A bounded queue of results with one consumer.
+    """A queue with one consumer, in which `capacity` results may wait.
 
-    Parameters
-    ----------
-    capacity
-        Results that may wait.
-    blocking
-        What happens when the queue is full: True makes the producer wait, False drops the oldest
-        result; its events are kept and come with the next one.
-    notify
-        Called, without a lock, after each change that the consumer waits for; None for nothing.
+    When it is full, the producer waits if it is `blocking`; else the oldest result is dropped, and
+    its events come with the next one. `notify` is called, without a lock, after each change that
+    the consumer waits for.
     """
 
     def __init__(
@@ -40,7 +34,7 @@ class ResultQueue:
         self.taken = 0
         self.blocking = blocking
         self._capacity = capacity
-        self._notify = notify
+        self._notify = notify or (lambda: None)
         self._waiting: deque[Result[Any]] = deque()
         self._carried: deque[VisitEvent] = deque(maxlen=_MOST_EVENTS)
         self._condition = threading.Condition()
@@ -68,8 +62,7 @@ class ResultQueue:
                 self.dropped += 1
             self._waiting.append(result)
             self._condition.notify_all()
-        if self._notify is not None:
-            self._notify()
+        self._notify()
 
     def poll(self) -> Result[Any] | None:
         """Return the next result, or None where none waits."""
@@ -110,8 +103,7 @@ class ResultQueue:
         with self._condition:
             self._finished = True
             self._condition.notify_all()
-        if self._notify is not None:
-            self._notify()
+        self._notify()
 
     def close(self) -> None:
         """Take no more results and drop those that wait."""
@@ -120,5 +112,4 @@ class ResultQueue:
             self.dropped += len(self._waiting)
             self._waiting.clear()
             self._condition.notify_all()
-        if self._notify is not None:
-            self._notify()
+        self._notify()

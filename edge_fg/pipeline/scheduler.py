@@ -30,29 +30,19 @@ class Scheduler:
     so that a source with many regions in its frames pays for them itself. With equal costs it is
     round robin: no source that has frames waits for more than one turn of each of the others.
 
-    Parameters
-    ----------
-    queues
-        One a source; they share `lock` and `changed`.
-    lock, changed
-        Of the queues.
-    one_each
-        Whether at most one frame of each source may be taken at once.
-    clock
-        Seconds, for `take`'s `not_before`.
+    The queues, one a source, share the condition `changed` and its lock. With `one_each`, at most
+    one frame of each source is taken at once.
     """
 
     def __init__(
         self,
         queues: Sequence[FrameQueue],
-        lock: threading.RLock,
         changed: threading.Condition,
         *,
         one_each: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queues = queues
-        self._lock = lock
         self._changed = changed
         self._one_each = one_each
         self._clock = clock
@@ -67,14 +57,10 @@ class Scheduler:
     def take(self, most: Callable[[int], int], not_before: float | None = None) -> Turn | None:
         """Wait for the next turn and return it; None when all sources have ended.
 
-        Parameters
-        ----------
-        most
-            Given how many frames wait, returns how many of them to take.
-        not_before
-            The clock's time before which no frame is to be taken.
+        `most` is given how many frames wait, and returns how many of them to take; none is taken
+        before the clock's time `not_before`.
         """
-        with self._lock:
+        with self._changed:
             while not self.stopped:
                 closing = self._closing()
                 rest = 0.0 if not_before is None else not_before - self._clock()
@@ -95,7 +81,7 @@ class Scheduler:
 
     def stop(self) -> None:
         """Return no more turns."""
-        with self._lock:
+        with self._changed:
             self.stopped = True
             self._changed.notify_all()
 

@@ -32,20 +32,10 @@ _CHECK_S = 0.1
 
 
 class SinkWorker:
-    """Gives results to one sink.
+    """Gives results to one sink, which is open already; this worker's thread closes it.
 
-    Parameters
-    ----------
-    sink
-        Open already; closed by this worker's thread.
-    blocking
-        Whether recognition waits where the sink is slow.
-    fatal
-        Called with an error that must end the pipeline; None where none does.
-    meter
-        Is told how long it took.
-    clock
-        Seconds.
+    With `blocking`, recognition waits where the sink is slow. `fatal` is called with an error that
+    must end the pipeline; None where none does. `meter` is told how long each result took.
     """
 
     def __init__(
@@ -83,10 +73,7 @@ class SinkWorker:
     def join(self, deadline: Callable[[], float | None]) -> None:
         """Wait until the sink has taken everything, and abandon it at the clock's `deadline`.
 
-        Parameters
-        ----------
-        deadline
-            Called again and again; None while there is no hurry.
+        The deadline is called again and again, and gives None while there is no hurry.
         """
         if self.thread is threading.current_thread():
             return

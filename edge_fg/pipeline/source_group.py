@@ -20,18 +20,9 @@ _logger = logging.getLogger("edge_fg")
 class SourceGroup:
     """The sources of a pipeline; their queues share one lock.
 
-    Parameters
-    ----------
-    sources, policies
-        One policy a source.
-    one_each
-        Whether at most one frame of each source may be taken at once.
-    max_frames
-        Frames after which to stop; of a source that loses none, no more are read.
-    meter
-        Is told how long each frame was waited for.
-    clock
-        Seconds, the same clock as `Frame.captured`.
+    With `one_each`, at most one frame of each source is taken at once. Of a source that loses no
+    frame, only `max_frames` are read. `meter` is told how long each frame was waited for; `clock`
+    gives the seconds of `Frame.captured`.
     """
 
     def __init__(
@@ -51,7 +42,7 @@ class SourceGroup:
             FrameQueue(policy, live=source.live, lock=self.lock, changed=changed, clock=clock)
             for policy, source in zip(policies, sources, strict=True)
         ]
-        self.scheduler = Scheduler(self.queues, self.lock, changed, one_each=one_each, clock=clock)
+        self.scheduler = Scheduler(self.queues, changed, one_each=one_each, clock=clock)
         self.hint = NextFrameHint(sources, policies)
         self._readers = [
             SourceReader(
@@ -68,6 +59,11 @@ class SourceGroup:
     def threads(self) -> set[threading.Thread]:
         """The threads that read and watch the sources."""
         return {thread for reader in self._readers for thread in reader.threads}
+
+    @property
+    def answered(self) -> int:
+        """Frames that were answered."""
+        return sum(queue.answered for queue in self.queues)
 
     def start(self) -> None:
         """Start reading."""

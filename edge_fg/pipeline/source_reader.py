@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -16,21 +17,10 @@ class SourceReader:
     """Brings the frames of a source into a queue.
 
     A live source's own capture thread puts them there. Other sources are read in a thread, which
-    stops at the end of the source, at its first error, or when `close` is called; it holds no
-    reference to anything but its parameters and this object.
-
-    Parameters
-    ----------
-    source
-        Read by nobody else while this reader lives; closed with it.
-    queue
-        Takes the frames, and the end.
-    limit
-        Frames after which to stop reading; None for all. Live sources have no limit.
-    waited
-        Called with the seconds that each frame was waited for.
-    clock
-        Seconds.
+    stops at the end of the source, at its first error, after `limit` frames (None: no limit), or
+    when `close` is called; it holds no reference to anything but its parameters and this object.
+    Nobody else reads the source meanwhile; it is closed with the reader. `waited` is called with
+    the seconds that each frame was waited for.
     """
 
     def __init__(
@@ -48,7 +38,6 @@ class SourceReader:
         self._waited = waited
         self._clock = clock
         self._asked = 0.0  # when the next frame was
-        self._stopped = False
         self._forget: Callable[[], None] = lambda: None
         self._thread = threading.Thread(
             target=self._read_all, name=f"edge_fg-reader-{source.name}", daemon=True
@@ -82,17 +71,15 @@ class SourceReader:
 
     def finish(self, error: BaseException | None) -> None:
         """Hear that the source has ended, and release it; see `FrameReceiver`."""
-        self.queue.finish(None if self._stopped else error)
+        self.queue.finish(error)
         self.source.close()
 
     def stop(self) -> None:
         """Read no more after the frame that is being read; frames that wait can be taken."""
-        self._stopped = True
         self.queue.refuse()
 
     def close(self) -> None:
         """Drop what waits, release the source and wait for the thread; may be called again."""
-        self._stopped = True
         self.queue.close()
         # Closing ends a read that is under way where the source can do that; else it waits.
         self.source.close()
@@ -107,15 +94,15 @@ class SourceReader:
     def _read_all(self) -> None:
         error: BaseException | None = None
         try:
-            count = 0
-            while (self._limit is None or count < self._limit) and not self._stopped:
+            for _ in itertools.count() if self._limit is None else range(self._limit):
+                if self.queue.is_closed():
+                    break
                 self._asked = self._clock()
                 try:
                     frame = next(self.source)
                 except StopIteration:
                     break
                 self._waited(self._clock() - self._asked)
-                count += 1
                 if not self.queue.put(frame):
                     break
                 del frame  # a frame of a slow source must not be kept alive here

@@ -1,16 +1,17 @@
-"""What a pipeline counts, and the statistics made of it."""
+"""The state of a pipeline, and its statistics."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from edge_fg.pipeline.batch_size import BatchSizer
+from edge_fg.pipeline.frame_queue import FrameQueue
 from edge_fg.pipeline.sink_group import SinkGroup
 from edge_fg.pipeline.source_group import SourceGroup
 from edge_fg.pipeline.throttle import Throttle
+from edge_fg.sources import Source
 from edge_fg.telemetry.meter import Meter
 from edge_fg.telemetry.process import resident_bytes
 from edge_fg.telemetry.stats import PipelineStats, SourceStats
@@ -18,10 +19,9 @@ from edge_fg.telemetry.stats import PipelineStats, SourceStats
 
 @dataclass(eq=False)
 class StatsCollector:
-    """Counts answers and makes `PipelineStats`, from the parts of a pipeline.
+    """Makes `PipelineStats` from the parts of a pipeline, all counts of one moment.
 
-    The lock of the sources guards these counts too: the statistics are of one moment. The
-    attribute ``engine_bytes`` of `classifier` is included, where it has one.
+    The attribute ``engine_bytes`` of `classifier` is included, where it has one.
     """
 
     sources: SourceGroup
@@ -32,14 +32,8 @@ class StatsCollector:
     classifier: Any
     clock: Callable[[], float]
     state: str = "new"
-    by_source: Counter[int] = field(default_factory=Counter)
     started_at: float | None = None
     ended_at: float | None = None
-
-    @property
-    def answered(self) -> int:
-        """Frames that were answered."""
-        return self.by_source.total()
 
     def start(self) -> None:
         """Note that the pipeline runs."""
@@ -49,18 +43,12 @@ class StatsCollector:
         """Note that the pipeline has ended."""
         self.state, self.ended_at = "ended", self.clock()
 
-    def count(self, number: int, age_s: float) -> None:
-        """Count an answer to a frame of source `number`, so many seconds after its capture."""
-        with self.sources.lock:
-            self.by_source[number] += 1
-            self.meter.answered(age_s)
-
     def stats(self) -> PipelineStats:
         """Return what was done so far."""
         with self.sources.lock:
             stages, age = self.meter.copies()
-            sources = tuple(map(self._source_stats, range(len(self.sources.queues))))
-            answered, state, uptime = self.answered, self.state, self._uptime()
+            sources = tuple(map(_source_stats, self.sources.sources, self.sources.queues))
+            answered, state, uptime = self.sources.answered, self.state, self._uptime()
         return PipelineStats(
             state=state,
             uptime=uptime,
@@ -81,17 +69,17 @@ class StatsCollector:
             return 0.0
         return (self.clock() if self.ended_at is None else self.ended_at) - self.started_at
 
-    def _source_stats(self, number: int) -> SourceStats:
-        source, queue = self.sources.sources[number], self.sources.queues[number]
-        return SourceStats(
-            name=source.name,
-            # Frames may still wait when the last one has been read.
-            state="ended" if queue.finished else source.state,
-            error=None if queue.error is None else str(queue.error) or type(queue.error).__name__,
-            policy=str(queue.policy),
-            frames=queue.frames,
-            answered=self.by_source[number],
-            dropped=dict(queue.dropped),
-            waiting=len(queue),
-            counters=dict(source.counters),
-        )
+
+def _source_stats(source: Source, queue: FrameQueue) -> SourceStats:
+    return SourceStats(
+        name=source.name,
+        # Frames may still wait when the last one has been read.
+        state="ended" if queue.finished else source.state,
+        error=None if queue.error is None else str(queue.error) or type(queue.error).__name__,
+        policy=str(queue.policy),
+        frames=queue.frames,
+        answered=queue.answered,
+        dropped=dict(queue.dropped),
+        waiting=len(queue),
+        counters=dict(source.counters),
+    )

@@ -68,7 +68,7 @@ class Throttle:
 
     def __post_init__(self) -> None:
         _check(self)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._level = 0
         self._full_rate = 0.0
         self._reason: str | None = None
@@ -81,7 +81,12 @@ class Throttle:
         try:
             reading = self.read()
         except (EdgeFGError, OSError, ValueError) as error:
-            self._fail(error)
+            kind = type(error).__name__
+            if self._failure != kind:
+                _logger.warning(
+                    "throttle: the sensors can't be read, the rate stays as it is: %s", error
+                )
+            self._failure = kind
             return
         self._failure = None
         now = self.clock()
@@ -102,24 +107,21 @@ class Throttle:
     def rate_limit(self) -> float | None:
         """Return the answers a second that are allowed now; None where nothing is lowered."""
         with self._lock:
-            return self._limit()
+            # Before the first answers there is no rate to take a share of.
+            if self._level == 0 or self._full_rate <= 0:
+                return None
+            return self._full_rate * self.steps[self._level]
 
     def stats(self) -> ThrottleStats:
         """Return its state."""
         with self._lock:
             return ThrottleStats(
                 self.steps[self._level],
-                self._limit(),
+                self.rate_limit(),
                 self._reason,
                 self._reading.temperature_c,
                 self._reading.power_w,
             )
-
-    def _limit(self) -> float | None:
-        # Before the first answers there is no rate to take a share of.
-        if self._level == 0 or self._full_rate <= 0:
-            return None
-        return self._full_rate * self.steps[self._level]
 
     def _move(self, by: int, why: str, now: float) -> None:
         self._level += by
@@ -151,14 +153,6 @@ class Throttle:
     def _is_well_below(self, reading: Reading) -> bool:
         """Return whether every limit is kept by its hysteresis; a missing reading is not below."""
         return all(v is not None and v <= low for v, _, low, _ in self._limits(reading))
-
-    def _fail(self, error: Exception) -> None:
-        kind = type(error).__name__
-        if self._failure != kind:
-            _logger.warning(
-                "throttle: the sensors can't be read, the rate stays as it is: %s", error
-            )
-        self._failure = kind
 
 
 class ThrottleMonitor:

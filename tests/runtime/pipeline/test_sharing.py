@@ -35,7 +35,7 @@ class Sharing:
         self.queues = [
             FrameQueue(Every(), live=False, lock=lock, changed=changed) for _ in range(count)
         ]
-        self.schedule = Scheduler(self.queues, lock, changed, **options)
+        self.schedule = Scheduler(self.queues, changed, **options)
         self.put = [0] * count
 
     def fill(self, numbers) -> None:
@@ -108,7 +108,7 @@ def test_a_source_whose_last_frames_are_stale_is_closed_all_the_same(ending: str
     clock, lock = FakeClock(), threading.RLock()
     changed = threading.Condition(lock)
     queue = FrameQueue(Latest(max_age=1), live=True, lock=lock, changed=changed, clock=clock)
-    schedule = Scheduler([queue], lock, changed)
+    schedule = Scheduler([queue], changed)
     queue.put(Frame(np.zeros((2, 2, 3), np.uint8), 0, "cam", captured=0.0))
     getattr(queue, ending)()
     clock.now = 5.0
