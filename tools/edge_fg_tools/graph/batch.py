@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import onnx
 import onnx.shape_inference
 
-from edge_fg_calibration.graph.editing import copied
+from edge_fg_calibration.graph.editing import GraphEditor, copied
 from edge_fg_calibration.graph.onnx_graph import attribute
 from edge_fg_tools.graph.interface import ImageInput, dimensions
 from edge_fg_tools.graph.running import (
@@ -25,31 +26,12 @@ BATCH = "N"
 def make_batch_dynamic(
     model: onnx.ModelProto, image: ImageInput
 ) -> tuple[onnx.ModelProto, ImageInput, str | None]:
-    """Make the first dimension of the input and of the only output ``N``.
+    """Make the first dimension of the input and of the only output ``N``; `model` is not changed.
 
     Reshapes to a constant shape are repaired, and constants joined to the images (a class
-    token) repeated. The result is run with batches of 1 and 3 and compared with the original.
-
-    Parameters
-    ----------
-    model
-        A model with one input and one output; it is not changed.
-    image
-        Its input.
-
-    Returns
-    -------
-    model
-        The model with a dynamic batch, or with the batch fixed where that is not proven.
-    image
-        Its input.
-    warning
-        Why the batch is fixed, or None.
-
-    Raises
-    ------
-    GraphRunError
-        The original can't be run.
+    token) repeated. The result is run with batches of 1 and 3 and compared with the original;
+    where that does not prove it, the batch is fixed, and the last value returned says why.
+    Raises GraphRunError where the original can't be run.
     """
     fixed = image.batch or 1
     images = random_images((3 * fixed, *image.shape), image.elem_type, seed=3)
@@ -121,23 +103,23 @@ def _inferred(model: onnx.ModelProto) -> dict[str, list[int | None] | None]:
 
 def _repair(model: onnx.ModelProto, fixed: int, shapes: dict[str, list[int | None] | None]) -> None:
     """Rewrite what commonly pins the batch; whether it was right is proven by running."""
-    graph = model.graph
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
-    for node in graph.node:
+    editor = GraphEditor(model)
+    for node in model.graph.node:
         if node.op_type == "Reshape" and node.input[1] in constants:
             target = [int(size) for size in constants[node.input[1]].reshape(-1)]
             known = [size for size in shapes.get(node.output[0]) or [] if size is not None]
             # What -1 stood for, where it is known: the place of -1 is needed for the batch.
-            _free_reshape(graph, node, known if len(known) == len(target) else target, fixed)
-    _repeat_joined_constants(graph, constants, fixed)
+            _free_reshape(editor, node, known if len(known) == len(target) else target, fixed)
+        elif node.op_type == "Concat":
+            _repeat_joined_constants(editor, node, constants, fixed)
+    editor.write()
 
 
-def _free_reshape(
-    graph: onnx.GraphProto, node: onnx.NodeProto, shape: list[int], fixed: int
-) -> None:
+def _free_reshape(editor: GraphEditor, node: onnx.NodeProto, shape: list[int], fixed: int) -> None:
     """Let the first dimension follow from the others, which stay as they are.
 
     The batch is the outermost dimension, so more images make the first dimension longer
@@ -152,63 +134,34 @@ def _free_reshape(
     else:
         return
     # A tensor of its own: others may read the old one.
-    name = f"{node.name}_shape"
-    graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), name))
-    node.input[1] = name
+    stored = editor.store(f"{node.name}_shape", np.array(shape, np.int64))
+    editor.connect(node, 1, stored)
 
 
 def _repeat_joined_constants(
-    graph: onnx.GraphProto, constants: dict[str, np.ndarray], fixed: int
+    editor: GraphEditor, node: onnx.NodeProto, constants: dict[str, np.ndarray], fixed: int
 ) -> None:
     """Expand constants that a Concat joins to the images, such as a class token."""
-    for index, node in reversed(list(enumerate(graph.node))):
-        if node.op_type != "Concat":
-            continue
-        axis = attribute(node, "axis", 0)
-        joined = [name for name in node.input if name in constants]
-        if axis == 0 or not joined or len(joined) == len(node.input):
-            continue
-        for name in joined:
-            value = constants[name]
-            if value.ndim < 2 or value.shape[0] != fixed:
-                continue
-            made = _repeated(graph, node, name, value, index)
-            for place, read in enumerate(node.input):
-                if read == name:
-                    node.input[place] = made
+    if attribute(node, "axis", 0) == 0 or all(name in constants for name in node.input):
+        return
+    for position, name in enumerate(node.input):
+        value = constants.get(name)
+        if value is not None and value.ndim >= 2 and value.shape[0] == fixed:
+            editor.connect(node, position, _repeated(editor, f"{node.name}_{name}", value))
 
 
-def _repeated(
-    graph: onnx.GraphProto, node: onnx.NodeProto, name: str, value: np.ndarray, index: int
-) -> str:
-    """Insert Shape, Slice, Concat and Expand in front of `node`; return what they make."""
-    stem = f"{node.name}_{name}"
+def _repeated(editor: GraphEditor, stem: str, value: np.ndarray) -> str:
+    """Repeat the first image's part of a constant for each image; return what holds the result."""
 
-    def constant(label: str, content: list[int]) -> str:
-        made = f"{stem}_{label}"
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array(content, np.int64), made))
-        return made
+    def store(label: str, content: list[int]) -> str:
+        return editor.store(f"{stem}_{label}", np.array(content, np.int64))
 
-    first = f"{stem}_first"
-    graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value[:1]), first))
-    make = onnx.helper.make_node
-    inserted = [
-        make("Shape", [graph.input[0].name], [f"{stem}_sizes"], name=f"{stem}_shape"),
-        make(
-            "Slice",
-            [f"{stem}_sizes", constant("from", [0]), constant("to", [1])],
-            [f"{stem}_batch"],
-            name=f"{stem}_slice",
-        ),
-        make(
-            "Concat",
-            [f"{stem}_batch", constant("rest", list(value.shape[1:]))],
-            [f"{stem}_target"],
-            name=f"{stem}_concat",
-            axis=0,
-        ),
-        make("Expand", [first, f"{stem}_target"], [f"{stem}_repeated"], name=f"{stem}_expand"),
-    ]
-    for node_made in reversed(inserted):
-        graph.node.insert(index, node_made)
-    return f"{stem}_repeated"
+    labels = ("sizes", "batch", "target", "repeated")
+    sizes, batch, target, repeated = (editor.unique(f"{stem}_{label}") for label in labels)
+    first = editor.store(f"{stem}_first", np.ascontiguousarray(value[:1]))
+    insert = partial(editor.insert, behind=None)
+    insert("Shape", [editor.graph.inputs[0]], sizes)
+    insert("Slice", [sizes, store("from", [0]), store("to", [1])], batch)
+    insert("Concat", [batch, store("rest", list(value.shape[1:]))], target, axis=0)
+    insert("Expand", [first, target], repeated)
+    return repeated

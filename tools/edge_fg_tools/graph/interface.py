@@ -54,19 +54,10 @@ class ImageInput:
 def image_input(graph: onnx.GraphProto, input_size: tuple[int, int] | None) -> ImageInput:
     """Find the input of an image classifier.
 
-    Parameters
-    ----------
-    graph
-        A graph whose initializers are not among its inputs.
-    input_size
-        Height and width in pixels, for a graph that leaves them open.
-
-    Raises
-    ------
-    NotAClassifierError
-        There are several inputs, or the only one is not a batch of images.
-    ModelError
-        Height and width are open and not given, or given and different.
+    The graph's initializers are not among its inputs. `input_size` is (height, width) in pixels,
+    for a graph that leaves them open. Raises NotAClassifierError where there are several inputs or
+    the only one is not a batch of images, ModelError where the size is open and not given, or given
+    and different.
     """
     if len(graph.input) != 1:
         names = ", ".join(repr(value.name) for value in graph.input) or "none"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -12,7 +11,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from edge_fg.errors import ModelFormatError
 from edge_fg.printing import first_line
-from edge_fg_tools.graph.nodes import check_operators, name_nodes
+from edge_fg_tools.graph.nodes import check_operators, name_nodes, within
 
 _MAX_BYTES = 2**31 - 1
 _HEAD_BYTES = 4096
@@ -74,45 +73,6 @@ def load_model(path: Path) -> onnx.ModelProto:
             f"{path} breaks the ONNX specification: {first_line(error)}; export it again"
         ) from error
     return model
-
-
-def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield each tensor that `graph` stores, those in attributes and subgraphs included."""
-    yield from graph.initializer
-    yield from _sparse_tensors(graph.sparse_initializer)
-    for node in graph.node:
-        yield from _attribute_tensors(node.attribute)
-
-
-def _attribute_tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
-    for attribute in attributes:
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        if attribute.HasField("sparse_tensor"):
-            yield from _sparse_tensors([attribute.sparse_tensor])
-        yield from _sparse_tensors(attribute.sparse_tensors)
-        if attribute.HasField("g"):
-            yield from tensors(attribute.g)
-        for inner in attribute.graphs:
-            yield from tensors(inner)
-
-
-def _sparse_tensors(found: Iterable[onnx.SparseTensorProto]) -> Iterator[onnx.TensorProto]:
-    for sparse in found:
-        yield sparse.values
-        yield sparse.indices
-
-
-def _all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    yield from tensors(model.graph)
-    for function in model.functions:
-        yield from _attribute_tensors(function.attribute_proto)
-        for node in function.node:
-            yield from _attribute_tensors(node.attribute)
-    for training in model.training_info:
-        yield from tensors(training.initialization)
-        yield from tensors(training.algorithm)
 
 
 def _read(path: Path) -> bytes:
@@ -182,24 +142,21 @@ def _is_text(head: bytes) -> bool:
     return all(letter.isprintable() or letter in "\r\n\t" for letter in text)
 
 
-def _text_is_text(message: Message) -> bool:
+def _text_is_text(model: onnx.ModelProto) -> bool:
     """Tell whether every string is UTF-8; protobuf hands over others as bytes."""
-    for descriptor, value in message.ListFields():
-        if descriptor.type == FieldDescriptor.TYPE_MESSAGE:
-            inner = (value,) if isinstance(value, Message) else value
-            if not all(_text_is_text(one) for one in inner):
-                return False
-        elif descriptor.type == FieldDescriptor.TYPE_STRING:
-            texts = (value,) if isinstance(value, (str, bytes)) else value
-            if not all(isinstance(text, str) for text in texts):
-                return False
+    for message in within(model, Message):
+        for descriptor, value in message.ListFields():
+            if descriptor.type == FieldDescriptor.TYPE_STRING:
+                texts = (value,) if isinstance(value, (str, bytes)) else value
+                if not all(isinstance(text, str) for text in texts):
+                    return False
     return True
 
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
     folder = path.resolve().parent
     total = model.ByteSize()
-    for tensor in _all_tensors(model):
+    for tensor in within(model, onnx.TensorProto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             content = _external_bytes(tensor, folder, _MAX_BYTES - total)
             total += len(content)

@@ -1,10 +1,13 @@
-"""Names of nodes and the operators that may be used."""
+"""What is inside a graph: names of nodes, nested parts, and the operators that may be used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from edge_fg.errors import UnsupportedNodeError
 from edge_fg_calibration.graph.onnx_graph import opset_of
@@ -12,17 +15,16 @@ from edge_fg_calibration.graph.onnx_graph import opset_of
 ONNX_DOMAINS = ("", "ai.onnx")
 QUANTISATION_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
+Kind = TypeVar("Kind")
 
-def name_nodes(graph: onnx.GraphProto) -> None:
+
+def name_nodes(graph: onnx.GraphProto, prefix: str = "", taken: set[str] | None = None) -> None:
     """Give each node without a name, or with one used before, a unique one: ``op_index``.
 
     The index is the node's place in its graph, so that the same file gives the same names.
-    Subgraphs (If, Loop, Scan) are named with their owner's name in front.
+    Subgraphs (If, Loop, Scan) are named with their owner's name in front (`prefix`).
     """
-    _name(graph, "", set())
-
-
-def _name(graph: onnx.GraphProto, prefix: str, taken: set[str]) -> None:
+    taken = set() if taken is None else taken
     # Names that the author gave come first, so that an invented one never takes theirs.
     free: list[tuple[int, onnx.NodeProto]] = []
     for index, node in enumerate(graph.node):
@@ -39,38 +41,34 @@ def _name(graph: onnx.GraphProto, prefix: str, taken: set[str]) -> None:
         taken.add(name)
         node.name = name
     for node in graph.node:
-        for inner in subgraphs(node):
-            _name(inner, f"{node.name}/", taken)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                name_nodes(inner, f"{node.name}/", taken)
 
 
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs inside a node of control flow (If, Loop, Scan)."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+def within(message: Message, kind: type[Kind]) -> Iterator[Kind]:
+    """Yield each message of `kind` in `message`, itself included, the outer before the inner.
 
-
-def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield each node of `graph` and of its subgraphs."""
-    for node in graph.node:
-        yield node
-        for inner in subgraphs(node):
-            yield from nodes(inner)
+    The parts of tensors are left out, unless every `Message` is asked for.
+    """
+    if isinstance(message, kind):
+        yield message
+    if isinstance(message, onnx.TensorProto) and kind is not Message:
+        return
+    for descriptor, value in message.ListFields():
+        if descriptor.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in (value,) if isinstance(value, Message) else value:
+                yield from within(inner, kind)
 
 
 def check_operators(model: onnx.ModelProto) -> None:
     """Refuse operators that ONNX doesn't define at the model's opset.
 
-    Raises
-    ------
-    UnsupportedNodeError
-        Names the first such node and its domain.
-    ModelFormatError
-        The model imports no version of ONNX's operators.
+    Raises UnsupportedNodeError with the first such node and its domain, and ModelFormatError where
+    the model imports no version of ONNX's operators.
     """
     local = {(function.domain, function.name) for function in model.functions}
-    for node in nodes(model.graph):
+    for node in within(model.graph, onnx.NodeProto):
         if (node.domain, node.op_type) in local:
             continue
         if node.domain not in ONNX_DOMAINS:
@@ -90,4 +88,6 @@ def check_operators(model: onnx.ModelProto) -> None:
 
 def has_quantisation(model: onnx.ModelProto) -> onnx.NodeProto | None:
     """Return the first QuantizeLinear or DequantizeLinear node, if there is any."""
-    return next((n for n in nodes(model.graph) if n.op_type in QUANTISATION_OPS), None)
+    return next(
+        (n for n in within(model.graph, onnx.NodeProto) if n.op_type in QUANTISATION_OPS), None
+    )

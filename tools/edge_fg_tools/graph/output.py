@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_fg.errors import ModelError, NotAClassifierError, UsageError
 from edge_fg_calibration.graph.editing import replace_nodes
 from edge_fg_tools.graph.interface import ImageInput
-from edge_fg_tools.graph.nodes import subgraphs
+from edge_fg_tools.graph.nodes import within
 from edge_fg_tools.graph.running import GraphRunError, Runner, random_images
 
 Kind = Literal["logits", "probabilities"]
@@ -34,26 +34,11 @@ class ClassOutput:
 
 
 def choose_output(model: onnx.ModelProto, image: ImageInput, wanted: str | None) -> ClassOutput:
-    """Choose the output that scores classes, by running the graph once.
+    """Choose the output that scores classes (`wanted`, if given), by running the graph once.
 
-    Parameters
-    ----------
-    model
-        A checked model with one input.
-    image
-        Its input.
-    wanted
-        Name of the output to use, or None to find it.
-
-    Raises
-    ------
-    NotAClassifierError
-        No output scores classes, several do, or the outputs are a detector's or a
-        segmentation's.
-    UsageError
-        The model has no output of the name `wanted`.
-    GraphRunError
-        The graph can't be run.
+    Raises NotAClassifierError where no output scores classes, several do, or they are a detector's
+    or a segmentation's, UsageError where there is no output of the name `wanted`, and GraphRunError
+    where the graph can't be run.
     """
     outputs = _run(model, image)
     if wanted is not None:
@@ -90,19 +75,10 @@ def keep_output(model: onnx.ModelProto, chosen: ClassOutput) -> None:
 def find_kind(model: onnx.ModelProto, image: ImageInput, output: str) -> tuple[Kind, str | None]:
     """Tell logits from probabilities, from the graph and from what it computes.
 
-    Returns
-    -------
-    kind
-        ``"probabilities"`` where the values of each image are never negative and sum to 1.
-    warning
-        Where graph and values don't say the same.
-
-    Raises
-    ------
-    NotAClassifierError
-        The graph ends in a Sigmoid: independent yes/no answers.
-    ModelError
-        The outputs are not numbers, or differ from run to run.
+    Probabilities are never negative and sum to 1 for each image; a warning tells where graph and
+    values don't say the same. Raises NotAClassifierError where the graph ends in a Sigmoid
+    (independent yes/no answers), ModelError where the outputs are not numbers or differ from run
+    to run.
     """
     runner = Runner(model)
     images = random_images((image.batch or 1, *image.shape), image.elem_type, seed=7)
@@ -214,12 +190,10 @@ def _drop_dead(graph: onnx.GraphProto) -> None:
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:
-    names = set(node.input)
-    for graph in subgraphs(node):
-        for inner in graph.node:
-            names |= _reads(inner)
-        names.update(value.name for value in graph.output)
-    return names
+    """Return the tensors that a node and its subgraphs read."""
+    names = {name for inner in within(node, onnx.NodeProto) for name in inner.input}
+    graphs = within(node, onnx.GraphProto)
+    return names.union(value.name for graph in graphs for value in graph.output)
 
 
 def _last_node(graph: onnx.GraphProto, output: str) -> onnx.NodeProto | None:

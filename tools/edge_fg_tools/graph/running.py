@@ -25,20 +25,10 @@ class GraphRunError(ModelError):
 
 
 class Runner:
-    """A graph in ONNX Runtime on the CPU, with optimisation switched off.
+    """A graph with one input in ONNX Runtime on the CPU, with optimisation switched off.
 
     Without optimisation the graph is run as written, so that a comparison proves the graph
-    and not what ONNX Runtime made of it.
-
-    Parameters
-    ----------
-    model
-        A model with one input.
-
-    Raises
-    ------
-    GraphRunError
-        ONNX Runtime refuses the graph.
+    and not what ONNX Runtime made of it. Raises GraphRunError where that refuses the graph.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -55,13 +45,7 @@ class Runner:
         self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
 
     def __call__(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return all outputs for one batch.
-
-        Raises
-        ------
-        GraphRunError
-            A node can't be computed; the message names it.
-        """
+        """Return all outputs for one batch; GraphRunError names a node that can't be computed."""
         return run_session(self._session, None, {self.input_name: batch}, error=GraphRunError)
 
 
@@ -70,23 +54,10 @@ def changed_safely(
     change: Callable[[onnx.ModelProto], onnx.ModelProto],
     image: ImageInput,
 ) -> tuple[onnx.ModelProto, str | None]:
-    """Change a model, and prove by running both that it still computes the same.
+    """Change a copy of a model, and prove by running both that it still computes the same.
 
-    Parameters
-    ----------
-    model
-        A checked model; it is not changed.
-    change
-        Takes a copy of it and returns the changed model, with or without names of nodes.
-    image
-        Its input.
-
-    Returns
-    -------
-    model
-        The changed model with every node named, or `model` itself where that is not proven.
-    reason
-        Why it is not proven, or None.
+    Returns the changed model with every node named, or `model` itself and why the change is not
+    proven.
     """
     try:
         changed = change(copied(model))
@@ -108,12 +79,8 @@ def compare(
 ) -> str | None:
     """Say how two graphs differ on random images, in batches of 1 and 3, or None.
 
-    Where the input's batch is fixed, that batch alone is run.
-
-    Raises
-    ------
-    GraphRunError
-        One of the graphs can't be run.
+    Where the input's batch is fixed, that batch alone is run. Raises GraphRunError where one of
+    the graphs can't be run.
     """
     before, after = Runner(original), Runner(changed)
     for size in (image.batch,) if image.batch else (1, 3):
@@ -129,16 +96,9 @@ def compare(
 
 
 def random_images(shape: Sequence[int], elem_type: int, seed: int = 0) -> NDArray[Any]:
-    """Return random tensors that an image input accepts.
+    """Return random images: standard normal where floating point, or 0..255 where UINT8.
 
-    Parameters
-    ----------
-    shape
-        Batch, then the input's own three dimensions.
-    elem_type
-        ONNX's element type: FLOAT, FLOAT16 (standard normal) or UINT8 (0..255).
-    seed
-        The same seed gives the same tensors.
+    `shape` is the batch, then the input's own three dimensions. The same seed gives the same ones.
     """
     generator = np.random.default_rng(seed)
     dtype = _dtype(elem_type)

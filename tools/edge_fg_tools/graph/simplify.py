@@ -18,25 +18,8 @@ def simplify(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelProto
 
     BatchNormalization behind a convolution is folded into its weights, which INT8
     quantisation counts on: the ranges of the weights are those that the device multiplies.
-
-    Parameters
-    ----------
-    model
-        A checked model; it is not changed.
-    image
-        Its input.
-
-    Returns
-    -------
-    model
-        The cleaned model, or `model` itself where that is not proven.
-    warning
-        Why the original was kept, or None.
-
-    Raises
-    ------
-    MissingDependencyError
-        onnxslim is not installed.
+    Returns the cleaned model, or `model` itself and why it was kept. Raises MissingDependencyError
+    where onnxslim is not installed.
     """
     try:
         import onnxslim

@@ -10,13 +10,12 @@ from edge_fg.errors import ModelError, ModelFormatError
 from edge_fg_calibration.graph.editing import copied
 from edge_fg_calibration.graph.onnx_graph import attribute, opset_of
 from edge_fg_tools.graph.interface import ImageInput
-from edge_fg_tools.graph.load import tensors
 from edge_fg_tools.graph.nodes import (
     ONNX_DOMAINS,
     check_operators,
     has_quantisation,
     name_nodes,
-    nodes,
+    within,
 )
 from edge_fg_tools.graph.running import changed_safely, compare
 
@@ -31,7 +30,7 @@ _LOWEST_IR, _HIGHEST_IR = 8, 10
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy without local functions (torch's newer exporter writes some)."""
     copy = onnx.inliner.inline_local_functions(model) if model.functions else copied(model)
-    used = {node.domain for node in nodes(copy.graph)}
+    used = {node.domain for node in within(copy.graph, onnx.NodeProto)}
     for entry in [o for o in copy.opset_import if o.domain not in used]:
         if entry.domain not in ONNX_DOMAINS:
             copy.opset_import.remove(entry)
@@ -49,19 +48,13 @@ def settle_format(model: onnx.ModelProto) -> None:
 
 
 def refuse_training(graph: onnx.GraphProto) -> None:
-    """Refuse graphs exported in training mode.
-
-    Raises
-    ------
-    ModelError
-        Names the BatchNormalization or Dropout that says so.
-    """
+    """Raise ModelError, with the BatchNormalization or Dropout, for a graph in training mode."""
     true = {
         tensor.name
-        for tensor in tensors(graph)
+        for tensor in within(graph, onnx.TensorProto)
         if tensor.data_type == onnx.TensorProto.BOOL and onnx.numpy_helper.to_array(tensor).all()
     }
-    for node in nodes(graph):
+    for node in within(graph, onnx.NodeProto):
         training = attribute(node, "training_mode", 0)
         dropping = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in true
         if training or dropping:
@@ -74,17 +67,8 @@ def refuse_training(graph: onnx.GraphProto) -> None:
 def raise_opset(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelProto, str | None]:
     """Convert to opset 17 where the model has less, and prove it by running both.
 
-    Returns
-    -------
-    model
-        The converted model, or the original where that is proven impossible but usable.
-    warning
-        What to know about the opset, or None.
-
-    Raises
-    ------
-    ModelFormatError
-        The opset is below 13 and can't be raised.
+    Returns the converted model, or the original where that is not proven, and what to know about
+    the opset. Raises ModelFormatError where it is below 13 and can't be raised.
     """
     opset = opset_of(model)
     first = model.graph.node[0].name
@@ -115,15 +99,11 @@ def raise_opset(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelPr
 def widen_half(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelProto, str | None]:
     """Turn an FP16 graph into the FP32 graph of the same weights, and compare the two.
 
-    Calibration needs FP32; FP16 comes back as a variant of its own.
-
-    Raises
-    ------
-    ModelError
-        The graph mixes FP16 and quantisation, or the FP32 graph computes something else.
+    Calibration needs FP32; FP16 comes back as a variant of its own. Raises ModelError where the
+    graph mixes FP16 and quantisation, or the FP32 graph computes something else.
     """
     half = onnx.TensorProto.FLOAT16
-    if not any(tensor.data_type == half for tensor in tensors(model.graph)) and (
+    if not any(tensor.data_type == half for tensor in within(model.graph, onnx.TensorProto)) and (
         image.elem_type != half
     ):
         return model, None
@@ -134,14 +114,13 @@ def widen_half(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelPro
             "float model"
         )
     wide = copied(model)
-    for tensor in tensors(wide.graph):
+    for tensor in within(wide.graph, onnx.TensorProto):
         if tensor.data_type == half:
             values = onnx.numpy_helper.to_array(tensor).astype("float32")
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    for node in nodes(wide.graph):
-        for setting in node.attribute:
-            if setting.name in {"to", "dtype"} and setting.i == half:
-                setting.i = onnx.TensorProto.FLOAT
+    for setting in within(wide.graph, onnx.AttributeProto):
+        if setting.name in {"to", "dtype"} and setting.i == half:
+            setting.i = onnx.TensorProto.FLOAT
     for value in [*wide.graph.input, *wide.graph.output]:
         if value.type.tensor_type.elem_type == half:
             value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
