@@ -54,21 +54,17 @@ def compile_graph(
     ----------
     model
         The ONNX file, or its bytes, with the weights inside.
-    target
-        ``"tensorrt"`` or ``"tensorrt-rtx"``.
-    precision
-        Name of the variant, part of the cache key.
     output
         File to write; None keeps the plan in the cache, where the device's loader finds it.
     cache
         The plan cache; default: this user's.
-    batch, workspace_bytes, builder_optimization_level, progress
-        See `edge_fg.backends.tensorrt.build.build_plan`.
+    precision
+        Name of the variant, part of the cache key.
+    target, batch, workspace_bytes, builder_optimization_level, progress
+        See `edge_fg.backends.tensorrt.build.build_plan`, which also says what is raised.
 
     Raises
     ------
-    CompileError, MissingDependencyError, BackendUnavailableError, UsageError
-        See `build_plan`.
     ModelFormatError
         The ONNX file can't be read.
     OutputError
@@ -104,10 +100,8 @@ def compile_graph(
 def check_target(target: str) -> None:
     """Find out before long work whether `target` can be compiled for.
 
-    Raises
-    ------
-    MissingDependencyError, BackendUnavailableError
-        TensorRT-RTX is wanted and not there, or can't be loaded.
+    Raises MissingDependencyError or BackendUnavailableError where TensorRT-RTX is wanted and not
+    there, or can't be loaded.
     """
     if target == "tensorrt-rtx":
         import_library("tensorrt-rtx")
@@ -118,12 +112,8 @@ def compile_plans(
 ) -> dict[Precision, CompiledPlan]:
     """Compile each variant for TensorRT-RTX; nothing for other targets.
 
-    A plan for TensorRT depends on the GPU that it will run on and is built there.
-
-    Raises
-    ------
-    CompileError
-        A graph can't be built.
+    A plan for TensorRT depends on the GPU that it will run on and is built there. Raises
+    CompileError where a graph can't be built.
     """
     if target != "tensorrt-rtx":
         return {}

@@ -40,32 +40,10 @@ def keep_budget(
 ) -> tuple[Int8Result, SearchResult]:
     """Leave as few layers in float as keep the budget on some of the calibration images.
 
-    The hold-out set is not used. A first Ctrl-C ends the search with the best so far,
-    if that keeps the budget; otherwise it ends the build.
-
-    Parameters
-    ----------
-    int8
-        The whole network in INT8.
-    prepared
-        The float32 model.
-    calibration
-        Images that the ranges were found on.
-    feed
-        Reads and prepares them.
-    budget
-        What must be kept.
-    hold_out_images
-        How many images will prove the result.
-    progress
-        Called with the steps done.
-    finished
-        Makes the graph that must keep the budget from the INT8 graph.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        The search was interrupted before it had found anything.
+    The hold-out set is not used; `hold_out_images` says how many images will prove the result.
+    `finished` makes the graph that must keep the budget from the INT8 graph. A first Ctrl-C ends
+    the search with the best so far, if that keeps the budget; otherwise it ends the build
+    (KeyboardInterrupt).
     """
     validation = _validation_split(prepared, calibration, feed, progress)
     maker = partial(int8.recipe.make, reason=REASON)

@@ -20,21 +20,9 @@ from edge_fg_tools.graph import PreparedModel
 
 
 class ImageFeed:
-    """Reads and preprocesses sets of images in batches.
+    """Reads and preprocesses images in batches; `skipped` says why some could not be read.
 
-    Parameters
-    ----------
-    spec
-        How images are prepared.
-    batch
-        Images at a time; the batch size of a model that fixes it must be 1.
-    cache
-        Where calibration statistics are kept; None keeps none.
-
-    Attributes
-    ----------
-    skipped
-        Reason for each image that could not be read, by its path.
+    `batch` must be 1 for a model that fixes it at 1; `cache` keeps calibration statistics.
     """
 
     def __init__(

@@ -62,12 +62,8 @@ class BuildOptions:
 def fit_preprocess(asked: str | None, prepared: PreparedModel) -> PreprocessSpec:
     """Return the preprocessing asked for, fitted to the model's input.
 
-    A preset takes the model's size; a file must agree with it.
-
-    Raises
-    ------
-    PreprocessError
-        None was given, or it does not give what the model takes.
+    A preset takes the model's size; a file must agree with it. Raises PreprocessError where none
+    was given or it does not give what the model takes.
     """
     if asked is None:
         raise PreprocessError(

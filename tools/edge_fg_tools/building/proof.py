@@ -84,13 +84,7 @@ def _run_all(
 
 
 def check_budget(budget: Budget, fidelity: dict[Precision, Fidelity]) -> None:
-    """Raise unless every reduced variant keeps the budget.
-
-    Raises
-    ------
-    BudgetError
-        Names each variant and limit that was missed.
-    """
+    """Raise BudgetError with all that is missed, unless each reduced variant keeps the budget."""
     missed = [
         f"{name}: {failure}"
         for name, measured in fidelity.items()

@@ -31,12 +31,8 @@ def image_set(
 ) -> Iterator[ImageSet]:
     """Read a directory or CSV; frames of a video or camera are saved until the block ends.
 
-    Raises
-    ------
-    DatasetError
-        There are no images, or the CSV is malformed.
-    SourceError
-        The video or camera can't be read.
+    Raises DatasetError where there are no images or the CSV is malformed, and SourceError where
+    the video or camera can't be read.
     """
     if not _is_stream(options.calibration):
         yield labelled_set(Path(options.calibration), labels.names)
@@ -56,13 +52,7 @@ def split_images(
     feed: ImageFeed,
     progress: ProgressCallback,
 ) -> Sample:
-    """Split the images, and log what was left out.
-
-    Raises
-    ------
-    DatasetError
-        Too few images are left.
-    """
+    """Split the images, and log what was left out; DatasetError where too few are left."""
     found = sample(
         images,
         options.calibration_images,

@@ -63,16 +63,11 @@ def make_variants(
     budget: Budget,
     hold_out_images: int,
 ) -> Variants:
-    """Make each variant asked for.
+    """Make each variant asked for; errors name the node or the image.
 
     A model that its author has quantised keeps its quantisation, and nothing is calibrated (see
     `KEPT`). Where INT8 misses `budget` on validation images of the calibration set, layers are left
     in float until it does not, or would not on `hold_out_images` others; see `keep_budget`.
-
-    Raises
-    ------
-    EdgeFGError
-        A variant can't be made; the message names the node or the image.
     """
     if is_quantised(prepared.model):
         _LOGGER.info("%s", KEPT)

@@ -46,22 +46,9 @@ def inspect(
 ) -> dict[str, Any]:
     """Return what `path` holds, as lines or lists of lines by their heading.
 
-    A bundle is verified whole: every hash is computed.
-
-    Parameters
-    ----------
-    path
-        The bundle, model or plan.
-    input_size, output
-        For a model that leaves its (height, width) open or has several outputs; see
-        `edge_fg_tools.graph.prepare`.
-
-    Raises
-    ------
-    UsageError
-        There is nothing at `path`, or it is none of the three.
-    EdgeFGError
-        It is one of the three but can't be used; says why.
+    A bundle is verified whole: every hash is computed. `input_size` (height, width) and `output`
+    are for a model that leaves its size open or has several outputs. Raises UsageError where
+    there is nothing at `path` or it is none of the three, EdgeFGError where it can't be used.
     """
     if not path.exists():
         raise UsageError(f"there is nothing at {path}")

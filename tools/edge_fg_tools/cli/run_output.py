@@ -24,14 +24,10 @@ Lines = Callable[[Result[Any]], Sequence[str]]
 
 
 class StandardOutput(BaseSink):
-    """Prints lines; when that fails, `failed` is set and the command ends.
+    """Prints the lines of results; when that fails, `failed` is set and the command ends.
 
-    Parameters
-    ----------
-    lines
-        Makes the lines of a result.
-    before
-        Called before lines are printed: clears the status line, where both share a terminal.
+    `before` is called before lines are printed: it clears the status line, where both share a
+    terminal.
     """
 
     def __init__(self, lines: Lines, before: Callable[[], None] | None = None) -> None:

@@ -42,12 +42,7 @@ _DRAIN_SECONDS = 10.0  # for what waits when the time is over
 class Session:
     """Builds the pipeline of the arguments, and runs it to its end.
 
-    Parameters
-    ----------
-    arguments
-        Of `edge-fg run`.
-    classifier, sources
-        Open; closed by the caller.
+    The classifier and the sources are open, and closed by the caller.
     """
 
     def __init__(
@@ -78,16 +73,10 @@ class Session:
         )
 
     def run(self) -> None:
-        """Answer until the end.
+        """Answer until the end; when it raises, the files are as complete as they can be.
 
-        Raises
-        ------
-        KeyboardInterrupt
-            The user interrupted the run; the files are complete.
-        EdgeFGError
-            What failed; the files are complete as far as they can be.
-        OSError
-            Standard output can't be written to.
+        Raises KeyboardInterrupt when the user interrupted the run, EdgeFGError for what failed, and
+        OSError when standard output can't be written to.
         """
         try:
             with contextlib.ExitStack() as serving:

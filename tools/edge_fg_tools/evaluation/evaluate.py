@@ -39,23 +39,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return accuracy and, with `against`, fidelity, as the command line prints them.
 
-    Parameters
-    ----------
-    classifier
-        What is evaluated.
-    images
-        Directory or CSV, as for a build.
-    against, against_name
-        The reference to agree with.
-    progress
-        Called with the images done.
-
-    Raises
-    ------
-    DatasetError
-        The set can't be used, or none of its images can be read.
-    UsageError
-        The two don't have the same classes.
+    `images` is a directory or CSV, as for a build. Raises DatasetError where the set can't be used
+    or none of its images can be read, UsageError where the two don't have the same classes.
     """
     if against is not None and against.labels.names != classifier.labels.names:
         raise UsageError(f"{against_name} has other classes: its answers can't be compared")
@@ -85,10 +70,7 @@ def evaluate(
 def labelled_set(source: Path, names: Sequence[str]) -> ImageSet:
     """Read a set of images, and warn of labels that are not among `names`.
 
-    Raises
-    ------
-    DatasetError
-        There are no images, or the CSV is malformed.
+    Raises DatasetError where there are no images or the CSV is malformed.
     """
     images, unknown = resolve_labels(read_image_set(source), names)
     if unknown:

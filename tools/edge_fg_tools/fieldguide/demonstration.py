@@ -30,22 +30,10 @@ _CALIBRATION_IMAGES = 300
 def demonstrate(output: Path, progress: ProgressCallback = no_progress) -> dict[str, Any]:
     """Build a bundle of the built-in model, recognise the built-in clip, and sum both up.
 
-    Parameters
-    ----------
-    output
-        Folder for ``summary.json``, ``annotated.mp4``, ``predictions.jsonl``, ``report.html``
-        and the bundle ``fieldguide.edgefg``; created if missing.
-    progress
-        Called with every step.
-
-    Returns
-    -------
-    The content of ``summary.json``.
-
-    Raises
-    ------
-    EdgeFGError
-        What was missing or could not be written.
+    Writes ``summary.json``, whose content is returned, ``annotated.mp4``, ``predictions.jsonl``,
+    ``report.html``, the clip with its truth, and the bundle ``fieldguide.edgefg`` into the folder
+    `output`, which is created if missing. Raises EdgeFGError for what was missing or could not be
+    written.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)

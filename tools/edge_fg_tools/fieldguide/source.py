@@ -24,17 +24,9 @@ _USAGE = "write fieldguide://?seed=N&loop=N&live=0|1 (loop=0: without end)"
 class FieldGuideSource(BaseSource):
     """The demo clip, rendered while it is read.
 
-    Parameters
-    ----------
-    seed
-        Of the first round; each further round has the next one, and so other visitors.
-    rounds
-        How often the clip is played; None without end.
-    live
-        Whether frames come at the clip's own pace (15 a second) and are dropped if not read in
-        time, as a camera's are; otherwise each is made when it is read.
-    options
-        `flip`, and `fps` for another pace when `live`.
+    Each of the `rounds` (None: without end) has the next seed, and so other visitors. When `live`,
+    frames come at the clip's own pace (15 a second) or at that of `options.fps`, and are dropped
+    if not read in time, as a camera's are; otherwise each is made when it is read.
     """
 
     def __init__(
@@ -98,10 +90,8 @@ class FieldGuideSource(BaseSource):
 def open_fieldguide(uri: str, options: SourceOptions) -> FieldGuideSource:
     """Open ``fieldguide://?seed=N&loop=N&live=0|1``; the entry point of this scheme.
 
-    Raises
-    ------
-    UsageError
-        The address says something else, or an option is given that a rendered clip can't have.
+    Raises UsageError where the address says something else, or an option is given that a rendered
+    clip can't have.
     """
     if options.size_wh is not None or options.codec is not None or options.raw:
         raise UsageError("size, codec and raw can't be chosen for fieldguide://")

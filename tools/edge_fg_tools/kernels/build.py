@@ -54,17 +54,10 @@ class _Job(NamedTuple):
 
 
 def build(cuda12: Toolkit, cuda13: Toolkit) -> tuple[bytes, Record]:
-    """Compile everything.
+    """Compile everything; the archive is the same bytes for the same images.
 
-    Returns
-    -------
-    tuple
-        The archive and its record. The archive is the same bytes for the same images.
-
-    Raises
-    ------
-    UsageError
-        A toolkit has the wrong version or can't compile, or a kernel spills registers.
+    Raises UsageError where a toolkit has the wrong version or can't compile, or a kernel spills
+    registers.
     """
     for toolkit, major in ((cuda12, 12), (cuda13, 13)):
         if toolkit.version // 1000 != major:

@@ -22,10 +22,7 @@ SOURCES = Path(edge_fg.preprocess.kernels.__file__).parent
 def compile_cpu_form(folder: Path, flags: Sequence[str] = ("-O2",)) -> Path:
     """Compile the kernels as C++ into a shared library in `folder`.
 
-    Raises
-    ------
-    UsageError
-        There is no g++, or it refused; the message quotes it.
+    Raises UsageError where there is no g++, or it refused; the message quotes it.
     """
     compiler = shutil.which("g++")
     if compiler is None:
@@ -42,13 +39,7 @@ def compile_cpu_form(folder: Path, flags: Sequence[str] = ("-O2",)) -> Path:
 
 
 class CpuForm:
-    """Runs launch plans on host memory with a library from `compile_cpu_form`.
-
-    Parameters
-    ----------
-    library
-        The shared library.
-    """
+    """Runs launch plans on host memory with a library from `compile_cpu_form`."""
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))

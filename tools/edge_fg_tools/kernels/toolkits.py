@@ -38,13 +38,7 @@ class Toolkit(Protocol):
 
 
 class NvccToolkit:
-    """A whole toolkit.
-
-    Parameters
-    ----------
-    nvcc
-        The compiler's path.
-    """
+    """A whole toolkit, from its compiler's path."""
 
     def __init__(self, nvcc: str) -> None:
         self._nvcc = nvcc
@@ -76,13 +70,7 @@ class NvccToolkit:
 
 
 class NvrtcToolkit:
-    """NVRTC and ptxas, for where there are only those.
-
-    Parameters
-    ----------
-    nvrtc, ptxas
-        Paths of the library and of the assembler, of one version.
-    """
+    """NVRTC (a library) and ptxas (a program) of one version, for where there are only those."""
 
     def __init__(self, nvrtc: str, ptxas: str) -> None:
         try:

@@ -21,12 +21,9 @@ _CHANGE_BINS = 21
 def confidence_scatter(points: Sequence[tuple[float, float, bool]]) -> str:
     """Draw the variant's confidence against that of FP32, a dot per image.
 
-    Parameters
-    ----------
-    points
-        ``(confidence of FP32, confidence of the variant, same answer)``, confidences 0..1.
-        Points that are not finite are left out; of more than `MAX_POINTS`, the changed answers
-        and then an even sample of the others are drawn.
+    Points are ``(confidence of FP32, confidence of the variant, same answer)``, confidences 0..1;
+    those that are not finite are left out. Of more than `MAX_POINTS`, the changed answers and then
+    an even sample of the others are drawn.
     """
     left, top, side = 46.0, 8.0, 270.0
     drawing = svg.canvas(330, 326, "Confidence of FP32 and of the variant, a dot per image")
@@ -52,13 +49,8 @@ def confidence_scatter(points: Sequence[tuple[float, float, bool]]) -> str:
 def change_histogram(points: Sequence[tuple[float, float, bool]]) -> str:
     """Draw how far the confidence in the first answer moved, as stacked bars.
 
-    The axis is symmetric about no change and as wide as the largest change, rounded up to a
-    multiple of 5 percentage points; same and changed answers are stacked.
-
-    Parameters
-    ----------
-    points
-        As for `confidence_scatter`.
+    The points are those of `confidence_scatter`. The axis is symmetric about no change and as wide
+    as the largest change, rounded up to a multiple of 5 percentage points.
     """
     changes = [
         (_unit(after) - _unit(before), same)
@@ -112,16 +104,11 @@ def agreement_bars(classes: Sequence[ClassAgreement]) -> str:
 
 
 def sensitivity_bars(layers: Sequence[SearchedLayer]) -> str:
-    """Draw a bar per layer: what it alone costs in INT8, with its share of the work.
+    """Draw a bar per layer, in order: what it alone costs in INT8, with its share of the work.
 
     Bars are relative to the longest; layers that were left in float have a class of their own,
     and a diamond before their name, so that they differ without colour. A cost that is not finite
     has no bar.
-
-    Parameters
-    ----------
-    layers
-        In the order of drawing.
     """
     longest = max((_magnitude(layer.mean_kl) for layer in layers), default=0.0)
     bars = []

@@ -93,10 +93,7 @@ class PlanFacts:
 class VariantReport:
     """What was measured of one variant.
 
-    Raises
-    ------
-    ValueError
-        There are more changed answers than `MAX_CHANGED` or than `changed_total`.
+    Raises ValueError for more changed answers than `MAX_CHANGED` or than `changed_total`.
     """
 
     name: str  # ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int8-fp16"``

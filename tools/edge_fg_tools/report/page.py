@@ -51,10 +51,7 @@ TERMS: tuple[tuple[str, str], ...] = (
 def check_report() -> None:
     """Find out before long work whether reports can be written.
 
-    Raises
-    ------
-    MissingDependencyError
-        Jinja2 is not installed.
+    Raises MissingDependencyError where Jinja2 is not installed.
     """
     try:
         import jinja2  # noqa: F401
@@ -63,16 +60,11 @@ def check_report() -> None:
 
 
 def report_html(report: Report) -> str:
-    """Return a report as one HTML page.
+    """Return a report as one HTML page; MissingDependencyError where Jinja2 is not installed.
 
     The page asks for nothing outside itself and holds no script; its own content policy forbids
     both. File names, labels and node names are escaped, and characters that can't be shown
     replaced, so that the text can always be written as UTF-8.
-
-    Raises
-    ------
-    MissingDependencyError
-        Jinja2 is not installed.
     """
     check_report()
     import jinja2

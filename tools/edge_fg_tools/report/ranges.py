@@ -12,13 +12,7 @@ MAX_HISTOGRAM_BINS = 64
 
 @dataclass(frozen=True)
 class TensorRange:
-    """The calibrated range of one tensor.
-
-    Raises
-    ------
-    ValueError
-        There are more than `MAX_HISTOGRAM_BINS` bins.
-    """
+    """The calibrated range of one tensor; ValueError for more than `MAX_HISTOGRAM_BINS` bins."""
 
     tensor: str  # Its name in the graph
     node: str  # The node that it feeds or comes from
@@ -43,31 +37,12 @@ class TensorRange:
 def downsample(
     counts: Sequence[int], limit: float, bins: int = MAX_HISTOGRAM_BINS
 ) -> tuple[tuple[int, ...], float]:
-    """Merge neighbouring bins of a histogram until at most `bins` are left.
+    """Merge neighbouring bins of a histogram until at most `bins` (at least 1) are left.
 
-    Bins are merged in groups of one size and the last group is filled up with empty bins, so
-    that the new bins are equally wide and no count is lost.
-
-    Parameters
-    ----------
-    counts
-        Counts in equal bins from 0 to `limit`.
-    limit
-        Magnitude at the upper edge of the last bin.
-    bins
-        Most bins to return, at least 1.
-
-    Returns
-    -------
-    counts : tuple of int
-        The merged counts; their sum is that of the given ones.
-    limit : float
-        The upper edge of the last merged bin, at or beyond the given one.
-
-    Raises
-    ------
-    ValueError
-        `bins` is below 1.
+    Bins, equal ones from 0 to `limit`, are merged in groups of one size and the last group is
+    filled up with empty bins, so that the new bins are equally wide and no count is lost. Returns
+    the counts and the upper edge of the last bin, at or beyond `limit`. Raises ValueError where
+    `bins` is below 1.
     """
     if bins < 1:
         raise ValueError(f"a histogram needs at least one bin, not {bins}")

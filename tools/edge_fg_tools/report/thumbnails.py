@@ -15,24 +15,10 @@ _QUALITY = 82
 
 
 def thumbnail(frame_bgr: npt.NDArray[np.uint8], size: int = 160) -> bytes:
-    """Make a frame small and return it as a JPEG file.
+    """Make a frame (H x W x 3 uint8 BGR) small: a JPEG file of its proportions, without metadata.
 
-    Parameters
-    ----------
-    frame_bgr
-        Frame, shape ``(H, W, 3)``, uint8, blue-green-red.
-    size
-        Longest side of the result in pixels, at least 1; a smaller frame is not enlarged.
-
-    Returns
-    -------
-    bytes
-        A JPEG file with the frame's proportions and without metadata.
-
-    Raises
-    ------
-    ImageError
-        The frame is empty or not ``H x W x 3`` uint8, or `size` is below 1.
+    The longest side becomes `size` pixels, at least 1; a smaller frame is not enlarged. Raises
+    ImageError where the frame is empty or of another shape or type, or `size` is below 1.
     """
     if frame_bgr.ndim != 3 or frame_bgr.shape[2] != 3 or frame_bgr.dtype != np.uint8:
         raise ImageError(

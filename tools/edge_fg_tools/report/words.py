@@ -166,26 +166,10 @@ def budget_limit(key: str, required: object) -> str:
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share.
+    """Return the 95 % Wilson score interval of a share, two numbers 0..1.
 
-    Unlike the normal approximation it holds for few trials and for shares near 0 and 1.
-
-    Parameters
-    ----------
-    successes
-        Between 0 and `trials`.
-    trials
-        At least 1.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper end, both 0..1.
-
-    Raises
-    ------
-    ValueError
-        There are no trials, or more successes than trials.
+    Unlike the normal approximation it holds for few trials and for shares near 0 and 1. Raises
+    ValueError where there are no trials, or more successes than trials.
 
     References
     ----------

@@ -13,20 +13,7 @@ Points = NDArray[np.float64]
 
 
 def closed_curve(points: Points, steps: int = 5) -> Points:
-    """Smooth closed outline (Catmull-Rom spline) through `points`.
-
-    Parameters
-    ----------
-    points
-        Array of shape (n, 2).
-    steps
-        Points computed for each given one.
-
-    Returns
-    -------
-    Points
-        Array of shape (n * steps, 2).
-    """
+    """Smooth closed outline (Catmull-Rom spline) through `points`: `steps` points for each."""
     neighbours = np.stack(
         [np.roll(points, 1, 0), points, np.roll(points, -1, 0), np.roll(points, -2, 0)]
     )

@@ -14,20 +14,7 @@ _NOISE_LEVELS = 40.0
 
 
 def photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Take an image of a painted scene: light, dapple, blur, noise and compression at random.
-
-    Parameters
-    ----------
-    image
-        RGB scene.
-    rng
-        Source of all choices.
-
-    Returns
-    -------
-    PIL.Image.Image
-        RGB image of the same size.
-    """
+    """Photograph a painted RGB scene: light, dapple, blur, noise and compression at random."""
     image = expose(
         image,
         gain=float(np.exp(rng.normal(-0.04, 0.17))),

@@ -32,21 +32,9 @@ class BirdImage:
 
 
 def paint_bird(individual: Individual, pose: Pose, body_px: float) -> BirdImage:
-    """Paint a bird whose body is `body_px` pixels long.
+    """Paint a bird whose body (without bill and tail) is `body_px` pixels long.
 
-    Parameters
-    ----------
-    individual
-        The bird, see `draw_individual`.
-    pose
-        How it holds itself.
-    body_px
-        Length of the body (without bill and tail) in pixels of the returned image.
-
-    Returns
-    -------
-    BirdImage
-        Same arguments, same pixels.
+    The same arguments give the same pixels.
     """
     figure = pose_figure(individual.species.genus.shape, pose)
     easel = Easel(figure, pose, body_px * SUPERSAMPLING)

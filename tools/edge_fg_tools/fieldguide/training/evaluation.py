@@ -40,23 +40,10 @@ class Evaluation:
 def evaluate_model(
     path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64], *, batch: int = 64
 ) -> Evaluation:
-    """Classify resized images with ONNX Runtime and compare with their labels.
+    """Classify resized RGB images (N, 128, 128, 3) with ONNX Runtime and compare with their labels.
 
-    Parameters
-    ----------
-    path
-        ONNX file of the reference model.
-    pixels
-        uint8, shape (N, 128, 128, 3), RGB.
-    labels
-        Class indices, shape (N,).
-    batch
-        Images a run.
-
-    Raises
-    ------
-    MissingDependencyError, BackendError
-        onnxruntime is not installed, or can't run the model.
+    Raises MissingDependencyError or BackendError where onnxruntime is not installed or can't run
+    the model.
     """
     session = open_session(path.read_bytes(), threads=2, purpose="measure the model")
     logits = np.concatenate(
@@ -103,17 +90,7 @@ def write_preprocess(path: Path) -> None:
 
 
 def write_card(path: Path, evaluation: Evaluation, facts: dict[str, int | str]) -> None:
-    """Write the model card.
-
-    Parameters
-    ----------
-    path
-        The Markdown file.
-    evaluation
-        What was measured of the exported model.
-    facts
-        About the training run, by the names that stand in ``card.md``.
-    """
+    """Write the model card; `facts` are about the training run, by their names in ``card.md``."""
     folder = importlib.resources.files("edge_fg_tools.fieldguide.training")
     template = (folder / "card.md").read_text(encoding="utf-8")
     shown = {

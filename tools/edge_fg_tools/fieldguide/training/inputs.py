@@ -31,21 +31,10 @@ def normalise(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 def render_inputs(
     set_seed: int, images_per_class: int, *, processes: int = 2
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Render an image set straight to resized pixels, class after class.
+    """Render an image set (see `write_image_set`) straight to resized pixels, class after class.
 
-    Parameters
-    ----------
-    set_seed
-        Seed of the set, as for `write_image_set`.
-    images_per_class
-        Photographs of every class.
-    processes
-        How many processes share the work; the pixels don't depend on it.
-
-    Returns
-    -------
-    pixels, labels
-        uint8 of shape (classes * images_per_class, 128, 128, 3) and their class indices.
+    Returns uint8 of shape (classes * images_per_class, 128, 128, 3) and the class indices; neither
+    depends on how many processes share the work.
     """
     tasks = [(set_seed, index, images_per_class) for index in range(len(LABELS))]
     if processes > 1:

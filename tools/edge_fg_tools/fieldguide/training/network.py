@@ -98,13 +98,7 @@ class _Attention(nn.Module):  # type: ignore[misc]
 
 
 class FieldGuideNet(nn.Module):  # type: ignore[misc]
-    """Image (N, 3, 128, 128) to logits (N, classes).
-
-    Parameters
-    ----------
-    classes
-        Number of classes.
-    """
+    """Image (N, 3, 128, 128) to logits (N, classes)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -32,20 +32,9 @@ def train(
     epochs: int,
     say: Callable[[str], None],
 ) -> Any:
-    """Train a network and return it in evaluation mode.
+    """Train a network on RGB images (N, 128, 128, 3) and return it in evaluation mode.
 
-    Parameters
-    ----------
-    pixels
-        uint8, shape (N, 128, 128, 3), RGB.
-    labels
-        Class indices, shape (N,).
-    seed
-        Of weights, order and augmentation.
-    epochs
-        Passes over the images.
-    say
-        Called with a line after each epoch.
+    The seed is that of weights, order and augmentation; `say` gets a line after each epoch.
     """
     torch.manual_seed(seed)
     torch.set_num_threads(_THREADS)
