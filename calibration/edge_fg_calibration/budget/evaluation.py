@@ -64,39 +64,23 @@ def make_validation_split(
     An image is hard where the model's first two answers are near each other: it is there that
     answers change, so a candidate that changes too many is found out early.
 
-    Parameters
-    ----------
-    model
-        The float32 model.
-    batches
-        Network inputs, each n x 3 x H x W; all but the last of one size.
-    indices, input_name, output_name, kind
-        See `ValidationSplit`.
-    progress
-        Told the images done, stage ``validation images``.
-
-    Raises
-    ------
-    CalibrationError
-        There are no images.
-    ModelError
-        ONNX Runtime refuses the model or fails on a batch.
+    Batches are network inputs, n x 3 x H x W, all but the last of one size. The stage of
+    `progress` is ``validation images``. Raises `CalibrationError` where there are no images and
+    `ModelError` where ONNX Runtime refuses the model or fails on a batch.
     """
     session = open_session(model.SerializeToString())
-    inputs, rows = [], []
-    done = 0
+    size, rows = 0, []
+    images: list[NDArray[Any]] = []
     for batch in batches:
         (output,) = run_session(session, [output_name], {input_name: batch})
-        inputs.append(batch)
         rows.append(np.asarray(output, np.float32).reshape(len(batch), -1))
-        done += len(batch)
-        progress("validation images", done, max(done, len(indices)))
-    if not inputs:
+        images.extend(batch)
+        size = size or len(batch)
+        progress("validation images", len(images), max(len(images), len(indices)))
+    if not images:
         raise CalibrationError("there are no validation images to hold the budget against")
     reference = np.concatenate(rows)
     order = np.argsort(answer_gaps(reference, reference, kind), kind="stable")
-    images = [image for batch in inputs for image in batch]
-    size = len(inputs[0])
     starts = range(0, len(order), size)
     return ValidationSplit(
         batches=tuple(np.stack([images[n] for n in order[at : at + size]]) for at in starts),
@@ -132,23 +116,11 @@ class Evaluator:
 
     Outputs are kept by the SHA-256 of the serialised graph, so that two ways to the same graph
     cost one evaluation.
-
-    Parameters
-    ----------
-    validation
-        The images.
-
-    Attributes
-    ----------
-    images_run
-        Images that a graph was really run on.
-    images_cached
-        Images whose answer was known already.
     """
 
     validation: ValidationSplit
-    images_run: int = 0
-    images_cached: int = 0
+    images_run: int = 0  # Images that a graph was really run on
+    images_cached: int = 0  # Images whose answer was known already
     _known: defaultdict[str, dict[int, NDArray[np.float32]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
@@ -156,19 +128,9 @@ class Evaluator:
     def outputs(
         self, model: onnx.ModelProto, which: Sequence[int]
     ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Yield the outputs for some of the split's batches, one by one, as they are needed.
+        """Yield the outputs for the batches at some places, one by one, as they are needed.
 
-        Parameters
-        ----------
-        model
-            The candidate.
-        which
-            Positions in `ValidationSplit.batches`.
-
-        Raises
-        ------
-        ModelError
-            ONNX Runtime refuses the graph or fails on a batch.
+        Raises `ModelError` where ONNX Runtime refuses the graph or fails on a batch.
         """
         data = model.SerializeToString(deterministic=True)
         known = self._known[hashlib.sha256(data).hexdigest()]
@@ -186,3 +148,15 @@ class Evaluator:
                 known[number] = np.array(output, np.float32).reshape(len(batch), -1)
                 self.images_run += len(batch)
             yield slices[number], known[number]
+
+    def outputs_of_both(
+        self, model: onnx.ModelProto, images: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the float32 model's outputs and the candidate's, n x classes each.
+
+        They are of about so many images, evenly from the hardest to the easiest; of all by default.
+        """
+        split = self.validation
+        which = range(len(split.batches)) if images is None else split.spread(images)
+        parts, outputs = zip(*self.outputs(model, which), strict=True)
+        return np.concatenate([split.reference[part] for part in parts]), np.concatenate(outputs)

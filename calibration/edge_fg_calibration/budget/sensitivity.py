@@ -83,36 +83,19 @@ def measure_sensitivity(
     images: int = SENSITIVITY_IMAGES,
     progress: ProgressCallback = no_progress,
 ) -> Sensitivity:
-    """Measure what each group of INT8 layers costs.
+    """Measure what each group of INT8 layers costs, on about so many of the validation images.
 
-    Parameters
-    ----------
-    maker
-        Makes the candidate graphs.
-    groups
-        Keys of the nodes that change precision together (see `Placement.groups`).
-    costs_macs
-        Multiply-accumulates of each node.
-    evaluator
-        Runs the candidates; its validation images are sampled evenly from hardest to easiest.
-    images
-        About how many of them are used.
-    progress
-        Told the groups done, stage ``sensitivity``.
-
+    Groups hold the keys of nodes that change precision together (see `Placement.groups`),
+    `costs_macs` each node's multiply-accumulates. The stage of `progress` is ``sensitivity``.
     """
-    validation = evaluator.validation
-    which = validation.spread(images)
-    seen = np.concatenate([np.arange(len(validation))[validation.slices[one]] for one in which])
-    reference = validation.reference[seen]
+    kind = evaluator.validation.kind
     everything = frozenset().union(*groups)
     layers, errors = [], []
     for done, group in enumerate(groups, start=1):
-        alone = evaluator.outputs(maker(everything - group), which)
-        output = np.concatenate([part for _, part in alone])
-        cost = float(divergences(reference, output, validation.kind).mean())
+        reference, output = evaluator.outputs_of_both(maker(everything - group), images)
+        cost = float(divergences(reference, output, kind).mean())
         layers.append(LayerCost(group, sum(costs_macs.get(one, 0) for one in group), cost))
-        errors.append(_weighted_error(reference, output, validation.kind))
+        errors.append(_weighted_error(reference, output, kind))
         progress("sensitivity", done, len(groups))
     return Sensitivity(tuple(layers), _interaction(np.stack(errors)))
 

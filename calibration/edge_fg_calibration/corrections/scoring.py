@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg.progress import ProgressCallback
 from edge_fg_calibration.budget.evaluation import Evaluator, ValidationSplit
 from edge_fg_calibration.budget.fidelity import divergences, log_probabilities
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
@@ -67,62 +68,41 @@ class Score:
 
 @dataclass
 class Scorer:
-    """Runs candidate graphs on the validation images and scores them.
+    """Runs candidate graphs on the validation images and scores them."""
 
-    Parameters
-    ----------
-    validation
-        Images that no statistic was taken from.
-    progress
-        Told each evaluation, stage ``try corrections``.
-    expected
-        Evaluations expected in all, for `progress`.
-
-    Attributes
-    ----------
-    temperature
-        By which log-odds are divided before outputs are compared.
-    """
-
-    validation: ValidationSplit
-    progress: ProgressCallback = no_progress
-    expected: int = 0
+    validation: ValidationSplit  # Images that no statistic was taken from
+    progress: ProgressCallback  # Told each evaluation, stage ``try corrections``
+    expected: int  # Evaluations expected in all, for `progress`
     done: int = 0
-    temperature: float = field(init=False)
-    _evaluator: Evaluator = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._evaluator = Evaluator(self.validation)
-        self.temperature = _temperature(self.validation)
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self.validation)
+
+    @cached_property
+    def temperature(self) -> float:
+        """Twice the root mean square of the centred log-odds, or `LEAST_TEMPERATURE`.
+
+        Where log-odds are large, a graph that shrinks them all would seem better than one that
+        keeps them: it is less sure of what it gets wrong. Divided by more than their deviation,
+        the divergence becomes the squared error of the log-odds.
+        """
+        log_odds = log_probabilities(self.validation.reference, self.validation.kind)
+        deviation = float(np.sqrt(log_odds.var(axis=1).mean()))
+        return max(LEAST_TEMPERATURE, _TEMPERATURE_PER_DEVIATION * deviation)
 
     def score(self, model: onnx.ModelProto, images: int | None = None) -> Score:
-        """Run a graph on the validation images; one that was run before costs nothing.
-
-        Parameters
-        ----------
-        model
-            The graph.
-        images
-            About how many images are enough, evenly from the hardest to the easiest; all of
-            them by default.
-        """
-        validation = self.validation
-        which = range(len(validation.batches)) if images is None else validation.spread(images)
-        found = list(self._evaluator.outputs(model, which))
-        seen = np.concatenate([np.arange(len(validation))[part] for part, _ in found])
-        reference = validation.reference[seen]
-        output = np.concatenate([output for _, output in found])
+        """Run a graph on about so many validation images, all by default; no graph twice."""
+        kind = self.validation.kind
+        both = self._evaluator.outputs_of_both(model, images)
         self.done += 1
         self.progress("try corrections", self.done, max(self.expected, self.done))
-        soft = [
-            log_probabilities(one, validation.kind) / self.temperature
-            for one in (reference, output)
-        ]
-        same = reference.argmax(axis=1) == output.argmax(axis=1)
+        first, second = (one.argmax(axis=1) for one in both)
+        soft = [log_probabilities(one, kind) / self.temperature for one in both]
         return Score(
-            kl=divergences(reference, output, validation.kind),
+            kl=divergences(*both, kind),
             softened=divergences(soft[0], soft[1], "logits"),
-            agreement=float(same.mean()),
+            agreement=float((first == second).mean()),
         )
 
     def score_alone(self, recipe: Int8Recipe, tensors: Collection[str]) -> Score:
@@ -136,14 +116,3 @@ def record(name: str, kept: bool, without: Score, score: Score, reason: str) -> 
     return CorrectionTrial(
         name, kept, without.mean_kl, score.mean_kl, without.agreement, score.agreement, reason
     )
-
-
-def _temperature(validation: ValidationSplit) -> float:
-    """Return twice the root mean square of the centred log-odds, or the least.
-
-    Where log-odds are large, a graph that shrinks them all would seem better than one that keeps
-    them: it is less sure of what it gets wrong. Divided by more than their deviation, the
-    divergence becomes the squared error of the log-odds.
-    """
-    variances = log_probabilities(validation.reference, validation.kind).var(axis=1)
-    return max(LEAST_TEMPERATURE, _TEMPERATURE_PER_DEVIATION * float(np.sqrt(variances.mean())))
