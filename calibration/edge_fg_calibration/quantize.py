@@ -115,11 +115,9 @@ def quantize_int8(
         Names of the image input and the class output.
     kind
         Whether that output is logits or probabilities.
-    target
+    target, depthwise, residual_adds
         See `place`.
-    depthwise, residual_adds
-        See `place`.
-    correction
+    corrections
         Whether to try corrections and ranges that differ from block to block; see
         `edge_fg_calibration.corrections.trials`. With fewer than 64 images none are: there is
         nothing to judge them on but what they were fitted to.
@@ -166,7 +164,7 @@ def quantize_int8(
     evaluations = len(ALL_METHODS) * 3 + _CORRECTION_EVALUATIONS
     scorer = Scorer(validation, progress, evaluations if corrections else len(ALL_METHODS))
     histograms = count(model)
-    choices = choose_for_all(Int8Recipe(model, placement, {}), propose(histograms), scorer)
+    choices = choose_for_all(Int8Recipe(model, placement, {}), histograms, scorer)
     choice = choices[0]
     tried: tuple[CorrectionTrial, ...] = ()
     if corrections and not images.is_split:
@@ -210,7 +208,7 @@ def _with_validation(
     )
     for name, one in histograms.items():
         merged[name].merge(one)
-    proposals = propose(merged, recipe.shifts)
+    proposals = propose(recipe, merged)
     limits = {name: proposals[choice.methods[name]][name] for name in merged}
     return replace(choice, recipe=replace(recipe, limits=limits)), merged
 
@@ -218,16 +216,16 @@ def _with_validation(
 def _described(
     histograms: Mapping[str, Histogram], choice: RangeChoice
 ) -> dict[str, dict[str, float]]:
-    found = {}
     recipe = choice.recipe
-    for name, histogram in histograms.items():
-        found[name] = {
+    return {
+        name: {
             "amax": recipe.amax[name],
             "shift": recipe.shifts.get(name, 0.0),
-            **{method: propose_one(histogram) for method, propose_one in ALL_METHODS.items()},
+            **{method: range_of(histogram) for method, range_of in ALL_METHODS.items()},
             "clipped_share": clipped_share(histogram, recipe.limits[name]),
         }
-    return found
+        for name, histogram in histograms.items()
+    }
 
 
 def _nothing_to_quantise(placement: Placement) -> str:

@@ -2,9 +2,9 @@
 
 Rounded weights shift the mean output of a channel by ``(W_q - W) E[x]``, with the mean over
 calibration images of the window x that the node reads; taking it from the float bias costs
-nothing at run time. Each node is corrected for
-its own error only, so no error is taken off twice. After M. Nagel et al., "Data-Free Quantization
-Through Weight Equalization and Bias Correction" (ICCV 2019), section 4.2, with observed means.
+nothing at run time. Each node is corrected for its own error only, so no error is taken off twice.
+After M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
+(ICCV 2019), section 4.2, with observed means.
 """
 
 from __future__ import annotations
@@ -32,16 +32,8 @@ def bias_corrections(
 ) -> dict[str, NDArray[np.float64]]:
     """Return what to add to the bias of each quantised node, by node key.
 
-    Parameters
-    ----------
-    model
-        The float32 model that `placement` was made for.
-    placement
-        Its weights.
-    windows
-        What each node reads; see `collect_windows`.
-    weights
-        Weights chosen otherwise than by `quantise_weight`.
+    Windows are those of `collect_windows`; `weights` holds, by name, the weights chosen otherwise
+    than by `quantise_weight`.
     """
     graph = Graph(model)
     found = {}
@@ -51,8 +43,7 @@ def bias_corrections(
         if place.node not in windows or weight_of(graph, node) is None:
             continue
         stored = graph.array(place.initializer)
-        chosen = weights.get(place.initializer) or quantise_weight(stored, place.axis)
-        steps, scale = chosen
+        steps, scale = weights.get(place.initializer) or quantise_weight(stored, place.axis)
         shape = [-1 if one == place.axis else 1 for one in range(stored.ndim)]
         quantised = steps.astype(np.float32) * scale.reshape(shape)
         error = weight_rows(node, stored - quantised).astype(np.float64)

@@ -54,21 +54,8 @@ def channel_factors(
 ) -> NDArray[np.float64] | None:
     """Return the factor of each channel of a group, None where it has no quantised tensor.
 
-    Parameters
-    ----------
-    group
-        A channel group of the float32 model.
-    ranges
-        Of each channel of the group's quantised tensors and of its `clips`.
-    quantised
-        Tensors with an INT8 range.
-    setting
-        How it is equalised.
-
-    Returns
-    -------
-    Factors above 0, shape (channels,). Behind a Clip none is below 1; elsewhere the largest
-    channel keeps its range.
+    Needs the ranges of the group's quantised tensors and of its `clips`. Factors are above 0,
+    shape (channels,). Behind a Clip none is below 1; elsewhere the largest channel keeps its range.
     """
     tensors = [name for name in group.tensors if name in quantised]
     if not tensors:
@@ -102,18 +89,15 @@ def rescaled(
         return arrays[name] if name in arrays else graph.array(name).astype(np.float64)
 
     for group, factor in factors.items():
-        for key in group.makers:
+        for key in dict.fromkeys((*group.makers, *group.readers)):
             node = graph.producers[key]
-            name, weight = node.input[1], stored(node.input[1])
+            weight = stored(node.input[1])
             rows = weight_rows(node, weight)
-            scaled = rows * factor.reshape(len(rows), -1, 1)
-            arrays[name] = from_rows(node, scaled, weight.shape)
-            if len(node.input) > 2 and node.input[2]:
-                arrays[node.input[2]] = stored(node.input[2]) * factor
-        for key in group.readers:
-            node = graph.producers[key]
-            name, weight = node.input[1], stored(node.input[1])
-            rows = weight_rows(node, weight)
-            scaled = rows * over_window(1 / factor, len(rows), rows.shape[2])[:, None]
-            arrays[name] = from_rows(node, scaled, weight.shape)
+            if key in group.makers:
+                rows = rows * factor.reshape(len(rows), -1, 1)
+                if len(node.input) > 2 and node.input[2]:
+                    arrays[node.input[2]] = stored(node.input[2]) * factor
+            if key in group.readers:
+                rows = rows * over_window(1 / factor, len(rows), rows.shape[2])[:, None]
+            arrays[node.input[1]] = from_rows(node, rows, weight.shape)
     return with_arrays(model, arrays)

@@ -9,7 +9,7 @@ and each keeps the one that lowers its own cost by more than chance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,11 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg_calibration.corrections.equalisation import (
-    Setting,
-    channel_factors,
-    rescaled,
-)
+from edge_fg_calibration.corrections.equalisation import Setting, channel_factors, rescaled
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_calibration.corrections.scoring import Score, Scorer, record
@@ -52,9 +48,7 @@ class EqualisationTrials:
     recipe: Int8Recipe  # The INT8 graph so far, not equalised
     # Calibration images on which an equalised tensor's new range is estimated.
     few: Sequence[NDArray[Any]]
-    ranges: Mapping[str, ChannelRange]  # Statistics of each channel; see `collect_channel_ranges`
     scorer: Scorer  # Where groups are tried
-
     trials: list[CorrectionTrial] = field(default_factory=list)
     _factors: dict[ChannelGroup, NDArray[np.float64]] = field(default_factory=dict)
 
@@ -62,13 +56,23 @@ class EqualisationTrials:
     def _graph(self) -> Graph:
         return Graph(self.recipe.model)
 
-    def run(self) -> list[ChannelGroup]:
-        """Return the groups that gain by equalisation, largest gains first."""
+    @cached_property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """The channel groups that INT8 nodes read."""
         read = {place.activation for place in self.recipe.placement.weights}
+        found = find_channel_groups(self._graph)
+        return tuple(group for group in found if read.intersection(group.tensors))
+
+    @property
+    def observed(self) -> list[str]:
+        """The tensors whose channel ranges `run` needs."""
+        clipped = [name for group in self.groups for name, _ in group.clips]
+        return list(dict.fromkeys([*self._quantised(self.groups), *clipped]))
+
+    def run(self, ranges: Mapping[str, ChannelRange]) -> list[ChannelGroup]:
+        """Return the groups that gain by equalisation, largest gains first."""
         before = {
-            group: self.scorer.score_alone(self.recipe, group.tensors)
-            for group in find_channel_groups(self._graph)
-            if read.intersection(group.tensors)
+            group: self.scorer.score_alone(self.recipe, group.tensors) for group in self.groups
         }
         costs = {group: score.loss for group, score in before.items()}
         tried: set[ChannelGroup] = set()
@@ -79,46 +83,48 @@ class EqualisationTrials:
             if group is None or costs[group] < least:
                 break
             tried.add(group)
-            costs[group] = self._try(group, before[group])
+            costs[group] = self._try(group, before[group], ranges)
         return sorted(self._factors, key=lambda one: costs[one] - before[one].loss)
 
-    def _try(self, group: ChannelGroup, before: Score) -> float:
+    def _try(self, group: ChannelGroup, before: Score, ranges: Mapping[str, ChannelRange]) -> float:
         """Try the settings on one group; return what it costs then."""
         tried = []
-        for setting, factor in self._settings(group):
+        for setting, factor in self._settings(group, ranges):
             score = self.scorer.score_alone(self._changed({group: factor}), group.tensors)
             tried.append((score, setting, factor))
         tried.sort(key=lambda one: one[0].loss)
-        gains = bool(tried) and tried[0][0].beats(before)
-        for place, (score, setting, _) in enumerate(tried):
-            if gains and place == 0:
+        cost = before.loss
+        why = "alone in INT8 it does not diverge less by more than chance"
+        for place, (score, setting, factor) in enumerate(tried):
+            kept = place == 0 and score.beats(before)
+            if kept:
+                self._factors[group], cost = factor, score.loss
                 why = "alone in INT8 it diverges less, by more than chance"
-            elif gains:
+            elif group in self._factors:
                 why = "another exponent does better"
-            else:
-                why = "alone in INT8 it does not diverge less by more than chance"
-            why = f"{why} ({len(score.kl)} validation images)"
-            kept = gains and place == 0
-            name = _name(group, setting)
-            self.trials.append(record(name, kept, before, score, why))
-        if not gains:
-            return before.loss
-        self._factors[group] = tried[0][2]
-        return tried[0][0].loss
+            reason = f"{why} ({len(score.kl)} validation images)"
+            self.trials.append(record(_name(group, setting), kept, before, score, reason))
+        return cost
 
-    def _settings(self, group: ChannelGroup) -> Iterator[tuple[Setting, NDArray[np.float64]]]:
+    def _settings(
+        self, group: ChannelGroup, ranges: Mapping[str, ChannelRange]
+    ) -> Iterator[tuple[Setting, NDArray[np.float64]]]:
         graph = self._graph
         alone = all(is_depthwise(graph, graph.producers[key]) for key in group.readers)
+        quantised = self._quantised([group])
         known: list[NDArray[np.float64]] = []
         for setting in DEPTHWISE_SETTINGS if alone else MIXING_SETTINGS:
-            quantised = self.recipe.placement.activations
-            factor = channel_factors(group, self.ranges, quantised, setting)
+            factor = channel_factors(group, ranges, quantised, setting)
             if factor is None or np.ptp(factor) == 0:
                 continue
-            if any(np.array_equal(factor, one) for one in known):
-                continue
-            known.append(factor)
-            yield setting, factor
+            if not any(np.array_equal(factor, one) for one in known):
+                known.append(factor)
+                yield setting, factor
+
+    def _quantised(self, groups: Iterable[ChannelGroup]) -> list[str]:
+        """Return the groups' tensors that have an INT8 range."""
+        ranged = set(self.recipe.placement.activations)
+        return [name for group in groups for name in group.tensors if name in ranged]
 
     def equalised(self, groups: Sequence[ChannelGroup]) -> Int8Recipe:
         """Return the recipe with some of the groups that gain equalised.
@@ -138,13 +144,8 @@ class EqualisationTrials:
                 if key in windows:
                     windows[key] = windows[key].scaled(factor)
         model = rescaled(self.recipe.model, factors)
-        quantised = set(self.recipe.placement.activations)
-        seen = collect_histograms(
-            model,
-            self.few,
-            [name for group in factors for name in group.tensors if name in quantised],
-            input_name=self.scorer.validation.input_name,
-        )
+        input_name = self.scorer.validation.input_name
+        seen = collect_histograms(model, self.few, self._quantised(factors), input_name=input_name)
         # Of all methods this one is sound with few values, too.
         limits = {**self.recipe.limits, **{name: mse(one) for name, one in seen.items()}}
         return replace(self.recipe, model=model, limits=limits, windows=windows)

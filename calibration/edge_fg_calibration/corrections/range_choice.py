@@ -8,7 +8,7 @@ result must do better as a whole, or it is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -43,14 +43,13 @@ class RangeChoice:
     methods: Mapping[str, str]  # The method of each tensor
 
 
-def propose(
-    histograms: Mapping[str, Histogram], positive: Collection[str] = ()
-) -> dict[str, dict[str, float]]:
+def propose(recipe: Int8Recipe, histograms: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
     """Return the range of each tensor by each method: ``[method][tensor]``.
 
-    Tensors of `positive` hold nothing below 0 and will be moved to lie around it, which gives
-    them twice the levels.
+    Those that the recipe shifts hold nothing below 0 and will be moved to lie around it, which
+    gives them twice the levels.
     """
+    positive = {place.tensor for place in recipe.positive}
     return {
         method: {
             name: mse(one, levels=2 * LEVELS) if method == "mse" and name in positive else how(one)
@@ -61,11 +60,11 @@ def propose(
 
 
 def choose_for_all(
-    recipe: Int8Recipe, proposals: Mapping[str, Mapping[str, float]], scorer: Scorer
+    recipe: Int8Recipe, histograms: Mapping[str, Histogram], scorer: Scorer
 ) -> list[RangeChoice]:
     """Try each method on all tensors; the best comes first."""
     found = []
-    for method, limits in proposals.items():
+    for method, limits in propose(recipe, histograms).items():
         candidate = replace(recipe, limits=limits)
         score = scorer.score(candidate.make())
         found.append(RangeChoice(candidate, score, method, dict.fromkeys(limits, method)))
@@ -76,16 +75,15 @@ def choose_for_all(
 class Change:
     """Another range for one tensor."""
 
-    # Which tensor, and its new range by which method.
     tensor: str
-    method: str
-    limit: float
+    method: str  # Which the range is by
+    limit: float  # The range
     gain: float  # Softened divergence (nats) won where the tensor alone is INT8
 
 
 def changes_by_tensor(
     choice: RangeChoice,
-    proposals: Mapping[str, Mapping[str, float]],
+    histograms: Mapping[str, Histogram],
     alone: Mapping[str, Score],
     scorer: Scorer,
 ) -> list[Change]:
@@ -95,21 +93,19 @@ def changes_by_tensor(
     what `alone` says.
     """
     recipe = choice.recipe
+    proposals = propose(recipe, histograms)
     least = LEAST_SHARE * sum(score.loss for score in alone.values())
     costliest = sorted(alone, key=lambda name: -alone[name].loss)[:MOST_TENSORS]
     found = []
-    for name in costliest:
-        before = alone[name]
-        best: Change | None = None
+    for name in (one for one in costliest if alone[one].loss >= least):
+        changes = []
         for method, limit in _distinct(recipe.limits[name], proposals, name):
-            if before.loss < least:
-                break
             candidate = replace(recipe, limits={**recipe.limits, name: limit})
             score = scorer.score_alone(candidate, {name})
-            gain = before.loss - score.loss
-            if score.beats(before) and (best is None or gain > best.gain):
-                best = Change(name, method, limit, gain)
-        found += [best] if best else []
+            if score.beats(alone[name]):
+                changes.append(Change(name, method, limit, alone[name].loss - score.loss))
+        if changes:
+            found.append(max(changes, key=lambda one: one.gain))
     return sorted(found, key=lambda one: -one.gain)
 
 

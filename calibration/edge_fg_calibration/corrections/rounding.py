@@ -37,20 +37,12 @@ _BLOCK = 64
 def least_error_scale(
     weight: NDArray[np.float64], importance: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Return for each row the scale with the least weighted squared rounding error.
+    """Return for each row (of rows x values) the scale with the least weighted squared error.
 
-    Parameters
-    ----------
-    weight
-        Rows x values.
-    importance
-        Weight of each value's squared error, of a shape that broadcasts to `weight`, 0 or more.
-
-    Returns
-    -------
-    Float32 scales above 0, shape (rows,): that of the weights' own grid, where they lie on one
-    (see `edge_fg_calibration.int8.weight_quantisation`), or ``amax / 127`` times one of
-    `SHRINKS`; of equals the first.
+    `importance` weights each value's squared error, 0 or more, and broadcasts to `weight`. Scales
+    are above 0: that of the weights' own grid, where they lie on one (see
+    `edge_fg_calibration.int8.weight_quantisation`), or ``amax / 127`` times one of `SHRINKS`; of
+    equals the first.
     """
     amax = np.abs(weight).max(axis=1)
     best, least = np.zeros(len(weight)), np.full(len(weight), np.inf)
@@ -69,18 +61,8 @@ def gptq_round(
 ) -> NDArray[np.int8]:
     """Round weights one after the other so that the output's squared error stays small.
 
-    Parameters
-    ----------
-    weight
-        Rows x values.
-    scale
-        The scale of each row.
-    covariance
-        Second moments of the inputs that the values are multiplied with, values x values.
-
-    Returns
-    -------
-    INT8 from -127 to 127, of the shape of `weight`. Inputs that vary most come first.
+    Weights are rows x values, with one scale a row; `covariance` (values x values) is of the
+    inputs that they are multiplied with, and those that vary most come first. Returns -127 to 127.
     """
     size = weight.shape[1]
     order = np.argsort(-np.diag(covariance), kind="stable")
@@ -118,24 +100,11 @@ def calibrated_weights(
     *,
     gptq: bool = True,
 ) -> dict[str, StoredWeight]:
-    """Choose scales, and roundings too, for the weights whose windows are known.
+    """Choose scales, and with `gptq` roundings too, for the weights whose windows are known.
 
-    Parameters
-    ----------
-    model
-        The float32 model that `placement` was made for.
-    placement
-        Its weights.
-    windows
-        See `collect_windows`.
-    limits
-        Range of each quantised activation: its rounding noise counts as part of the input.
-    gptq
-        Whether to round one after the other instead of to the nearest.
-
-    Returns
-    -------
-    INT8 values and scales by the weight's name; a weight that several nodes read is left out.
+    Windows are those of `collect_windows`, `limits` the ranges of quantised activations, whose
+    rounding noise counts as part of the input. Returns INT8 values and scales by the weight's
+    name; a weight that several nodes read is left out.
     """
     graph = Graph(model)
     found: dict[str, StoredWeight] = {}

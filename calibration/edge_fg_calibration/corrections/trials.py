@@ -10,7 +10,7 @@ out, and the result says so with the figures.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,22 +25,18 @@ from edge_fg_calibration.corrections.range_choice import (
     RangeChoice,
     changes_by_tensor,
     choose_for_all,
-    propose,
     with_changes,
 )
 from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_calibration.corrections.rounding import calibrated_weights
 from edge_fg_calibration.corrections.scoring import Score, Scorer, record
 from edge_fg_calibration.corrections.zero_point_shift import (
-    ShiftPlace,
     find_padded_shift_places,
     find_shift_places,
 )
 from edge_fg_calibration.data.validation_split import CalibrationImages
-from edge_fg_calibration.graph.channel_groups import find_channel_groups
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.statistics.channel_statistics import (
-    ChannelRange,
     collect_channel_ranges,
     collect_windows,
 )
@@ -88,18 +84,24 @@ class CorrectionTrials:
         self._round_weights()
 
     def _equalise(self, few: Sequence[NDArray[Any]]) -> None:
-        recipe = self.choice.recipe
-        ranges = self._channel_ranges(recipe)
-        if not ranges:
-            return
         fewer = few[:: -(-len(few) // _IMAGES_FOR_A_RANGE)]
-        equalisation = EqualisationTrials(recipe, fewer, ranges, self.scorer)
-        groups = equalisation.run()
+        equalisation = EqualisationTrials(self.choice.recipe, fewer, self.scorer)
+        if not equalisation.groups:
+            return
+        ranges = collect_channel_ranges(
+            self.choice.recipe.model,
+            self.images.statistics(),
+            equalisation.observed,
+            input_name=self.scorer.validation.input_name,
+            progress=self.progress,
+            total=self.images.counted,
+        )
+        groups = equalisation.run(ranges)
         self.trials.extend(equalisation.trials)
         while groups:
             candidate = equalisation.equalised(groups)
             histograms = self.count(candidate.model)
-            best = choose_for_all(candidate, propose(histograms), self.scorer)[0]
+            best = choose_for_all(candidate, histograms, self.scorer)[0]
             name = f"cross-layer equalisation of {len(groups)} groups of tensors together"
             if self._keep_choice(name, best):
                 self.histograms = histograms
@@ -107,32 +109,12 @@ class CorrectionTrials:
             # Not all that was won alone is won together: go on with what won most.
             groups = groups[: len(groups) // 2]
 
-    def _channel_ranges(self, recipe: Int8Recipe) -> dict[str, ChannelRange]:
-        """Return the statistics of each channel of the tensors that equalisation needs."""
-        quantised = set(recipe.placement.activations)
-        wanted: dict[str, None] = {}
-        for group in find_channel_groups(Graph(recipe.model)):
-            if quantised.intersection(group.tensors):
-                wanted.update((name, None) for name in group.tensors if name in quantised)
-                wanted.update((name, None) for name, _ in group.clips)
-        if not wanted:
-            return {}
-        return collect_channel_ranges(
-            recipe.model,
-            self.images.statistics(),
-            list(wanted),
-            input_name=self.scorer.validation.input_name,
-            progress=self.progress,
-            total=self.images.counted,
-        )
-
     def _shift_relu_outputs(self) -> None:
         recipe = self.choice.recipe
         positive = find_shift_places(Graph(recipe.model), recipe.placement.activations)
         if positive:
             candidate = replace(recipe, positive=positive, correct_bias=True)
-            proposals = propose(self.histograms, _tensors(positive))
-            best = choose_for_all(candidate, proposals, self.scorer)[0]
+            best = choose_for_all(candidate, self.histograms, self.scorer)[0]
             self._keep_choice("zero-point shift of ReLU outputs", best)
 
     def _shift_padded(self, alone: dict[str, Score]) -> None:
@@ -148,8 +130,7 @@ class CorrectionTrials:
                     alone[place.tensor] = self.scorer.score_alone(candidate, {place.tensor})
 
     def _choose_ranges(self, alone: Mapping[str, Score]) -> None:
-        proposals = propose(self.histograms, _tensors(self.choice.recipe.positive))
-        changes = changes_by_tensor(self.choice, proposals, alone, self.scorer)
+        changes = changes_by_tensor(self.choice, self.histograms, alone, self.scorer)
         while changes:
             candidate = with_changes(self.choice, changes, self.scorer)
             if self._keep_choice(f"other range methods for {len(changes)} tensors", candidate):
@@ -188,7 +169,3 @@ class CorrectionTrials:
         if kept:
             self.choice = candidate
         return kept
-
-
-def _tensors(places: Collection[ShiftPlace]) -> frozenset[str]:
-    return frozenset(place.tensor for place in places)

@@ -82,29 +82,17 @@ def _common_pads(graph: Graph, tensor: str) -> tuple[int, ...]:
 
 
 def shifted(model: onnx.ModelProto, shifts: Mapping[ShiftPlace, float]) -> onnx.ModelProto:
-    """Return a copy in which a constant is subtracted from some tensors.
+    """Return a float32 model in which a constant is subtracted from the tensor of each place.
 
-    Parameters
-    ----------
-    model
-        A float32 model.
-    shifts
-        What is subtracted at each place.
-
-    Returns
-    -------
-    The model; its outputs are the same but for rounding.
+    Its outputs are the same but for rounding.
     """
     editor = GraphEditor(with_added_biases(model, _biases(Graph(model), shifts)))
     by_activation = {place.activation: place for place in shifts}
-    found = [
-        (node, by_activation[node_key(node)])
-        for node in editor.graph.nodes
-        if node_key(node) in by_activation
-    ]
-    for node, place in found:
-        _move_limits(editor, node, shifts[place])
-    for node, place in found:
+    found = [node for node in editor.graph.nodes if node_key(node) in by_activation]
+    for node in found:
+        _move_limits(editor, node, shifts[by_activation[node_key(node)]])
+    for node in found:
+        place = by_activation[node_key(node)]
         if place.pads:
             _pad_first(editor, node, place, shifts[place])
     editor.write()
