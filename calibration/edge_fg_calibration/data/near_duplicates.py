@@ -40,8 +40,7 @@ class Fingerprint:
 
     item: LabelledImage  # The image
     content: str  # SHA-256 of its file
-    # Its difference hash as 64 values of -1 and 1, float32.
-    signs: NDArray[np.float32] = field(repr=False)
+    signs: NDArray[np.float32] = field(repr=False)  # Difference hash: 64 values of -1 and 1
     # Its 16 x 16 grey copy, mean 0 and length 1; all zeros if it is of one flat colour.
     grey: NDArray[np.float32] = field(repr=False)
 
@@ -49,22 +48,14 @@ class Fingerprint:
 def read_fingerprints(image_set: ImageSet) -> tuple[list[Fingerprint], dict[Path, str]]:
     """Decode every image once, in the order of the set.
 
-    Returns
-    -------
-    What is remembered of those that can be read, and the reason for each that can't.
+    Returns what is remembered of those that can be read, and the reason for each that can't.
     """
-    fingerprints: list[Fingerprint] = []
-    corrupt: dict[Path, str] = {}
     # Decoding releases the interpreter lock.
     with ThreadPoolExecutor(_THREADS) as pool:
-        for item, seen in zip(
-            image_set.items, pool.map(_fingerprint, image_set.items), strict=True
-        ):
-            if isinstance(seen, Fingerprint):
-                fingerprints.append(seen)
-            else:
-                corrupt[item.path] = seen
-    return fingerprints, corrupt
+        seen = list(pool.map(_fingerprint, image_set.items))
+    pairs = zip(image_set.items, seen, strict=True)
+    corrupt = {item.path: one for item, one in pairs if isinstance(one, str)}
+    return [one for one in seen if isinstance(one, Fingerprint)], corrupt
 
 
 def near_duplicates(fingerprints: Sequence[Fingerprint]) -> dict[Path, Path]:

@@ -37,16 +37,8 @@ def domain_warnings(
 ) -> tuple[str, ...]:
     """Return what makes the images doubtful as calibration and proof; nothing, mostly.
 
-    Parameters
-    ----------
-    answers
-        The float model's answer to each image, an index.
-    confidences
-        The probability (0..1) that it gives to that answer.
-    truths
-        The class of each image, None where unknown.
-    labels
-        The model's class names.
+    For each image there is the float model's answer, the probability (0..1) that it gives to it,
+    and the true class, None where unknown.
     """
     if len(answers) < FEWEST_IMAGES:
         return ()
@@ -55,13 +47,13 @@ def domain_warnings(
     known = [answer == truth for answer, truth in pairs if truth is not None]
     unknown = [answer for answer, truth in pairs if truth is None]
     chance = 1 / max(len(labels), 1)
-    if len(known) >= FEWEST_IMAGES:
-        right = sum(known) / len(known)
-        if right < max(LOW_ACCURACY, 2 * chance) and chance < LOW_ACCURACY:
-            found.append(
-                f"the float model names only {right:.0%} of the {len(known)} images of known "
-                f"class right: labels, preprocessing or images may not be this model's"
-            )
+    right = sum(known) / max(len(known), 1)
+    least = max(LOW_ACCURACY, 2 * chance)
+    if len(known) >= FEWEST_IMAGES and right < least and chance < LOW_ACCURACY:
+        found.append(
+            f"the float model names only {right:.0%} of the {len(known)} images of known "
+            f"class right: labels, preprocessing or images may not be this model's"
+        )
     if len(labels) < _FEW_CLASSES:
         return tuple(found)
     mean = sum(confidences) / len(confidences)

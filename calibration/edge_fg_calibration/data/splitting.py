@@ -23,18 +23,8 @@ def split_by_class(
 
     Classes give in proportion to their size (systematic sampling within each class, images
     without a class being one more), so the hold-out set keeps the mixture of the whole. The choice
-    depends on the contents and the seed, not on names or order.
-
-    Parameters
-    ----------
-    images
-        Images of which no two have the same content.
-    contents
-        SHA-256 of each, by path.
-    calibration_images
-        Images wanted for calibration; at most half of a small set is taken.
-    seed
-        Another seed gives another split.
+    depends on the contents and the seed, not on names or order. `contents` holds the SHA-256 of
+    each image, no two alike; at most half of a small set is taken for calibration.
     """
     strata = {
         contents[item.path]: item.label if item.index is None else item.index
@@ -71,14 +61,9 @@ def image_set_digest(image_set: ImageSet, *, ordered: bool = False) -> str:
 
 
 def stratified(strata: Mapping[str, object], seed: int) -> list[str]:
-    """Order contents so that every prefix holds each stratum in proportion.
+    """Order contents, known by their hashes, so that every prefix holds each stratum in proportion.
 
-    Parameters
-    ----------
-    strata
-        The stratum of each content; contents are known by their hashes.
-    seed
-        Another seed gives another order.
+    Another seed gives another order.
     """
     groups: defaultdict[object, list[tuple[str, str]]] = defaultdict(list)
     for content, stratum in strata.items():
@@ -95,13 +80,7 @@ def stratified(strata: Mapping[str, object], seed: int) -> list[str]:
 
 
 def content_hash(path: Path) -> str:
-    """Return the SHA-256 of an image file.
-
-    Raises
-    ------
-    DatasetError
-        The file can't be read.
-    """
+    """Return the SHA-256 of an image file; `DatasetError` where it can't be read."""
     try:
         return sha256_of(path)
     except OSError as error:

@@ -7,6 +7,7 @@ is another thing: it plays no part in the build but the proof.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -39,29 +40,18 @@ def validation_stride(total: int) -> int:
 class CalibrationImages:
     """Calibration images, split into those that are counted and those that judge.
 
-    Parameters
-    ----------
-    batches
-        Gives the network inputs (n x 3 x H x W each) from the start, at each call.
-    total
-        How many images there are; 0 counts them.
-
-    Attributes
-    ----------
-    validation
-        The validation images, at most `MOST_VALIDATION_IMAGES`, in batches like theirs.
-    is_split
-        Whether statistics leave the validation images out.
-    counted
-        How many images the statistics are taken from.
+    `batches` gives the network inputs (n x 3 x H x W each) from the start, at each call; a `total`
+    of 0 counts them.
     """
 
     def __init__(self, batches: Batches, total: int = 0) -> None:
         self._batches = batches
         total = total or sum(len(batch) for batch in batches())
         self._stride = validation_stride(total)
-        self.is_split = self._stride > 1
+        self.is_split = self._stride > 1  # Whether statistics leave the validation images out
+        # How many images the statistics are taken from.
         self.counted = total - total // self._stride if self.is_split else total
+        # The validation images, at most `MOST_VALIDATION_IMAGES`, in batches like theirs.
         self.validation = self._validation()
 
     def statistics(self) -> Iterable[NDArray[Any]]:
@@ -94,13 +84,9 @@ class CalibrationImages:
         first = next(batches, None)
         if first is None:
             return []
-        stride, size = self._stride, min(len(first), _BATCH)
-
-        def images() -> Iterator[NDArray[Any]]:
-            yield first
-            yield from batches
-
-        chosen = _every(images(), stride, stride - 1, MOST_VALIDATION_IMAGES)
+        images = itertools.chain([first], batches)
+        chosen = _every(images, self._stride, self._stride - 1, MOST_VALIDATION_IMAGES)
+        size = min(len(first), _BATCH)
         return [np.concatenate(chosen[at : at + size]) for at in range(0, len(chosen), size)]
 
 

@@ -44,29 +44,13 @@ def frames_of(
     The frames are cut into stretches of time, each a group of its own, with a gap between one
     and the next: frames near in time are always on the same side of a split.
 
-    Parameters
-    ----------
-    source
-        An open video or camera; read to its end, a camera for `camera_seconds`.
-    folder
-        Where the frames go, as PNG files without loss; it belongs to the caller.
-    most
-        Most frames saved.
-    camera_seconds
-        How long a camera is watched, in seconds.
-    progress
-        Told the frames read, stage ``read frames``.
+    An open video is read to its end, a camera for `camera_seconds`. At most `most` frames go to
+    the caller's `folder`, as PNG files without loss. The stage of `progress` is ``read frames``.
 
-    Raises
-    ------
-    DatasetError
-        The source has no frames.
-    SourceError
-        It can't be read on.
-    OutputError
-        A frame can't be written.
+    Raises `DatasetError` where the source has no frames, `SourceError` where it can't be read on
+    and `OutputError` where a frame can't be written.
     """
-    kept = list(_spread(source, folder, most, camera_seconds, progress))
+    kept = _spread(source, folder, most, camera_seconds, progress)
     if not kept:
         raise DatasetError(f"{source.name}: no frames")
     return ImageSet(tuple(_grouped(kept, source.name)), Path(source.name), Path(source.name).name)

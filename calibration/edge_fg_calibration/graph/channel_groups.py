@@ -17,15 +17,8 @@ from edge_fg_calibration.graph.onnx_graph import Graph, attribute, node_key
 from edge_fg_calibration.graph.weights import weight_of
 
 _PASSING = frozenset(
-    {
-        "Relu",
-        "LeakyRelu",
-        "Identity",
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-    }
+    {"Relu", "LeakyRelu", "Identity"}
+    | {"MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
 )
 _RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze"})
 
@@ -88,12 +81,8 @@ def keeps_channels(graph: Graph, node: onnx.NodeProto) -> bool:
     before = graph.shapes.get(node.input[0], ()) if node.input else ()
     after = graph.shapes.get(node.output[0], ())
     if node.op_type in _RESHAPING:
-        return (
-            len(before) == 4
-            and before[2:] == (1, 1)
-            and len(after) == 2
-            and (before[1] == after[1])
-        )
+        same = len(before) == 4 and len(after) == 2 and before[1] == after[1]
+        return same and before[2:] == (1, 1)
     if node.op_type == "ReduceMean":
         return len(before) == 4 and _spatial_axes(graph, node) and before[1:2] == after[1:2]
     return False
@@ -121,14 +110,13 @@ class _GroupFinder:
 
     def visit(self, node: onnx.NodeProto) -> None:
         graph = self.graph
+        limits = clip_limits(graph, node)
         if weight_of(graph, node) is not None:
             self._readers.append((node.input[0], node_key(node)))
             self._makers[node.output[0]] = node_key(node)
             self._find(node.input[0])
             self._find(node.output[0])
-            return
-        limits = clip_limits(graph, node)
-        if limits is not None and limits[0] == 0:
+        elif limits is not None and limits[0] == 0:
             self._join(node.input[0], node.output[0])
             if np.isfinite(limits[1]):
                 self._clips.append((node.input[0], limits[1]))
@@ -147,26 +135,18 @@ class _GroupFinder:
         for name in self._parent:
             members[self._find(name)].append(name)
         blocked = {self._find(name) for name in self._blocked}
-        found = []
-        for root, tensors in members.items():
-            group = None if root in blocked else self._group(root, tensors)
-            if group is not None:
-                found.append(group)
-        return tuple(found)
+        found = (self._group(root, members[root]) for root in members if root not in blocked)
+        return tuple(group for group in found if group is not None)
 
     def _group(self, root: str, tensors: list[str]) -> ChannelGroup | None:
-        channels = {
-            shape[1] if shape is not None and len(shape) in {2, 4} else None
-            for shape in (self.graph.shapes.get(name) for name in tensors)
-        }
+        shapes = [self.graph.shapes.get(name, ()) for name in tensors]
+        channels = {shape[1] if len(shape) in {2, 4} else None for shape in shapes}
         makers = tuple(self._makers[name] for name in tensors if name in self._makers)
         readers = tuple(key for name, key in self._readers if self._find(name) == root)
         # Each tensor must come from a convolution, else something unseen makes it.
         whole = all(name in self.graph.producers for name in tensors)
-        if len(channels) != 1 or not makers or not readers or not whole:
-            return None
-        (count,) = channels
-        if count is None:
+        count = channels.pop()
+        if channels or count is None or not (makers and readers and whole):
             return None
         clips = tuple(one for one in self._clips if self._find(one[0]) == root)
         return ChannelGroup(tuple(tensors), count, makers, readers, clips)

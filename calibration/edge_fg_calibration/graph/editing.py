@@ -48,22 +48,11 @@ def with_arrays(
 
 
 class GraphEditor:
-    """Collects new nodes, stored tensors and edges, and puts the graph together once.
-
-    Parameters
-    ----------
-    model
-        The model to change in place, by `write`.
-
-    Attributes
-    ----------
-    graph
-        The graph before the changes; its nodes are the model's own.
-    """
+    """Collects new nodes, stored tensors and edges; `write` changes the model in place."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        self.graph = Graph(model)
+        self.graph = Graph(model)  # Before the changes; its nodes are the model's own
         self._names = {*self.graph.initializers, *self.graph.producers, *self.graph.inputs}
         self._names.update(node.name for node in self.graph.nodes)
         self._keys = [node_key(node) for node in self.graph.nodes]

@@ -42,13 +42,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the default operator set.
-
-    Raises
-    ------
-    ModelFormatError
-        The model imports none.
-    """
+    """Return the version of the default operator set; `ModelFormatError` where there is none."""
     for entry in model.opset_import:
         if entry.domain in {"", "ai.onnx"}:
             return int(entry.version)
@@ -64,13 +58,7 @@ class Use:
 
 
 class Graph:
-    """A view of a model's main graph; the model must not change while it is used.
-
-    Parameters
-    ----------
-    model
-        The model, not copied.
-    """
+    """A view of a model's main graph; the model, not copied, must not change while it is used."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -118,10 +106,7 @@ class Graph:
     def shapes(self) -> dict[str, tuple[int | None, ...]]:
         """Inferred shapes for a batch of one; None for a dimension that stays unknown.
 
-        Raises
-        ------
-        ModelFormatError
-            The graph contradicts itself.
+        Raises `ModelFormatError` where the graph contradicts itself.
         """
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)

@@ -82,18 +82,6 @@ def from_rows(
 
 
 def over_window(values: NDArray[np.float64], groups: int, size: int) -> NDArray[np.float64]:
-    """Repeat a value for each input channel for all places of the windows.
-
-    Parameters
-    ----------
-    values
-        Shape (input channels,).
-    groups, size
-        See `window_shape`.
-
-    Returns
-    -------
-    Shape (groups, size).
-    """
+    """Repeat values, one for each input channel, over their windows: groups x window size."""
     inside = values.size // groups
     return values.reshape(groups, inside).repeat(size // inside, axis=1)

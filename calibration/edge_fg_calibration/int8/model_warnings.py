@@ -15,15 +15,7 @@ _MOST = 8
 
 
 def model_warnings(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) -> tuple[str, ...]:
-    """Return a line for each constant tensor and one for all dead channels.
-
-    Parameters
-    ----------
-    model
-        The float32 model.
-    histograms
-        What calibration saw of its tensors.
-    """
+    """Return a line for each constant tensor and one for all dead channels of a float32 model."""
     found = _constant_tensors(histograms)
     if len(found) > _MOST:
         found = [*found[:_MOST], f"and {len(found) - _MOST} more constant tensors"]

@@ -38,12 +38,7 @@ def percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> flo
     """Return a magnitude that at least `percent` of the values don't exceed.
 
     It is the upper edge of the bin that holds that order statistic, never above the largest
-    magnitude seen.
-
-    Raises
-    ------
-    CalibrationError
-        `percent` is not in (0, 100].
+    magnitude seen. A `percent` outside (0, 100] is a `CalibrationError`.
     """
     if not 0 < percent <= 100:
         raise CalibrationError(f"a percentile lies above 0 and up to 100, not {percent}")
@@ -57,14 +52,8 @@ def percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> flo
 def mse(histogram: Histogram, levels: int = LEVELS) -> float:
     """Return the range with the least mean squared error of quantised against true values.
 
-    Every bin edge from the 128th on is a candidate; the values of a bin stand at its centre.
-
-    Parameters
-    ----------
-    histogram
-        Of the tensor's magnitudes.
-    levels
-        Steps from 0 to the range; more than 127 only where the range is moved to lie around 0.
+    Every bin edge from the 128th on is a candidate; the values of a bin stand at its centre. The
+    steps from 0 to the range, `levels`, are more than 127 only where it is moved to lie around 0.
     """
     if _is_dead(histogram):
         return DEAD_TENSOR_AMAX
@@ -79,9 +68,7 @@ def mse(histogram: Histogram, levels: int = LEVELS) -> float:
         steps = candidates[start : start + _CANDIDATES_AT_ONCE, None] / levels
         rounded = np.minimum(np.rint(centres / steps), levels) * steps
         errors[start : start + _CANDIDATES_AT_ONCE] = np.square(rounded - centres) @ weights
-    # The last of equals: with nothing to choose, clip nothing.
-    best = candidates.size - 1 - int(np.argmin(errors[::-1]))
-    return float(candidates[best])
+    return _least(candidates, errors)
 
 
 def entropy(histogram: Histogram) -> float:
@@ -99,9 +86,7 @@ def entropy(histogram: Histogram) -> float:
     counts[0] -= histogram.zeros
     candidates = _edges(histogram)
     first = _first_candidate(histogram)
-    losses = _divergences(counts, np.arange(first, first + candidates.size))
-    best = candidates.size - 1 - int(np.argmin(losses[::-1]))
-    return float(candidates[best])
+    return _least(candidates, _divergences(counts, np.arange(first, first + candidates.size)))
 
 
 METHODS: Mapping[str, Callable[[Histogram], float]] = MappingProxyType(
@@ -122,6 +107,11 @@ def _is_dead(histogram: Histogram) -> bool:
     if not histogram.count:
         raise CalibrationError("no values were seen: a range can't be chosen")
     return histogram.amax == 0
+
+
+def _least(candidates: NDArray[np.float64], losses: NDArray[np.float64]) -> float:
+    # The last of equals: with nothing to choose, clip nothing.
+    return float(candidates[::-1][np.argmin(losses[::-1])])
 
 
 def _first_candidate(histogram: Histogram) -> int:

@@ -30,25 +30,10 @@ _FEWEST_VALUES = 8
 
 
 def quantise_weight(weight: NDArray[np.float32], axis: int) -> StoredWeight:
-    """Return a weight as INT8 and the scale of each index along `axis`.
+    """Return a weight as INT8, -127 to 127, and a scale for each index along its channel axis.
 
-    The scale is the largest magnitude divided by 127, or that of the weights' own grid.
-
-    Parameters
-    ----------
-    weight
-        Float32 of any shape, finite.
-    axis
-        The output-channel axis.
-
-    Returns
-    -------
-    INT8 values from -127 to 127 of the same shape, and float32 scales, shape (channels,).
-
-    Raises
-    ------
-    CalibrationError
-        A weight is NaN or infinite.
+    The scale is the largest magnitude divided by 127, or that of the weights' own grid. NaN or
+    infinite weights are a `CalibrationError`.
     """
     if not np.isfinite(weight).all():
         raise CalibrationError("weights are NaN or infinite")
@@ -61,17 +46,10 @@ def quantise_weight(weight: NDArray[np.float32], axis: int) -> StoredWeight:
 
 
 def grid_levels(rows: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return of each row how many steps of its grid its largest magnitude is.
+    """Return of each row (of rows x values) how many steps of its grid its largest magnitude is.
 
-    Parameters
-    ----------
-    rows
-        Rows x values, finite.
-
-    Returns
-    -------
-    For each row the least n from 1 to 127 such that all its values are multiples of
-    ``amax / n``, but for a hundredth of a step; 127 where there is none.
+    That is the least n from 1 to 127 such that all its values are multiples of ``amax / n``, but
+    for a hundredth of a step; 127 where there is none.
     """
     levels = np.full(len(rows), LEVELS, np.int64)
     if rows.shape[1] < _FEWEST_VALUES:

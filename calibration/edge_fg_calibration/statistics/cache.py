@@ -24,13 +24,14 @@ from edge_fg_calibration.statistics.tensor_statistics import Statistics, Statist
 _LOGGER = logging.getLogger("edge_fg")
 _ENTRIES = 32
 _DIGITS = 12
-_WORDS = {
-    "graph": "the graph",
-    "preprocessing": "the preprocessing",
-    "images": "the images",
-    "tensors": "the observed tensors",
-    "software": "the software's versions",
-}
+# What the parts of a `StatisticsKey` are, in its order.
+_WORDS = (
+    "the graph",
+    "the preprocessing",
+    "the images",
+    "the observed tensors",
+    "the software's versions",
+)
 
 
 @dataclass(frozen=True)
@@ -131,19 +132,17 @@ class StatisticsCache:
 
     def _nearest(self, key: StatisticsKey) -> str:
         """Say what differs from the entry that has most in common with `key`."""
-        wanted = _file_name(key).removesuffix(".json").split("-")
-        best: list[str] | None = None
-        for path in self._listed(".json"):
-            parts = path.name.removesuffix(".json").split("-")
-            if len(parts) != len(wanted):
-                continue
-            pairs = zip(fields(key), parts, wanted, strict=True)
-            different = [_WORDS[one.name] for one, kept, asked in pairs if kept != asked]
-            if best is None or len(different) < len(best):
-                best = different
-        if best is None or len(best) == len(wanted):
+        wanted = Path(_file_name(key)).stem.split("-")
+        found = [path.stem.split("-") for path in self._listed(".json")]
+        changed = [
+            [what for what, kept, asked in zip(_WORDS, parts, wanted, strict=True) if kept != asked]
+            for parts in found
+            if len(parts) == len(wanted)
+        ]
+        fewest = min(changed, key=len, default=_WORDS)
+        if len(fewest) == len(_WORDS):
             return "none were kept of this model or these images"
-        return f"{' and '.join(best)} changed"
+        return f"{' and '.join(fewest)} changed"
 
     def _listed(self, *endings: str) -> list[Path]:
         try:

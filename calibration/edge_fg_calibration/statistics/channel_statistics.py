@@ -37,23 +37,13 @@ def observed_tensors(
 
 @dataclass
 class ChannelRange:
-    """Statistics of each channel of one tensor.
+    """Statistics of each channel of one tensor; arrays have the shape (channels,)."""
 
-    Attributes
-    ----------
-    low, high : ndarray of float64, shape (channels,)
-        Smallest and largest value of each channel.
-    sums, squares : ndarray of float64, shape (channels,)
-        Sums of its values and of their squares.
-    count
-        Values of each channel.
-    """
-
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    count: int = 0
+    low: NDArray[np.float64]  # Smallest value of each channel
+    high: NDArray[np.float64]  # Largest
+    sums: NDArray[np.float64]  # Of its values
+    squares: NDArray[np.float64]  # Sums of the squares of its values
+    count: int = 0  # Values of each channel
 
     @classmethod
     def of(cls, channels: int) -> ChannelRange:
@@ -100,8 +90,7 @@ def collect_channel_ranges(
     found: dict[str, ChannelRange] = {}
     done = 0
     for values in observed_tensors(model, batches, tensors, input_name):
-        for name in tensors:
-            array = values[name]
+        for name, array in values.items():
             if name not in found:
                 found[name] = ChannelRange.of(array.shape[1])
             found[name].add(array)
@@ -143,19 +132,17 @@ def collect_windows(
     Left out are nodes whose window has more than `LARGEST_WINDOW` values.
     """
     graph = Graph(model)
-    wanted = {key: graph.producers[key] for key in nodes}
-    shapes = {
-        key: window_shape(node, graph.initializers[node.input[1]].dims)
-        for key, node in wanted.items()
-    }
-    kept = {key: one for key, one in shapes.items() if one[1] <= LARGEST_WINDOW}
-    sums = {key: np.zeros(one) for key, one in kept.items()}
-    products = {key: np.zeros((*one, one[1])) for key, one in kept.items()}
-    counts = dict.fromkeys(kept, 0)
-    tensors = list(dict.fromkeys(wanted[key].input[0] for key in kept))
+    wanted, sums, products = {}, {}, {}
+    for key in nodes:
+        node = graph.producers[key]
+        groups, size = window_shape(node, graph.initializers[node.input[1]].dims)
+        if size <= LARGEST_WINDOW:
+            wanted[key] = node
+            sums[key], products[key] = np.zeros((groups, size)), np.zeros((groups, size, size))
+    counts = dict.fromkeys(wanted, 0)
+    tensors = [node.input[0] for node in wanted.values()]
     for values in observed_tensors(model, batches, tensors, input_name):
-        for key in kept:
-            node = wanted[key]
+        for key, node in wanted.items():
             windows = _windows(graph, node, values[node.input[0]])
             step = -(-windows.shape[1] // _POSITIONS)
             taken = np.ascontiguousarray(windows[:, ::step], dtype=np.float32)

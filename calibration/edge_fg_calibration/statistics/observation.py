@@ -22,28 +22,8 @@ class Observer:
     """Runs a model and returns some of its tensors.
 
     The graph is cut down to what the tensors need and runs unoptimised, so the tensors are those
-    that it describes.
-
-    Parameters
-    ----------
-    model
-        A float32 model.
-    tensors
-        Names of float tensors: the input, or outputs of nodes.
-    input_name
-        Name of the model's image input.
-    arena
-        False returns memory after each run instead of keeping the largest amount.
-
-    Attributes
-    ----------
-    graph
-        The graph that runs, serialised.
-
-    Raises
-    ------
-    UsageError
-        A tensor is not in the model.
+    that it describes. They are float: the input, or outputs of nodes; one that is not in the model
+    is a `UsageError`. Without `arena` memory is returned after each run instead of kept.
     """
 
     def __init__(
@@ -53,6 +33,7 @@ class Observer:
         self._made = [name for name in self._names if name != input_name]
         self._input = input_name
         self._arena = arena
+        # The graph that runs.
         self.graph = _reduced(model, self._made).SerializeToString(deterministic=True)
 
     @cached_property
@@ -64,10 +45,7 @@ class Observer:
     def __call__(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return the tensors, by name, for one batch (n x 3 x H x W).
 
-        Raises
-        ------
-        ModelError
-            ONNX Runtime refuses the model or fails on the batch.
+        Raises `ModelError` where ONNX Runtime refuses the model or fails on the batch.
         """
         found = {self._input: batch}
         if self._made:
