@@ -165,14 +165,12 @@ def quantize_int8(
     scorer = Scorer(validation, progress, evaluations if corrections else len(ALL_METHODS))
     histograms = count(model)
     choices = choose_for_all(Int8Recipe(model, placement, {}), histograms, scorer)
-    choice = choices[0]
-    tried: tuple[CorrectionTrial, ...] = ()
-    if corrections and not images.is_split:
-        _LOGGER.info("INT8 corrections are not tried: too few calibration images to judge them on")
-    elif corrections:
-        trials = CorrectionTrials(choice, histograms, scorer, images, count, progress)
+    trials = CorrectionTrials(choices[0], histograms, scorer, images, count, progress)
+    if corrections and images.is_split:
         trials.run()
-        choice, histograms, tried = trials.choice, trials.histograms, tuple(trials.trials)
+    elif corrections:
+        _LOGGER.info("INT8 corrections are not tried: too few calibration images to judge them on")
+    choice, histograms = trials.choice, trials.histograms
     if images.is_split:
         choice, histograms = _with_validation(choice, histograms, images, input_name)
     best = choice.recipe.make()
@@ -190,7 +188,7 @@ def quantize_int8(
         },
         validation_images=len(validation),
         int8_macs=Graph(model).macs_share(placement.nodes),
-        corrections=tried,
+        corrections=tuple(trials.trials),
         recipe=choice.recipe,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from edge_fg.errors import UsageError
 from edge_fg_calibration.budget.fidelity import MINIMUM_CLASS_IMAGES, Fidelity
@@ -35,10 +35,13 @@ class Budget:
     class_drop: float | None = None
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value is not None:
-                _check(one.name, value)
+        for key, value in asdict(self).items():
+            if value is None:
+                continue
+            if key == "mean_kl" and not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"budget mean_kl={value:g}: it must be 0 or more")
+            if key != "mean_kl" and not 0 <= value <= 1:
+                raise UsageError(f"budget {key}={value:g}: it must lie between 0 and 1")
 
     @classmethod
     def parse(cls, settings: Sequence[str]) -> Budget:
@@ -118,14 +121,6 @@ class BudgetCheck:
 
 
 _NO_LABELS = "no image has a label that the model knows"
-
-
-def _check(key: str, value: float) -> None:
-    if key == "mean_kl":
-        if not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"budget mean_kl={value:g}: it must be 0 or more")
-    elif not 0 <= value <= 1:
-        raise UsageError(f"budget {key}={value:g}: it must lie between 0 and 1")
 
 
 def _drop(fidelity: Fidelity) -> float | None:

@@ -127,18 +127,17 @@ def compare(
     same = first == second
     known = np.array([index is not None for index in indices], dtype=bool)
     truth = np.array([index for index in indices if index is not None], dtype=np.intp)
-    any_known = bool(known.any())
     return Fidelity(
         images=len(same),
         agreement=float(same.mean()),
         mean_kl=float(kl.mean()),
         max_kl=float(kl.max()),
         labelled=int(known.sum()),
-        agreement_labelled=float(same[known].mean()) if any_known else None,
-        top1_reference=float((first[known] == truth).mean()) if any_known else None,
-        top1=float((second[known] == truth).mean()) if any_known else None,
-        top5_reference=_top5(reference[known], truth) if any_known else None,
-        top5=_top5(candidate[known], truth) if any_known else None,
+        agreement_labelled=_share(same[known]),
+        top1_reference=_share(first[known] == truth),
+        top1=_share(second[known] == truth),
+        top5_reference=_share(_in_top5(reference[known], truth)),
+        top5=_share(_in_top5(candidate[known], truth)),
         worst_classes=_worst_classes(first, same, labels),
         worst_class_drop=_worst_drop(first[known] == truth, second[known] == truth, truth),
     )
@@ -212,9 +211,13 @@ def divergences(
     return np.asarray(np.maximum(kl, 0.0), dtype=np.float64)
 
 
-def _top5(output: NDArray[np.floating[Any]], truth: NDArray[np.intp]) -> float:
+def _share(right: NDArray[np.bool_]) -> float | None:
+    return float(right.mean()) if right.size else None
+
+
+def _in_top5(output: NDArray[np.floating[Any]], truth: NDArray[np.intp]) -> NDArray[np.bool_]:
     best = np.argsort(-output, axis=1, kind="stable")[:, :5]
-    return float((best == truth[:, None]).any(axis=1).mean())
+    return np.asarray((best == truth[:, None]).any(axis=1))
 
 
 def _common_classes(classes: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -242,10 +245,5 @@ def _worst_classes(
 def _worst_drop(
     before: NDArray[np.bool_], after: NDArray[np.bool_], truth: NDArray[np.intp]
 ) -> float | None:
-    return max(
-        (
-            float(before[members].mean() - after[members].mean())
-            for _, members in _common_classes(truth)
-        ),
-        default=None,
-    )
+    each = (before[one].mean() - after[one].mean() for _, one in _common_classes(truth))
+    return max(map(float, each), default=None)

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from edge_fg_calibration.graph.editing import GraphEditor, copied
 from edge_fg_calibration.graph.onnx_graph import Graph
-from edge_fg_calibration.graph.weights import weight_of, weight_rows
+from edge_fg_calibration.graph.weights import along_axis, weight_of, weight_rows
 from edge_fg_calibration.int8.placement import Placement
 from edge_fg_calibration.int8.weight_quantisation import StoredWeight, quantise_weight
 from edge_fg_calibration.statistics.channel_statistics import Window
@@ -44,8 +44,7 @@ def bias_corrections(
             continue
         stored = graph.array(place.initializer)
         steps, scale = weights.get(place.initializer) or quantise_weight(stored, place.axis)
-        shape = [-1 if one == place.axis else 1 for one in range(stored.ndim)]
-        quantised = steps.astype(np.float32) * scale.reshape(shape)
+        quantised = steps.astype(np.float32) * along_axis(scale, place.axis, stored.ndim)
         error = weight_rows(node, stored - quantised).astype(np.float64)
         mean = windows[place.node].mean[:, :, None]
         found[place.node] = np.matmul(error, mean).reshape(-1)

@@ -9,11 +9,7 @@ from functools import cached_property
 import onnx
 
 from edge_fg_calibration.corrections.bias import bias_corrections, with_added_biases
-from edge_fg_calibration.corrections.zero_point_shift import (
-    ShiftPlace,
-    moved_tensors,
-    shifted,
-)
+from edge_fg_calibration.corrections.zero_point_shift import ShiftPlace, moved_tensors, shifted
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.int8.placement import Placement
 from edge_fg_calibration.int8.qdq import insert_qdq
@@ -48,11 +44,11 @@ class Int8Recipe:
         """The range of each quantised activation of the graph that `make` returns."""
         return {name: limit - self.shifts.get(name, 0.0) for name, limit in self.limits.items()}
 
-    def make(self, left_in_float: Collection[str] = (), reason: str = "") -> onnx.ModelProto:
+    def make(
+        self, left_in_float: Collection[str] = (), reason: str = "left in float"
+    ) -> onnx.ModelProto:
         """Return the INT8 graph, some nodes of which may be left in float for a reason."""
-        placement = self.placement
-        if left_in_float:
-            placement = placement.without(left_in_float, reason or "left in float")
+        placement = self.placement.without(left_in_float, reason)
         model = self._shifted_model
         if self.correct_bias:
             model = with_added_biases(
@@ -72,8 +68,7 @@ class Int8Recipe:
     def _moved_windows(self) -> Mapping[str, Window]:
         graph = Graph(self.model)
         moved = moved_tensors(graph, self._by_place)
-        inputs = {key: graph.producers[key].input[0] for key in self.windows}
         return {
-            key: window.moved(moved[inputs[key]]) if inputs[key] in moved else window
+            key: window.moved(moved.get(graph.producers[key].input[0], 0.0))
             for key, window in self.windows.items()
         }

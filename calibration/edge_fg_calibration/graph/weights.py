@@ -52,6 +52,11 @@ def weight_axis(node: onnx.NodeProto) -> int:
     return 0 if rows_first else 1
 
 
+def along_axis(values: NDArray[Number], axis: int, rank: int) -> NDArray[Number]:
+    """Return one value for each index of an axis in a shape that broadcasts to `rank` axes."""
+    return values.reshape([-1 if one == axis else 1 for one in range(rank)])
+
+
 def is_depthwise(graph: Graph, node: onnx.NodeProto) -> bool:
     """Say whether a node filters each input channel by itself."""
     if node.op_type != "Conv":

@@ -70,18 +70,14 @@ def to_fp16(
     result = prepared_copy(model)
     graph = Graph(result)
     types = _element_types(result)
-    known = {name for node in graph.nodes for name in (node.name, node_key(node))}
-    unknown = sorted(set(keep_fp32) - known)
+    names = {node_key(node): {node.name, node_key(node)} for node in graph.nodes}
+    unknown = sorted(set(keep_fp32).difference(*names.values()))
     if unknown:
         raise UsageError(f"no node of the model is called {unknown[0]!r}")
-    chooser = _Chooser(
-        graph,
-        types,
-        opset_of(result),
-        frozenset(keep_fp32),
-        frozenset(wide),
-        layer_norm_nodes(graph),
+    keep = layer_norm_nodes(graph).union(
+        key for key, called in names.items() if (called - {""}).intersection(keep_fp32)
     )
+    chooser = _Chooser(graph, types, opset_of(result), keep, frozenset(wide))
     half = frozenset(node_key(node) for node in graph.nodes if chooser.fits(node))
     _Writer(result, types, half).rewrite()
     try:
@@ -125,23 +121,19 @@ class _Chooser:
     graph: Graph
     types: Mapping[str, int]
     opset: int
-    keep: frozenset[str]
-    wide: frozenset[str]
-    layer_norm: frozenset[str]
+    keep: frozenset[str]  # Keys of nodes that stay FP32
+    wide: frozenset[str]  # Tensors that leave FP16's range
 
     def fits(self, node: onnx.NodeProto) -> bool:
         """Say whether a node computes in FP16."""
         names = [name for name in (*node.input, *node.output) if name]
-        key = node_key(node)
-        if node.op_type in RANGE_SENSITIVE_OPS or key in self.layer_norm:
-            return False
-        if key in self.keep or (node.name and node.name in self.keep):
+        if node.op_type in RANGE_SENSITIVE_OPS or node_key(node) in self.keep:
             return False
         if self.wide.intersection(names) or self.graph.captured.intersection(node.output):
             return False
-        if any(self.types.get(name) is None for name in names):
+        if any(name not in self.types for name in names):
             return False
-        if not all(self.types[name] == TensorProto.FLOAT for name in node.output if name):
+        if any(self.types[name] != TensorProto.FLOAT for name in node.output if name):
             return False
         return self._schema_allows(node) and all(self._representable(one) for one in node.input)
 

@@ -15,6 +15,7 @@ from edge_fg.errors import UnsupportedNodeError
 from edge_fg_calibration.graph.editing import replace_initializers, replace_nodes
 from edge_fg_calibration.graph.onnx_graph import WEIGHTED_OPS, Graph, attribute, node_key
 from edge_fg_calibration.graph.prepare import prepared_copy
+from edge_fg_calibration.graph.weights import along_axis
 
 _LOWEST, _HIGHEST = -128, 127
 
@@ -55,17 +56,15 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     result = prepared_copy(model)
     graph = Graph(result)
-    stored = {one.name: one for one in result.graph.initializer}
     nodes: list[onnx.NodeProto] = []
-    added: dict[str, onnx.TensorProto] = {}
+    stored: dict[str, NDArray[np.float32]] = {}
     for node in graph.nodes:
         if node.op_type == "QuantizeLinear":
             _check_readers(graph, node)
         elif node.op_type == "DequantizeLinear":
             source = graph.producers.get(node.input[0])
             if source is None:
-                value = _dequantised(graph, node)
-                added[node.output[0]] = numpy_helper.from_array(value, node.output[0])
+                stored[node.output[0]] = _dequantised(graph, node)
             elif source.input[0] in graph.constants:
                 nodes.append(_renamed("Identity", node, [source.input[0]]))
             else:
@@ -73,8 +72,7 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
                 limits = []
                 for end, level in (("lowest", _LOWEST), ("highest", _HIGHEST)):
                     name = f"{node.output[0]}/{end}"
-                    limit = np.asarray(level * scale, np.float32)
-                    added[name] = numpy_helper.from_array(limit, name)
+                    stored[name] = np.asarray(level * scale, np.float32)
                     limits.append(name)
                 nodes.append(_renamed("Clip", node, [source.input[0], *limits]))
         else:
@@ -82,7 +80,8 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     replace_nodes(result.graph, nodes)
     used = {name for node in result.graph.node for name in node.input}
     used |= Graph(result).captured
-    kept = [one for one in (*stored.values(), *added.values()) if one.name in used]
+    added = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    kept = [one for one in (*result.graph.initializer, *added) if one.name in used]
     replace_initializers(result.graph, kept)
     return result
 
@@ -105,8 +104,5 @@ def _dequantised(graph: Graph, node: onnx.NodeProto) -> NDArray[np.float32]:
     values = graph.array(node.input[0]).astype(np.float32)
     scale = graph.array(node.input[1]).astype(np.float32)
     if scale.size > 1:
-        axis = int(attribute(node, "axis", 1)) % values.ndim
-        shape = [1] * values.ndim
-        shape[axis] = scale.size
-        scale = scale.reshape(shape)
+        scale = along_axis(scale, int(attribute(node, "axis", 1)) % values.ndim, values.ndim)
     return np.asarray(values * scale, dtype=np.float32)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import CalibrationError
+from edge_fg_calibration.graph.weights import along_axis
 from edge_fg_calibration.int8.ranges import LEVELS
 
 MINIMUM_SCALE = 2.0**-60
@@ -40,8 +41,7 @@ def quantise_weight(weight: NDArray[np.float32], axis: int) -> StoredWeight:
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     amax = np.abs(rows).max(axis=1).astype(np.float64)
     scale = np.maximum(amax / grid_levels(rows), MINIMUM_SCALE).astype(np.float32)
-    shape = [-1 if one == axis else 1 for one in range(weight.ndim)]
-    steps = np.rint(weight / scale.reshape(shape))
+    steps = np.rint(weight / along_axis(scale, axis, weight.ndim))
     return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale
 
 
