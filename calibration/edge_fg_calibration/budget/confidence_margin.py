@@ -13,8 +13,8 @@ from edge_fg_calibration.budget.budget import Budget
 from edge_fg_calibration.budget.evaluation import ValidationSplit, answer_gaps
 from edge_fg_calibration.budget.fidelity import divergences
 
-DEFAULT_LEAST_INT8 = 0.5
-"""Share of the multiply-accumulates that the margin leaves in INT8; the budget itself may not."""
+# Share of the multiply-accumulates that the margin leaves in INT8; the budget itself may not.
+_DEFAULT_LEAST_INT8 = 0.5
 
 _ONE_SIDED_90 = 1.2816
 
@@ -41,7 +41,7 @@ class ConfidenceMargin:
 
     hold_out_images: int
     z: float = _ONE_SIDED_90
-    least_int8: float = DEFAULT_LEAST_INT8
+    least_int8: float = _DEFAULT_LEAST_INT8
 
     def of(self, budget: Budget, validation: ValidationSplit, output: NDArray[Any]) -> float:
         """Return by how many standard errors a candidate keeps the budget; below 0 it does not.

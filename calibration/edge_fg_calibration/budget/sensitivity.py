@@ -21,8 +21,8 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.evaluation import Evaluator
 from edge_fg_calibration.budget.fidelity import OutputKind, divergences, log_probabilities
 
-SENSITIVITY_IMAGES = 32
-"""Validation images that a layer is measured on: divergence is smooth, so few are enough."""
+# Validation images that a layer is measured on: divergence is smooth, so few are enough.
+_SENSITIVITY_IMAGES = 32
 
 Int8Maker: TypeAlias = Callable[[frozenset[str]], onnx.ModelProto]
 """Makes the INT8 graph in which the nodes with these keys are left in float."""
@@ -80,7 +80,7 @@ def measure_sensitivity(
     costs_macs: Mapping[str, int],
     evaluator: Evaluator,
     *,
-    images: int = SENSITIVITY_IMAGES,
+    images: int = _SENSITIVITY_IMAGES,
     progress: ProgressCallback = no_progress,
 ) -> Sensitivity:
     """Measure what each group of INT8 layers costs, on about so many of the validation images.

@@ -26,9 +26,8 @@ from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.graph.weights import from_rows, over_window, weight_rows
 from edge_fg_calibration.statistics.channel_statistics import ChannelRange
 
-HEADROOM = 1.3
-"""How far below the limit of its Clip the observed maximum of a lifted channel stays."""
-
+# How far below the limit of its Clip the observed maximum of a lifted channel stays.
+_HEADROOM = 1.3
 _LARGEST_FACTOR = 64.0
 _SATURATED = 0.999
 
@@ -43,7 +42,7 @@ class Setting:
     extremes: bool = True
     # Behind a Clip no factor lifts the observed maximum times this above the limit, and a channel
     # that reaches the limit is left as it is, so that the Clip can stay.
-    headroom: float = HEADROOM
+    headroom: float = _HEADROOM
 
 
 def channel_factors(

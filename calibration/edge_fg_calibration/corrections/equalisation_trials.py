@@ -28,17 +28,12 @@ from edge_fg_calibration.int8.ranges import mse
 from edge_fg_calibration.statistics.channel_statistics import ChannelRange
 from edge_fg_calibration.statistics.collection import collect_histograms
 
-LEAST_SHARE = 0.02
-"""Share of the summed costs below which a group is not tried."""
-
-MOST_GROUPS = 16
-"""Most groups that are tried."""
-
-DEPTHWISE_SETTINGS = (Setting(1.0, headroom=1.0), Setting(1.0), Setting(1.0, extremes=False))
-"""Where each reader takes the factor into a weight scale of its own."""
-
-MIXING_SETTINGS = (Setting(1.0, extremes=False), Setting(0.5, extremes=False))
-"""Where readers mix channels, and pay with more uneven weights."""
+_LEAST_SHARE = 0.02  # Share of the summed costs below which a group is not tried
+_MOST_GROUPS = 16  # Most groups that are tried
+# Where each reader takes the factor into a weight scale of its own.
+_DEPTHWISE_SETTINGS = (Setting(1.0, headroom=1.0), Setting(1.0), Setting(1.0, extremes=False))
+# Where readers mix channels, and pay with more uneven weights.
+_MIXING_SETTINGS = (Setting(1.0, extremes=False), Setting(0.5, extremes=False))
 
 
 @dataclass
@@ -76,8 +71,8 @@ class EqualisationTrials:
         }
         costs = {group: score.loss for group, score in before.items()}
         tried: set[ChannelGroup] = set()
-        while len(tried) < MOST_GROUPS:
-            least = LEAST_SHARE * sum(costs.values())
+        while len(tried) < _MOST_GROUPS:
+            least = _LEAST_SHARE * sum(costs.values())
             left = (one for one in costs if one not in tried)
             group = max(left, key=costs.__getitem__, default=None)
             if group is None or costs[group] < least:
@@ -113,7 +108,7 @@ class EqualisationTrials:
         alone = all(is_depthwise(graph, graph.producers[key]) for key in group.readers)
         quantised = self._quantised([group])
         known: list[NDArray[np.float64]] = []
-        for setting in DEPTHWISE_SETTINGS if alone else MIXING_SETTINGS:
+        for setting in _DEPTHWISE_SETTINGS if alone else _MIXING_SETTINGS:
             factor = channel_factors(group, ranges, quantised, setting)
             if factor is None or np.ptp(factor) == 0:
                 continue

@@ -17,12 +17,8 @@ from edge_fg_calibration.corrections.scoring import Score, Scorer
 from edge_fg_calibration.int8.ranges import LEVELS, METHODS, mse, percentile
 from edge_fg_calibration.statistics.histogram import Histogram
 
-LEAST_SHARE = 0.02
-"""Share of the summed costs below which a tensor is not tried."""
-
-MOST_TENSORS = 12
-"""Most tensors that are tried."""
-
+_LEAST_SHARE = 0.02  # Share of the summed costs below which a tensor is not tried
+_MOST_TENSORS = 12  # Most tensors that are tried
 _ALIKE = 0.01
 
 ALL_METHODS: Mapping[str, Callable[[Histogram], float]] = {
@@ -94,8 +90,8 @@ def changes_by_tensor(
     """
     recipe = choice.recipe
     proposals = propose(recipe, histograms)
-    least = LEAST_SHARE * sum(score.loss for score in alone.values())
-    costliest = sorted(alone, key=lambda name: -alone[name].loss)[:MOST_TENSORS]
+    least = _LEAST_SHARE * sum(score.loss for score in alone.values())
+    costliest = sorted(alone, key=lambda name: -alone[name].loss)[:_MOST_TENSORS]
     found = []
     for name in (one for one in costliest if alone[one].loss >= least):
         changes = []

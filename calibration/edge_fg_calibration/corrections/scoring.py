@@ -16,8 +16,8 @@ from edge_fg_calibration.budget.fidelity import divergences, log_probabilities
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.results import CorrectionTrial
 
-ALONE_IMAGES = 32
-"""Validation images on which one tensor or group is tried alone: its divergence varies less."""
+# Validation images on which one tensor or group is tried alone: its divergence varies less.
+_ALONE_IMAGES = 32
 
 LEAST_TEMPERATURE = 4.0
 """By which log-odds are divided, at least, before outputs are compared.
@@ -30,7 +30,6 @@ a Neural Network" (2015).
 """
 
 _TEMPERATURE_PER_DEVIATION = 2.0
-
 _NO_DIVERGENCE = 1e-9
 
 
@@ -108,7 +107,7 @@ class Scorer:
     def score_alone(self, recipe: Int8Recipe, tensors: Collection[str]) -> Score:
         """Score a graph in which only the nodes that read `tensors` are INT8."""
         readers = {one.node for one in recipe.placement.weights if one.activation in tensors}
-        return self.score(recipe.make(recipe.placement.nodes - readers), ALONE_IMAGES)
+        return self.score(recipe.make(recipe.placement.nodes - readers), _ALONE_IMAGES)
 
 
 def record(name: str, kept: bool, without: Score, score: Score, reason: str) -> CorrectionTrial:

@@ -23,12 +23,8 @@ from edge_fg.images import read_image
 from edge_fg_calibration.data.image_set import ImageSet, LabelledImage
 from edge_fg_calibration.data.splitting import content_hash
 
-NEAR_BITS = 6
-"""Most of the 64 bits in which the hashes of near-duplicates differ."""
-
-NEAR_CORRELATION = 0.95
-"""Least correlation of the 16 x 16 grey copies of near-duplicates."""
-
+_NEAR_BITS = 6  # Most of the 64 bits in which the hashes of near-duplicates differ
+_NEAR_CORRELATION = 0.95  # Least correlation of the 16 x 16 grey copies of near-duplicates
 _FLAT = 1.0  # standard deviation, in grey levels, below which there is nothing to compare
 _ROWS = 512
 _THREADS = 2
@@ -74,7 +70,7 @@ def near_duplicates(fingerprints: Sequence[Fingerprint]) -> dict[Path, Path]:
     for start in range(0, len(ordered), _ROWS):
         rows = slice(start, start + _ROWS)
         distance = (64 - signs[rows] @ signs.T) / 2
-        near = (distance <= NEAR_BITS) & (greys[rows] @ greys.T >= NEAR_CORRELATION)
+        near = (distance <= _NEAR_BITS) & (greys[rows] @ greys.T >= _NEAR_CORRELATION)
         partners.extend(np.flatnonzero(row).tolist() for row in near)
     first_with: dict[str, int] = {}
     kept: set[int] = set()

@@ -13,20 +13,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-FEWEST_IMAGES = 20
-"""Images below which nothing is concluded."""
-
-LOW_CONFIDENCE = 0.4
-"""Mean confidence below which the model is unsure of nearly all."""
-
-ONE_ANSWER = 0.6
-"""Share of images of unknown class given one answer above which the set is one-sided."""
-
-LOW_ACCURACY = 0.2
-"""Share of images of known class named right below which something is wrong."""
-
-_FEW_CLASSES = 10
-"""With fewer classes a common one is no sign."""
+_FEWEST_IMAGES = 20  # Images below which nothing is concluded
+_LOW_CONFIDENCE = 0.4  # Mean confidence below which the model is unsure of nearly all
+# Share of images of unknown class given one answer above which the set is one-sided.
+_ONE_ANSWER = 0.6
+_LOW_ACCURACY = 0.2  # Share of images of known class named right below which something is wrong
+_FEW_CLASSES = 10  # With fewer classes a common one is no sign
 
 
 def domain_warnings(
@@ -40,7 +32,7 @@ def domain_warnings(
     For each image there is the float model's answer, the probability (0..1) that it gives to it,
     and the true class, None where unknown.
     """
-    if len(answers) < FEWEST_IMAGES:
+    if len(answers) < _FEWEST_IMAGES:
         return ()
     found = []
     pairs = list(zip(answers, truths, strict=True))
@@ -48,8 +40,8 @@ def domain_warnings(
     unknown = [answer for answer, truth in pairs if truth is None]
     chance = 1 / max(len(labels), 1)
     right = sum(known) / max(len(known), 1)
-    least = max(LOW_ACCURACY, 2 * chance)
-    if len(known) >= FEWEST_IMAGES and right < least and chance < LOW_ACCURACY:
+    least = max(_LOW_ACCURACY, 2 * chance)
+    if len(known) >= _FEWEST_IMAGES and right < least and chance < _LOW_ACCURACY:
         found.append(
             f"the float model names only {right:.0%} of the {len(known)} images of known "
             f"class right: labels, preprocessing or images may not be this model's"
@@ -57,14 +49,14 @@ def domain_warnings(
     if len(labels) < _FEW_CLASSES:
         return tuple(found)
     mean = sum(confidences) / len(confidences)
-    if mean < LOW_CONFIDENCE:
+    if mean < _LOW_CONFIDENCE:
         found.append(
             f"the float model is unsure of most images (mean confidence {mean:.2f}): they may be "
             f"from another domain than it was trained on; ranges and proof hold for such "
             f"images only"
         )
     for answer, count in Counter(unknown).most_common(1):
-        if len(unknown) >= FEWEST_IMAGES and count > ONE_ANSWER * len(unknown):
+        if len(unknown) >= _FEWEST_IMAGES and count > _ONE_ANSWER * len(unknown):
             found.append(
                 f"the float model calls {count} of {len(unknown)} images of unknown class "
                 f"{labels[answer]!r}: they may be from another domain, or show too little of what "

@@ -23,9 +23,7 @@ from edge_fg_calibration.data.splitting import (
     stratified,
 )
 
-HARD_SHARE = 0.25
-"""Share of the calibration images that is taken from the hardest of their side."""
-
+_HARD_SHARE = 0.25  # Share of the calibration images that is taken from the hardest of their side
 _CANDIDATES = 2  # looked at for each image wanted
 
 
@@ -90,7 +88,7 @@ def sample(
     *,
     seed: int = 0,
     predict: Predict | None = None,
-    hard_share: float = HARD_SHARE,
+    hard_share: float = _HARD_SHARE,
 ) -> Sample:
     """Choose calibration images for the purpose, and hold out the others for the proof.
 

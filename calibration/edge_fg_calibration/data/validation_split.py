@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from edge_fg_calibration.statistics.cache import IdentifiedBatches, digest_of
 
-MOST_VALIDATION_IMAGES = 128
-"""Validation images beyond which more would only cost time."""
-
+_MOST_VALIDATION_IMAGES = 128  # Validation images beyond which more would only cost time
 _FEWEST = 64
 _USUAL_STRIDE = 5
 _BATCH = 16
@@ -34,7 +32,7 @@ def validation_stride(total: int) -> int:
     """
     if total < _FEWEST:
         return 1
-    return max(-(-total // MOST_VALIDATION_IMAGES), min(_USUAL_STRIDE, total // 32))
+    return max(-(-total // _MOST_VALIDATION_IMAGES), min(_USUAL_STRIDE, total // 32))
 
 
 class CalibrationImages:
@@ -51,7 +49,7 @@ class CalibrationImages:
         self.is_split = self._stride > 1  # Whether statistics leave the validation images out
         # How many images the statistics are taken from.
         self.counted = total - total // self._stride if self.is_split else total
-        # The validation images, at most `MOST_VALIDATION_IMAGES`, in batches like theirs.
+        # The validation images, at most `_MOST_VALIDATION_IMAGES`, in batches like theirs.
         self.validation = self._validation()
 
     def statistics(self) -> Iterable[NDArray[Any]]:
@@ -85,7 +83,7 @@ class CalibrationImages:
         if first is None:
             return []
         images = itertools.chain([first], batches)
-        chosen = _every(images, self._stride, self._stride - 1, MOST_VALIDATION_IMAGES)
+        chosen = _every(images, self._stride, self._stride - 1, _MOST_VALIDATION_IMAGES)
         size = min(len(first), _BATCH)
         return [np.concatenate(chosen[at : at + size]) for at in range(0, len(chosen), size)]
 

@@ -14,9 +14,7 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg.sources import Source
 from edge_fg_calibration.data.image_set import ImageSet, LabelledImage
 
-CAMERA_SECONDS = 120.0
-"""How long a camera is watched."""
-
+_CAMERA_SECONDS = 120.0  # How long a camera is watched
 _MOST_A_SECOND = 10.0
 _USUAL_FPS = 30.0
 _STRETCHES = 32
@@ -36,7 +34,7 @@ def frames_of(
     folder: Path,
     most: int,
     *,
-    camera_seconds: float = CAMERA_SECONDS,
+    camera_seconds: float = _CAMERA_SECONDS,
     progress: ProgressCallback = no_progress,
 ) -> ImageSet:
     """Save frames spread over the whole of a video, or over some time of a camera.

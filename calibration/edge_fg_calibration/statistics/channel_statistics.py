@@ -15,12 +15,10 @@ from edge_fg_calibration.graph.onnx_graph import Graph, attribute
 from edge_fg_calibration.graph.weights import over_window, window_shape
 from edge_fg_calibration.statistics.observation import Observer
 
-LARGEST_WINDOW = 1536
-"""Most values of a window whose covariance is kept: memory and time grow with its square."""
-
-USUAL_DEVIATIONS = 4.0
-"""Standard deviations around the mean that hold all but a few values of a channel."""
-
+# Most values of a window whose covariance is kept: memory and time grow with its square.
+_LARGEST_WINDOW = 1536
+# Standard deviations around the mean that hold all but a few values of a channel.
+_USUAL_DEVIATIONS = 4.0
 _POSITIONS = 1 << 15
 _IMAGES_AT_ONCE = 4
 
@@ -67,10 +65,10 @@ class ChannelRange:
 
     @property
     def usual(self) -> NDArray[np.float64]:
-        """Magnitude of each channel that few values exceed, see `USUAL_DEVIATIONS`."""
+        """Magnitude of each channel that few values exceed, see `_USUAL_DEVIATIONS`."""
         mean = self.sums / max(self.count, 1)
         variance = np.maximum(self.squares / max(self.count, 1) - mean**2, 0.0)
-        return np.minimum(self.magnitude, np.abs(mean) + USUAL_DEVIATIONS * np.sqrt(variance))
+        return np.minimum(self.magnitude, np.abs(mean) + _USUAL_DEVIATIONS * np.sqrt(variance))
 
 
 def collect_channel_ranges(
@@ -129,14 +127,14 @@ def collect_windows(
 ) -> dict[str, Window]:
     """Return the windows of Conv, Gemm and MatMul nodes, by node key.
 
-    Left out are nodes whose window has more than `LARGEST_WINDOW` values.
+    Left out are nodes whose window has more than `_LARGEST_WINDOW` values.
     """
     graph = Graph(model)
     wanted, sums, products = {}, {}, {}
     for key in nodes:
         node = graph.producers[key]
         groups, size = window_shape(node, graph.initializers[node.input[1]].dims)
-        if size <= LARGEST_WINDOW:
+        if size <= _LARGEST_WINDOW:
             wanted[key] = node
             sums[key], products[key] = np.zeros((groups, size)), np.zeros((groups, size, size))
     counts = dict.fromkeys(wanted, 0)

@@ -19,9 +19,8 @@ from edge_fg.errors import CalibrationError
 from edge_fg.files import write_atomically
 from edge_fg_calibration.statistics.histogram import Histogram
 
-STATISTICS_VERSION = 2
-"""Of the file format and of how the statistics are counted; older ones are counted again."""
-
+# Of the file format and of how the statistics are counted; older ones are counted again.
+_STATISTICS_VERSION = 2
 _FORMAT = "edge-fg calibration statistics"
 _MAX_BYTES = 1 << 28
 
@@ -135,7 +134,7 @@ class Statistics:
         content = self.to_dict()
         document = {
             "format": _FORMAT,
-            "version": STATISTICS_VERSION,
+            "version": _STATISTICS_VERSION,
             "key": asdict(key),
             "sha256": _digest(content),
             "statistics": content,
@@ -154,7 +153,7 @@ class Statistics:
         """
         try:
             document = json.loads(_read_own(path))
-            if document["format"] != _FORMAT or document["version"] != STATISTICS_VERSION:
+            if document["format"] != _FORMAT or document["version"] != _STATISTICS_VERSION:
                 raise CalibrationError(f"{path}: written by another version")
             kept = StatisticsKey(**{str(k): str(v) for k, v in document["key"].items()})
             content, digest = document["statistics"], document["sha256"]
