@@ -160,14 +160,18 @@ def test_a_first_failure_is_raised_at_once() -> None:
 
 
 def test_waiting_for_a_camera_that_is_not_there_yet() -> None:
+    looked = threading.Event()
+
     def script(n: int) -> Iterator[object]:
         if n < 4:
             yield SourceError("nobody is there")
-        yield from steady()
+        yield lambda: looked.wait(HANG)
+        yield from steady(opens=False)
 
     options = SourceOptions(timeout=20, backoff=(0.001, 0.005), wait=True)
     with LiveSource("cam", FakeCamera(script), options) as source:
         assert source.state in ("connecting", "lost")
+        looked.set()
         assert number_of(next(source).image) >= 1
         assert source.state == "live"
         assert source.counters["reconnects"] == 0
