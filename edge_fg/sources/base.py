@@ -6,15 +6,12 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from edge_fg.closing import Closing
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.sources.frame import Frame
 from edge_fg.sources.state import SourceState, SourceStatus, StateListener
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 @runtime_checkable
@@ -130,7 +127,7 @@ class BaseSource(Closing):
         """Tell `listener` of each change of state; the function returned ends that."""
         return self._status.on_state(listener)
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> BaseSource:
         return self
 
     def __next__(self) -> Frame:

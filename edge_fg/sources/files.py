@@ -6,14 +6,14 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge_fg.errors import ImageError, SourceError
-from edge_fg.images import IMAGE_SUFFIXES, as_frame, read_image
-from edge_fg.preprocess.raw_frame import RawFrame
+from edge_fg.images import IMAGE_SUFFIXES, read_image
+from edge_fg.preprocess.raw_frame import as_pixels
 from edge_fg.sources.base import BaseSource
 from edge_fg.sources.flip import flipped, flipped_pixels
 from edge_fg.sources.frame import Frame
@@ -25,31 +25,18 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 class ImageSource(BaseSource):
-    """Images in the order given.
+    """Images in the order given, at least one.
 
-    An image that was named alone must be readable. Of several, those that aren't are logged as
-    a warning, kept in `skipped` and passed over, so that one bad file of a memory card doesn't
-    cost the rest.
-
-    Parameters
-    ----------
-    name
-        What the user called the source.
-    paths
-        The images, at least one.
-    tolerant
-        Whether to pass over images that can't be read.
-    flip
-        How to turn or mirror them.
+    Where `tolerant`, images that can't be read are logged as a warning, kept in `skipped` and
+    passed over, so that one bad file of a memory card doesn't cost the rest; else they raise.
     """
 
     def __init__(
-        self, name: str, paths: Iterable[Path], *, tolerant: bool, flip: Flip = "none"
+        self, name: str, paths: Sequence[Path], *, tolerant: bool, flip: Flip = "none"
     ) -> None:
-        ordered = list(paths)
-        super().__init__(name, frame_count=len(ordered))
+        super().__init__(name, frame_count=len(paths))
         self._flip: Flip = flip
-        self._paths = iter(ordered)
+        self._paths = iter(paths)
         self._tolerant = tolerant
 
     def _read(self) -> Frame | None:
@@ -69,17 +56,10 @@ class ImageSource(BaseSource):
 
 
 class IterableSource(BaseSource):
-    """Frames that a program already has, from any iterable of arrays.
+    """Frames that a program already has.
 
-    Parameters
-    ----------
-    frames
-        Arrays of H x W x 3, uint8, BGR, which are checked one by one; or `RawFrame`; or `Frame`,
-        whose times are kept.
-    name
-        What to call them.
-    flip
-        How to turn or mirror them.
+    They are arrays of H x W x 3, uint8, BGR, which are checked one by one; or `RawFrame`; or
+    `Frame`, whose times are kept.
     """
 
     def __init__(self, frames: Iterable[Any], *, name: str = "frames", flip: Flip = "none") -> None:
@@ -93,9 +73,8 @@ class IterableSource(BaseSource):
 
     def _read(self) -> Frame | None:
         for thing in self._frames:
-            given = thing.pixels if isinstance(thing, Frame) else thing
             try:
-                pixels = given if isinstance(given, RawFrame) else as_frame(given)
+                pixels = as_pixels(thing.pixels if isinstance(thing, Frame) else thing)
             except ImageError as error:
                 raise ImageError(f"{self.name}, number {self._delivered}: {error}") from error
             pixels = flipped_pixels(pixels, self._flip, self.name)
@@ -111,22 +90,15 @@ class IterableSource(BaseSource):
 
 
 def open_images(description: SourceDescription, flip: Flip = "none") -> ImageSource:
-    """Open a source of kind image, images, directory or glob.
-
-    Raises
-    ------
-    SourceError
-        The directory can't be read or holds no image, or no image matches the glob.
-    """
-    name = description.name
-    if description.kind == "image":
-        return ImageSource(name, [Path(str(description.target))], tolerant=False, flip=flip)
-    if description.kind == "images":
-        tolerant = len(description.paths) > 1
-        return ImageSource(name, description.paths, tolerant=tolerant, flip=flip)
+    """Open a source of kind image, images, directory or glob; `SourceError` where no image is."""
+    name, paths, tolerant = description.name, description.paths, True
     if description.kind == "directory":
-        return ImageSource(name, _images_of_directory(Path(name)), tolerant=True, flip=flip)
-    return ImageSource(name, _images_of_glob(name), tolerant=True, flip=flip)
+        paths = _images_of_directory(Path(name))
+    elif description.kind == "glob":
+        paths = _images_of_glob(name)
+    else:
+        tolerant = len(paths) > 1
+    return ImageSource(name, paths, tolerant=tolerant, flip=flip)
 
 
 def natural_order(path: Path) -> tuple[list[str | int], str]:
@@ -136,7 +108,7 @@ def natural_order(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
 
 
-def _images_of_directory(folder: Path) -> list[Path]:
+def _images_of_directory(folder: Path) -> tuple[Path, ...]:
     try:
         entries = list(folder.iterdir())
     except OSError as error:
@@ -154,7 +126,7 @@ def _images_of_directory(folder: Path) -> list[Path]:
     raise SourceError(f"{folder} holds no images")
 
 
-def _images_of_glob(pattern: str) -> list[Path]:
+def _images_of_glob(pattern: str) -> tuple[Path, ...]:
     # Path.glob can't take an absolute pattern.
     matches = [Path(match) for match in glob.iglob(pattern, recursive=True)]  # noqa: PTH207
     images = _only_images(matches)
@@ -165,7 +137,7 @@ def _images_of_glob(pattern: str) -> list[Path]:
     raise SourceError(f"nothing matches {pattern}")
 
 
-def _only_images(paths: Iterable[Path]) -> list[Path]:
+def _only_images(paths: Iterable[Path]) -> tuple[Path, ...]:
     # Names that begin with a dot are the leavings of file managers ("._IMG_1.JPG").
     found = {
         path
@@ -174,4 +146,4 @@ def _only_images(paths: Iterable[Path]) -> list[Path]:
         and not path.name.startswith(".")
         and not path.is_dir()
     }
-    return sorted(found, key=natural_order)
+    return tuple(sorted(found, key=natural_order))

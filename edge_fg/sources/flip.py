@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import UsageError
-from edge_fg.preprocess.raw_frame import RawFrame
+from edge_fg.preprocess.raw_frame import Pixels, RawFrame
 from edge_fg.sources.options import Flip
 
+# The numbers of ``flip-method`` (NVIDIA, *Jetson Linux Developer Guide*, "Accelerated GStreamer",
+# video rotation with ``nvvidconv``).
 NVVIDCONV_METHODS: Final[dict[Flip, int]] = {
     "none": 0,
     "counterclockwise": 1,
@@ -21,11 +23,6 @@ NVVIDCONV_METHODS: Final[dict[Flip, int]] = {
     "vertical": 6,
     "upper-left-diagonal": 7,
 }
-"""The numbers of ``flip-method``.
-
-Source: NVIDIA, *Jetson Linux Developer Guide*, "Accelerated GStreamer", video rotation with
-``nvvidconv``.
-"""
 
 
 def flipped(image: NDArray[np.uint8], flip: Flip) -> NDArray[np.uint8]:
@@ -47,18 +44,10 @@ def flipped_size(size_wh: tuple[int, int] | None, flip: Flip) -> tuple[int, int]
     return size_wh[::-1] if size_wh and sideways else size_wh
 
 
-def flipped_pixels(
-    pixels: NDArray[np.uint8] | RawFrame, flip: Flip, name: str
-) -> NDArray[np.uint8] | RawFrame:
-    """Return a frame's pixels turned or mirrored.
-
-    Raises
-    ------
-    UsageError
-        They are the raw bytes of the source `name`, which can't be turned.
-    """
-    if flip == "none":
-        return pixels
+def flipped_pixels(pixels: Pixels, flip: Flip, name: str) -> Pixels:
+    """Return pixels turned or mirrored; `UsageError` for the raw bytes of the source `name`."""
     if isinstance(pixels, RawFrame):
+        if flip == "none":
+            return pixels
         raise UsageError(f"{name}: raw frames can't be turned, leave out flip or raw")
     return flipped(pixels, flip)

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.preprocess.raw_frame import RawFrame
+from edge_fg.preprocess.raw_frame import Pixels, RawFrame, size_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Frame:
         Frames that are known to have been lost since the one handed on before this.
     """
 
-    pixels: NDArray[np.uint8] | RawFrame = field(repr=False)
+    pixels: Pixels = field(repr=False)
     number: int
     source: str
     time: datetime | None = None
@@ -52,6 +52,5 @@ class Frame:
     @property
     def size_wh(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        if isinstance(self.pixels, RawFrame):
-            return self.pixels.size_wh
-        return self.pixels.shape[1], self.pixels.shape[0]
+        height, width = size_of(self.pixels)
+        return width, height

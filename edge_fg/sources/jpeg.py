@@ -16,8 +16,7 @@ from edge_fg.errors import ImageError
 MAX_STREAM_PIXELS: Final = 100_000_000
 """Most pixels of an image in a stream: four times what the largest cameras stream."""
 
-SOI, EOI = b"\xff\xd8", b"\xff\xd9"
-"""Start and end of an image."""
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"  # start and end of an image
 FRAME_HEADERS: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """Second bytes of the markers of frame headers, which state the size."""
 START_OF_SCAN: Final = 0xDA
@@ -26,13 +25,7 @@ SEGMENTS: Final = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE})
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return the width and height that a JPEG states.
-
-    Raises
-    ------
-    ImageError
-        It is not a JPEG, or not whole.
-    """
+    """Return the width and height that a JPEG states; `ImageError` for anything else."""
     at = 2
     if not data.startswith(SOI):
         raise ImageError("this is not a JPEG")
@@ -76,13 +69,7 @@ def decoder() -> Callable[[bytes], NDArray[np.uint8]]:
 
 
 def decode_by_pillow(data: bytes) -> NDArray[np.uint8]:
-    """Decode a JPEG; H x W x 3 uint8 BGR.
-
-    Raises
-    ------
-    ImageError
-        It can't be decoded.
-    """
+    """Decode a JPEG into H x W x 3 uint8 BGR; `ImageError` if that can't be done."""
     _check_size(data)
     try:
         with warnings.catch_warnings():

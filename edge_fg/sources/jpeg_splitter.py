@@ -20,10 +20,8 @@ from typing import Final
 from edge_fg.errors import SourceError
 from edge_fg.sources.jpeg import EOI, FRAME_HEADERS, SEGMENTS, SOI, START_OF_SCAN, jpeg_size
 
-MAX_JPEG_BYTES: Final = 64 << 20
-"""Longest image in a stream."""
-MAX_GAP_BYTES: Final = 1 << 20
-"""Most bytes between two images, after which a stream is none of images."""
+MAX_JPEG_BYTES: Final = 64 << 20  # longest image in a stream
+MAX_GAP_BYTES: Final = 1 << 20  # between two images; with more, a stream is none of images
 
 # Within a scan: any marker but a stuffed zero, a restart and fill bytes.
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -63,14 +61,8 @@ class JpegSplitter:
 
     Damage that cost images is counted in `corrupted`; so are stretches of bytes between images
     that are not text, for boundaries and headers are. A cut within a segment may cost the images
-    in the 64 KiB behind it. Memory is bounded by the limits, and time is linear in the bytes.
-
-    Parameters
-    ----------
-    max_bytes
-        Longest image.
-    max_gap
-        Most bytes between two images.
+    in the 64 KiB behind it. Memory is bounded by the limits (most bytes of an image, and between
+    two), and time is linear in the bytes.
     """
 
     def __init__(self, max_bytes: int = MAX_JPEG_BYTES, max_gap: int = MAX_GAP_BYTES) -> None:
@@ -99,10 +91,7 @@ class JpegSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the images that they complete.
 
-        Raises
-        ------
-        SourceError
-            An image, or the gap between two, exceeds its limit.
+        `SourceError` if an image, or the gap between two, exceeds its limit.
         """
         self._buffer += data
         images: list[bytes] = []
@@ -250,10 +239,7 @@ class JpegSplitter:
 
 
 def _pass_marker(buffer: bytearray, at: int, stage: _Stage) -> tuple[int, _Stage] | None:
-    """Return where a marker and its segment end, and what has been passed then.
-
-    None when more bytes are needed.
-    """
+    """Return where a marker and its segment end, and the stage then; None if bytes are missing."""
     if len(buffer) < at + 2:
         return None
     kind = buffer[at + 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 _IMAGES = ("image", "images", "directory", "glob")
-_CAMERAS = ("camera", "csi")
-_LIVE = (*_CAMERAS, "stream")
 
 
 def open_source(
@@ -65,11 +63,11 @@ def open_source(
     ...     print(frame.number, frame.position, frame.image.shape)
     """
     given = (options or SourceOptions()).merged(overrides)
-    described = _describe(source)
-    if described is None:
-        _check_fit(None, "frames", given)
-        return IterableSource(_frames(source), flip=given.flip)
-    return _open(described, given.merged(described.options))
+    if isinstance(source, (str, int, Path)) or _holds_names(source):
+        described = parse_source(source)
+        return _open(described, given.merged(described.options))
+    _check_fit(None, "frames", given)
+    return IterableSource(_frames(source), flip=given.flip)
 
 
 def _open(described: SourceDescription, options: SourceOptions) -> Source:
@@ -80,7 +78,7 @@ def _open(described: SourceDescription, options: SourceOptions) -> Source:
     if kind == "pipe":
         return PipeSource(described.name, options=options)
     if kind == "scheme":
-        return open_scheme(described.target_text, options)
+        return open_scheme(str(described.target), options)
     if kind == "video":
         return VideoSource(described, options)
     # Streams need no OpenCV where PyAV or we ourselves read them.
@@ -100,22 +98,17 @@ def _open(described: SourceDescription, options: SourceOptions) -> Source:
 
 def _check_fit(described: SourceDescription | None, name: str, options: SourceOptions) -> None:
     """Refuse what can be chosen for cameras only."""
-    if described is not None and described.kind in (*_CAMERAS, "scheme"):
+    if described is not None and described.kind in ("camera", "csi", "scheme"):
         return
     if options.size_wh is None and options.fps is None and options.codec is None:
         return
-    live = described is not None and described.kind in _LIVE
-    advice = ": set them in the camera" if live else ""
+    is_stream = described is not None and described.kind == "stream"
+    advice = ": set them in the camera" if is_stream else ""
     raise UsageError(f"size, fps and codec can't be chosen for {name}{advice}")
 
 
-def _describe(source: str | int | Path | Iterable[Any]) -> SourceDescription | None:
-    """Return what `source` names, or None when it is an iterable of frames."""
-    if isinstance(source, (str, int, Path)):
-        return parse_source(source)
-    if isinstance(source, Sequence) and source and isinstance(source[0], (str, Path)):
-        return parse_source(source)
-    return None
+def _holds_names(source: Iterable[Any]) -> TypeGuard[Sequence[str | Path]]:
+    return isinstance(source, Sequence) and len(source) > 0 and isinstance(source[0], (str, Path))
 
 
 def _frames(source: Any) -> Iterable[Any]:

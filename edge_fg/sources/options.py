@@ -137,13 +137,7 @@ class SourceOptions:
             raise UsageError(f"backoff must rise: its first wait is above its last, {self.backoff}")
 
     def merged(self, given: Mapping[str, Any]) -> SourceOptions:
-        """Return these options with those of `given` instead.
-
-        Raises
-        ------
-        UsageError
-            There is no such option, or a value makes no sense.
-        """
+        """Return these options with those of `given` instead; `UsageError` for unknown names."""
         names = [option.name for option in fields(self)]
         for name in given:
             if name not in names:
@@ -202,24 +196,10 @@ def looks_like_options(query: str) -> bool:
 
 
 def parse_options(query: str, name: str) -> dict[str, Any]:
-    """Read options as they stand behind a source's name.
+    """Read ``key=value`` pairs with ``&`` between them, as they stand behind the source `name`.
 
-    Parameters
-    ----------
-    query
-        ``key=value`` pairs with ``&`` between them; may be empty.
-    name
-        The source, fit to be shown.
-
-    Returns
-    -------
-    dict
-        Keywords for `SourceOptions`; ``width`` and ``height`` have become ``size_wh``.
-
-    Raises
-    ------
-    UsageError
-        An option is not known, is given twice, or its value can't be read.
+    Returns keywords for `SourceOptions`: ``width`` and ``height`` have become ``size_wh``.
+    `UsageError` if an option is not known, is given twice, or its value can't be read.
     """
     values: dict[str, Any] = {}
     for pair in filter(None, query.split("&")):

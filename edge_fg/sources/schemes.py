@@ -1,12 +1,8 @@
 """Schemes of source strings that installed packages open.
 
-A package adds one by an entry point of the group ``edge_fg.sources``, whose name is the scheme::
-
-    [project.entry-points."edge_fg.sources"]
-    fieldguide = "edge_fg_tools.fieldguide.source:open_fieldguide"
-
-What it names is called with the whole source string (such as ``fieldguide://?seed=1``) and the
-`SourceOptions` that were given by keyword, and returns a `Source`.
+A package adds one by an entry point of the group ``edge_fg.sources``, whose name is the scheme and
+which names a function of the whole string (such as ``fieldguide://?seed=1``) and the
+`SourceOptions` given by keyword; it returns a `Source`. See `edge_fg_tools.fieldguide.source`.
 """
 
 from __future__ import annotations
@@ -36,13 +32,7 @@ def find_scheme(scheme: str) -> EntryPoint | None:
 
 
 def open_scheme(uri: str, options: SourceOptions) -> Source:
-    """Open a source whose scheme an installed package opens.
-
-    Raises
-    ------
-    SourceError
-        No package has it, or the package can't be imported.
-    """
+    """Open a source by the package that has its scheme; `SourceError` if that can't be done."""
     scheme = uri.partition("://")[0].lower()
     point = find_scheme(scheme)
     if point is None:

@@ -13,7 +13,8 @@ _logger = logging.getLogger("edge_fg")
 
 SourceState = Literal["connecting", "live", "stalled", "lost", "ended"]
 
-COUNTERS: Final = (
+# Explained at `edge_fg.sources.Source`.
+_COUNTERS: Final = (
     "frames",
     "reconnects",
     "stalls",
@@ -23,7 +24,6 @@ COUNTERS: Final = (
     "corrupted",
     "dropped",
 )
-"""Names of a source's counters, see `edge_fg.sources.Source`."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,14 @@ StateListener = Callable[[StateChange], None]
 class SourceStatus:
     """State and counters of one source, safe to be read and written by several threads.
 
-    Each change is logged and told to the listeners, in the
-    thread that caused it and never under a lock. A listener that raises is logged and kept: it
-    must not end the source.
-
-    Parameters
-    ----------
-    source
-        The source's name, fit to be shown.
-    state
-        The first state.
+    Each change is logged and told to the listeners, in the thread that caused it and never under a
+    lock. A listener that raises is logged and kept: it must not end the source.
     """
 
     def __init__(self, source: str, state: SourceState = "live") -> None:
         self._source = source
         self._state: SourceState = state
-        self._counts = dict.fromkeys(COUNTERS, 0)
+        self._counts = dict.fromkeys(_COUNTERS, 0)
         self._listeners: list[StateListener] = []
         self._lock = threading.Lock()
 
@@ -86,14 +78,9 @@ class SourceStatus:
             return dict(self._counts)
 
     def add(self, counter: str, count: int = 1) -> None:
-        """Count something that happened; `counter` is one of `COUNTERS`."""
+        """Count something that happened; `counter` is one of `Source.counters`."""
         with self._lock:
             self._counts[counter] += count
-
-    def stalled(self, reason: str, *, only_from: SourceState | None = None) -> None:
-        """Bring the source into ``stalled``, see `change`, and count that."""
-        if self.change("stalled", reason, only_from=only_from):
-            self.add("stalls")
 
     def on_state(self, listener: StateListener) -> Callable[[], None]:
         """Tell `listener` of each change from now on; the function returned ends that."""
@@ -115,29 +102,18 @@ class SourceStatus:
         only_from: SourceState | None = None,
         level: int | None = None,
     ) -> bool:
-        """Bring the source into `state`, unless it is in it or has ended.
+        """Bring the source into `state`, unless it is in it or has ended; whether that was done.
 
-        Parameters
-        ----------
-        state
-            The new state.
-        reason
-            Why; without credentials.
-        only_from
-            Do nothing unless this is the state so far; None: whichever it is.
-        level
-            Of the log line; None: a warning for ``stalled`` and ``lost``.
-
-        Returns
-        -------
-        bool
-            Whether the state is another one now.
+        Nothing is done either where the state so far is not `only_from`. `reason` holds no
+        credentials. `level` is that of the log line; by default a warning for ``stalled`` and
+        ``lost``.
         """
         with self._lock:
             previous = self._state
             if previous in (state, "ended") or only_from not in (None, previous):
                 return False
             self._state = state
+            self._counts["stalls"] += state == "stalled"
             listeners = list(self._listeners)
         if level is None:
             level = logging.WARNING if state in ("stalled", "lost") else logging.INFO

@@ -1,7 +1,6 @@
 """Frames from standard input, as another program writes them.
 
-What comes is a row of JPEGs: ``ffmpeg -f mjpeg -``, an ``.mjpeg`` file, or a multipart body (see
-`edge_fg.sources.jpeg_splitter`).
+What comes is a row of JPEGs: ``ffmpeg -f mjpeg -``, an ``.mjpeg`` file, or a multipart body.
 """
 
 from __future__ import annotations
@@ -30,18 +29,9 @@ _POLL_MS = 200
 class PipeSource(BaseSource):
     """Frames from a pipe, each exactly once: the program that writes waits for the one that reads.
 
-    A pipe can't be opened again, so there is no reconnecting. While nothing comes for longer
-    than the time-out, the source is ``stalled``, and goes on waiting. Closing it leaves the pipe
-    itself as it is.
-
-    Parameters
-    ----------
-    name
-        What to call it.
-    stream
-        A binary file; standard input when None.
-    options
-        `timeout` and `flip`.
+    A pipe can't be opened again, so there is no reconnecting. While nothing comes for longer than
+    the time-out, the source is ``stalled``, and goes on waiting. Closing it leaves the pipe itself
+    as it is. Without a binary file `stream`, standard input is read.
     """
 
     def __init__(
@@ -103,7 +93,7 @@ class PipeSource(BaseSource):
                     return b""
                 silent = time.monotonic() - began
                 if silent > self._options.timeout:
-                    self._status.stalled(f"nothing came for {silent:.1f} s")
+                    self._status.change("stalled", f"nothing came for {silent:.1f} s")
             data = os.read(number, _READ_BYTES)
         except OSError as error:
             raise SourceError(f"can't read {self.name}: {error.strerror or error}") from error

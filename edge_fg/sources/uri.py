@@ -28,7 +28,7 @@ VIDEO_SUFFIXES = frozenset(
 
 _STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_DEVICE = re.compile(r"/dev/video[0-9]{1,3}")
+DEVICE = re.compile(r"/dev/video[0-9]{1,3}")
 _KNOWN = (
     "an image, a directory, a quoted glob, a video file, a camera (0, /dev/video0, v4l2://), "
     "csi://0, rtsp://, http:// or - for standard input"
@@ -51,19 +51,14 @@ class SourceDescription:
     # What the opener needs: a path, a pattern, an address, or the number of a camera. May contain
     # credentials, so it is left out of the representation.
     target: str | int = field(repr=False)
-    paths: tuple[Path, ...] = ()  # The images of kind ``images``; empty for the other kinds
+    paths: tuple[Path, ...] = ()  # The images of kind ``image`` and ``images``; empty for others
     # Keywords for `SourceOptions` that stood behind the name.
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def target_text(self) -> str:
-        """The target as text, whatever the kind."""
-        return str(self.target)
-
-    @property
     def is_http(self) -> bool:
         """Whether it is a stream over HTTP."""
-        return self.kind == "stream" and self.target_text.lower().startswith("http")
+        return self.kind == "stream" and str(self.target).lower().startswith("http")
 
 
 def parse_source(source: str | int | Path | Sequence[str | Path]) -> SourceDescription:
@@ -105,15 +100,10 @@ def parse_source(source: str | int | Path | Sequence[str | Path]) -> SourceDescr
 def redact(uri: str) -> str:
     """Return `uri` without user names, passwords and tokens.
 
-    Credentials are taken out of the authority (``user:password@``) and of the path and query,
-    where many cameras want them; of the query only well-known harmless parameters keep their
-    values. Where it can't be told which part an ``@`` belongs to, all but the scheme is hidden.
-
-    Parameters
-    ----------
-    uri
-        Anything that a user may have typed; text without a scheme is returned as it is unless
-        it holds something like ``name:password@host``.
+    Credentials are taken out of the authority (``user:password@``) and of the path and query, where
+    many cameras want them; of the query only well-known harmless parameters keep their values.
+    Where it can't be told which part an ``@`` belongs to, all but the scheme is hidden. Text
+    without a scheme is returned as it is unless it holds something like ``name:password@host``.
     """
     match = _SCHEME.match(uri)
     if match is None:
@@ -152,10 +142,7 @@ def _parse_text(text: str) -> SourceDescription:
     if scheme in _STREAM_SCHEMES:
         return _parse_stream(scheme, text)
     if scheme in ("v4l2", "csi"):
-        rest, _, query = rest.partition("?")
-        shown = f"{scheme}://{redact(rest)}"
-        described = _parse_v4l2(rest, shown) if scheme == "v4l2" else _parse_csi(rest, shown)
-        return replace(described, options=parse_options(query, described.name))
+        return _parse_camera_uri(scheme, rest)
     if find_scheme(scheme) is not None:
         return SourceDescription("scheme", redact(text), text)
     raise SourceError(f"{scheme}:// in {redact(text)} is not known: give {_KNOWN}")
@@ -164,11 +151,9 @@ def _parse_text(text: str) -> SourceDescription:
 def _parse_plain(text: str) -> SourceDescription:
     """Parse what has no scheme: a camera or a path."""
     name, _, query = text.partition("?")
-    if name.isascii() and name.isdigit():
-        described = _camera_number(_number(name))
-        return replace(described, options=parse_options(query, described.name))
-    if _DEVICE.fullmatch(name):
-        return SourceDescription("camera", name, name, options=parse_options(query, name))
+    camera = _parse_camera(name)
+    if camera is not None:
+        return replace(camera, options=parse_options(query, camera.name))
     # The shell leaves the "~" of a quoted glob alone.
     return _parse_path_with_options(os.path.expanduser(text), is_uri=False)  # noqa: PTH111
 
@@ -197,26 +182,25 @@ def _parse_stream(scheme: str, text: str) -> SourceDescription:
     return SourceDescription("stream", name, url, options=parse_options(fragment, name))
 
 
-def _parse_csi(rest: str, shown: str) -> SourceDescription:
-    if not (rest.isascii() and rest.isdigit()):
-        raise SourceError(f"{shown} names no camera: write csi://0 for the first one")
-    number = _camera_number(_number(rest)).target
-    return SourceDescription("csi", f"csi://{number}", number)
+def _parse_camera_uri(scheme: str, rest: str) -> SourceDescription:
+    place, _, query = rest.partition("?")
+    camera = _parse_camera(place)
+    if camera is None or (scheme == "csi" and camera.target == place):
+        example = "csi://0 for the first one" if scheme == "csi" else "v4l2:///dev/video0"
+        raise SourceError(f"{scheme}://{redact(place)} names no camera: write {example}")
+    if scheme == "csi":
+        camera = SourceDescription("csi", f"csi://{camera.target}", camera.target)
+    return replace(camera, options=parse_options(query, camera.name))
 
 
-def _parse_v4l2(rest: str, shown: str) -> SourceDescription:
-    if rest.isascii() and rest.isdigit():
-        return _camera_number(_number(rest))
-    if _DEVICE.fullmatch(rest):
-        return SourceDescription("camera", rest, rest)
-    raise SourceError(f"{shown} names no camera: write v4l2:///dev/video0")
-
-
-def _number(digits: str) -> int:
-    # Python refuses to convert thousands of digits, and no camera has so many.
-    if len(digits) > 9:
-        raise SourceError(f"there is no camera {digits[:9]}...: cameras are numbered from 0")
-    return int(digits)
+def _parse_camera(text: str) -> SourceDescription | None:
+    """Parse a number or a device; None for anything else."""
+    if text.isascii() and text.isdigit():
+        # Python refuses to convert thousands of digits, and no camera has so many.
+        if len(text) > 9:
+            raise SourceError(f"there is no camera {text[:9]}...: cameras are numbered from 0")
+        return _camera_number(int(text))
+    return SourceDescription("camera", text, text) if DEVICE.fullmatch(text) else None
 
 
 def _camera_number(number: int) -> SourceDescription:
@@ -248,11 +232,11 @@ def _parse_path(text: str) -> SourceDescription:
         if glob.has_magic(text):
             return SourceDescription("glob", text, text)
         raise SourceError(f"there is no file or directory {redact(text)}: give {_KNOWN}")
-    if _DEVICE.fullmatch(text):
+    if DEVICE.fullmatch(text):
         return SourceDescription("camera", text, text)
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return SourceDescription("image", text, text)
+        return SourceDescription("image", text, text, (path,))
     if suffix in VIDEO_SUFFIXES:
         return SourceDescription("video", text, text)
     raise SourceError(

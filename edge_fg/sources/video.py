@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +29,8 @@ _FORGIVEN_SHARE = 0.01
 class VideoSource(BaseSource):
     """Frames of a video file, each exactly once; the file may lie behind ``http://``.
 
-    Parameters
-    ----------
-    description
-        Of kind video, or a stream that turned out to be a file.
-    options
-        `flip` and, for a stream, `timeout`.
-
-    Raises
-    ------
-    SourceError
-        It can't be opened.
-    MissingDependencyError
-        OpenCV is not installed.
+    `SourceError` if it can't be opened. Used of the options are `flip` and, for a stream,
+    `timeout`.
     """
 
     def __init__(
@@ -92,27 +83,34 @@ class VideoSource(BaseSource):
         self._capture.release()
 
 
+@contextmanager
+def errors_in_words(cv2: Any, description: SourceDescription) -> Iterator[None]:
+    """Raise as `SourceError` what OpenCV raises where it can't open a source."""
+    try:
+        yield
+    except (cv2.error, UnicodeError) as error:
+        # OpenCV's text may repeat an address with its password.
+        if description.kind == "stream":
+            raise SourceError(f"OpenCV can't open {description.name}") from None
+        raise SourceError(f"OpenCV can't open {description.name}: {error}") from error
+
+
 def open_stream(cv2: Any, description: SourceDescription, options: SourceOptions) -> Any:
     """Return OpenCV's capture of a network stream, with FFmpeg's time-outs set."""
     milliseconds = max(int(options.timeout * 1000), 1)
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds]
     limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
-    capture = cv2.VideoCapture(description.target_text, cv2.CAP_FFMPEG, limits)
+    capture = cv2.VideoCapture(str(description.target), cv2.CAP_FFMPEG, limits)
     _turn_upright(cv2, capture, description.name)
     return capture
 
 
 def _open(cv2: Any, description: SourceDescription, options: SourceOptions) -> Any:
-    is_stream = description.kind == "stream"
-    try:
+    with errors_in_words(cv2, description):
+        is_stream = description.kind == "stream"
         capture = (
             open_stream(cv2, description, options) if is_stream else _open_file(cv2, description)
         )
-    except (cv2.error, UnicodeError) as error:
-        # OpenCV's text may repeat an address with its password.
-        if is_stream:
-            raise SourceError(f"OpenCV can't open {description.name}") from None
-        raise SourceError(f"OpenCV can't open {description.name}: {error}") from error
     if not capture.isOpened():
         capture.release()
         raise SourceError(
@@ -125,8 +123,14 @@ def _open(cv2: Any, description: SourceDescription, options: SourceOptions) -> A
 def _open_file(cv2: Any, description: SourceDescription) -> Any:
     # FFmpeg by name: otherwise OpenCV may take digits in a name for a numbered series.
     # FFmpeg reads more than files when a name looks like an address, so it gets a full path.
-    path = Path(description.target_text).absolute()
-    _check_readable(path)
+    path = Path(str(description.target)).absolute()
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise SourceError(f"can't read {path}: {error.strerror or error}") from error
+    if empty:
+        raise SourceError(f"the video {path} is empty (0 bytes)")
     if not is_utf8(os.fspath(path)):
         raise SourceError(f"OpenCV can't open {path}: its name is not UTF-8, rename it")
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
@@ -144,13 +148,3 @@ def _turn_upright(cv2: Any, capture: Any, name: str) -> None:
     turned = capture.get(cv2.CAP_PROP_ORIENTATION_META)
     if turned > 0 and not capture.get(cv2.CAP_PROP_ORIENTATION_AUTO):
         _logger.warning("%s is turned by %g degrees and this OpenCV can't undo it", name, turned)
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise SourceError(f"can't read {path}: {error.strerror or error}") from error
-    if empty:
-        raise SourceError(f"the video {path} is empty (0 bytes)")

@@ -23,15 +23,10 @@ Phase = Literal["waiting", "opening", "reading"]
 
 
 class CaptureListener(Protocol):
-    """What a capture thread reports to; all of it is called in that thread.
+    """What a capture thread reports to; all of it is called in that thread."""
 
-    Attributes
-    ----------
-    next_wanted
-        Moment of the monotonic clock before which no image will be taken. It is read without a
-        lock: an old value does no harm.
-    """
-
+    # Moment of the monotonic clock before which no image will be taken. It is read without a
+    # lock: an old value does no harm.
     next_wanted: float
 
     def may_open(self, thread: CaptureThread) -> bool:
@@ -45,7 +40,7 @@ class CaptureListener(Protocol):
     ) -> str | None:
         """Take an image or what came in its place; a reason to give the connection up, or None.
 
-        None stands for an image that was left undecoded.
+        As an image, None stands for one that was left undecoded.
         """
 
     def lost(self, thread: CaptureThread, error: SourceError) -> float | None:
@@ -58,19 +53,9 @@ class CaptureListener(Protocol):
 class CaptureThread:
     """Opens a connection, reads it, and begins again when it is lost, in a thread of its own.
 
-    A thread that was told to go (`leave`) reports nothing any more; it closes its connection and
-    ends as soon as the call that it is in returns, which for a driver that hangs may be never.
-
-    Parameters
-    ----------
-    opener
-        Makes the connections.
-    listener
-        What to report to.
-    name
-        Of the thread; holds no credentials.
-    delay
-        Seconds to wait before the first connection.
+    The first connection is made after `delay` seconds. A thread that was told to go (`leave`)
+    reports nothing any more; it closes its connection and ends as soon as the call that it is in
+    returns, which for a driver that hangs may be never.
     """
 
     def __init__(
@@ -96,10 +81,12 @@ class CaptureThread:
         with self._lock:
             return self._phase, self._since
 
-    def leave(self) -> None:
-        """Tell it to go; returns at once."""
+    def leave(self, wait: float = 0.0) -> None:
+        """Tell it to go, and wait for the end of its thread for so many seconds at most."""
         self._gone.set()
         self.interrupt()
+        if wait and self.thread.ident is not None and self.thread is not threading.current_thread():
+            self.thread.join(wait)
 
     def interrupt(self) -> None:
         """Make the call that it is in return, where the connection can do that."""
@@ -108,11 +95,6 @@ class CaptureThread:
             connection = self._connection
         if connection is not None:
             connection.interrupt()
-
-    def join(self, timeout: float) -> None:
-        """Wait for the end of its thread, for `timeout` seconds at most."""
-        if self.thread.ident is not None and self.thread is not threading.current_thread():
-            self.thread.join(timeout)
 
     def _enter(self, phase: Phase) -> None:
         with self._lock:

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,59 +47,36 @@ class EncodedImage:
     decode: Callable[[], CapturedImage | CorruptedData]
 
 
-Received: TypeAlias = CapturedImage | EncodedImage | CorruptedData
-"""What a connection may give."""
-
-
 class Connection(ABC):
     """One connection to a camera: opened once, read until it fails, closed once.
 
-    `open`, `read` and `close` are called from one thread, `interrupt` from any other. No method
-    may take longer than the time-out it was made with, if that can be avoided.
-
-    Attributes
-    ----------
-    fps
-        Frames per second that the camera states, once open; None where it doesn't.
-    size_wh
-        Width and height in pixels that it states, once open; None where it doesn't.
-    frame_count
-        Frames after which it ends, once open, when it turned out to be a file; else None.
+    `open`, `read` and `close` are called from one thread, `interrupt` from any other. No method may
+    take longer than the time-out it was made with, if that can be avoided.
     """
 
+    # Once open; None where the camera doesn't state it.
     fps: float | None = None
-    size_wh: tuple[int, int] | None = None
-    frame_count: int | None = None
+    size_wh: tuple[int, int] | None = None  # in pixels
+    frame_count: int | None = None  # after which it ends: it turned out to be a file
 
     @abstractmethod
     def open(self) -> None:
         """Connect.
 
-        Raises
-        ------
-        SourceError
-            It didn't work; trying again may.
-        UsageError, MissingDependencyError
-            It can never work.
+        `SourceError` if it didn't work and trying again may; `UsageError` or
+        `MissingDependencyError` if it can never work.
         """
 
     @abstractmethod
-    def read(self) -> Received | None:
+    def read(self) -> CapturedImage | EncodedImage | CorruptedData | None:
         """Return the next image, or what came in its place; None at the end of the stream.
 
-        An image that later ones don't need may be returned as `EncodedImage`.
-
-        Raises
-        ------
-        SourceError
-            The connection broke.
+        An image that later ones don't need may be returned as `EncodedImage`. `SourceError` if the
+        connection broke.
         """
 
     def interrupt(self) -> None:  # noqa: B027 - there may be nothing to do
-        """Make an `open` or `read` that another thread is in return soon.
-
-        Where that is impossible (by default), their own time-outs end them.
-        """
+        """Make an `open` or `read` of another thread return soon; else its own time-out ends it."""
 
     @abstractmethod
     def close(self) -> None:

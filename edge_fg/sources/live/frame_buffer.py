@@ -18,15 +18,8 @@ Finish = Callable[[BaseException | None], None]
 class FrameBuffer:
     """Keeps the newest images for a loop, or delivers each at once in the capture thread.
 
-    Images that are lost (overtaken, refused, damaged, left undecoded) are counted with the next
-    image that is taken.
-
-    Parameters
-    ----------
-    status
-        Where images that could not be handed on are counted as ``dropped``.
-    capacity
-        Images that may wait; the oldest is dropped for a new one.
+    Of the images that wait, the oldest is dropped for one more than `capacity`. Images that are
+    lost (overtaken, refused, damaged, left undecoded) are counted with the next one that is taken.
     """
 
     def __init__(self, status: SourceStatus, capacity: int) -> None:
@@ -65,14 +58,9 @@ class FrameBuffer:
             self._lost += count
 
     def take(self) -> tuple[CapturedImage, int] | None:
-        """Return the oldest image that waits and how many were lost before it, waiting for one.
+        """Wait for an image; return the oldest and how many were lost before it, None once closed.
 
-        None once it was closed.
-
-        Raises
-        ------
-        EdgeFGError
-            There will be no more images.
+        What ended the source is raised, once.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._finished)

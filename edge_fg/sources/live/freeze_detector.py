@@ -1,7 +1,8 @@
-"""Whether the images of a camera stand still, are black, or changed their size."""
+"""What the images of a camera show: whether they stand still, are black, or changed their size."""
 
 from __future__ import annotations
 
+import logging
 import zlib
 from dataclasses import dataclass
 
@@ -9,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.preprocess.pixel_layout import PixelFormat
-from edge_fg.preprocess.raw_frame import RawFrame
+from edge_fg.preprocess.raw_frame import Pixels, RawFrame, size_of
+from edge_fg.sources.live.connection import CapturedImage
+from edge_fg.sources.options import SourceOptions
+from edge_fg.sources.state import SourceStatus
+
+_logger = logging.getLogger("edge_fg")
 
 _SAMPLED_ROWS = 32
 # Black is 0, or 16 in the limited range; a sensor's noise adds a little.
@@ -41,21 +47,13 @@ class FreezeDetector:
         self._checksum: int | None = None
         self._still_since: float | None = None
         self._black_since: float | None = None
-        self._size_wh: tuple[int, int] | None = None
+        self._size: tuple[int, int] | None = None
 
-    def inspect(self, pixels: NDArray[np.uint8] | RawFrame, now: float) -> ImageFindings:
-        """Compare the next frame with those before it.
-
-        Parameters
-        ----------
-        pixels
-            H x W x 3, uint8, BGR, or a raw frame.
-        now
-            Seconds of the monotonic clock.
-        """
-        size_wh, rows = _sample(pixels)
-        resized = self._size_wh is not None and size_wh != self._size_wh
-        self._size_wh = size_wh
+    def inspect(self, pixels: Pixels, now: float) -> ImageFindings:
+        """Compare the next frame with those before it; `now` is in seconds, monotonic."""
+        size, rows = size_of(pixels), _sample(pixels)
+        resized = self._size not in (None, size)
+        self._size = size
         still = self._still_for(pixels, rows, now)
         bright = int(np.count_nonzero(_luma(pixels, rows) > _BLACK_LEVEL))
         if bright > _BRIGHT_SHARE * rows.size:
@@ -65,9 +63,7 @@ class FreezeDetector:
         black = None if self._black_since is None else now - self._black_since
         return ImageFindings(still, black, resized)
 
-    def _still_for(
-        self, pixels: NDArray[np.uint8] | RawFrame, rows: NDArray[np.uint8], now: float
-    ) -> float:
+    def _still_for(self, pixels: Pixels, rows: NDArray[np.uint8], now: float) -> float:
         before, self._rows = self._rows, rows
         if before is None or before.shape != rows.shape or not np.array_equal(before, rows):
             self._checksum = self._still_since = None
@@ -79,24 +75,63 @@ class FreezeDetector:
         return now - self._still_since
 
 
-def _sample(
-    pixels: NDArray[np.uint8] | RawFrame,
-) -> tuple[tuple[int, int], NDArray[np.uint8]]:
-    """Return width and height, and a copy of some rows (of luma, where that lies apart)."""
+class ImageMonitor:
+    """Inspects each image of one source, across reconnections; counts and logs what it finds."""
+
+    def __init__(self, name: str, options: SourceOptions, status: SourceStatus) -> None:
+        self._name = name
+        self._options = options
+        self._status = status
+        self._detector = FreezeDetector()
+        self._is_black = False  # for so long that it was logged
+
+    def frozen_for(self, image: CapturedImage) -> float | None:
+        """Inspect the next image; seconds for which it has stood still if it counts as frozen.
+
+        Then the source is ``stalled``, and the image must be withheld.
+        """
+        found = self._detector.inspect(image.pixels, image.captured)
+        limit = self._options.frozen_after
+        if limit is not None and found.still_s > limit:
+            self._status.add("frozen")
+            self._status.change("stalled", f"the same image for {found.still_s:.1f} s")
+            return found.still_s
+        if found.resized:
+            self._status.add("size_changes")
+            height, width = size_of(image.pixels)
+            _logger.info("%s gives %d x %d pixels now", self._name, width, height)
+        if self._options.black_after is not None:
+            self._note_black(found, self._options.black_after)
+        return None
+
+    def _note_black(self, found: ImageFindings, limit: float) -> None:
+        if found.black_s is None:
+            if self._is_black:
+                _logger.info("%s shows images again", self._name)
+            self._is_black = False
+            return
+        self._status.add("black")
+        if found.black_s > limit and not self._is_black:
+            self._is_black = True
+            _logger.warning(
+                "%s has shown black for %.0f s: night, a cap on the lens, or a broken sensor",
+                *(self._name, found.black_s),
+            )
+
+
+def _sample(pixels: Pixels) -> NDArray[np.uint8]:
+    """Return a copy of some rows (of luma, where that lies apart)."""
     if isinstance(pixels, RawFrame):
         layout = pixels.layout
-        pitch, used = layout.row_pitch, layout.row_bytes
-        table = np.lib.stride_tricks.as_strided(
-            pixels.data, (layout.height, used), (pitch, 1), writeable=False
-        )
-        size_wh = pixels.size_wh
+        shape, strides = (layout.height, layout.row_bytes), (layout.row_pitch, 1)
+        table = np.lib.stride_tricks.as_strided(pixels.data, shape, strides, writeable=False)
     else:
         table = pixels
-        size_wh = (pixels.shape[1], pixels.shape[0])
     step = max(1, table.shape[0] // _SAMPLED_ROWS)
-    return size_wh, table[step // 2 :: step].copy()
+    rows: NDArray[np.uint8] = table[step // 2 :: step].copy()
+    return rows
 
 
-def _luma(pixels: NDArray[np.uint8] | RawFrame, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _luma(pixels: Pixels, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
     packed = isinstance(pixels, RawFrame) and pixels.layout.format is PixelFormat.YUYV
     return rows[:, ::2] if packed else rows

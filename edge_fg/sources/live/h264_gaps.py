@@ -2,12 +2,7 @@
 
 Where an image is missing, FFmpeg fills the gap with a copy and marks nothing, and what is built
 upon the copy is smeared. But each image states its ``frame_num``, which must follow that of the
-reference image before it.
-
-References
-----------
-ITU-T Recommendation H.264, clauses 7.3.2.1.1 (sequence parameter set), 7.3.3 (slice header) and
-7.4.3 (``frame_num``).
+reference image before it (ITU-T H.264, clauses 7.3.2.1.1, 7.3.3 and 7.4.3).
 """
 
 from __future__ import annotations
@@ -44,18 +39,10 @@ class GapFinder:
         self._before: int | None = None  # frame_num of the last reference image
 
     def missing_before(self, data: bytes) -> bool:
-        """Take the next packet in, in the order of decoding.
+        """Take the next packet; return whether images are missing before one of it.
 
-        Parameters
-        ----------
-        data
-            NAL units with start codes (annex B).
-
-        Returns
-        -------
-        bool
-            Whether images are missing before one of this packet. False also for streams that
-            leave numbers out on purpose, and until their parameters are known.
+        It holds NAL units with start codes (annex B); packets come in the order of decoding. False
+        also for streams that leave numbers out on purpose, and until their parameters are known.
         """
         missing = False
         for unit in _units(data):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from edge_fg.errors import SourceError
 from edge_fg.sources.live.http_auth import Credentials
@@ -23,24 +22,13 @@ class HttpAddress:
     port: int
     target: str
 
-    @property
-    def origin(self) -> tuple[str, str, int]:
-        """The server."""
-        return self.scheme, self.host, self.port
+    def redirected(
+        self, location: str, name: str, credentials: Credentials | None
+    ) -> tuple[HttpAddress, Credentials | None]:
+        """Return where a redirection of the source `name` leads, and the credentials for there.
 
-    def client(self, timeout: float) -> http.client.HTTPConnection:
-        """Return a client that is not connected yet, with its time-out in seconds."""
-        secure = self.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        return kind(self.host, self.port, timeout=timeout)
-
-    def redirected(self, location: str, name: str) -> tuple[HttpAddress, Credentials | None]:
-        """Return where a redirection of the source `name` leads; see `locate`.
-
-        Raises
-        ------
-        SourceError
-            It leads to something else than HTTP, or makes no sense.
+        Those of this request stay with the server they are for. `SourceError` if it leads to
+        something else than HTTP, or makes no sense.
         """
         host = f"[{self.host}]" if ":" in self.host else self.host
         try:
@@ -50,16 +38,15 @@ class HttpAddress:
             raise SourceError(f"can't open {name}: it redirects to no address") from None
         if scheme not in _PORTS:
             raise SourceError(f"can't open {name}: it redirects to something else than HTTP")
-        return locate(url, name)
+        there, given = locate(url, name)
+        same_server = replace(there, target=self.target) == self
+        return there, given or (credentials if same_server else None)
 
 
 def locate(url: str, name: str) -> tuple[HttpAddress, Credentials | None]:
     """Return where a request to `url` goes, and the credentials in it.
 
-    Raises
-    ------
-    SourceError
-        It is not an address of HTTP; `name` is the source's, fit to be shown.
+    `SourceError` if it is not an address of HTTP; `name` is the source's, fit to be shown.
     """
     try:
         parts = urlsplit(url)
@@ -67,7 +54,7 @@ def locate(url: str, name: str) -> tuple[HttpAddress, Credentials | None]:
         host = host.encode("idna").decode() if host and ":" not in host else host
         text = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         # What people type may hold spaces and letters that a request can't.
-        target = "".join(c if "!" <= c <= "~" else _escaped(c) for c in text)
+        target = "".join(c if "!" <= c <= "~" else quote(c) for c in text)
         if host and re.search(r"[\0-\x20\x7f]", host):
             host = None
     except ValueError:
@@ -80,7 +67,3 @@ def locate(url: str, name: str) -> tuple[HttpAddress, Credentials | None]:
         credentials = Credentials(unquote(parts.username), unquote(parts.password or ""))
     address = HttpAddress(parts.scheme, host, port or _PORTS[parts.scheme], target)
     return address, credentials
-
-
-def _escaped(character: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in character.encode())

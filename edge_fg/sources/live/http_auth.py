@@ -24,13 +24,9 @@ class Credentials:
 
 
 def parse_challenges(headers: Iterable[str]) -> list[tuple[str, dict[str, str]]]:
-    """Read the values of ``WWW-Authenticate`` headers.
+    """Read ``WWW-Authenticate`` headers as (scheme, parameters), leaving out what can't be read.
 
-    Returns
-    -------
-    list
-        Scheme in lower case, and its parameters with names in lower case. What can't be read is
-        left out.
+    The scheme and the names of the parameters are in lower case.
     """
     challenges: list[tuple[str, dict[str, str]]] = []
     for header in headers:
@@ -52,29 +48,13 @@ def answer(
     credentials: Credentials,
     uri: str,
     *,
-    method: str = "GET",
     nonce_of_client: str | None = None,
 ) -> str | None:
     """Return the value of ``Authorization`` for the strongest challenge, or None.
 
-    Digest with SHA-256 is preferred to MD5, and that to Basic, which sends the password itself.
-
-    Parameters
-    ----------
-    challenges
-        As `parse_challenges` gives them.
-    credentials
-        User and password.
-    uri
-        Path and query as they stand in the request.
-    method
-        Of the request.
-    nonce_of_client
-        For tests; drawn anew when None.
-
-    References
-    ----------
-    RFC 7616 (Digest), RFC 7617 (Basic).
+    Digest with SHA-256 is preferred to MD5 (RFC 7616), and that to Basic (RFC 7617), which sends
+    the password itself. `uri` is path and query as they stand in the request. `nonce_of_client` is
+    for tests; it is drawn anew when None.
     """
     known = list(challenges)
     for algorithm in _HASHES:
@@ -82,7 +62,7 @@ def answer(
             stated = parameters.get("algorithm", "MD5").upper()
             if scheme == "digest" and stated.removesuffix("-SESS") == algorithm:
                 nonce = nonce_of_client or secrets.token_hex(16)
-                return _digest(parameters, credentials, uri, method, nonce)
+                return _digest(parameters, credentials, uri, nonce)
     if any(scheme == "basic" for scheme, _ in known):
         pair = f"{credentials.user}:{credentials.password}".encode()
         return "Basic " + base64.b64encode(pair).decode()
@@ -90,7 +70,7 @@ def answer(
 
 
 def _digest(
-    challenge: dict[str, str], credentials: Credentials, uri: str, method: str, cnonce: str
+    challenge: dict[str, str], credentials: Credentials, uri: str, cnonce: str
 ) -> str | None:
     stated = challenge.get("algorithm", "MD5").upper()
     hashed = _HASHES[stated.removesuffix("-SESS")]
@@ -105,7 +85,7 @@ def _digest(
     secret = digest(credentials.user, realm, credentials.password)
     if stated.endswith("-SESS"):
         secret = digest(secret, nonce, cnonce)
-    count, asked = "00000001", digest(method, uri)
+    count, asked = "00000001", digest("GET", uri)
     middle = (nonce, count, cnonce, "auth") if offered else (nonce,)
     fields = {
         "username": credentials.user,

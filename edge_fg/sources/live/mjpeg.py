@@ -33,41 +33,34 @@ from edge_fg.sources.live.connection import (
     wall_clock,
 )
 from edge_fg.sources.live.http_address import HttpAddress, locate
-from edge_fg.sources.live.http_auth import Credentials, answer, parse_challenges
+from edge_fg.sources.live.http_auth import answer, parse_challenges
 from edge_fg.sources.live.multipart import MultipartSplitter
+from edge_fg.sources.options import SourceOptions
+from edge_fg.sources.uri import SourceDescription
 
 _logger = logging.getLogger("edge_fg")
 
 _MAX_REDIRECTIONS = 5
 _READ_BYTES = 1 << 16
 # Content types of an endless row of JPEGs.
-_STREAM_TYPES = frozenset(
+STREAM_TYPES = frozenset(
     {"multipart/x-mixed-replace", "multipart/mixed", "video/x-motion-jpeg"}
     | {"video/x-jpeg", "video/mjpeg", "video/x-mjpeg"}
 )
 
 
 class MjpegConnection(Connection):
-    """An MJPEG stream over HTTP; see `Connection`.
+    """An MJPEG stream over HTTP.
 
-    Proxies of the environment are not used: cameras stand in the local network, and a proxy
-    would hold their endless answer back.
-
-    Parameters
-    ----------
-    url
-        ``http://`` or ``https://``, which may hold credentials.
-    name
-        The source's name, fit to be shown.
-    timeout
-        Seconds for connecting and for each read from the socket.
+    Proxies of the environment are not used: cameras stand in the local network, and a proxy would
+    hold their endless answer back. The time-out is for connecting and for each read.
     """
 
-    def __init__(self, url: str, name: str, timeout: float) -> None:
+    def __init__(self, description: SourceDescription, options: SourceOptions) -> None:
         self.content_type = ""
-        self._url = url
-        self._name = name
-        self._timeout = timeout
+        self._description = description
+        self._options = options
+        self._name = description.name
         self._lock = threading.Lock()
         self._interrupted = False
         self._client: http.client.HTTPConnection | None = None
@@ -78,14 +71,9 @@ class MjpegConnection(Connection):
         self._ready: deque[EncodedImage] = deque()
         self._decode: Callable[[bytes], NDArray[np.uint8]] = decoder()
 
-    @property
-    def is_mjpeg(self) -> bool:
-        """Whether the server, once connected, sends a row of JPEGs."""
-        return self.content_type in _STREAM_TYPES
-
     def open(self) -> None:
-        """Connect; see `Connection`. Whether it is MJPEG must be asked of `is_mjpeg`."""
-        place, credentials = locate(self._url, self._name)
+        """Connect; `content_type` tells whether it is MJPEG."""
+        place, credentials = locate(str(self._description.target), self._name)
         authorisation: str | None = None
         moves = 0
         while True:
@@ -94,7 +82,8 @@ class MjpegConnection(Connection):
                 moves += 1
                 if moves > _MAX_REDIRECTIONS:
                     raise SourceError(f"can't open {self._name}: it redirects without end")
-                place, credentials = self._moved(response, place, credentials)
+                location = response.headers.get("Location", "")
+                place, credentials = place.redirected(location, self._name, credentials)
                 authorisation = None
             elif response.status == 401 and credentials is not None and authorisation is None:
                 offers = response.headers.get_all("WWW-Authenticate", [])
@@ -103,7 +92,13 @@ class MjpegConnection(Connection):
                     raise SourceError(f"can't open {self._name}: it asks for an unknown login")
             else:
                 break
-        self._check(response)
+        if response.status in (401, 403):
+            raise SourceError(
+                f"can't open {self._name}: the camera refuses it ({response.status}), "
+                "check user and password"
+            )
+        if response.status != 200:
+            raise SourceError(f"can't open {self._name}: the camera answers {response.status}")
         self.content_type = response.headers.get_content_type()
         boundary = response.headers.get_boundary()
         if boundary is not None and response.headers.get_content_maintype() == "multipart":
@@ -111,7 +106,7 @@ class MjpegConnection(Connection):
         self._response = response
 
     def read(self) -> EncodedImage | CorruptedData | None:
-        """Return the next image; see `Connection`."""
+        """Return the next image."""
         response = self._response
         assert response is not None
         while True:
@@ -166,7 +161,9 @@ class MjpegConnection(Connection):
 
     def _request(self, place: HttpAddress, authorisation: str | None) -> http.client.HTTPResponse:
         self.close()
-        client = self._client = place.client(self._timeout)
+        secure = place.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        client = self._client = kind(place.host, place.port, timeout=self._options.timeout)
         headers = {"User-Agent": "edge-fg", "Accept": "multipart/x-mixed-replace, */*"}
         if authorisation is not None:
             headers["Authorization"] = authorisation
@@ -182,32 +179,10 @@ class MjpegConnection(Connection):
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise SourceError(f"can't open {self._name}: {self._in_words(error)}") from error
 
-    def _moved(
-        self,
-        response: http.client.HTTPResponse,
-        place: HttpAddress,
-        credentials: Credentials | None,
-    ) -> tuple[HttpAddress, Credentials | None]:
-        """Return where a redirection leads; credentials stay with the server they are for."""
-        location = response.headers.get("Location", "")
-        there, given = place.redirected(location, self._name)
-        if there.origin != place.origin:
-            credentials = None
-        return there, given or credentials
-
-    def _check(self, response: http.client.HTTPResponse) -> None:
-        if response.status in (401, 403):
-            raise SourceError(
-                f"can't open {self._name}: the camera refuses it ({response.status}), "
-                "check user and password"
-            )
-        if response.status != 200:
-            raise SourceError(f"can't open {self._name}: the camera answers {response.status}")
-
     def _in_words(self, error: Exception) -> str:
         # An error's own text may repeat the address with its password.
         if isinstance(error, TimeoutError):
-            return f"no answer for {self._timeout:g} s"
+            return f"no answer for {self._options.timeout:g} s"
         if isinstance(error, http.client.IncompleteRead):
             return "it broke off"
         if isinstance(error, http.client.HTTPException):

@@ -1,9 +1,4 @@
-"""The parts of an MJPEG stream over HTTP, taken by the lengths that the camera states.
-
-References
-----------
-RFC 2046, clause 5.1 (multipart bodies).
-"""
+"""The parts of an MJPEG stream over HTTP (RFC 2046, 5.1), taken by the lengths that it states."""
 
 from __future__ import annotations
 
@@ -24,17 +19,12 @@ _PADDING = b"\0\r\n "
 class MultipartSplitter:
     """Cuts the images out of a multipart body that arrives in pieces of any length.
 
-    A part must be exactly one whole JPEG. Cameras that never write the end marker, EOI, are
-    known by their first two parts; the marker is added, as browsers do. Where a camera writes it
-    and one image has none, that image was cut, and is left out.
+    A part must be exactly one whole JPEG. Cameras that never write the end marker, EOI, are known
+    by their first two parts; the marker is added, as browsers do. Where a camera writes it and one
+    image has none, that image was cut, and is left out.
 
     If the first part states no length, or one that doesn't fit, lengths are not used at all: the
     stream is cut by `JpegSplitter`.
-
-    Parameters
-    ----------
-    boundary
-        As the header of the response states it.
     """
 
     def __init__(self, boundary: str) -> None:
@@ -57,13 +47,7 @@ class MultipartSplitter:
         return self._corrupted + (self._plain.corrupted if self._plain else 0)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; return the images that they complete.
-
-        Raises
-        ------
-        SourceError
-            An image, or the gap between two, exceeds its limit.
-        """
+        """Take the next bytes; return the images that they complete; raises as `JpegSplitter`."""
         self._buffer += data
         images: list[bytes] = []
         if self._plain is None:

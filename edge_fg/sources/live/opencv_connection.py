@@ -21,7 +21,7 @@ from edge_fg.sources.live.connection import (
 from edge_fg.sources.live.v4l2_csi import as_raw_frame, open_camera, why_not_opened
 from edge_fg.sources.options import SourceOptions
 from edge_fg.sources.uri import SourceDescription
-from edge_fg.sources.video import open_stream
+from edge_fg.sources.video import errors_in_words, open_stream
 
 # Older than this, a driver's time stamp is of another clock.
 _OLDEST_STAMP_S = 5.0
@@ -29,15 +29,7 @@ _MAX_FAILED_PACKETS = 8
 
 
 class OpenCVConnection(Connection):
-    """A camera or stream held by OpenCV; see `Connection`.
-
-    Parameters
-    ----------
-    description
-        Of kind camera, csi or stream.
-    options
-        What to ask of it.
-    """
+    """A camera or stream held by OpenCV."""
 
     def __init__(self, description: SourceDescription, options: SourceOptions) -> None:
         self._description = description
@@ -52,17 +44,12 @@ class OpenCVConnection(Connection):
         """Connect; see `Connection`."""
         description = self._description
         cv2 = self._cv2 = load_cv2(f"read {description.name}")
-        try:
+        with errors_in_words(cv2, description):
             if description.kind == "stream":
                 self._capture = open_stream(cv2, description, self._options)
             else:
                 opened = open_camera(cv2, description, self._options)
                 self._capture, self._raw, self._stamped = opened
-        except (cv2.error, UnicodeError) as error:
-            # OpenCV's text may repeat an address with its password.
-            if description.kind == "stream":
-                raise SourceError(f"OpenCV can't open {description.name}") from None
-            raise SourceError(f"OpenCV can't open {description.name}: {error}") from error
         if not self._capture.isOpened():
             raise SourceError(why_not_opened(description, self._options))
         self.size_wh = stated_size(cv2, self._capture)

@@ -12,68 +12,41 @@ _PROVEN_S = 5.0
 
 
 class Backoff:
-    """Exponentially growing waits with full jitter.
+    """Exponentially growing waits with full jitter, in seconds.
 
-    The n-th wait in a row is drawn evenly from 0 to the lesser of ``longest`` and
-    ``first * 2**n`` seconds, so that a hundred cameras don't all come back at one moment.
-
-    Parameters
-    ----------
-    first, longest
-        Seconds, above 0.
-    seed
-        Makes the waits repeatable; None doesn't.
-
-    References
-    ----------
-    M. Brooker, *Exponential Backoff and Jitter*, AWS Architecture Blog, 2015.
+    The n-th wait in a row is drawn evenly from 0 to the lesser of ``longest`` and ``first * 2**n``
+    seconds, so that a hundred cameras don't all come back at one moment (M. Brooker, *Exponential
+    Backoff and Jitter*, AWS Architecture Blog, 2015). A seed makes the waits repeatable.
     """
 
     def __init__(self, first: float, longest: float, seed: int | None = None) -> None:
         self._first = first
         self._longest = longest
         self._random = random.Random(seed)
-        self._ceiling = first
-
-    @property
-    def ceiling(self) -> float:
-        """Longest that the next wait can be, in seconds."""
-        return self._ceiling
+        self.ceiling = first  # of the next wait
 
     def next(self) -> float:
         """Draw the next wait, in seconds."""
-        ceiling = self._ceiling
-        self._ceiling = min(2.0 * ceiling, self._longest)
+        ceiling = self.ceiling
+        self.ceiling = min(2.0 * ceiling, self._longest)
         return self._random.uniform(0.0, ceiling)
 
     def reset(self) -> None:
         """Begin again with the shortest waits."""
-        self._ceiling = self._first
+        self.ceiling = self._first
 
 
 class Reconnection:
-    """What became of the connections of one source so far, and so whether there is another try.
-
-    Attributes
-    ----------
-    connected
-        Whether a connection stood at least once.
-    opened_at
-        When the latest one was opened, in seconds of the monotonic clock.
-    failures
-        Tries in a row that gave no image.
-    without_image
-        Whether no image has come since the latest loss.
-    """
+    """What became of the connections of one source so far, and so whether there is another try."""
 
     def __init__(self, options: SourceOptions) -> None:
         self._options = options
         self._backoff = Backoff(*options.backoff, options.seed)
         self._was_live = False
-        self.connected = False
-        self.opened_at = 0.0
-        self.failures = 0
-        self.without_image = True
+        self.connected = False  # at least once
+        self.opened_at = 0.0  # when the latest connection was, by the monotonic clock
+        self.failures = 0  # tries in a row that gave no image
+        self.without_image = True  # since the latest loss
 
     def opened(self, now: float) -> None:
         """Note that a connection stands."""
@@ -91,9 +64,7 @@ class Reconnection:
         if not self.without_image and now - self.opened_at >= _PROVEN_S:
             self._backoff.reset()
         limit = self._options.reconnect
-        if not (self.connected or self._options.wait):
-            return None
-        if limit is not None and self.failures >= limit:
+        if not self._may_retry or (limit is not None and self.failures >= limit):
             return None
         self.failures += 1
         self.without_image = True
@@ -101,7 +72,11 @@ class Reconnection:
 
     def given_up(self, name: str, seen: int, error: SourceError) -> SourceError:
         """Return the error that the source `name` ends with, after so many frames."""
-        if not (self.connected or self._options.wait):
+        if not self._may_retry:
             return error
         tries = f", also after {self.failures} more tries" if self.failures else ""
         return SourceError(f"{name} gave no more frames after {seen}{tries}: {error}")
+
+    @property
+    def _may_retry(self) -> bool:
+        return self.connected or self._options.wait

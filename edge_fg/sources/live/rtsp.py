@@ -35,20 +35,13 @@ def has_pyav() -> bool:
 
 
 class AvConnection(Connection):
-    """An RTSP stream held by PyAV; see `Connection`.
+    """An RTSP stream held by PyAV.
 
     Bytes that were changed so that they still decode can't be told from others: H.264 has no
     checksum. What FFmpeg doesn't notice is therefore not left out.
 
     A camera that drops whole images between two key frames leaves FFmpeg to build upon the wrong
     ones, which it doesn't mark; for H.264 that is found by `GapFinder`, for other codecs not.
-
-    Parameters
-    ----------
-    description
-        Of kind stream.
-    options
-        The time-out.
     """
 
     def __init__(self, description: SourceDescription, options: SourceOptions) -> None:
@@ -72,7 +65,7 @@ class AvConnection(Connection):
         limits = (self._timeout, self._timeout)
         try:
             self._container = av.open(
-                self._description.target_text, options=_OPTIONS, timeout=limits
+                str(self._description.target), options=_OPTIONS, timeout=limits
             )
             stream = self._container.streams.video[0]
         except (av.error.FFmpegError, UnicodeError, ValueError) as error:

@@ -37,30 +37,16 @@ class LiveSource(BaseSource):
     nobody took in time (`SourceOptions.buffer` may wait) are counted. A pipeline gets every frame
     at once, in the capture thread (`deliver_to`), and its policy decides.
 
-    When the connection is lost, refuses, stands still or hangs, it is opened anew after a wait
-    (see `Backoff`), without end or as often as `SourceOptions.reconnect` says. What is handed on
-    always came from the camera: nothing is repeated or filled in.
+    When the connection is lost, refuses, stands still or hangs, it is opened anew after a wait (see
+    `Backoff`), without end or as often as `SourceOptions.reconnect` says. What is handed on always
+    came from the camera: nothing is repeated or filled in.
 
-    The first connection is made by the constructor, and when that fails, it raises: waiting
-    doesn't fix a wrong address or password. `SourceOptions.wait` waits instead.
+    The first connection is made by the constructor, and when that fails, it raises `SourceError`:
+    waiting doesn't fix a wrong address or password. `SourceOptions.wait` waits instead.
 
     A call that hangs in a driver is noticed by a watchdog, one thread for all live sources. The
-    hanging thread is left to itself and another takes over; no more than two such threads are
-    left at a time.
-
-    Parameters
-    ----------
-    name
-        The source's name, fit to be shown.
-    opener
-        Makes its connections.
-    options
-        Time-outs, waits, and what counts as frozen or black.
-
-    Raises
-    ------
-    SourceError
-        The first connection failed.
+    hanging thread is left to itself and another takes over; no more than two such threads are left
+    at a time.
     """
 
     def __init__(self, name: str, opener: Opener, options: SourceOptions | None = None) -> None:
@@ -98,13 +84,9 @@ class LiveSource(BaseSource):
     def deliver_to(self, receiver: FrameReceiver) -> None:
         """Give every frame to `receiver` from now on, in the thread that captures it.
 
-        Frames that it takes are counted as ``frames``, others as ``dropped``. It also hears of
-        the end: an error that ended the source, or None when the source was closed.
-
-        Raises
-        ------
-        UsageError
-            They go to another one already.
+        Frames that it takes are counted as ``frames``, others as ``dropped``. It also hears of the
+        end: an error that ended the source, or None when the source was closed. `UsageError` if the
+        frames go to another one already.
         """
         self._check_not_delivering()
         self._receiver = receiver

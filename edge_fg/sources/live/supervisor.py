@@ -11,7 +11,7 @@ from edge_fg.errors import SourceError
 from edge_fg.sources.live.capture_thread import CaptureThread
 from edge_fg.sources.live.connection import CapturedImage, Connection, CorruptedData, Opener
 from edge_fg.sources.live.frame_buffer import FrameBuffer
-from edge_fg.sources.live.image_monitor import ImageMonitor
+from edge_fg.sources.live.freeze_detector import ImageMonitor
 from edge_fg.sources.live.reconnection import Reconnection
 from edge_fg.sources.live.watchdog import WATCHDOG
 from edge_fg.sources.options import SourceOptions
@@ -29,15 +29,8 @@ _GRACE_S = 1.0
 class Supervisor:
     """Runs the capture thread of a live source, and another one after a loss or a hang.
 
-    The source is ``connecting``, then ``live`` with its first image, ``stalled`` while no new
-    image comes, and ``lost`` from the end of a connection to the next try.
-
-    Parameters
-    ----------
-    name, opener, options
-        See `LiveSource`.
-    status, buffer
-        One keeps state and counters, the other takes the images.
+    The source is ``connecting``, then ``live`` with its first image, ``stalled`` while no new image
+    comes, and ``lost`` from the end of a connection to the next try.
     """
 
     def __init__(
@@ -73,13 +66,7 @@ class Supervisor:
         WATCHDOG.watch(self)
 
     def wait_until_connected(self) -> None:
-        """Wait until the first connection stands.
-
-        Raises
-        ------
-        EdgeFGError
-            The first try failed; there will be no other.
-        """
+        """Wait until the first connection stands; raises what the first try failed with."""
         limit, state = self._options.timeout, self._reconnection
         with self._changed:
             self._changed.wait_for(
@@ -106,8 +93,7 @@ class Supervisor:
         WATCHDOG.forget(self)
         self._buffer.close()
         if capture is not None:
-            capture.leave()
-            capture.join(_GRACE_S)
+            capture.leave(_GRACE_S)
 
     def may_open(self, thread: CaptureThread) -> bool:
         """Return whether a connection may be opened: not while too many threads hang."""
@@ -132,8 +118,7 @@ class Supervisor:
     ) -> str | None:
         """Take an image or what came in its place; a reason to give the connection up, or None.
 
-        None stands for an image that was left undecoded. It says nothing about the state: only
-        images that can be inspected do.
+        An image that was left undecoded (None) says nothing about the state.
         """
         if not self._is_current(thread):
             return None
@@ -192,7 +177,7 @@ class Supervisor:
         if capture is None or phase == "waiting":
             return
         if phase == "reading" and silent > min(_STALL_S, limit / 2):
-            self._status.stalled(f"no image for {silent:.1f} s", only_from="live")
+            self._status.change("stalled", f"no image for {silent:.1f} s", only_from="live")
         if silent <= limit + self._grace:
             return  # the connection's own time-out comes first
         if not capture.interrupted:

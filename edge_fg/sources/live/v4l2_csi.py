@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -13,9 +14,9 @@ from edge_fg.opencv import load_cv2, positive
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
-from edge_fg.sources.gstreamer import csi_pipeline, v4l2_pipeline
+from edge_fg.sources.flip import NVVIDCONV_METHODS
 from edge_fg.sources.options import SourceOptions
-from edge_fg.sources.uri import SourceDescription
+from edge_fg.sources.uri import DEVICE, SourceDescription
 
 _logger = logging.getLogger("edge_fg")
 
@@ -25,27 +26,25 @@ _RAW_FORMATS: Final = {
     "YUY2": PixelFormat.YUYV,
     "NV12": PixelFormat.NV12,
 }
+_PARSERS: Final = {"h264": ("video/x-h264", "h264parse"), "h265": ("video/x-h265", "h265parse")}
+# The newest frame only, and as soon as it is there.
+_SINK: Final = "appsink drop=true max-buffers=1 sync=false"
 
 
 class OpenedCamera(NamedTuple):
     """A camera as OpenCV opened it; whether it did must be asked of `capture`."""
 
     capture: Any
-    raw: PixelFormat | None
-    """Format of the camera's own bytes, if frames are kept raw."""
-    stamped: bool
-    """Whether the kernel stamps its frames with the monotonic clock."""
+    raw: PixelFormat | None  # format of the camera's own bytes, if frames are kept raw
+    stamped: bool  # whether the kernel stamps its frames with the monotonic clock
 
 
 def open_camera(cv2: Any, description: SourceDescription, options: SourceOptions) -> OpenedCamera:
     """Open a source of kind csi or camera."""
-    if description.kind == "csi":
-        pipeline = csi_pipeline(int(description.target), options)
-        raw = PixelFormat.NV12 if options.raw else None
+    pipeline = _pipeline_of(description, options)
+    if pipeline is not None:
+        raw = PixelFormat.NV12 if options.raw and description.kind == "csi" else None
         return OpenedCamera(cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER), raw, False)
-    if options.codec in ("h264", "h265"):
-        pipeline = v4l2_pipeline(description.name, options)
-        return OpenedCamera(cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER), None, False)
     has_v4l2 = _has(cv2, "V4L2")
     backend = cv2.CAP_V4L2 if has_v4l2 else int(cv2.CAP_ANY)
     capture = cv2.VideoCapture(description.target, backend)
@@ -55,13 +54,7 @@ def open_camera(cv2: Any, description: SourceDescription, options: SourceOptions
 
 
 def as_raw_frame(image: Any, pixel_format: PixelFormat) -> RawFrame:
-    """Return what OpenCV gave as the camera's own bytes.
-
-    Raises
-    ------
-    ImageError
-        They are not a frame of this format.
-    """
+    """Return the camera's own bytes; `ImageError` if they are not a frame of this format."""
     data = np.ascontiguousarray(image).reshape(-1).view(np.uint8)
     if image.ndim < 2:
         raise ImageError(f"{image.size} bytes of a raw frame without rows")
@@ -94,27 +87,17 @@ def why_not_opened(description: SourceDescription, options: SourceOptions) -> st
 def check_possible(description: SourceDescription, options: SourceOptions) -> None:
     """Find out what no later try could fix, before a camera is opened.
 
-    Raises
-    ------
-    UsageError
-        An option doesn't fit this kind of camera.
-    SourceError
-        This OpenCV can't open such a camera.
-    MissingDependencyError
-        OpenCV is not installed.
+    `UsageError` if an option doesn't fit this kind of camera, `SourceError` or
+    `MissingDependencyError` if OpenCV can't open one or is missing.
     """
     cv2 = load_cv2(f"read {description.name}")
-    streams_h26x = description.kind == "camera" and options.codec in ("h264", "h265")
-    if description.kind == "csi":
-        csi_pipeline(int(description.target), options)
-    elif streams_h26x:
-        v4l2_pipeline(description.name, options)
+    pipeline = _pipeline_of(description, options)
     if description.kind == "camera" and options.raw and options.codec not in (None, "yuyv", "nv12"):
         raise UsageError(f"{description.name}: {options.codec} must be decoded, leave out raw")
     if description.kind == "camera" and options.raw and options.flip != "none":
         raise UsageError(f"{description.name}: raw frames can't be turned, leave out flip or raw")
-    if (description.kind == "csi" or streams_h26x) and not _has(cv2, "GSTREAMER"):
-        what = f" for {options.codec}" if streams_h26x else ""
+    if pipeline is not None and not _has(cv2, "GSTREAMER"):
+        what = f" for {options.codec}" if description.kind == "camera" else ""
         raise SourceError(
             f"{description.name} needs an OpenCV with GStreamer{what}, which the pip packages "
             "lack: uninstall opencv-python and use the one of JetPack "
@@ -129,6 +112,65 @@ def fourcc_text(code: float) -> str:
     number = int(code) if positive(code) else 0
     text = number.to_bytes(8, "little")[:4].decode("latin-1")
     return text if text.isprintable() and text.isascii() else ""
+
+
+def csi_pipeline(sensor: int, options: SourceOptions) -> str:
+    """Return the pipeline of a Jetson's CSI camera; 1920 x 1080 at 30 a second where not chosen.
+
+    The image processor of the camera gives NV12, which stays in its memory until ``nvvidconv`` has
+    turned it. With `SourceOptions.raw` the frames leave as NV12, else as BGR. A number outside
+    0..999 or another codec raises `UsageError`. See NVIDIA, *Jetson Linux Developer Guide*,
+    "Accelerated GStreamer" (nvarguscamerasrc, nvvidconv).
+    """
+    if not 0 <= sensor < 1000:
+        raise UsageError(f"there is no CSI camera {sensor}: they are numbered from 0")
+    if options.codec not in (None, "nv12"):
+        raise UsageError(f"csi://{sensor} gives nv12, not {options.codec}: leave codec out")
+    width, height = options.size_wh or (1920, 1080)
+    size = f"width={width}, height={height}"
+    rate = _rate(options.fps or 30.0)
+    stages = [
+        f"nvarguscamerasrc sensor-id={sensor}",
+        f"video/x-raw(memory:NVMM), {size}, format=NV12, framerate={rate}",
+        f"nvvidconv flip-method={NVVIDCONV_METHODS[options.flip]}",
+    ]
+    if options.raw:
+        stages += ["video/x-raw, format=NV12"]
+    else:
+        stages += ["video/x-raw, format=BGRx", "videoconvert", "video/x-raw, format=BGR"]
+    return " ! ".join([*stages, _SINK])
+
+
+def v4l2_pipeline(device: str, options: SourceOptions) -> str:
+    """Return the pipeline that decodes the H.264 or H.265 of a V4L2 camera such as /dev/video0.
+
+    `UsageError` if `device` is no video device, or the codec is neither.
+    """
+    if not DEVICE.fullmatch(device):
+        raise UsageError(f"{device!r} is not a video device such as /dev/video0")
+    if options.codec not in _PARSERS:
+        raise UsageError(f"{device}: codec must be h264 or h265 here, not {options.codec}")
+    caps, parser = _PARSERS[options.codec]
+    if options.size_wh is not None:
+        caps += f", width={options.size_wh[0]}, height={options.size_wh[1]}"
+    if options.fps is not None:
+        caps += f", framerate={_rate(options.fps)}"
+    stages = [f"v4l2src device={device}", caps, parser, "decodebin", "videoconvert"]
+    return " ! ".join([*stages, "video/x-raw, format=BGR", _SINK])
+
+
+def _rate(fps: float) -> str:
+    fraction = Fraction(fps).limit_denominator(1001)
+    return f"{max(fraction.numerator, 1)}/{fraction.denominator}"
+
+
+def _pipeline_of(description: SourceDescription, options: SourceOptions) -> str | None:
+    """Return the pipeline of a camera that needs GStreamer; None for others."""
+    if description.kind == "csi":
+        return csi_pipeline(int(description.target), options)
+    if description.kind == "camera" and options.codec in ("h264", "h265"):
+        return v4l2_pipeline(description.name, options)
+    return None
 
 
 def _configure(cv2: Any, capture: Any, name: str, options: SourceOptions) -> PixelFormat | None:

@@ -10,15 +10,9 @@ _logger = logging.getLogger("edge_fg")
 
 
 class Watched(Protocol):
-    """What a watchdog looks after.
+    """What a watchdog looks after."""
 
-    Attributes
-    ----------
-    check_every
-        Seconds between two checks.
-    """
-
-    check_every: float
+    check_every: float  # seconds
 
     def check(self) -> None:
         """Look whether all is well; must be quick."""
@@ -31,24 +25,19 @@ class Watchdog:
         # Reentrant: a source that is collected as garbage is forgotten in any thread.
         self._changed = threading.Condition(threading.RLock())
         self._watched: list[Watched] = []
-        self._thread: threading.Thread | None = None
-
-    @property
-    def thread(self) -> threading.Thread | None:
-        """The thread that checks, if there is one."""
-        return self._thread
+        self.thread: threading.Thread | None = None  # while there is something to check
 
     def watch(self, watched: Watched) -> None:
         """Check `watched` from now on."""
         with self._changed:
-            if self._thread is not None and self._thread.is_alive():
+            if self.thread is not None and self.thread.is_alive():
                 self._watched = [*self._watched, watched]
                 self._changed.notify_all()
                 return
             # A child process inherits what its parent watched, but not the thread.
             self._watched = [watched]
-            self._thread = threading.Thread(target=self._run, name="edge_fg-watchdog", daemon=True)
-            self._thread.start()
+            self.thread = threading.Thread(target=self._run, name="edge_fg-watchdog", daemon=True)
+            self.thread.start()
 
     def forget(self, watched: Watched) -> None:
         """Check `watched` no more; a check that is under way may still end."""
@@ -60,7 +49,7 @@ class Watchdog:
         while True:
             with self._changed:
                 if not self._watched:
-                    self._thread = None
+                    self.thread = None
                     return
                 self._changed.wait(min(each.check_every for each in self._watched))
                 watched = self._watched

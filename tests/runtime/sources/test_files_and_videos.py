@@ -31,7 +31,7 @@ from edge_fg.errors import (
 from edge_fg.images import read_image
 from edge_fg.sources import Frame, Source, open_source, parse_source, redact
 from edge_fg.sources.files import natural_order
-from edge_fg.sources.gstreamer import csi_pipeline
+from edge_fg.sources.live.v4l2_csi import csi_pipeline
 from edge_fg.sources.options import SourceOptions
 
 cv2 = pytest.importorskip("cv2")

@@ -21,10 +21,14 @@ from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources import Frame, SourceOptions, open_source, parse_source
 from edge_fg.sources.flip import NVVIDCONV_METHODS, flipped, flipped_size
-from edge_fg.sources.gstreamer import csi_pipeline, v4l2_pipeline
 from edge_fg.sources.live.connection import CorruptedData
 from edge_fg.sources.live.opencv_connection import OpenCVConnection
-from edge_fg.sources.live.v4l2_csi import check_possible, fourcc_text
+from edge_fg.sources.live.v4l2_csi import (
+    check_possible,
+    csi_pipeline,
+    fourcc_text,
+    v4l2_pipeline,
+)
 from edge_fg.sources.options import FLIPS, OPTION_NAMES, SourceKeywords, parse_options
 
 cv2 = pytest.importorskip("cv2")
