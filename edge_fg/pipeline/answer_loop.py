@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from edge_fg.errors import ImageError
 from edge_fg.pipeline.batch_size import BatchSizer
-from edge_fg.pipeline.recogniser import Recogniser, Unusable
+from edge_fg.pipeline.recogniser import Recogniser
 from edge_fg.pipeline.scheduler import Turn
 from edge_fg.pipeline.sink_group import SinkGroup
 from edge_fg.pipeline.source_group import SourceGroup
@@ -65,8 +66,8 @@ class AnswerLoop:
         for number, result in self.recognise(turn.frames):
             if number in failed:
                 queues[number].leave_out()
-            elif isinstance(result, Unusable):
-                queues[number].fail(result.error)
+            elif isinstance(result, ImageError):
+                queues[number].fail(result)
                 failed.add(number)
             else:
                 with self.sources.lock:  # the statistics are of one moment

@@ -37,16 +37,12 @@ FollowerFactory = Callable[[int], Follower]
 """Makes the follower of a source, given its number from 1: names of visits begin with it."""
 
 
-@dataclass(frozen=True)
-class Unusable:
-    """A frame that the model can't take, and why."""
-
-    error: ImageError
-
-
 @dataclass(eq=False)
 class _Request:
-    """One frame, or one region of it, for the model; `answer` is filled in."""
+    """One frame, or one region of it, for the model.
+
+    `answer` is filled in: an ImageError where the model can't take it.
+    """
 
     source_number: int
     frame: Frame
@@ -69,10 +65,11 @@ class Recogniser(Generic[PredictionT]):
 
     def __call__(
         self, taken: Sequence[tuple[int, Frame]]
-    ) -> list[tuple[int, Result[PredictionT] | Unusable]]:
-        """Return the result of each frame, with the number of its source.
+    ) -> list[tuple[int, Result[PredictionT] | ImageError]]:
+        """Return the result of each frame, or why the model can't take it.
 
-        Where visits are followed, at most one frame of each source is taken.
+        With it comes the number of its source. Where visits are followed, at most one frame of
+        each source is taken.
         """
         by_frame = [self._requests(number, frame) for number, frame in taken]
         waiting = itertools.chain.from_iterable(by_frame)
@@ -111,7 +108,7 @@ class Recogniser(Generic[PredictionT]):
         except ImageError as error:
             # Only the frame that has the error must fail.
             if len(requests) == 1:
-                requests[0].answer = Unusable(error)
+                requests[0].answer = error
             else:
                 for request in requests:
                     self._ask([request])
@@ -135,10 +132,10 @@ class Recogniser(Generic[PredictionT]):
 
     def _result(
         self, number: int, frame: Frame, requests: Sequence[_Request]
-    ) -> Result[PredictionT] | Unusable:
+    ) -> Result[PredictionT] | ImageError:
         answers = [request.answer for request in requests]
         for answer in answers:
-            if isinstance(answer, Unusable):
+            if isinstance(answer, ImageError):
                 return answer
         if self.followers is None:
             return Result(frame, answers[0], self.clock() - frame.captured, source_index=number)

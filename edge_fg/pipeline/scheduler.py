@@ -49,8 +49,7 @@ class Scheduler:
         # Engine time that each source has had, as if none had ever been idle.
         self._served = [0.0] * len(queues)
         self._virtual = 0.0
-        self._turns = [0] * len(queues)
-        self._turn = 0
+        self._turns = [0] * len(queues)  # when each had its last turn
         self._ended = [False] * len(queues)
         self.stopped = False
 
@@ -117,7 +116,5 @@ class Scheduler:
         return max(self._served[number], self._virtual), self._turns[number], number
 
     def _begin(self, number: int) -> None:
-        self._served[number] = max(self._served[number], self._virtual)
-        self._virtual = self._served[number]
-        self._turn += 1
-        self._turns[number] = self._turn
+        self._virtual = self._served[number] = max(self._served[number], self._virtual)
+        self._turns[number] = max(self._turns) + 1

@@ -58,7 +58,7 @@ class SinkWorker:
         self._error: str | None = None
         self._kinds: set[str] = set()
         self._pause = FIRST_PAUSE
-        self._again_at: float | None = None
+        self._again_at = -math.inf  # end of the pause
         self._state = "open"
         self._closing = False
         self.thread = threading.Thread(
@@ -79,19 +79,18 @@ class SinkWorker:
             return
         while self.thread.is_alive() and self._clock() < (deadline() or math.inf):
             self.thread.join(_CHECK_S)
+        if not self.thread.is_alive():
+            return
+        left = len(self.queue)
+        self.queue.close()
+        self.thread.join(_CHECK_S)
+        until = self._clock() + CLOSING_GRACE
+        while self.thread.is_alive() and self._closing and self._clock() < until:
+            self.thread.join(_CHECK_S)
         if self.thread.is_alive():
-            left = len(self.queue)
-            self.queue.close()
-            self.thread.join(0.1)
-            until = self._clock() + CLOSING_GRACE
-            while self.thread.is_alive() and self._closing and self._clock() < until:
-                self.thread.join(_CHECK_S)
-            if self.thread.is_alive():
-                _logger.error("sink %s does not return: it was abandoned", self._sink.name)
-            elif left:
-                _logger.warning(
-                    "sink %s was stopped with %d results unwritten", self._sink.name, left
-                )
+            _logger.error("sink %s does not return: it was abandoned", self._sink.name)
+        elif left:
+            _logger.warning("sink %s was stopped with %d results unwritten", self._sink.name, left)
 
     def stats(self) -> SinkStats:
         """Return what it has done so far."""
@@ -122,7 +121,7 @@ class SinkWorker:
             self._state = "closed"
 
     def _write(self, result: Result[Any]) -> None:
-        if self._again_at is not None and self._clock() < self._again_at:
+        if self._clock() < self._again_at:
             self.queue.carry(result.events)
             with self._lock:
                 self._skipped += 1
@@ -140,8 +139,8 @@ class SinkWorker:
             self._latency.add(seconds)
             self._written += 1
             self._in_a_row = 0
-            if self._again_at is not None:
-                self._again_at, self._pause, self._state = None, FIRST_PAUSE, "open"
+            if self._state == "failing":
+                self._pause, self._state = FIRST_PAUSE, "open"
                 self._kinds.clear()
                 _logger.info("sink %s works again", self._sink.name)
 
@@ -161,12 +160,9 @@ class SinkWorker:
             self._fatal(error)
             self.queue.close()
         elif self._in_a_row >= FAILURES_IN_A_ROW and result is not None:
-            self._pause_sink()
-
-    def _pause_sink(self) -> None:
-        # During a pause results are skipped at once: a queue that blocks stays empty.
-        with self._lock:
-            self._state = "failing"
-            self._again_at = self._clock() + self._pause
-            pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
-        _logger.warning("sink %s is paused for %g s", self._sink.name, pause)
+            # During a pause results are skipped at once: a queue that blocks stays empty.
+            with self._lock:
+                self._state = "failing"
+                self._again_at = self._clock() + self._pause
+                pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            _logger.warning("sink %s is paused for %g s", self._sink.name, pause)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from edge_fg.closing import Closing
 from edge_fg.errors import UsageError
@@ -16,9 +16,6 @@ from edge_fg.pipeline.policy import Policy, checked_policy, default_policy, is_l
 from edge_fg.pipeline.source_reader import SourceReader
 from edge_fg.result import Result
 from edge_fg.sources import Source, open_source
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 PredictionT = TypeVar("PredictionT")
 
@@ -51,9 +48,6 @@ class Stream(Iterator[Result[PredictionT]], Closing, Generic[PredictionT]):
     def dropped(self) -> int:
         """Frames that were not answered, by the policy, so far; 0 for files by default."""
         return sum(self._queue.dropped.values())
-
-    def __iter__(self) -> Self:
-        return self
 
     def __next__(self) -> Result[PredictionT]:
         return next(self._results)

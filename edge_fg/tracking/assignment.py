@@ -48,33 +48,28 @@ def _place(
     column_price: list[float],
 ) -> None:
     """Give `row` a column along the cheapest chain of moves (Dijkstra on reduced costs)."""
-    width = len(owner)
-    best = [math.inf] * width
-    came_from: list[int | None] = [None] * width
-    done = [False] * width
+    best = [math.inf] * len(owner)
+    came_from: list[int | None] = [None] * len(owner)
+    unreached = list(range(len(owner)))
+    moved: list[tuple[int, int]] = []  # columns that are reached, and the rows that have them
     length, current, at = 0.0, row, None
     while True:
-        for column in range(width):
-            if not done[column]:
-                through = length + table[current][column] - row_price[current]
-                through -= column_price[column]
-                if through < best[column]:
-                    best[column], came_from[column] = through, at
-        open_columns = (column for column in range(width) if not done[column])
-        nearest = min(open_columns, key=best.__getitem__)
-        length, at = best[nearest], nearest
-        done[nearest] = True
-        holder = owner[nearest]
+        for column in unreached:
+            through = length + table[current][column] - row_price[current] - column_price[column]
+            if through < best[column]:
+                best[column], came_from[column] = through, at
+        at = min(unreached, key=best.__getitem__)
+        length = best[at]
+        unreached.remove(at)
+        holder = owner[at]
         if holder is None:
             break
+        moved.append((at, holder))
         current = holder
     row_price[row] += length
-    for column in range(width):
-        if done[column] and column != at:
-            holder = owner[column]
-            if holder is not None:
-                row_price[holder] += length - best[column]
-            column_price[column] += best[column] - length
+    for column, holder in moved:
+        row_price[holder] += length - best[column]
+        column_price[column] += best[column] - length
     while at is not None:
         before = came_from[at]
         owner[at] = row if before is None else owner[before]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,7 +58,7 @@ class MotionFinder:
         self.settings = settings or MotionSettings()
         self._cv2 = load_cv2("find motion")
         self._background: Background | None = None
-        self._time: float | None = None
+        self._time = math.inf  # the clock of the last frame, in seconds
         self._scale = 1.0
         self._aligned: Image | None = None
 
@@ -68,7 +69,8 @@ class MotionFinder:
         """
         image = thumbnail(frame, self.settings.width)
         self._scale = scale = frame.size_wh[0] / image.shape[1]
-        dt = self._step(frame)
+        before, self._time = self._time, seconds_of(frame)
+        dt = min(max(self._time - before, 0.0), _LONGEST_STEP_S)
         if self._background is None or self._background.scene.shape != image.shape:
             self._background = Background(self.settings.background, image)
         background = self._background
@@ -96,11 +98,6 @@ class MotionFinder:
         rows = slice(max(0, int(y)), int(np.ceil(y + height)))
         mask[rows, max(0, int(x)) : int(np.ceil(x + width))] = True
         self._background.absorb(self._aligned, mask)
-
-    def _step(self, frame: Frame) -> float:
-        time = seconds_of(frame)
-        before, self._time = self._time, time
-        return 0.0 if before is None else min(max(time - before, 0.0), _LONGEST_STEP_S)
 
     def _objects(
         self, background: Background, differs: Mask, aligned: Image

@@ -98,8 +98,8 @@ class OpenVisits:
         elif (earlier := self._earlier_part(visit)) is not None:
             self._open.remove(visit)
             earlier.continue_as(visit)
-            for number in self._tracks_of(visit):
-                self._by_track[number] = earlier
+            tracks = self._by_track.items()
+            self._by_track = {n: earlier if one is visit else one for n, one in tracks}
             return []
         visit.announced, visit.announced_class_id = True, visit.class_id
         return [visit.event("visit_started", self._source_number, visit.class_id)]
@@ -144,8 +144,7 @@ class OpenVisits:
         """Close a visit, and report it if it was long enough to be one."""
         settings = self._settings
         self._open.remove(visit)
-        for number in self._tracks_of(visit):
-            del self._by_track[number]
+        self._by_track = {n: one for n, one in self._by_track.items() if one is not visit}
         nothing = self.is_nothing(visit)
         class_id = visit.announced_class_id if nothing else visit.class_id
         if class_id is None and not nothing:
@@ -157,6 +156,3 @@ class OpenVisits:
         if short or nothing or visit.likeliest in {None, *settings.nothing}:
             return []
         return [visit.event("visit_started", self._source_number, class_id), ended]
-
-    def _tracks_of(self, visit: Visit) -> list[int]:
-        return [number for number, one in self._by_track.items() if one is visit]

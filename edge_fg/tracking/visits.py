@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -74,24 +75,16 @@ class VisitFollower(Generic[PredictionT]):
         learn = self._finder.absorb if isinstance(self._finder, MotionFinder) else None
         self._visits = OpenVisits(self.settings, self._tracker, learn, number)
         self._pending: dict[int, PendingFrame] = {}
-        self._now: float | None = None
+        self._now = -math.inf  # seconds of the last frame's clock
 
     def propose(self, frame: Frame) -> list[Region]:
-        """Return the regions of a frame to classify; perhaps none.
+        """Return the regions of the next frame to classify; perhaps none.
 
-        Parameters
-        ----------
-        frame
-            The next frame. If its clock went back, a looped file for instance, all visits end.
+        If the frame's clock went back, as that of a looped file, all visits end.
         """
-        events: list[VisitEvent] = []
         now = seconds_of(frame)
-        if self._now is not None and now < self._now:
-            if self._now - now > _JITTER_S:
-                events = self.finish()
-            else:
-                now = self._now
-        self._now = now
+        events = self.finish() if self._now - now > _JITTER_S else []
+        self._now = now = max(now, self._now)
         detections = [_as_detection(one) for one in self._finder(frame)]
         tracks = self._tracker.update(detections, now, frame.size_wh)
         seen = [
@@ -158,7 +151,7 @@ class VisitFollower(Generic[PredictionT]):
         self._pending.clear()
         events += self._visits.end_all()
         self._tracker.clear()
-        self._now = None
+        self._now = -math.inf
         return events
 
     def _take(self, frame: Frame) -> PendingFrame:
@@ -166,13 +159,11 @@ class VisitFollower(Generic[PredictionT]):
         if frame.number not in self._pending:
             raise UsageError(f"frame {frame.number} was not proposed, or has had its update")
         events: list[VisitEvent] = []
-        while True:
-            number = next(iter(self._pending))
-            pending = self._pending.pop(number)
-            events += pending.events
-            if number == frame.number:
-                pending.events = events
-                return pending
+        while (number := next(iter(self._pending))) != frame.number:
+            events += self._pending.pop(number).events
+        pending = self._pending.pop(number)
+        pending.events = events + pending.events
+        return pending
 
 
 def follow_visits(
