@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_fg._version import __version__
 from edge_fg.errors import EdgeFGError
-from edge_fg.lazy import lazy_names
+from edge_fg.public_names import lazy_names
 
 if TYPE_CHECKING:
     from edge_fg.backends.options import EngineOptions

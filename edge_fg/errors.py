@@ -72,14 +72,8 @@ class PreprocessError(UsageError):
 class MissingDependencyError(EdgeFGError, ImportError):
     """An optional package is needed and missing.
 
-    Parameters
-    ----------
-    package
-        Name of the package on PyPI.
-    extra
-        The extra of ``edge-fg`` that brings it.
-    purpose
-        What it is needed for, to be read after "to".
+    `package` is its name on PyPI, `extra` the extra of ``edge-fg`` that brings it, and `purpose`
+    what it is needed for, to be read after "to".
     """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:

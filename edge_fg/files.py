@@ -104,12 +104,10 @@ def sync_folder(folder: Path) -> None:
 def umask() -> int:
     """Return which permissions the user wants new files not to have."""
     # The umask can only be read by setting it; reading /proc avoids the race where there is one.
-    try:
+    with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("Umask:"):
                 return int(line.split()[1], 8)
-    except (OSError, ValueError):
-        pass
     current = os.umask(0o022)
     os.umask(current)
     return current

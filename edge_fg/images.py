@@ -57,19 +57,12 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     The EXIF orientation is applied; transparency is dropped, not blended, as
     ``convert("RGB")`` does it in torchvision and timm; 16-bit greys keep their upper eight
     bits; of an animation or a multi-page file the first image is taken. JPEG, PNG, WebP, GIF, BMP,
-    TIFF, PPM and JPEG 2000 are read, and AVIF or HEIF where the installed Pillow reads them.
+    TIFF, PPM and JPEG 2000 are read, and AVIF or HEIF where the installed Pillow reads them. The
+    frame is H x W x 3, BGR, 0..255, C-contiguous.
 
-    Returns
-    -------
-    NDArray[np.uint8]
-        H x W x 3, BGR, 0..255, C-contiguous.
-
-    Raises
-    ------
-    ImageError
-        There is no such file, it can't be read, is not an image, is damaged or cut short, has
-        more than `MAX_PIXELS` pixels or is a strip beyond `MAX_SIDE_RATIO`, or holds
-        floating-point values, for which no white is defined.
+    An `ImageError` says that there is no such file, that it can't be read, is not an image, is
+    damaged or cut short, has more than `MAX_PIXELS` pixels or is a strip beyond `MAX_SIDE_RATIO`,
+    or that it holds floating-point values, for which no white is defined.
     """
     path = Path(path)
     with _image_errors(path):
@@ -143,7 +136,9 @@ def _opened(path: Path) -> Image.Image:
     # Pillow warns from half its limit on, and each time; the limit that counts is ours.
     with _SILENCING, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path, formats=_readable_formats())
+        Image.init()
+        formats = [name for name in _FORMATS + _FORMATS_OF_SOME_PILLOWS if name in Image.OPEN]
+        return Image.open(path, formats=formats)
 
 
 def _check_regular(path: Path) -> None:
@@ -174,11 +169,6 @@ def _check_size(path: Path, size_wh: tuple[int, int]) -> None:
         )
 
 
-def _readable_formats() -> list[str]:
-    Image.init()
-    return [name for name in _FORMATS + _FORMATS_OF_SOME_PILLOWS if name in Image.OPEN]
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -205,9 +195,9 @@ def _as_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     # a grey PNG or PGM the mode "I;16" or, in older releases, "I"; a TIFF of mode "I" has 32
     # bits, and nothing says which of its values is white.
     if image.mode == "I" and image.format == "TIFF":
-        return _grey(_within(path, np.asarray(image), 0xFF))
+        return _grey(path, np.asarray(image), bits=8)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _grey(_within(path, np.asarray(image), 0xFFFF) >> 8)
+        return _grey(path, np.asarray(image), bits=16)
     if image.mode == "F":
         raise ImageError(
             f"the image {path} holds floating-point values, and nothing says which is white: "
@@ -216,18 +206,15 @@ def _as_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def _within(path: Path, values: NDArray[Any], white: int) -> NDArray[Any]:
-    low, high = int(values.min()), int(values.max())
+def _grey(path: Path, values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    low, high, white = int(values.min()), int(values.max()), (1 << bits) - 1
     if low < 0 or high > white:
         raise ImageError(
             f"the image {path} has values from {low} to {high}, outside 0..{white}: "
             "save it with 8 or 16 unsigned bits"
         )
-    return values
-
-
-def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.repeat(values.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
+    grey = (values >> (bits - 8)).astype(np.uint8)
+    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
 
 
 def _advice_for_object(thing: Any) -> str:

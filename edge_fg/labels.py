@@ -6,13 +6,13 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import overload
 
-from edge_fg.deprecation import deprecated_alias
 from edge_fg.errors import LabelsError
 from edge_fg.printing import reason
+from edge_fg.public_names import deprecated_alias
 
 _MAX_BYTES = 32 << 20
 _MAX_CLASSES = 1_000_000
@@ -84,7 +84,7 @@ class Labels(Sequence[Label]):
                 )
             if not label.label.strip():
                 raise LabelsError(f"the label of class {position} is empty")
-            if _CONTROL.search("".join(_texts(label))):
+            if _CONTROL.search("".join(astuple(label)[1:])):
                 raise LabelsError(
                     f"the label of class {position}, {label.label!r}, or its taxonomy holds a "
                     "control character or a line break: remove it"
@@ -207,10 +207,6 @@ def _from_line(index: int, line: str) -> Label:
         return Label(index, label)
     common, genus, species = match["common"], match["genus"], match["species"]
     return Label(index, label, common, genus=genus, species=species)
-
-
-def _texts(label: Label) -> list[str]:
-    return [label.label, *(getattr(label, _attribute(column)) for column in _COLUMNS)]
 
 
 def _attribute(column: str) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from edge_fg.boxes import Region
-from edge_fg.deprecation import deprecated_alias
+from edge_fg.public_names import deprecated_alias
 from edge_fg.sources import Frame
 
 PredictionT_co = TypeVar("PredictionT_co", covariant=True)

@@ -26,15 +26,14 @@ SHARED = {
     "_version",
     "boxes",
     "closing",
-    "deprecation",
     "errors",
     "files",
     "images",
     "labels",
-    "lazy",
     "opencv",
     "printing",
     "progress",
+    "public_names",
 }
 ARROWS: dict[str, set[str]] = {
     "preprocess": {"cuda"},
@@ -200,7 +199,7 @@ def test_importing_the_runtime_loads_nothing_that_is_not_used_yet():
         "edge_fg",
         "edge_fg._version",
         "edge_fg.errors",
-        "edge_fg.lazy",
+        "edge_fg.public_names",
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edge_fg.errors import MissingDependencyError
-from edge_fg.lazy import lazy_names
+from edge_fg.public_names import lazy_names
 
 if TYPE_CHECKING:
     from edge_fg_calibration.budget.budget import Budget, BudgetCheck

@@ -47,14 +47,9 @@ def write_bundle(
     An older bundle of that name is replaced only when the new one is complete. `files` holds the
     content of every file but the manifest, by name; `make_manifest` gets size and hash of each.
 
-    Raises
-    ------
-    OutputError
-        Nothing could be written; `output` is as it was.
-    BundleFormatError
-        The manifest breaks the schema, or a graph is damaged; nothing was written.
-    UnsafeBundleError
-        A graph is one that `Bundle.graph` refuses; nothing was written.
+    After an error nothing was written, and `output` is as it was: an `OutputError`; a
+    `BundleFormatError` of a manifest that breaks the schema, or of a damaged graph; or an
+    `UnsafeBundleError` of a graph that `Bundle.graph` refuses.
     """
     check_output(output)
     entries = {

@@ -21,12 +21,12 @@ from edge_fg.boxes import Region
 from edge_fg.bundle import Bundle
 from edge_fg.bundle.manifest import OutputSpec
 from edge_fg.closing import Closing
-from edge_fg.deprecation import deprecated_argument
 from edge_fg.errors import BackendError, ImageError
 from edge_fg.images import to_frame
 from edge_fg.labels import Labels
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame
 from edge_fg.progress import ProgressCallback
+from edge_fg.public_names import deprecated_argument
 from edge_fg.recognition.prediction import Latency, Prediction
 from edge_fg.recognition.submission import Submissions
 
@@ -124,7 +124,7 @@ class Classifier(Closing):
         regions_xywh = deprecated_argument("regions_xywh", regions_xywh, "regions", regions)
         if isinstance(frames, (str, os.PathLike, PIL.Image.Image)):
             raise ImageError(f"batch takes several images, not one ({frames}): give a list")
-        checked = [_pixels(frame) for frame in frames]
+        checked = [frame if isinstance(frame, RawFrame) else to_frame(frame) for frame in frames]
         if regions_xywh is not None and len(regions_xywh) != len(checked):
             raise ImageError(f"{len(checked)} frames came with {len(regions_xywh)} regions")
         if not checked:
@@ -243,10 +243,6 @@ def load(
     )
     _LOGGER.info("%s runs on %s: %s", opened.path, choice.backend, choice.reason)
     return Classifier(executed, opened.manifest.scores, labels, choice)
-
-
-def _pixels(image: Image) -> Pixels:
-    return image if isinstance(image, RawFrame) else to_frame(image)
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:

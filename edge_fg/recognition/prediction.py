@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.deprecation import deprecated_alias
 from edge_fg.labels import Labels
+from edge_fg.public_names import deprecated_alias
 
 
 @dataclass(frozen=True)

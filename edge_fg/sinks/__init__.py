@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from edge_fg.lazy import lazy_names
+from edge_fg.public_names import lazy_names
 
 if TYPE_CHECKING:
     from edge_fg.sinks.base import BaseSink, CallbackSink

@@ -65,7 +65,8 @@ class _Layout:
     top: int
     width: int
     height: int
-    rows: int
+    rows: int  # of the list of names
+    row: int  # height of one of them
 
 
 class Annotator:
@@ -112,12 +113,12 @@ class Annotator:
         bar = max(round(title * 0.24), 3)
         margin = round(pad * 0.8) if short >= 160 else 0
         room_w, room_h = width - 2 * margin, height - 2 * margin
-        head = _head_height(title, pad, bar)
+        head = pad + round(title * 1.35) + bar + pad
         if not answers or room_w < 4 * title or head > _HIGHEST_PANEL * height:
             return None
         needed = self._needed_width(title, text, answers) + 2 * pad
         widest = room_w if width < 800 else round(_WIDEST_PANEL * width)
-        row = _row_height(text)
+        row = round(text * 1.9)
         room_for_list = min(round(_HIGHEST_LIST * height), room_h) - head - pad // 2
         rows = min(max(room_for_list // row, 0), len(answers) - 1)
         panel_height = head + rows * row + (pad // 2 if rows else 0)
@@ -131,6 +132,7 @@ class Annotator:
             width=min(max(round(needed), title * 11), widest, room_w),
             height=panel_height,
             rows=rows,
+            row=row,
         )
 
     def _needed_width(self, title: int, text: int, answers: Sequence[ScoredLabel]) -> float:
@@ -153,7 +155,7 @@ class Annotator:
             self._line(panel, layout, y, layout.text, answer, _TEXT_BGRA)
             below = y + round(layout.text * 1.3)
             _draw_bar(panel, layout, below, thin, answer.confidence, _OTHER_BAR_BGRA)
-            y += _row_height(layout.text)
+            y += layout.row
         return panel
 
     def _line(
@@ -190,14 +192,6 @@ def _clean(label: str) -> str:
 
 def _percent(answer: ScoredLabel) -> str:
     return f"{100 * answer.confidence:.1f} %"
-
-
-def _head_height(title: int, pad: int, bar: int) -> int:
-    return pad + round(title * 1.35) + bar + pad
-
-
-def _row_height(text: int) -> int:
-    return round(text * 1.9)
 
 
 def _draw_bar(

@@ -69,7 +69,10 @@ class LineFile:
             if self._descriptor is None:
                 self._open()
             self._append(line)
-            self._sync_now_and_then()
+            now = time.monotonic()
+            if self._regular and self._descriptor is not None and now >= self._synced:
+                os.fsync(self._descriptor)
+                self._synced = now + self._sync_seconds
 
     def close(self) -> None:
         """Force what was written onto the disk and close the file; may be called again.
@@ -161,12 +164,6 @@ class LineFile:
             if os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
                 return
         self.close()
-
-    def _sync_now_and_then(self) -> None:
-        now = time.monotonic()
-        if self._regular and self._descriptor is not None and now >= self._synced:
-            os.fsync(self._descriptor)
-            self._synced = now + self._sync_seconds
 
     def _drop(self) -> None:
         if self._descriptor is not None:

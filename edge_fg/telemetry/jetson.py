@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_fg.telemetry.device import DeviceState, Reading
-from edge_fg.telemetry.tegrastats import parse_tegrastats
-
-__all__ = ["DeviceState", "JetsonSensors", "parse_tegrastats"]
 
 # ga10b is Orin's GPU, gv11b Xavier's, gp10b TX2's, gm20b Nano's; Thor names its clock domains.
 _GPU_NAME = re.compile(r"(\.(gpu|ga10b|gv11b|gp10b|gm20b)|^gpu-gpc-\d+)$")

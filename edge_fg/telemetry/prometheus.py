@@ -138,16 +138,9 @@ class PipelineCollector:
 class MetricsServer(BoundedServer):
     """Serves ``/metrics`` for Prometheus; a context manager.
 
-    Port 0 takes a free one, see `address`.
-
-    Raises
-    ------
-    MissingDependencyError
-        prometheus-client is not installed.
-    UsageError
-        Other machines can reach `host` and `allow_remote` is False.
-    OutputError
-        The port is taken, or `host` is not an address of this machine.
+    Port 0 takes a free one, see `address`. A `MissingDependencyError` says that prometheus-client
+    is not installed; a `UsageError`, that other machines can reach `host` and `allow_remote` is
+    False. See `BoundedServer` for the rest.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ class LatestResults:
         self._annotate = annotate
         self._quality = quality
         self._changed = threading.Condition()
-        self._latest = {number: _Latest() for number in range(len(names))}
+        self._latest = [_Latest() for _ in names]
 
     def put(self, result: Result[Any]) -> None:
         """Take a result; returns at once."""
@@ -56,17 +56,13 @@ class LatestResults:
     def wait(self, source: int, after: int, timeout: float) -> int:
         """Wait for a result newer than `after` and return its number; `after` if none came."""
         with self._changed:
-            latest = self._latest.get(source)
-            if latest is None:
-                return after
+            latest = self._latest[source]
             self._changed.wait_for(lambda: self.closed or latest.serial > after, timeout)
             return latest.serial
 
     def image(self, source: int) -> bytes | None:
         """Return the latest image as JPEG; None where there is none yet."""
-        latest = self._latest.get(source)
-        if latest is None:
-            return None
+        latest = self._latest[source]
         # While an image is made for one viewer, others wait for it.
         with latest.drawing:
             with self._changed:
@@ -81,4 +77,4 @@ class LatestResults:
         """Return for each source the seconds since its latest result; None where none came."""
         now = time.monotonic()
         with self._changed:
-            return [now - n.arrived if n.serial else None for n in self._latest.values()]
+            return [now - n.arrived if n.serial else None for n in self._latest]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_fg.deprecation import deprecated_alias
+from edge_fg.public_names import deprecated_alias
 
 
 class Visit:
