@@ -5,16 +5,10 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-import time
 
 from edge_fg.backends.plan import Plan
-from edge_fg.backends.tensorrt.build_job import Built, Job, build
-from edge_fg.backends.tensorrt.library import (
-    Library,
-    import_library,
-    message_log,
-    title,
-)
+from edge_fg.backends.tensorrt.build_job import Job, build
+from edge_fg.backends.tensorrt.library import Library, import_library, message_log, title
 from edge_fg.cuda.device import current_gpu
 from edge_fg.errors import UsageError
 from edge_fg.progress import ProgressCallback, no_progress
@@ -61,6 +55,7 @@ def build_plan(
     if builder_optimization_level is not None and not 0 <= builder_optimization_level <= 5:
         raise UsageError(f"optimisation level {builder_optimization_level}: 0 to 5 are possible")
     job = Job(
+        library=library,
         trt=import_library(library),
         log=message_log(library),
         name=title(library),
@@ -70,21 +65,11 @@ def build_plan(
         level=builder_optimization_level,
         timings=None if library == "tensorrt-rtx" else timings,
     )
-    started = time.monotonic()
-    built = _run_in_thread(job, onnx_bytes, progress)
-    return Plan(
-        data=built.data,
-        library=library,
-        version=str(job.trt.__version__),
-        layers=built.layers,
-        seconds=time.monotonic() - started,
-        warnings=built.warnings,
-        timings=built.timings,
-    )
+    return _run_in_thread(job, onnx_bytes, progress)
 
 
-def _run_in_thread(job: Job, onnx_bytes: bytes, progress: ProgressCallback) -> Built:
-    results: list[Built] = []
+def _run_in_thread(job: Job, onnx_bytes: bytes, progress: ProgressCallback) -> Plan:
+    results: list[Plan] = []
     failures: list[BaseException] = []
 
     def work() -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edge_fg.backends.tensorrt.library import Message, MessageLog, quote, shortened
+from edge_fg.backends.plan import Plan
+from edge_fg.backends.tensorrt.library import Library
+from edge_fg.backends.tensorrt.message_log import Message, MessageLog, quote, shortened
 from edge_fg.errors import CompileError
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ _log = logging.getLogger("edge_fg")
 class Job:
     """One build: what it needs, and how its two threads talk."""
 
+    library: Library
     trt: TensorRT
     log: MessageLog
     name: str
@@ -50,22 +54,12 @@ class Job:
     )
 
 
-@dataclass(frozen=True)
-class Built:
-    """What a build gave: the plan, its number of layers, the warnings and the timing cache."""
-
-    data: bytes
-    layers: int
-    warnings: tuple[str, ...]
-    timings: bytes | None
-
-
-def build(job: Job, onnx_bytes: bytes) -> Built:
+def build(job: Job, onnx_bytes: bytes) -> Plan:
     """Build a plan in this thread.
 
     Raises `CompileError` if the graph can't be read or built, or the build was cancelled.
     """
-    trt = job.trt
+    trt, started = job.trt, time.monotonic()
     with job.log.collect() as messages:
         try:
             builder = trt.Builder(job.log.handle)
@@ -97,9 +91,15 @@ def build(job: Job, onnx_bytes: bytes) -> Built:
             if job.cancelled.is_set():
                 raise CompileError("the build was cancelled")
             raise CompileError(_build_failure(job, messages))
-        layers = int(network.num_layers)
-        told = dict.fromkeys(m.text for m in messages if m.level == logging.WARNING)
-        return Built(bytes(plan), layers, tuple(told), _timings_after(job, config))
+        return Plan(
+            data=bytes(plan),
+            library=job.library,
+            version=str(trt.__version__),
+            layers=int(network.num_layers),
+            seconds=time.monotonic() - started,
+            warnings=tuple(dict.fromkeys(m.text for m in messages if m.level == logging.WARNING)),
+            timings=_timings_after(job, config),
+        )
 
 
 def _serialized(

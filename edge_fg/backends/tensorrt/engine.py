@@ -14,8 +14,9 @@ import numpy as np
 
 from edge_fg.backends.tensorrt.engine_context import Binding, Context, releasing
 from edge_fg.backends.tensorrt.engine_layers import EngineLayer, parse_layers
-from edge_fg.backends.tensorrt.library import Library, import_library, quote
-from edge_fg.backends.tensorrt.library_calls import LibraryCalls
+from edge_fg.backends.tensorrt.library import Library, import_library, message_log
+from edge_fg.backends.tensorrt.message_log import quote
+from edge_fg.closing import Closing
 from edge_fg.cuda import Device
 from edge_fg.errors import BackendError, CudaError
 
@@ -35,7 +36,7 @@ class PlanRejectedError(BackendError):
     """The library can't load a plan: damaged, or made by another version or for another GPU."""
 
 
-class Engine:
+class Engine(Closing):
     """A plan that was loaded onto a device.
 
     A plan is executable code: only one from `edge_fg.backends.plan_provider` may come here.
@@ -55,7 +56,7 @@ class Engine:
         shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         self.device = device
-        self._calls = LibraryCalls(library)
+        self._log = message_log(library)
         self._trt: TensorRT = import_library(library)
         self._runtime: PlanRuntime | None = None
         self._engine: CudaEngine | None = None
@@ -88,14 +89,14 @@ class Engine:
         `BackendError` if TensorRT refused or the engine is closed.
         """
         engine = self._opened()
-        self._calls.begin()
+        self._log.forget_error()
         with self.device.use():
             raw = self._rtx_context(engine) or engine.create_execution_context()
         if raw is None:
-            raise self._calls.failure("make room for a context")
+            raise self._log.failure("make room for a context")
         with self._counting:
             self._contexts += 1
-        return Context(raw, self.input, self.device, self._calls, self._context_closed)
+        return Context(raw, self.input, self.device, self._log, self._context_closed)
 
     @property
     def captures_itself(self) -> bool:
@@ -149,13 +150,12 @@ class Engine:
         return self._engine
 
     def _load(self, plan: bytes) -> None:
-        log = self._calls.log
-        with log.collect() as messages:
-            self._runtime = self._trt.Runtime(log.handle)
+        with self._log.collect() as messages:
+            self._runtime = self._trt.Runtime(self._log.handle)
             self._engine = self._runtime.deserialize_cuda_engine(plan)
             said = quote(messages)
         if self._engine is None:
-            error = self._calls.failure("load the plan", said)
+            error = self._log.failure("load the plan", said)
             raise error if isinstance(error, CudaError) else PlanRejectedError(str(error))
 
     def _bindings(
@@ -212,9 +212,5 @@ def plan_layers(plan: bytes, library: Library) -> list[EngineLayer]:
     the GPU is missing, or can't load the plan.
     """
     import_library(library)
-    with Device() as device:
-        engine = Engine(plan, library, device)
-        try:
-            return engine.layers()
-        finally:
-            engine.close()
+    with Device() as device, Engine(plan, library, device) as engine:
+        return engine.layers()

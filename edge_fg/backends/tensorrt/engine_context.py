@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_fg.backends.tensorrt.library_calls import LibraryCalls
+from edge_fg.backends.tensorrt.message_log import MessageLog
 from edge_fg.cuda import Device, Stream
 from edge_fg.errors import BackendError, CudaError
 
@@ -46,13 +46,13 @@ class Context:
         raw: ExecutionContext,
         binding: Binding,
         device: Device,
-        calls: LibraryCalls,
+        log: MessageLog,
         closed: Callable[[], None],
     ) -> None:
         self._raw: ExecutionContext | None = raw
         self._input = binding
         self._device = device
-        self._calls = calls
+        self._log = log
         self._closed = closed
         self._batch = 0
 
@@ -62,15 +62,15 @@ class Context:
         Raises `BackendError` if TensorRT refused one.
         """
         raw = self._opened()
-        self._calls.begin()
+        self._log.forget_error()
         # Only an engine's first context is promised to have the profile without being told.
         dynamic = self._input.shape[0] < 0
         if dynamic and not raw.set_optimization_profile_async(0, stream.handle):
-            raise self._calls.failure("choose the profile")
+            raise self._log.failure("choose the profile")
         stream.synchronize()
         for name, address in addresses.items():
             if not raw.set_tensor_address(name, address):
-                raise self._calls.failure(f"bind {name!r}")
+                raise self._log.failure(f"bind {name!r}")
 
     def set_batch(self, batch: int) -> None:
         """Set the batch of the inferences that follow.
@@ -79,10 +79,10 @@ class Context:
         """
         if batch == self._batch:
             return
-        self._calls.begin()
+        self._log.forget_error()
         if not self._opened().set_input_shape(self._input.name, self._input.at(batch)):
             self._batch = 0
-            raise self._calls.failure(f"take a batch of {batch}")
+            raise self._log.failure(f"take a batch of {batch}")
         self._batch = batch
 
     def enqueue(self, stream: Stream) -> None:
@@ -90,9 +90,9 @@ class Context:
 
         Raises `BackendError` if TensorRT refused; the message quotes its reason.
         """
-        self._calls.begin()
+        self._log.forget_error()
         if not self._opened().execute_async_v3(stream.handle):
-            raise self._calls.failure("execute the model")
+            raise self._log.failure("execute the model")
 
     def close(self) -> None:
         """Release it; its work must be done. May be called again."""

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX through one interface: import, version, messages, GPU.
+"""TensorRT and TensorRT-RTX through one interface: import, version, log, GPU.
 
 Only names are used that exist in tensorrt 10.3 to 11.4 and in tensorrt_rtx 1.x; see
 `edge_fg.backends.tensorrt.api`.
@@ -11,20 +11,17 @@ import ctypes
 import functools
 import importlib
 import importlib.util
-import logging
 import sys
 import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, SupportsInt, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
+from edge_fg.backends.tensorrt.message_log import MessageLog
 from edge_fg.cuda import libcuda
 from edge_fg.cuda.device import find_gpus
 from edge_fg.errors import BackendUnavailableError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from edge_fg.backends.tensorrt.api import Logger, TensorRT
+    from edge_fg.backends.tensorrt.api import TensorRT
 
 Library: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -39,10 +36,6 @@ _HINTS: dict[Library, str] = {
     "tensorrt": "JetPack brings it, elsewhere pip install 'edge-fg[tensorrt]'",
     "tensorrt-rtx": "pip install 'edge-fg[rtx]'",
 }
-_KEPT_MESSAGES = 100
-_QUOTED_CHARACTERS = 300
-_LEVELS = (logging.ERROR, logging.ERROR, logging.WARNING, logging.DEBUG, logging.DEBUG)
-_log = logging.getLogger("edge_fg.tensorrt")
 _creating = threading.Lock()
 
 
@@ -108,77 +101,6 @@ def _missing(library: Library) -> MissingDependencyError:
     )
 
 
-@dataclass(frozen=True)
-class Message:
-    """One message of TensorRT: its level in Python's logging, and the text on one line."""
-
-    level: int
-    text: str
-
-
-class MessageLog:
-    """Receives what one of the libraries says in this process.
-
-    TensorRT keeps the first logger that a process registers and ignores the others, so there
-    is one for each library (`message_log`), which passes every message to Python's logging
-    (``edge_fg.tensorrt``) and to a `collect` that is under way. Thread-safe.
-
-    Attributes
-    ----------
-    handle
-        The ``ILogger`` to give to TensorRT.
-    """
-
-    def __init__(self, trt: TensorRT) -> None:
-        self._collecting = threading.Lock()
-        self._kept: deque[Message] | None = None
-        self._errors = threading.local()
-        receive = self._receive
-
-        class Receiver(trt.ILogger):  # type: ignore[misc,name-defined]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: SupportsInt, msg: str) -> None:
-                receive(int(severity), msg)
-
-        self.handle: Logger = Receiver()
-
-    def _receive(self, severity: int, text: str) -> None:
-        level = _LEVELS[severity] if 0 <= severity < len(_LEVELS) else logging.DEBUG
-        message = Message(level, " ".join(text.split()))
-        # An error becomes an exception of ours; in the log it is a detail.
-        _log.log(min(level, logging.INFO), "%s", message.text)
-        kept = self._kept
-        if kept is not None and level >= logging.WARNING:
-            kept.append(message)
-        if level >= logging.ERROR:
-            self._errors.last = message.text
-
-    def forget_error(self) -> None:
-        """Forget what `last_error` would return, before a call that may fail."""
-        self._errors.last = ""
-
-    def last_error(self) -> str:
-        """Return the last error that a call in this thread met, or an empty text."""
-        text: str = getattr(self._errors, "last", "")
-        return shortened(text)
-
-    @contextlib.contextmanager
-    def collect(self) -> Iterator[deque[Message]]:
-        """Collect warnings and errors while the block runs, one block at a time.
-
-        Messages carry no mark of the object that they are about; blocks in other threads
-        wait, so that none reads the errors of another.
-        """
-        with self._collecting:
-            self._kept = deque(maxlen=_KEPT_MESSAGES)
-            try:
-                yield self._kept
-            finally:
-                self._kept = None
-
-
 def message_log(library: Library) -> MessageLog:
     """Return the process's log of a library, the same on each call; raises as `import_library`."""
     with _creating:
@@ -187,19 +109,7 @@ def message_log(library: Library) -> MessageLog:
 
 @functools.cache
 def _message_log(library: Library) -> MessageLog:
-    return MessageLog(import_library(library))
-
-
-def quote(messages: Iterable[Message]) -> str:
-    """Return the first errors among `messages` on one line, or an empty text."""
-    errors = dict.fromkeys(m.text for m in messages if m.level >= logging.ERROR)
-    return shortened("; ".join(list(errors)[:3]))
-
-
-def shortened(text: str) -> str:
-    """Return `text` on one line, of a length that fits a message."""
-    text = " ".join(text.split())
-    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[: _QUOTED_CHARACTERS - 3]}..."
+    return MessageLog(import_library(library), title(library))
 
 
 def gpu_description(device: int = 0) -> str:

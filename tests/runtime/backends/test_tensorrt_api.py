@@ -36,7 +36,7 @@ USERS = (
     "tensorrt.engine",
     "tensorrt.engine_context",
     "tensorrt.library",
-    "tensorrt.library_calls",
+    "tensorrt.message_log",
 )
 # The first and last release with wheels for JetPack 6, JetPack 7's, and the newest.
 RELEASES = {

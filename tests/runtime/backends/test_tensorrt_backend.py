@@ -555,7 +555,7 @@ def test_a_type_that_numpy_lacks_is_refused(standin, opened, monkeypatch):
 
 def test_an_error_of_before_is_not_blamed(standin, opened, monkeypatch):
     backend = opened()
-    backend._held._engine._calls.log._receive(1, "an error of before")
+    backend._held._engine._log._receive(1, "an error of before")
     monkeypatch.setattr(
         standin.trt.IExecutionContext, "execute_async_v3", lambda self, stream_handle: False
     )

@@ -17,6 +17,7 @@ from edge_fg.backends.tensorrt import (
     output_buffer,
     slot_contexts,
 )
+from edge_fg.backends.tensorrt.message_log import MessageLog
 from edge_fg.cuda.device import Gpu
 
 SITE = Path(__file__).resolve().parent / "site"
@@ -60,7 +61,7 @@ def put_in_place(patch: pytest.MonkeyPatch, host_cuda: ModuleType) -> StandIn:
         happened.clear()
     patch.setattr(trt, "faults", trt.Faults())
     # TensorRT keeps one log per process and library; each test has a library of its own.
-    log, real = library.MessageLog(trt), library._message_log
+    log, real = MessageLog(trt, "TensorRT"), library._message_log
     patch.setattr(
         library,
         "_message_log",
