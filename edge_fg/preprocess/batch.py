@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,16 +12,16 @@ from edge_fg.closing import Closing
 from edge_fg.cuda import Stream
 from edge_fg.errors import UsageError
 from edge_fg.preprocess.batch_input import Image, bytes_of
-from edge_fg.preprocess.batch_layout import BatchLayout, Tables
-from edge_fg.preprocess.staging import Staging
+from edge_fg.preprocess.device_tables import Tables
+from edge_fg.preprocess.staging import BatchLayout, Staging
 
 
 class Batch(Closing):
     """A batch of fixed geometry and output; made by `CudaPreprocessor`.
 
     `fill` it, `queue` it or launch the graph that `queue` was captured in, and let the stream
-    pass before filling it again. For one thread at a time. `tables` are held for it, and if
-    `owned`, `close` closes the staging memory too.
+    pass before filling it again. For one thread at a time. `close` releases
+    what is `held` for it: its tables, and the staging memory if that is its own.
     """
 
     def __init__(
@@ -29,21 +30,15 @@ class Batch(Closing):
         layout: BatchLayout,
         tables: Tables,
         output_pointer: int,
-        *,
-        owned: bool,
+        held: contextlib.ExitStack,
     ) -> None:
-        self.shape = layout.plan.shape
-        """Of the tensor."""
-        self.dtype = layout.plan.dtype
-        """Of the tensor."""
         self._staging = staging
         self._layout = layout
         self._tables = tables
         self._output = output_pointer
-        self._owned = owned
-        self._closed = False
         staging.arrange(layout)
         self._moves = staging.moves
+        self._held = held.pop_all()
 
     @property
     def moved(self) -> bool:
@@ -83,9 +78,4 @@ class Batch(Closing):
 
     def close(self) -> None:
         """Release what it holds, once the device is done with it; may be called again."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._owned:
-            self._staging.close()
-        self._tables.release()
+        self._held.close()

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from edge_fg.closing import Closing
-from edge_fg.cuda import Device, Function, Module, Stream
+from edge_fg.cuda import Device, Module, Stream
 from edge_fg.errors import CudaError, UsageError
 from edge_fg.preprocess.batch import Batch
 from edge_fg.preprocess.batch_input import BatchGeometry
-from edge_fg.preprocess.batch_layout import BatchLayout, TableCache
+from edge_fg.preprocess.device_tables import TableCache
 from edge_fg.preprocess.kernels import load_image
 from edge_fg.preprocess.launch import KERNELS, LaunchPlanner
 from edge_fg.preprocess.pixel_layout import PixelLayout
 from edge_fg.preprocess.spec import PreprocessSpec
-from edge_fg.preprocess.staging import Staging, Transfer
+from edge_fg.preprocess.staging import BatchLayout, Staging, Transfer
 
 _GEOMETRIES: Final = 32
 """Batch geometries whose tables stay on the device."""
@@ -55,15 +55,15 @@ class BatchFactory(Closing):
         self.transfer: Transfer = transfer_for(device) if transfer == "auto" else transfer
         """``mapped`` or ``staged``."""
         self._planner = LaunchPlanner(spec, cached_plans=_GEOMETRIES)
-        self._layout = functools.lru_cache(maxsize=4 * _GEOMETRIES)(self._new_layout)
+        self.layout = functools.lru_cache(maxsize=4 * _GEOMETRIES)(self._new_layout)
+        """Returns how a batch lies in staging memory; equal batches get the same object."""
         self._tables = TableCache(device, _GEOMETRIES)
         if image is None:
             image = load_image(device.compute_capability, device.driver_version).data
         self._module = Module(device, image)
-        self._functions: dict[str, Function] = {}
         with contextlib.ExitStack() as made:
             made.callback(self._module.close)
-            self._functions.update((name, self._module.function(name)) for name in KERNELS)
+            self._functions = {name: self._module.function(name) for name in KERNELS}
             made.pop_all()
         self._closed = False
 
@@ -102,18 +102,12 @@ class BatchFactory(Closing):
         """
         if self._closed:
             raise closed_error()
-        layout = self._layout(geometry)
-        with contextlib.ExitStack() as made:
+        layout = self.layout(geometry)
+        with contextlib.ExitStack() as held:
             tables = self._tables.take(layout.plan, stream)
-            made.callback(tables.release)
-            place = made.enter_context(self.new_staging()) if staging is None else staging
-            batch = Batch(place, layout, tables, output_pointer, owned=staging is None)
-            made.pop_all()
-        return batch
-
-    def layout(self, geometry: BatchGeometry) -> BatchLayout:
-        """Return how a batch lies in staging memory; equal batches get the same object."""
-        return self._layout(geometry)
+            held.callback(tables.release)
+            place = held.enter_context(self.new_staging()) if staging is None else staging
+            return Batch(place, layout, tables, output_pointer, held)
 
     def close(self) -> None:
         """Release the tables and kernels; may be called again."""

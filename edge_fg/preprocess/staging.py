@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,38 @@ from edge_fg.cuda import (
     copy_to_device,
 )
 from edge_fg.cuda.module import PreparedLaunch
-from edge_fg.preprocess.batch_input import Image
-from edge_fg.preprocess.batch_layout import BatchLayout, Tables
+from edge_fg.preprocess.batch_input import BatchGeometry, Image
+from edge_fg.preprocess.device_tables import Tables
+from edge_fg.preprocess.launch import LaunchPlan, Pointer
 
 Transfer = Literal["mapped", "staged"]
 """How an image gets to the GPU: read in place through page-locked memory, or copied over."""
 
-_POINTERS: Final = ("descriptors", "tables", "scratch", "output")
+_ALIGNMENT: Final = 256
 _STEP: Final = 1 << 16
 """Memory is taken in steps of this many bytes, so that similar sizes share it."""
+
+
+class BatchLayout:
+    """How a batch lies in staging memory: descriptors first, then each image, at aligned places."""
+
+    def __init__(self, plan: LaunchPlan, geometry: BatchGeometry) -> None:
+        self.plan = plan
+        sizes = [0] * (max(geometry.at, default=-1) + 1)
+        # Where frames lie elsewhere on the device, there is no image to place.
+        for place, nbytes in zip(geometry.at, plan.frame_bytes, strict=False):
+            sizes[place] = max(sizes[place], nbytes)
+        self.sizes = tuple(sizes)
+        """Bytes of each image."""
+        starts = [_rounded(plan.descriptor_bytes, _ALIGNMENT)]
+        for size in sizes:
+            starts.append(_rounded(starts[-1] + size, _ALIGNMENT))
+        self.starts = tuple(starts[:-1])
+        """Where each image starts, in bytes."""
+        self.nbytes = starts[-1]
+        """Of all."""
+        self.offsets = tuple(starts[place] for place in geometry.at)
+        """Where the image of each row of the tensor starts."""
 
 
 class Staging(Closing):
@@ -55,7 +78,7 @@ class Staging(Closing):
         self._layout: BatchLayout | None = None
         self._launches: list[PreparedLaunch] = []
         # Shared by the prepared launches, which read them each time.
-        self._addresses = {name: ctypes.c_uint64() for name in _POINTERS}
+        self._addresses = {name: ctypes.c_uint64() for name in get_args(Pointer)}
         self._done = Event(device)
 
     def wait(self) -> None:
@@ -136,7 +159,7 @@ class Staging(Closing):
             if host is not None:
                 host.close()
             self.moves += 1
-            shape = (_stepped(layout.nbytes),)
+            shape = (_rounded(layout.nbytes, _STEP),)
             host = self._host = HostBuffer(self.device, shape, np.uint8, mapped=mapped)
         if mapped:
             descriptors = host.device_pointer
@@ -153,8 +176,8 @@ class Staging(Closing):
                 return buffer
             buffer.close()
         self.moves += 1
-        return DeviceBuffer(self.device, _stepped(nbytes))
+        return DeviceBuffer(self.device, _rounded(nbytes, _STEP))
 
 
-def _stepped(nbytes: int) -> int:
-    return -(-nbytes // _STEP) * _STEP
+def _rounded(nbytes: int, step: int) -> int:
+    return -(-nbytes // step) * step
