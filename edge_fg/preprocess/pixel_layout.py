@@ -158,13 +158,10 @@ class PixelLayout:
         ImageError
             `data` is shorter than the frame, or not a row of bytes.
         """
-        if data.dtype != np.uint8 or data.ndim != 1 or not data.flags.c_contiguous:
-            raise ImageError("a frame's bytes must be one row of uint8 without gaps")
-        if data.size < self.nbytes:
-            raise ImageError(f"{data.size} bytes don't hold a frame of {self.nbytes}")
-        rows = _plane(data, 0, self.height, self.row_pitch, self.row_bytes)
+        data = frame_bytes(self, data)
+        rows = plane_of(data, 0, self.height, self.row_pitch, self.row_bytes)
         if self.format in (PixelFormat.BGR, PixelFormat.RGB):
-            pixels = rows.reshape(self.height, self.width, 3)
+            pixels: NDArray[np.uint8] = rows.copy().reshape(self.height, self.width, 3)
             return pixels if self.format is PixelFormat.BGR else pixels[..., ::-1]
         if self.standard is None:
             return np.repeat(rows[..., None], 3, axis=2)
@@ -175,7 +172,7 @@ class PixelLayout:
         luma = rows[:, : self.width]
         half, pitch = (self.height + 1) // 2, self.chroma_row_pitch
         planes = [
-            _plane(data, offset, half, pitch, self._chroma_row_bytes)
+            plane_of(data, offset, half, pitch, self._chroma_row_bytes)
             for offset in self.chroma_planes
         ]
         if self.format is PixelFormat.NV12:
@@ -215,10 +212,23 @@ class PixelLayout:
             )
 
 
-def _plane(
-    data: NDArray[np.uint8], offset: int, rows: int, pitch: int, used: int
+def frame_bytes(layout: PixelLayout, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return as many bytes of `data` as the frame has, without copying.
+
+    Raises `ImageError` if they are not there, or `data` is not a row of bytes.
+    """
+    needed = layout.nbytes
+    if data.dtype != np.uint8 or data.ndim != 1 or not data.flags.c_contiguous:
+        raise ImageError("a frame's bytes must be one row of uint8 without gaps")
+    if data.size < needed:
+        raise ImageError(f"{data.size} bytes don't hold a frame of {needed}")
+    return data[:needed]
+
+
+def plane_of(
+    data: NDArray[np.uint8], start: int, rows: int, pitch: int, used: int
 ) -> NDArray[np.uint8]:
-    """Return (rows, used) of a plane whose rows are `pitch` bytes apart; the last has no gap."""
-    picked = offset + pitch * np.arange(rows)[:, None] + np.arange(used)
-    plane: NDArray[np.uint8] = data[picked]
+    """Return (rows, used) of a plane whose rows are `pitch` bytes apart, without copying."""
+    # NumPy refuses what would reach beyond the data.
+    plane: NDArray[np.uint8] = np.ndarray((rows, used), np.uint8, data, start, (pitch, 1))
     return plane

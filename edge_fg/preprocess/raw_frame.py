@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_fg.boxes import Region, checked_region
 from edge_fg.errors import ImageError
 from edge_fg.images import as_frame
-from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
+from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, frame_bytes, plane_of
 from edge_fg.preprocess.yuv import ColorStandard
 
 
@@ -55,12 +55,7 @@ class RawFrame:
         ImageError
             They are not there.
         """
-        data, needed = self.data, self.layout.nbytes
-        if data.dtype != np.uint8 or data.ndim != 1 or not data.flags.c_contiguous:
-            raise ImageError("a raw frame's bytes must be one row of uint8 without gaps")
-        if data.size < needed:
-            raise ImageError(f"{data.size} bytes don't hold a frame of {needed}")
-        return data[:needed]
+        return frame_bytes(self.layout, self.data)
 
     def to_bgr(self) -> NDArray[np.uint8]:
         """Return it as (height, width, 3) uint8 BGR: exactly what the GPU path reads from it."""
@@ -96,15 +91,12 @@ class RawFrame:
         described = _alone(layout.format, layout.standard, inside)
         data, pitch = self.bytes(), layout.row_pitch
         start = top * pitch + left * _BYTES[layout.format]
-        planes = [_plane(data, start, described.height, pitch, described.row_pitch)]
-        rows, used, pitch = (
-            _half(described.height),
-            described.chroma_row_pitch,
-            layout.chroma_row_pitch,
-        )
+        planes = [plane_of(data, start, described.height, pitch, described.row_pitch)]
+        rows = (described.height + 1) // 2
+        used, pitch = described.chroma_row_pitch, layout.chroma_row_pitch
         pairs = left if layout.format is PixelFormat.NV12 else left // 2
         starts = [offset + top // 2 * pitch + pairs for offset in layout.chroma_planes]
-        planes += [_plane(data, start, rows, pitch, used) for start in starts]
+        planes += [plane_of(data, start, rows, pitch, used) for start in starts]
         return described, tuple(planes)
 
 
@@ -153,20 +145,8 @@ def _alone(kind: PixelFormat, standard: ColorStandard | None, inside: Region) ->
     """Return the layout of a region whose planes have no gaps, from pixel (0, 0) on."""
     x, y, width, height = inside
     columns, rows = x + width, y + height
-    pairs = _half(columns)
-    row_bytes = 4 * pairs if kind is PixelFormat.YUYV else columns * _BYTES[kind]
+    pairs = (columns + 1) // 2
+    # Given for NV12 too: else odd rows of luma would be as long as those of chroma.
     chroma = {PixelFormat.NV12: 2 * pairs, PixelFormat.I420: pairs}
     region = None if (x, y) == (0, 0) else inside
-    return PixelLayout(kind, rows, columns, row_bytes, standard, region, chroma.get(kind))
-
-
-def _half(length: int) -> int:
-    return (length + 1) // 2
-
-
-def _plane(
-    data: NDArray[np.uint8], start: int, rows: int, pitch: int, used: int
-) -> NDArray[np.uint8]:
-    # NumPy refuses what would reach beyond the data.
-    plane: NDArray[np.uint8] = np.ndarray((rows, used), np.uint8, data, start, (pitch, 1))
-    return plane
+    return PixelLayout(kind, rows, columns, None, standard, region, chroma.get(kind))
