@@ -101,32 +101,16 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Open an ONNX Runtime session on the CPU.
 
-    Parameters
-    ----------
-    graph
-        The ONNX model, its weights inside: no other file is read.
-    what
-        Names the model in messages.
-    threads
-        Threads inside an operator; 0 takes as many as there are cores.
-    optimise
-        False runs the graph as it is written, so that every tensor can be observed.
-    fuse_int8
-        False runs INT8 as it is written: quantise, then dequantise around float operators. The
-        results then don't depend on which integer instructions this CPU has.
-    arena
-        False returns memory after each run instead of keeping the largest amount.
-    error
-        What to raise where ONNX Runtime can't load the graph.
-    extra, purpose
-        For `MissingDependencyError`: what brings ONNX Runtime, and what it is needed for.
+    The graph has its weights inside: no other file is read. `threads` are those inside an operator;
+    0 takes as many as there are cores. Without `optimise` the graph runs as it is written, so that
+    every tensor can be observed. Without `fuse_int8` INT8 runs as it is written: quantise, then
+    dequantise around float operators; the results then don't depend on which integer instructions
+    this CPU has. Without `arena` memory is returned after each run instead of keeping the largest
+    amount.
 
-    Raises
-    ------
-    MissingDependencyError
-        ONNX Runtime is not installed.
-    EdgeFGError
-        `error`: ONNX Runtime can't load the graph.
+    Raises `MissingDependencyError`, with `extra` and `purpose` (what brings ONNX Runtime, and what
+    it is needed for), where that is not installed, and `error` if it can't load the graph, which
+    `what` names.
     """
     try:
         import onnxruntime

@@ -64,10 +64,10 @@ class Graph(Resource):
         Raises `CudaError` if the graph or the stream is closed, or the driver refused.
         """
         self._check_open()
-        with self._device.use():
+        with self.device.use():
             code = libcuda.load().cuGraphLaunch(self._raw, stream.handle)
-            self._device.check(code, "launch a CUDA graph")
+            self.device.check(code, "launch a CUDA graph")
 
     def _release(self, raw: Any) -> None:
         code = libcuda.load().cuGraphExecDestroy(raw)
-        self._device.check(code, "release a CUDA graph")
+        self.device.check(code, "release a CUDA graph")

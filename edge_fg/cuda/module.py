@@ -62,16 +62,16 @@ class Module(Resource):
         """Return the kernel `name`, as ``extern "C"`` spells it; raises `CudaError` without one."""
         self._check_open()
         handle = ctypes.c_void_p()
-        with self._device.use():
+        with self.device.use():
             code = libcuda.load().cuModuleGetFunction(
                 ctypes.byref(handle), self._raw, name.encode()
             )
-            self._device.check(code, f"find the kernel `{name}`")
+            self.device.check(code, f"find the kernel `{name}`")
         assert handle.value is not None
         return Function(self, name, handle.value)
 
     def _release(self, raw: Any) -> None:
-        self._device.check(libcuda.load().cuModuleUnload(raw), "unload kernels")
+        self.device.check(libcuda.load().cuModuleUnload(raw), "unload kernels")
 
 
 class Function:

@@ -21,36 +21,28 @@ class Resource(Closing):
     """
 
     _what = "resource"
+    closed = True
+    """Whether it was closed, or not made yet."""
 
     def __init__(self, device: Device, raw: Any) -> None:
-        self._device = device
+        self.device = device
         self._raw = raw
         self._closing = threading.Lock()
         self._key = device.adopt(self)
-        self._open = True
-
-    @property
-    def device(self) -> Device:
-        """The device that it is on."""
-        return self._device
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return not self._open
+        self.closed = False
 
     def close(self) -> None:
         """Release it; it can't be used afterwards. May be called again, from any thread."""
         with self._closing:
-            if not self._open:
+            if self.closed:
                 return
-            self._open = False
+            self.closed = True
         raw, self._raw = self._raw, None
-        self._device.disown(self._key)
-        if self._device.lost or self._device.closed:
-            self._device.abandon(raw)
+        self.device.disown(self._key)
+        if self.device.lost or self.device.closed:
+            self.device.abandon(raw)
             return
-        with self._device.use():
+        with self.device.use():
             self._release(raw)
             # PyCUDA's own destructors need the context too.
             del raw
@@ -60,10 +52,10 @@ class Resource(Closing):
         """Give back `raw`, with the context pushed."""
 
     def _check_open(self) -> None:
-        if not self._open:
+        if self.closed:
             raise failures.closed(self._what)
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False) and not sys.is_finalizing():
+        if not self.closed and not sys.is_finalizing():
             warnings.warn(f"unclosed {self._what}", ResourceWarning, source=self, stacklevel=2)
             self.close()

@@ -49,14 +49,14 @@ class Stream(Resource):
         Raises `DeviceLostError` if some of it broke the device.
         """
         raw = self.pycuda
-        with self._device.use("finish the work of a stream"):
+        with self.device.use("finish the work of a stream"):
             raw.synchronize()
 
     def wait(self, event: Event) -> None:
         """Make what is queued from now on wait for `event`, without waiting here."""
-        with self._device.use():
+        with self.device.use():
             code = libcuda.load().cuStreamWaitEvent(self.handle, event.handle, 0)
-            self._device.check(code, "make a stream wait for an event")
+            self.device.check(code, "make a stream wait for an event")
 
     def _release(self, raw: Any) -> None:
         del raw  # PyCUDA destroys it with its last reference
@@ -93,31 +93,31 @@ class Event(Resource):
         Give `in_graph` while `stream` is captured: the graph marks the point each time it runs.
         """
         library = libcuda.load()
-        with self._device.use():
+        with self.device.use():
             if in_graph:
                 code = library.cuEventRecordWithFlags(self.handle, stream.handle, _IN_GRAPH)
             else:
                 code = library.cuEventRecord(self.handle, stream.handle)
-            self._device.check(code, "record an event")
+            self.device.check(code, "record an event")
 
     def synchronize(self) -> None:
         """Wait until the device has passed the mark.
 
         Raises `DeviceLostError` if what came before it broke the device.
         """
-        with self._device.use():
+        with self.device.use():
             code = libcuda.load().cuEventSynchronize(self.handle)
-            self._device.check(code, "wait for an event")
+            self.device.check(code, "wait for an event")
 
     def elapsed_ms_since(self, other: Event) -> float:
         """Return the milliseconds from `other` to this one, both passed and taking the time."""
         elapsed = ctypes.c_float()
-        with self._device.use():
+        with self.device.use():
             code = libcuda.load().cuEventElapsedTime(
                 ctypes.byref(elapsed), other.handle, self.handle
             )
-            self._device.check(code, "read the time between two events")
+            self.device.check(code, "read the time between two events")
         return elapsed.value
 
     def _release(self, raw: Any) -> None:
-        self._device.check(libcuda.load().cuEventDestroy_v2(raw), "release an event")
+        self.device.check(libcuda.load().cuEventDestroy_v2(raw), "release an event")

@@ -113,33 +113,22 @@ class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (3, height, width) if self.layout == "nchw" else (height, width, 3)
 
 
+_PerChannel = tuple[float, float, float]
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)
 _IMAGENET_STD = (58.395, 57.12, 57.375)
 _HALF = (127.5, 127.5, 127.5)
 
 
 def _shortest_side(
-    short: int, crop: int, filter_name: Filter, mean: tuple[float, ...], std: tuple[float, ...]
+    short: int, crop: int, filter_name: Filter, mean: _PerChannel, std: _PerChannel
 ) -> PreprocessSpec:
-    return PreprocessSpec(
-        resize=Resize(mode="shortest-side+center-crop", size=short, filter=filter_name),
-        crop=(crop, crop),
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-    )
+    resize = Resize("shortest-side+center-crop", short, filter_name)
+    return PreprocessSpec(resize, (crop, crop), mean=mean, std=std)
 
 
-def _keras(mean: tuple[float, ...], std: tuple[float, ...], color: str) -> PreprocessSpec:
-    return msgspec.convert(
-        {
-            "resize": {"mode": "squash", "size": [224, 224], "antialias": False},
-            "color": color,
-            "mean": mean,
-            "std": std,
-            "layout": "nhwc",
-        },
-        PreprocessSpec,
-    )
+def _keras(mean: _PerChannel, std: _PerChannel, color: Literal["rgb", "bgr"]) -> PreprocessSpec:
+    resize = Resize("squash", (224, 224), antialias=False)
+    return PreprocessSpec(resize, color=color, mean=mean, std=std, layout="nhwc")
 
 
 def presets() -> dict[str, PreprocessSpec]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.backends.tensorrt.engine import Engine
-from edge_fg.backends.tensorrt.frame_graphs import FrameGraph, FrameGraphs
+from edge_fg.backends.tensorrt.frame_graphs import FrameGraph, FrameGraphs, close_or_log
 from edge_fg.backends.tensorrt.output_buffer import OutputBuffer
 from edge_fg.backends.tensorrt.slot_contexts import SlotContexts
 from edge_fg.boxes import Region
@@ -113,10 +113,7 @@ class ExecutionSlot:
 
     def close_memory(self) -> None:
         """Release buffers, then the stream, after the engine. May be called again."""
-        try:
-            self._memory.close()
-        except CudaError as error:
-            _log.info("a slot's memory could not be released: %s", error)
+        close_or_log(self._memory, "a slot's memory")
 
     def _queue(self, given: BatchInput, batch: int) -> None:
         """Queue all that is done for a batch, from the copy of its frames to its outputs."""

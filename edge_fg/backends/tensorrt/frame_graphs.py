@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from edge_fg.closing import Closing
 from edge_fg.cuda import Graph
 from edge_fg.errors import CudaError
 from edge_fg.preprocess.batch import Batch
@@ -23,6 +25,14 @@ MAX_FRAME_GRAPHS: Final = 4
 _REMEMBERED: Final = 32
 
 
+def close_or_log(held: Closing | contextlib.ExitStack, what: str) -> None:
+    """Release something; a failure of the device goes to the log, since it is not used again."""
+    try:
+        held.close()
+    except CudaError as error:
+        _log.info("%s could not be released: %s", what, error)
+
+
 @dataclass(frozen=True)
 class FrameGraph:
     """What is done for a batch, captured."""
@@ -33,11 +43,8 @@ class FrameGraph:
 
     def close(self) -> None:
         """Release it, when the stream has passed."""
-        for held in (self.graph, self.batch):
-            try:
-                held.close()
-            except CudaError as error:
-                _log.info("a captured batch could not be released: %s", error)
+        close_or_log(self.graph, "a CUDA graph")
+        close_or_log(self.batch, "a captured batch")
 
 
 class FrameGraphs:

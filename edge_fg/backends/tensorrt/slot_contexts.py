@@ -11,10 +11,10 @@ from typing import Final
 
 from edge_fg.backends.tensorrt.engine import Engine
 from edge_fg.backends.tensorrt.engine_context import Context
-from edge_fg.backends.tensorrt.frame_graphs import CAPTURE_AFTER, FrameGraphs
+from edge_fg.backends.tensorrt.frame_graphs import CAPTURE_AFTER, FrameGraphs, close_or_log
 from edge_fg.backends.tensorrt.output_buffer import OutputBuffer
 from edge_fg.cuda import Graph, Stream
-from edge_fg.errors import BackendError, CudaError, DeviceLostError, DeviceMemoryError
+from edge_fg.errors import BackendError, DeviceLostError, DeviceMemoryError
 
 _log = logging.getLogger("edge_fg")
 
@@ -142,10 +142,7 @@ class SlotContexts:
         self._frames.drop_engine(batch)
         graph = self._graphs.pop(batch, None)
         if graph is not None:
-            try:
-                graph.close()
-            except CudaError as error:
-                _log.info("a CUDA graph could not be released: %s", error)
+            close_or_log(graph, "a CUDA graph")
         return self._captured.pop(batch)
 
     def _new(self) -> Context:

@@ -41,28 +41,15 @@ class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ImageRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of the archive.
+    """One file of the archive."""
 
-    Parameters
-    ----------
-    toolkit
-        CUDA version that made it, as a driver states its own: 12020 is 12.2.
-    capability
-        (major, minor) compute capability that it was made for.
-    ptx
-        Whether it is PTX, which a driver translates, rather than machine code.
-    bytes, sha256
-        Of the file.
-    kernels
-        By the kernel's name; empty for PTX.
-    """
-
-    toolkit: int
-    capability: tuple[int, int]
-    ptx: bool
+    toolkit: int  # CUDA version that made it, as a driver states its own: 12020 is 12.2
+    capability: tuple[int, int]  # (major, minor) compute capability that it was made for
+    ptx: bool  # Whether it is PTX, which a driver translates, rather than machine code
+    # Of the file.
     bytes: int
     sha256: str
-    kernels: dict[str, Usage]
+    kernels: dict[str, Usage]  # By the kernel's name; empty for PTX
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
