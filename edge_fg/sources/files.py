@@ -31,9 +31,7 @@ class ImageSource(BaseSource):
     passed over, so that one bad file of a memory card doesn't cost the rest; else they raise.
     """
 
-    def __init__(
-        self, name: str, paths: Sequence[Path], *, tolerant: bool, flip: Flip = "none"
-    ) -> None:
+    def __init__(self, name: str, paths: Sequence[Path], *, tolerant: bool, flip: Flip) -> None:
         super().__init__(name, frame_count=len(paths))
         self._flip: Flip = flip
         self._paths = iter(paths)
@@ -89,7 +87,7 @@ class IterableSource(BaseSource):
             close()
 
 
-def open_images(description: SourceDescription, flip: Flip = "none") -> ImageSource:
+def open_images(description: SourceDescription, flip: Flip) -> ImageSource:
     """Open a source of kind image, images, directory or glob; `SourceError` where no image is."""
     name, paths, tolerant = description.name, description.paths, True
     if description.kind == "directory":

@@ -66,13 +66,13 @@ def open_source(
     if isinstance(source, (str, int, Path)) or _holds_names(source):
         described = parse_source(source)
         return _open(described, given.merged(described.options))
-    _check_fit(None, "frames", given)
+    _check_fit("frames", "frames", given)
     return IterableSource(_frames(source), flip=given.flip)
 
 
 def _open(described: SourceDescription, options: SourceOptions) -> Source:
     kind = described.kind
-    _check_fit(described, described.name, options)
+    _check_fit(kind, described.name, options)
     if kind in _IMAGES:
         return open_images(described, options.flip)
     if kind == "pipe":
@@ -96,15 +96,12 @@ def _open(described: SourceDescription, options: SourceOptions) -> Source:
     return live
 
 
-def _check_fit(described: SourceDescription | None, name: str, options: SourceOptions) -> None:
+def _check_fit(kind: str, name: str, options: SourceOptions) -> None:
     """Refuse what can be chosen for cameras only."""
-    if described is not None and described.kind in ("camera", "csi", "scheme"):
-        return
-    if options.size_wh is None and options.fps is None and options.codec is None:
-        return
-    is_stream = described is not None and described.kind == "stream"
-    advice = ": set them in the camera" if is_stream else ""
-    raise UsageError(f"size, fps and codec can't be chosen for {name}{advice}")
+    is_chosen = (options.size_wh, options.fps, options.codec) != (None, None, None)
+    if is_chosen and kind not in ("camera", "csi", "scheme"):
+        advice = ": set them in the camera" if kind == "stream" else ""
+        raise UsageError(f"size, fps and codec can't be chosen for {name}{advice}")
 
 
 def _holds_names(source: Iterable[Any]) -> TypeGuard[Sequence[str | Path]]:

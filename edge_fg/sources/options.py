@@ -63,11 +63,7 @@ def _boolean(text: str) -> bool:
     return _BOOLEANS[text.lower()]
 
 
-def _read_by(read: Callable[[str], Any]) -> dict[str, Callable[[str], Any]]:
-    """Say how an option is read that stands behind a name."""
-    return {"read": read}
-
-
+# The metadata of a field says how the option is read where it stands behind a name.
 @dataclass(frozen=True)
 class SourceOptions:
     """What to ask of a source; None leaves it to the device.
@@ -81,33 +77,33 @@ class SourceOptions:
     # Width and height in pixels, 1..16384; cameras only.
     size_wh: tuple[int, int] | None = None  # behind a name it is width and height
     # Frames per second, above 0 and up to 1000; cameras only.
-    fps: float | None = field(default=None, metadata=_read_by(_number))
+    fps: float | None = field(default=None, metadata={"read": _number})
     # Seconds to wait for a connection to open, and then for each frame; live sources only.
-    timeout: float = field(default=10.0, metadata=_read_by(_number))
+    timeout: float = field(default=10.0, metadata={"read": _number})
     # How to turn or mirror every frame; see `Flip`.
-    flip: Flip = field(default="none", metadata=_read_by(str))
+    flip: Flip = field(default="none", metadata={"read": str})
     # What a V4L2 camera must send: ``mjpeg``, ``yuyv``, ``nv12``, or, where OpenCV has GStreamer,
     # ``h264`` or ``h265``.
-    codec: Codec | None = field(default=None, metadata=_read_by(str.lower))
+    codec: Codec | None = field(default=None, metadata={"read": str.lower})
     # Keep NV12 or YUYV as a `RawFrame`, for the GPU path to convert. Cameras only; what a camera
     # sends in another format is decoded, which is logged.
-    raw: bool = field(default=False, metadata=_read_by(_boolean))
+    raw: bool = field(default=False, metadata={"read": _boolean})
     # How often in a row to try again after a live source was lost: None without end, 0 never.
-    reconnect: int | None = field(default=None, metadata=_read_by(_or_none(_count)))
+    reconnect: int | None = field(default=None, metadata={"read": _or_none(_count)})
     # Whether to wait, as after a loss, for a live source that can't be opened at first.
-    wait: bool = field(default=False, metadata=_read_by(_boolean))
+    wait: bool = field(default=False, metadata={"read": _boolean})
     # First and longest wait before a new attempt, in seconds; see `Backoff`.
     backoff: tuple[float, float] = (0.5, 30.0)
     # Makes the random part of these waits repeatable; None doesn't.
-    seed: int | None = field(default=None, metadata=_read_by(_count))
+    seed: int | None = field(default=None, metadata={"read": _count})
     # Seconds of one and the same image, bit by bit, after which a live source counts as frozen and
     # is connected anew; None to accept still images.
-    frozen_after: float | None = field(default=30.0, metadata=_read_by(_or_none(_number)))
+    frozen_after: float | None = field(default=30.0, metadata={"read": _or_none(_number)})
     # Seconds of black images after which this is logged; None not to look.
-    black_after: float | None = field(default=10.0, metadata=_read_by(_or_none(_number)))
+    black_after: float | None = field(default=10.0, metadata={"read": _or_none(_number)})
     # Frames of a live source that may wait for a loop over it, 1..64; the oldest is dropped. In a
     # pipeline its policy decides.
-    buffer: int = field(default=1, metadata=_read_by(_count))
+    buffer: int = field(default=1, metadata={"read": _count})
 
     def __post_init__(self) -> None:
         if self.size_wh is not None:
@@ -177,8 +173,7 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {"width": _count, "height": _
     for option in fields(SourceOptions)
     if "read" in option.metadata
 }
-OPTION_NAMES: Final = frozenset(_READERS)
-"""Names that options have behind a source's name."""
+OPTION_NAMES: Final = frozenset(_READERS)  # behind a source's name
 
 _PAIRS = re.compile(r"[a-z_]+=[^&=]*(?:&[a-z_]+=[^&=]*)*")
 

@@ -17,17 +17,15 @@ from edge_fg.sources.options import SourceOptions
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-GROUP = "edge_fg.sources"
-
-SchemeOpener = Callable[[str, SourceOptions], Source]
-
 
 def find_scheme(scheme: str) -> EntryPoint | None:
     """Return the entry point of a scheme (lower case), or None; nothing of it is imported."""
     # Here, for it takes long to import and most programs never need it.
     from importlib.metadata import entry_points
 
-    found = sorted(entry_points(group=GROUP, name=scheme), key=lambda point: point.value)
+    found = sorted(
+        entry_points(group="edge_fg.sources", name=scheme), key=lambda point: point.value
+    )
     return found[0] if found else None
 
 
@@ -38,7 +36,7 @@ def open_scheme(uri: str, options: SourceOptions) -> Source:
     if point is None:
         raise SourceError(f"no installed package opens {scheme}://")
     try:
-        opener: SchemeOpener = point.load()
+        opener: Callable[[str, SourceOptions], Source] = point.load()
     except (ImportError, AttributeError) as error:
         raise SourceError(
             f"{scheme}:// is opened by {point.value}, which can't be imported: {error}"

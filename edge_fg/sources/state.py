@@ -101,19 +101,19 @@ class SourceStatus:
         *,
         only_from: SourceState | None = None,
         level: int | None = None,
-    ) -> bool:
-        """Bring the source into `state`, unless it is in it or has ended; whether that was done.
+    ) -> None:
+        """Bring the source into `state`, unless it is in it, has ended, or isn't `only_from`.
 
-        Nothing is done either where the state so far is not `only_from`. `reason` holds no
-        credentials. `level` is that of the log line; by default a warning for ``stalled`` and
-        ``lost``.
+        `reason` holds no credentials. `level` is that of the log line; by default a warning for
+        ``stalled`` and ``lost``.
         """
         with self._lock:
             previous = self._state
             if previous in (state, "ended") or only_from not in (None, previous):
-                return False
+                return
             self._state = state
-            self._counts["stalls"] += state == "stalled"
+            if state == "stalled":
+                self._counts["stalls"] += 1
             listeners = list(self._listeners)
         if level is None:
             level = logging.WARNING if state in ("stalled", "lost") else logging.INFO
@@ -127,4 +127,3 @@ class SourceStatus:
             # Whatever a listener does wrong is its own; the frames must keep coming.
             except Exception:
                 _logger.exception("a listener to the state of %s failed", self._source)
-        return True

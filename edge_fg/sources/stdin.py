@@ -1,7 +1,4 @@
-"""Frames from standard input, as another program writes them.
-
-What comes is a row of JPEGs: ``ffmpeg -f mjpeg -``, an ``.mjpeg`` file, or a multipart body.
-"""
+"""JPEGs from standard input: of ``ffmpeg -f mjpeg -``, an ``.mjpeg`` file, or a multipart body."""
 
 from __future__ import annotations
 
@@ -35,10 +32,7 @@ class PipeSource(BaseSource):
     """
 
     def __init__(
-        self,
-        name: str = "-",
-        stream: IO[bytes] | None = None,
-        options: SourceOptions | None = None,
+        self, name: str = "-", stream: IO[bytes] | None = None, options: SourceOptions | None = None
     ) -> None:
         super().__init__(name)
         self._stream = sys.stdin.buffer if stream is None else stream

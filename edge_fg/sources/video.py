@@ -33,10 +33,8 @@ class VideoSource(BaseSource):
     `timeout`.
     """
 
-    def __init__(
-        self, description: SourceDescription, options: SourceOptions | None = None
-    ) -> None:
-        self._options = options or SourceOptions()
+    def __init__(self, description: SourceDescription, options: SourceOptions) -> None:
+        self._options = options
         cv2 = self._cv2 = load_cv2(f"read {description.name}")
         self._capture = _open(cv2, description, self._options)
         count = positive(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))

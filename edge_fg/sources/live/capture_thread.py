@@ -58,9 +58,7 @@ class CaptureThread:
     returns, which for a driver that hangs may be never.
     """
 
-    def __init__(
-        self, opener: Opener, listener: CaptureListener, name: str, delay: float = 0.0
-    ) -> None:
+    def __init__(self, opener: Opener, listener: CaptureListener, name: str, delay: float) -> None:
         self._opener = opener
         self._listener = listener
         self._delay = delay
@@ -126,12 +124,12 @@ class CaptureThread:
         connection = self._opener()
         with self._lock:
             self._connection = connection
-        error = SourceError("it was closed")
+        error: SourceError | None = None
         try:
             self._enter("opening")
             if not self._gone.is_set():
                 connection.open()
-                error = self._read(connection)
+                self._read(connection)
         except SourceError as raised:
             error = raised
         finally:
@@ -139,10 +137,12 @@ class CaptureThread:
                 self._connection = None
             connection.close()
             self._enter("waiting")
-        return None if self._gone.is_set() else self._listener.lost(self, error)
+        if error is None or self._gone.is_set():
+            return None
+        return self._listener.lost(self, error)
 
-    def _read(self, connection: Connection) -> SourceError:
-        """Read until there is a reason to stop."""
+    def _read(self, connection: Connection) -> None:
+        """Read until the thread was told to go; another reason to stop is raised."""
         if not self._gone.is_set():
             self._enter("reading")
             self._listener.opened(self, connection)
@@ -150,9 +150,9 @@ class CaptureThread:
         while not self._gone.is_set():
             received = connection.read()
             if self._gone.is_set():
-                break
+                return
             if received is None:
-                return SourceError("the stream ended")
+                raise SourceError("the stream ended")
             image = (
                 self._decode(received, interval) if isinstance(received, EncodedImage) else received
             )
@@ -162,8 +162,7 @@ class CaptureThread:
                 self._enter("reading")
             reason = self._listener.received(self, image)
             if reason is not None:
-                return SourceError(reason)
-        return SourceError("it was closed")
+                raise SourceError(reason)
 
     def _decode(
         self, encoded: EncodedImage, interval: FrameInterval

@@ -83,5 +83,4 @@ class Connection(ABC):
         """Release everything; called also when `open` failed."""
 
 
-Opener = Callable[[], Connection]
-"""Makes a connection that is not open yet."""
+Opener = Callable[[], Connection]  # makes one that is not open yet

@@ -55,7 +55,10 @@ class FreezeDetector:
         resized = self._size not in (None, size)
         self._size = size
         still = self._still_for(pixels, rows, now)
-        bright = int(np.count_nonzero(_luma(pixels, rows) > _BLACK_LEVEL))
+        # Every other byte of YUYV is luma.
+        is_yuyv = isinstance(pixels, RawFrame) and pixels.layout.format is PixelFormat.YUYV
+        luma = rows[:, ::2] if is_yuyv else rows
+        bright = int(np.count_nonzero(luma > _BLACK_LEVEL))
         if bright > _BRIGHT_SHARE * rows.size:
             self._black_since = None
         elif self._black_since is None:
@@ -130,8 +133,3 @@ def _sample(pixels: Pixels) -> NDArray[np.uint8]:
     step = max(1, table.shape[0] // _SAMPLED_ROWS)
     rows: NDArray[np.uint8] = table[step // 2 :: step].copy()
     return rows
-
-
-def _luma(pixels: Pixels, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    packed = isinstance(pixels, RawFrame) and pixels.layout.format is PixelFormat.YUYV
-    return rows[:, ::2] if packed else rows

@@ -44,7 +44,7 @@ def parse_challenges(headers: Iterable[str]) -> list[tuple[str, dict[str, str]]]
 
 
 def answer(
-    challenges: Iterable[tuple[str, dict[str, str]]],
+    challenges: list[tuple[str, dict[str, str]]],
     credentials: Credentials,
     uri: str,
     *,
@@ -56,14 +56,13 @@ def answer(
     the password itself. `uri` is path and query as they stand in the request. `nonce_of_client` is
     for tests; it is drawn anew when None.
     """
-    known = list(challenges)
     for algorithm in _HASHES:
-        for scheme, parameters in known:
+        for scheme, parameters in challenges:
             stated = parameters.get("algorithm", "MD5").upper()
             if scheme == "digest" and stated.removesuffix("-SESS") == algorithm:
                 nonce = nonce_of_client or secrets.token_hex(16)
                 return _digest(parameters, credentials, uri, nonce)
-    if any(scheme == "basic" for scheme, _ in known):
+    if any(scheme == "basic" for scheme, _ in challenges):
         pair = f"{credentials.user}:{credentials.password}".encode()
         return "Basic " + base64.b64encode(pair).decode()
     return None
@@ -96,16 +95,13 @@ def _digest(
     }
     if "opaque" in challenge:
         fields["opaque"] = challenge["opaque"]
-    quoted = [f'{name}="{_escaped(value)}"' for name, value in fields.items()]
+    escaped = {name: re.sub(r'(["\\])', r"\\\1", value) for name, value in fields.items()}
+    quoted = [f'{name}="{value}"' for name, value in escaped.items()]
     if "algorithm" in challenge:
         quoted.append(f"algorithm={stated}")
     if offered:
         quoted += ["qop=auth", f"nc={count}", f'cnonce="{cnonce}"']
     return "Digest " + ", ".join(quoted)
-
-
-def _escaped(value: str) -> str:
-    return re.sub(r'(["\\])', r"\\\1", value)
 
 
 def _without_quoted(header: str) -> str:

@@ -127,11 +127,10 @@ def csi_pipeline(sensor: int, options: SourceOptions) -> str:
     if options.codec not in (None, "nv12"):
         raise UsageError(f"csi://{sensor} gives nv12, not {options.codec}: leave codec out")
     width, height = options.size_wh or (1920, 1080)
-    size = f"width={width}, height={height}"
-    rate = _rate(options.fps or 30.0)
+    caps = f"width={width}, height={height}, format=NV12, framerate={_rate(options.fps or 30.0)}"
     stages = [
         f"nvarguscamerasrc sensor-id={sensor}",
-        f"video/x-raw(memory:NVMM), {size}, format=NV12, framerate={rate}",
+        f"video/x-raw(memory:NVMM), {caps}",
         f"nvvidconv flip-method={NVVIDCONV_METHODS[options.flip]}",
     ]
     if options.raw:
