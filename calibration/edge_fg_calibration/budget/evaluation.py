@@ -34,20 +34,6 @@ class ValidationSplit:
     def __len__(self) -> int:
         return len(self.reference)
 
-    def spread(self, images: int) -> tuple[int, ...]:
-        """Return places of batches with about so many images in all, from hardest to easiest."""
-        count = len(self.batches)
-        wanted = min(count, max(1, round(images / len(self.batches[0]))))
-        return tuple((2 * step + 1) * count // (2 * wanted) for step in range(wanted))
-
-    @property
-    def slices(self) -> tuple[slice, ...]:
-        """Which images each batch holds."""
-        ends = np.cumsum([len(batch) for batch in self.batches]).tolist()
-        return tuple(
-            slice(end - len(batch), end) for end, batch in zip(ends, self.batches, strict=True)
-        )
-
 
 def make_validation_split(
     model: onnx.ModelProto,
@@ -134,8 +120,8 @@ class Evaluator:
         """
         data = model.SerializeToString(deterministic=True)
         known = self._known[hashlib.sha256(data).hexdigest()]
-        validation, slices = self.validation, self.validation.slices
-        session = None
+        validation, session = self.validation, None
+        ends = np.cumsum([len(batch) for batch in validation.batches]).tolist()
         for number in which:
             batch = validation.batches[number]
             if number in known:
@@ -147,7 +133,7 @@ class Evaluator:
                 # A copy: the array that ONNX Runtime returns keeps its session's memory alive.
                 known[number] = np.array(output, np.float32).reshape(len(batch), -1)
                 self.images_run += len(batch)
-            yield slices[number], known[number]
+            yield slice(ends[number] - len(batch), ends[number]), known[number]
 
     def outputs_of_both(
         self, model: onnx.ModelProto, images: int | None = None
@@ -156,7 +142,11 @@ class Evaluator:
 
         They are of about so many images, evenly from the hardest to the easiest; of all by default.
         """
-        split = self.validation
-        which = range(len(split.batches)) if images is None else split.spread(images)
+        batches = self.validation.batches
+        count = wanted = len(batches)
+        if images is not None:
+            wanted = min(count, max(1, round(images / len(batches[0]))))
+        which = [(2 * step + 1) * count // (2 * wanted) for step in range(wanted)]
         parts, outputs = zip(*self.outputs(model, which), strict=True)
-        return np.concatenate([split.reference[part] for part in parts]), np.concatenate(outputs)
+        reference = np.concatenate([self.validation.reference[part] for part in parts])
+        return reference, np.concatenate(outputs)

@@ -188,9 +188,7 @@ def log_probabilities(output: NDArray[np.floating[Any]], kind: OutputKind) -> ND
 
 
 def divergences(
-    reference: NDArray[np.floating[Any]],
-    candidate: NDArray[np.floating[Any]],
-    kind: OutputKind,
+    reference: NDArray[np.floating[Any]], candidate: NDArray[np.floating[Any]], kind: OutputKind
 ) -> NDArray[np.float64]:
     """Return KL(reference || candidate) of each image in nats, shape (N,); errors as `compare`."""
     if reference.ndim != 2 or reference.shape != candidate.shape or not reference.size:

@@ -35,11 +35,7 @@ from edge_fg_calibration.budget.results import (
     best_of,
     describe,
 )
-from edge_fg_calibration.budget.sensitivity import (
-    Int8Maker,
-    Sensitivity,
-    measure_sensitivity,
-)
+from edge_fg_calibration.budget.sensitivity import Int8Maker, Sensitivity, measure_sensitivity
 
 Finisher: TypeAlias = Callable[[onnx.ModelProto], onnx.ModelProto]
 """Makes of an INT8 graph what is shipped, such as one whose float parts are FP16."""
@@ -108,11 +104,7 @@ def search_budget(
     try:
         if not search.judge(frozenset()).with_margin and len(groups) > 1:
             sensitivity = measure_sensitivity(
-                int8_model_maker,
-                groups,
-                costs_macs,
-                evaluator,
-                progress=progress,
+                int8_model_maker, groups, costs_macs, evaluator, progress=progress
             )
             _try_prefixes(search, sensitivity)
     except KeyboardInterrupt:
@@ -203,23 +195,23 @@ def _layers(
     sensitivity: Sensitivity | None, best: Candidate | None, total_macs: int
 ) -> tuple[SearchedLayer, ...]:
     kept = best.kept_float if best else frozenset[str]()
-    found = [
+    costliest = sorted(sensitivity.layers if sensitivity else (), key=lambda one: -one.mean_kl)
+    return tuple(
         SearchedLayer(
             nodes=tuple(sorted(layer.nodes)),
             macs=layer.macs / (total_macs or 1),
             mean_kl=layer.mean_kl,
             kept_float=layer.nodes <= kept,
         )
-        for layer in (sensitivity.layers if sensitivity else ())
-    ]
-    return tuple(sorted(found, key=lambda layer: -layer.mean_kl))
+        for layer in costliest
+    )
 
 
 def _try_prefixes(search: _Search, sensitivity: Sensitivity) -> None:
     """Try prefixes of the order, then put back what can be spared."""
     order = sensitivity.order()
     # The last group of the order stays INT8, or there would be nothing left that is.
-    prefixes = [_nodes(sensitivity, order[:count]) for count in range(len(order))]
+    prefixes = [sensitivity.nodes(order[:count]) for count in range(len(order))]
     least = search.confidence_margin.least_int8
     affordable = sum(search.share(kept) >= least for kept in prefixes[1:])
 
@@ -262,11 +254,6 @@ def _return_to_int8(
     failed_kl = sensitivity.expected_kl(left[:-1])
     for group in sorted(kept[:-1], key=lambda one: (-sensitivity.layers[one].macs, one)):
         fewer = [one for one in left if one != group]
-        if sensitivity.expected_kl(fewer) < failed_kl and accepts(
-            search.judge(_nodes(sensitivity, fewer))
-        ):
+        promising = sensitivity.expected_kl(fewer) < failed_kl
+        if promising and accepts(search.judge(sensitivity.nodes(fewer))):
             left = fewer
-
-
-def _nodes(sensitivity: Sensitivity, groups: Sequence[int]) -> frozenset[str]:
-    return frozenset().union(*(sensitivity.layers[one].nodes for one in groups))

@@ -9,7 +9,7 @@ INT8, measures little: every layer behind it rounds again, and that noise hides 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -53,6 +53,10 @@ class Sensitivity:
         """Return the mean divergence (nats) to expect with some groups left in float."""
         int8 = [one for one in range(len(self.layers)) if one not in kept]
         return max(float(self.interaction[np.ix_(int8, int8)].sum()), 0.0)
+
+    def nodes(self, groups: Iterable[int]) -> frozenset[str]:
+        """Return the keys of the nodes of some groups."""
+        return frozenset().union(*(self.layers[one].nodes for one in groups))
 
     def order(self) -> tuple[int, ...]:
         """Return the groups in the order in which leaving them in float pays most.

@@ -20,11 +20,7 @@ from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_calibration.graph.weights import from_rows, weight_rows
 from edge_fg_calibration.int8.placement import Placement
 from edge_fg_calibration.int8.ranges import LEVELS
-from edge_fg_calibration.int8.weight_quantisation import (
-    MINIMUM_SCALE,
-    StoredWeight,
-    grid_levels,
-)
+from edge_fg_calibration.int8.weight_quantisation import MINIMUM_SCALE, StoredWeight, grid_levels
 from edge_fg_calibration.statistics.channel_statistics import Window
 
 SHRINKS = np.linspace(1.0, 0.5, 51)
@@ -70,7 +66,7 @@ def gptq_round(
     moments = covariance[np.ix_(order, order)].copy()
     mean = float(np.trace(moments)) / size
     if mean <= 0:
-        return _rounded(weight, scale[:, None].astype(np.float64))
+        return _rounded(weight, scale)
     moments[np.diag_indices(size)] += _DAMPING * mean
     # Rows of the upper Cholesky factor of the inverse: how each error is spread over the rest.
     spread = np.linalg.cholesky(np.linalg.inv(moments)).T
@@ -81,7 +77,7 @@ def gptq_round(
         errors = np.empty((len(weight), end - start))
         for place in range(start, end):
             column = rest[:, place : place + 1]
-            rounded = _rounded(column, column_scale)
+            rounded = _rounded(column, scale)
             steps[:, place] = rounded[:, 0]
             error = (column - rounded * column_scale)[:, 0] / spread[place, place]
             rest[:, place:end] -= error[:, None] * spread[place, place:end]
@@ -125,11 +121,11 @@ def calibrated_weights(
             if gptq:
                 steps[group] = gptq_round(rows[group], scales[group], moments)
             else:
-                steps[group] = _rounded(rows[group], scales[group][:, None].astype(np.float64))
-        values = from_rows(node, steps, stored.shape)
-        found[place.initializer] = (values, scales.reshape(-1))
+                steps[group] = _rounded(rows[group], scales[group])
+        found[place.initializer] = from_rows(node, steps, stored.shape), scales.reshape(-1)
     return found
 
 
-def _rounded(values: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.int8]:
-    return np.clip(np.rint(values / scale), -LEVELS, LEVELS).astype(np.int8)
+def _rounded(rows: NDArray[np.float64], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    steps = np.rint(rows / scale[:, None].astype(np.float64))
+    return np.clip(steps, -LEVELS, LEVELS).astype(np.int8)

@@ -120,9 +120,8 @@ def _biases(graph: Graph, shifts: Mapping[ShiftPlace, float]) -> dict[str, NDArr
             add(node, -by_maker[node_key(node)])
     for node in graph.nodes:
         free = free_operand(graph, node) if is_addition(graph, node) else None
-        for position, name in enumerate(node.input):
-            if free is not None and name in moved and position != free:
-                add(graph.producers[node.input[free]], moved[name])
+        if free is not None and node.input[1 - free] in moved:
+            add(graph.producers[node.input[free]], moved[node.input[1 - free]])
     return added
 
 

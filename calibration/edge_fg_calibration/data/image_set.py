@@ -45,6 +45,11 @@ class LabelledImage:
     index: int | None
     group: str | None = None
 
+    @property
+    def known_class(self) -> int | str | None:
+        """Its index, else its label; None where neither is known."""
+        return self.label if self.index is None else self.index
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -131,17 +136,16 @@ def resolve_labels(image_set: ImageSet, labels: Sequence[str]) -> tuple[ImageSet
     unknown: set[str] = set()
     items = []
     for item in image_set.items:
-        if item.index is not None:
-            if item.index >= len(labels):
-                raise DatasetError(
-                    f"{image_set.name}: {item.path.name} has index {item.index}, but the model "
-                    f"has {len(labels)} classes (0 to {len(labels) - 1})"
-                )
-            items.append(item)
-            continue
-        index = None if item.label is None else by_name.get(item.label.strip().casefold())
-        if item.label is not None and index is None:
-            unknown.add(item.label)
+        index = item.index
+        if index is not None and index >= len(labels):
+            raise DatasetError(
+                f"{image_set.name}: {item.path.name} has index {index}, but the model has "
+                f"{len(labels)} classes (0 to {len(labels) - 1})"
+            )
+        if index is None and item.label is not None:
+            index = by_name.get(item.label.strip().casefold())
+            if index is None:
+                unknown.add(item.label)
         items.append(replace(item, index=index))
     return replace(image_set, items=tuple(items)), tuple(sorted(unknown))
 
@@ -180,24 +184,23 @@ def batches(
         from edge_fg.images import read_image
 
         read = read_image
-    good = 0
+    left_out = 0
     pending: list[LabelledImage] = []
     frames: list[NDArray[np.uint8]] = []
     for item in image_set.items:
         try:
-            frame = read(item.path)
+            frames.append(read(item.path))
         except (ImageError, OSError) as error:
             on_error(item.path, error)
+            left_out += 1
             continue
         pending.append(item)
-        frames.append(frame)
-        good += 1
         if len(pending) == batch_size:
             yield pending, preprocess(frames)
             pending, frames = [], []
     if pending:
         yield pending, preprocess(frames)
-    if not good:
+    if left_out == len(image_set):
         raise DatasetError(f"{image_set.name}: none of its {len(image_set)} images can be read")
 
 

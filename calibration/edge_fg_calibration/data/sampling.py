@@ -7,7 +7,6 @@ with the easier ones, and flatter it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from edge_fg_calibration.data.image_set import ImageSet, LabelledImage
 from edge_fg_calibration.data.near_duplicates import near_duplicates, read_fingerprints
 from edge_fg_calibration.data.splitting import (
     MINIMUM_FOR_SPLIT,
+    drawn,
     parted,
     split_by_class,
     stratified,
@@ -162,7 +162,7 @@ def _parted(
     taken: set[str] = set()
     count = 0
     # Drawn by what a group shows: its name holds a path, which is no part of the choice.
-    for key in sorted(members, key=lambda one: _drawn(min(members[one]), seed)):
+    for key in sorted(members, key=lambda one: drawn(min(members[one]), seed)):
         size = len(members[key])
         if abs(target - count - size) < abs(target - count):
             taken.add(key)
@@ -174,10 +174,6 @@ def _parted(
 
 def _group_of(item: LabelledImage) -> str:
     return f"image {item.path}" if item.group is None else f"group {item.group}"
-
-
-def _drawn(key: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{key}".encode()).hexdigest()
 
 
 def _chosen(
@@ -193,13 +189,12 @@ def _chosen(
         return side.items, 0, "chance"
     answers = predict(side) if predict is not None else {}
     by_content = {contents[item.path]: item for item in side.items}
-    margins = {
-        contents[path]: (answer.margin, _drawn(contents[path], seed))
+    hardest = sorted(
+        (answer.margin, drawn(contents[path], seed), contents[path])
         for path, answer in answers.items()
-    }
-    hardest = sorted(margins, key=lambda content: margins[content])
-    hard = set(hardest[: round(wanted * hard_share)])
-    labelled = any(item.label is not None or item.index is not None for item in side.items)
+    )
+    hard = {content for _, _, content in hardest[: round(wanted * hard_share)]}
+    labelled = any(item.known_class is not None for item in side.items)
     strata = {
         content: _stratum(item, answers.get(item.path))
         for content, item in by_content.items()
@@ -211,10 +206,8 @@ def _chosen(
 
 
 def _stratum(item: LabelledImage, answer: TopAnswer | None) -> object:
-    if item.index is not None:
-        return item.index
-    if item.label is not None:
-        return item.label
+    if item.known_class is not None:
+        return item.known_class
     return ("answer", None if answer is None else answer.index)
 
 
@@ -242,14 +235,12 @@ def summary(found: Sample) -> str:
         "answer": "by the model's own answers",
         "chance": "by chance",
     }[found.strata]
-    parts = [f"{len(found.calibration)} images to calibrate on, chosen {how}"]
-    if found.hard:
-        parts.append(f"{found.hard} of them because the model hesitates")
-    parts.append(f"{len(found.hold_out)} held out for the proof")
-    if found.not_chosen:
-        parts.append(f"{found.not_chosen} not chosen")
-    if found.duplicates:
-        parts.append(f"{len(found.duplicates)} left out that show the same as another")
-    if found.corrupt:
-        parts.append(f"{len(found.corrupt)} left out that can't be read")
-    return ", ".join(parts)
+    parts = (
+        (len(found.calibration), f"images to calibrate on, chosen {how}"),
+        (found.hard, "of them because the model hesitates"),
+        (len(found.hold_out), "held out for the proof"),
+        (found.not_chosen, "not chosen"),
+        (len(found.duplicates), "left out that show the same as another"),
+        (len(found.corrupt), "left out that can't be read"),
+    )
+    return ", ".join(f"{count} {what}" for count, what in parts if count)

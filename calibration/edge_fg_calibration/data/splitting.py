@@ -26,10 +26,7 @@ def split_by_class(
     depends on the contents and the seed, not on names or order. `contents` holds the SHA-256 of
     each image, no two alike; at most half of a small set is taken for calibration.
     """
-    strata = {
-        contents[item.path]: item.label if item.index is None else item.index
-        for item in images.items
-    }
+    strata = {contents[item.path]: item.known_class for item in images.items}
     chosen = set(stratified(strata, seed)[: min(calibration_images, len(images) // 2)])
     return parted(images, {path for path, content in contents.items() if content in chosen})
 
@@ -67,8 +64,7 @@ def stratified(strata: Mapping[str, object], seed: int) -> list[str]:
     """
     groups: defaultdict[object, list[tuple[str, str]]] = defaultdict(list)
     for content, stratum in strata.items():
-        key = hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
-        groups[stratum].append((key, content))
+        groups[stratum].append((drawn(content, seed), content))
     places = []
     for group in groups.values():
         group.sort()
@@ -77,6 +73,11 @@ def stratified(strata: Mapping[str, object], seed: int) -> list[str]:
         for rank, (key, content) in enumerate(group):
             places.append(((rank + start) / len(group), key, content))
     return [content for _, _, content in sorted(places)]
+
+
+def drawn(content: str, seed: int) -> str:
+    """Return what orders contents by chance, the same for one seed."""
+    return hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
 
 
 def content_hash(path: Path) -> str:

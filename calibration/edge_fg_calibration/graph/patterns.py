@@ -60,9 +60,7 @@ def skip_operand(graph: Graph, node: onnx.NodeProto) -> int | None:
     lengths = [
         _longest_path(graph, nearest, name, ancestors[i]) for i, name in enumerate(node.input)
     ]
-    if lengths[0] == lengths[1]:
-        return None
-    return 0 if lengths[0] < lengths[1] else 1
+    return None if lengths[0] == lengths[1] else int(lengths[0] > lengths[1])
 
 
 def _longest_path(graph: Graph, start: str, end: str, within: set[str]) -> int:

@@ -40,10 +40,7 @@ _ANY_TYPE_OPS = frozenset({"Shape", "Size"})
 
 
 def to_fp16(
-    model: onnx.ModelProto,
-    *,
-    keep_fp32: Collection[str] = (),
-    wide: Collection[str] = (),
+    model: onnx.ModelProto, *, keep_fp32: Collection[str] = (), wide: Collection[str] = ()
 ) -> onnx.ModelProto:
     """Return a mixed-precision copy of a float32 or explicit INT8 model.
 

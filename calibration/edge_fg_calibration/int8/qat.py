@@ -47,12 +47,8 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     Requires what `validate_qdq` accepts. Weights become float: dequantised where they are
     stored as INT8, otherwise as they were before quantisation. A pair around an activation
     becomes a Clip to the range that it can express, because networks that were trained with it
-    may count on it (a ReLU6 is often left to the quantiser).
-
-    Raises
-    ------
-    UnsupportedNodeError
-        A quantised value is used in another way than through a DequantizeLinear.
+    may count on it (a ReLU6 is often left to the quantiser). A quantised value that is used in
+    another way than through a DequantizeLinear is an `UnsupportedNodeError`.
     """
     result = prepared_copy(model)
     graph = Graph(result)
