@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import ModelError
 from edge_fg.progress import ProgressCallback
-from edge_fg_calibration.corrections.equalisation_trials import EqualisationTrials
+from edge_fg_calibration.corrections.equalisation import EqualisationTrials
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
 from edge_fg_calibration.corrections.range_choice import (
     RangeChoice,
