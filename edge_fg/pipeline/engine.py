@@ -16,11 +16,11 @@ from edge_fg.pipeline.recogniser import Follower, Recogniser
 from edge_fg.pipeline.result_queue import ResultQueue
 from edge_fg.pipeline.sink_group import SinkGroup
 from edge_fg.pipeline.source_group import SourceGroup
-from edge_fg.pipeline.stats_collector import StatsCollector
 from edge_fg.pipeline.throttle import Throttle, ThrottleMonitor
 from edge_fg.sinks.base import Sink
 from edge_fg.sources import Source
 from edge_fg.telemetry.meter import Meter
+from edge_fg.telemetry.process import resident_bytes
 from edge_fg.telemetry.stats import PipelineStats
 
 _logger = logging.getLogger("edge_fg")
@@ -48,36 +48,38 @@ class Engine:
         throttle: Throttle | None,
         clock: Callable[[], float],
     ) -> None:
-        meter = Meter(_STAGES, clock=clock)
+        self._meter = meter = Meter(_STAGES, clock=clock)
         one_each = followers is not None
         self._sources = SourceGroup(sources, policies, one_each, max_frames, meter, clock)
         self._sinks = SinkGroup(sinks, self._sources.lossless, self._fail, meter, clock)
         adapter = ClassifierAdapter(classifier)
-        sizer = BatchSizer(batch if adapter.batches else 1)
-        self._counts = StatsCollector(
-            self._sources, self._sinks, meter, sizer, throttle, classifier, clock
-        )
+        self._sizer = sizer = BatchSizer(batch if adapter.batches else 1)
         charge = self._sources.scheduler.charge
         recogniser = Recogniser(adapter, followers, sizer, meter, charge, clock)
         self._loop = AnswerLoop(
             self._sources, self._sinks, recogniser, sizer, meter, throttle, max_frames, clock
         )
+        self._throttle = throttle
         self._monitor = ThrottleMonitor(throttle, meter.pace) if throttle else None
+        self._classifier = classifier
+        self._clock = clock
         self._lock = self._sources.lock
         self._thread = threading.Thread(target=self._work, name="edge_fg-engine", daemon=True)
         self._ended = threading.Event()
         self._listeners: list[Callable[[], None]] = []
-        self._stopping = False
+        self._state = "new"
+        self._started_at: float | None = None
+        self._ended_at: float | None = None
         self._failure: BaseException | None = None
 
     def start(self, *, again: bool = False) -> None:
         """Open the sinks and start the threads; `again` allows that they run already."""
         with self._lock:
-            if self._counts.state != "new":
-                if again and self._counts.state != "ended":
+            if self._state != "new":
+                if again and self._state != "ended":
                     return
                 raise UsageError("a pipeline runs once: make another one")
-            self._counts.start()
+            self._state, self._started_at = "running", self._clock()
         try:
             self._sinks.open(self._sources.sources)
             self._sinks.start()
@@ -119,9 +121,8 @@ class Engine:
         with self._lock:
             if self._ended.is_set():
                 return
-            never_started = self._counts.state == "new"
-            self._stopping = True
-            self._counts.state = "stopping"
+            never_started = self._state == "new"
+            self._state = "stopping"
         self._sources.stop()
         self._sinks.hurry()
         if never_started:
@@ -136,14 +137,14 @@ class Engine:
         """Read no more, and end when everything is answered; returns at once."""
         self._sources.drain()
         with self._lock:
-            if self._counts.state == "running":
-                self._counts.state = "draining"
+            if self._state == "running":
+                self._state = "draining"
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end; from a thread of the pipeline, return at once."""
         if self.is_inside():
             return self._ended.is_set()
-        if self._counts.state == "new":
+        if self._state == "new":
             raise UsageError("the pipeline has not been started")
         ended = self._ended.wait(timeout)
         if ended and self._thread.ident is not None:
@@ -161,12 +162,34 @@ class Engine:
             raise self._failure
 
     def stats(self) -> PipelineStats:
-        """Return what was done so far."""
-        return self._counts.stats()
+        """Return what was done so far, all counts of one moment."""
+        with self._lock:
+            stages, age = self._meter.copies()
+            sources, answered = self._sources.stats(), self._sources.answered
+            state, uptime = self._state, self._uptime()
+        return PipelineStats(
+            state=state,
+            uptime=uptime,
+            answered=answered,
+            rate=0.0 if state == "ended" else self._meter.rate(),
+            batch=self._sizer.current,
+            sources=sources,
+            sinks=self._sinks.stats(),
+            stages={name: histogram.summary() for name, histogram in stages.items()},
+            age=age.summary(),
+            throttle=self._throttle.stats() if self._throttle else None,
+            rss_bytes=resident_bytes(),
+            engine_bytes=getattr(self._classifier, "engine_bytes", None),
+        )
+
+    def _uptime(self) -> float:
+        if self._started_at is None:
+            return 0.0
+        return (self._clock() if self._ended_at is None else self._ended_at) - self._started_at
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:
-            if self._failure is None and not self._stopping:
+            if self._failure is None and self._state not in ("stopping", "ended"):
                 self._failure = error
         self.stop()
 
@@ -190,7 +213,7 @@ class Engine:
                 _logger.exception("the pipeline could not close something")
                 self._failure = self._failure or error
         with self._lock:
-            self._counts.end()
+            self._state, self._ended_at = "ended", self._clock()
             self._ended.set()
             listeners = list(self._listeners)
         for listener in listeners:

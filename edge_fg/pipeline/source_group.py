@@ -13,6 +13,7 @@ from edge_fg.pipeline.scheduler import Scheduler
 from edge_fg.pipeline.source_reader import SourceReader
 from edge_fg.sources import Source
 from edge_fg.telemetry.meter import Meter
+from edge_fg.telemetry.stats import SourceStats
 
 _logger = logging.getLogger("edge_fg")
 
@@ -65,6 +66,11 @@ class SourceGroup:
         """Frames that were answered."""
         return sum(queue.answered for queue in self.queues)
 
+    def stats(self) -> tuple[SourceStats, ...]:
+        """Return what they have done so far."""
+        with self.lock:
+            return tuple(map(_source_stats, self.sources, self.queues))
+
     def start(self) -> None:
         """Start reading."""
         for reader in self._readers:
@@ -99,3 +105,18 @@ class SourceGroup:
         """Return the first error if all sources have failed."""
         errors = [queue.error for queue in self.queues]
         return errors[0] if all(error is not None for error in errors) else None
+
+
+def _source_stats(source: Source, queue: FrameQueue) -> SourceStats:
+    return SourceStats(
+        name=source.name,
+        # Frames may still wait when the last one has been read.
+        state="ended" if queue.finished else source.state,
+        error=None if queue.error is None else str(queue.error) or type(queue.error).__name__,
+        policy=str(queue.policy),
+        frames=queue.frames,
+        answered=queue.answered,
+        dropped=dict(queue.dropped),
+        waiting=len(queue),
+        counters=dict(source.counters),
+    )

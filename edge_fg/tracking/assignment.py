@@ -33,11 +33,8 @@ def assign(costs: Sequence[Sequence[float]], unassigned: float) -> list[int | No
     row_price, column_price = [0.0] * rows, [0.0] * (columns + rows)
     for row in range(rows):
         _place(row, table, owner, row_price, column_price)
-    found: list[int | None] = [None] * rows
-    for column, taken_by in enumerate(owner[:columns]):
-        if taken_by is not None:
-            found[taken_by] = column
-    return found
+    column_of = {taken_by: column for column, taken_by in enumerate(owner[:columns])}
+    return [column_of.get(row) for row in range(rows)]
 
 
 def _place(
