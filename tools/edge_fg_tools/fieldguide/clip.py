@@ -74,18 +74,10 @@ class _Visit:
 
 
 def render_clip(seed: int) -> Iterator[tuple[NDArray[np.uint8], FrameTruth]]:
-    """Render the clip frame by frame.
+    """Render the clip: 300 frames at 15 a second, uint8 (360, 640, 3) BGR, and what each shows.
 
-    Parameters
-    ----------
-    seed
-        Non-negative; the same seed gives the same frames (same numpy and Pillow). It chooses the
-        species, their looks, the garden and the small movements.
-
-    Yields
-    ------
-    frame, truth
-        uint8 of shape (360, 640, 3), BGR, and what it shows; 300 frames at 15 a second.
+    The seed (0 or more) chooses the species, their looks, the garden and the small movements; the
+    same one gives the same frames (with the same numpy and Pillow).
     """
     rng = np.random.default_rng([seed, 1976])
     feeder = paint_feeder(rng)
@@ -107,30 +99,11 @@ def render_clip(seed: int) -> Iterator[tuple[NDArray[np.uint8], FrameTruth]]:
 
 
 def write_clip(path: str | Path, truth_path: str | Path, seed: int = 0) -> int:
-    """Encode the clip as MP4 (MPEG-4 part 2) and write its truth as JSON lines.
+    """Encode the clip as MP4 (MPEG-4 part 2), write its truth as JSON lines, and count its frames.
 
     Each line is ``{"frame": n, "time_s": t, "birds": [{"index", "label", "box_xywh", "flying"}]}``.
-
-    Parameters
-    ----------
-    path
-        The video, ``.mp4``.
-    truth_path
-        The truth, ``.jsonl``.
-    seed
-        Seed of the clip.
-
-    Returns
-    -------
-    int
-        Frames written.
-
-    Raises
-    ------
-    MissingDependencyError
-        OpenCV is not installed.
-    OutputError
-        The files can't be written or this OpenCV can't encode.
+    Raises MissingDependencyError where OpenCV is not installed, OutputError where the files can't
+    be written or this OpenCV can't encode.
     """
     cv2 = load_cv2("encode the demo clip")
     path = Path(path)
@@ -144,17 +117,14 @@ def write_clip(path: str | Path, truth_path: str | Path, seed: int = 0) -> int:
     try:
         for frame, truth in render_clip(seed):
             writer.write(frame)
-            lines.append(json.dumps(_as_json(truth)))
+            birds = [asdict(bird) for bird in truth.birds]
+            time_s = round(truth.time_s, 4)
+            lines.append(json.dumps({"frame": truth.frame, "time_s": time_s, "birds": birds}))
     finally:
         writer.release()
     os.replace(partial, path)
     write_atomically(Path(truth_path), "\n".join(lines) + "\n")
     return len(lines)
-
-
-def _as_json(truth: FrameTruth) -> dict[str, object]:
-    birds = [asdict(bird) for bird in truth.birds]
-    return {"frame": truth.frame, "time_s": round(truth.time_s, 4), "birds": birds}
 
 
 def _plan_visits(rng: np.random.Generator) -> list[_Visit]:
@@ -216,7 +186,7 @@ def _behaviour(visit: _Visit, time_s: float) -> tuple[Pose, tuple[float, float]]
             tilt=0.6 * posture,
             tail_angle=8.0,
             wing_lift=max(-0.9, lift) if abs(lift) > 0.2 else 0.25,
-            mirror=visit.from_left is not True if coming else visit.to_left,
+            mirror=not visit.from_left if coming else visit.to_left,
         )
         return pose, ((-1.0 if leftward else 1.0) * 520.0 * away, -190.0 * away)
     wave = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,11 @@ from edge_fg_tools.fieldguide.species import BACKGROUND_LABEL, SPECIES
 LABELS: tuple[str, ...] = (*(species.common_name for species in SPECIES), BACKGROUND_LABEL)
 BACKGROUND_INDEX = len(SPECIES)
 
+# How Pillow saves a file of each suffix.
+_FORMATS: dict[str, dict[str, Any]] = {
+    ".jpg": {"format": "JPEG", "quality": 92},
+    ".png": {"format": "PNG", "compress_level": 1},
+}
 _SIDES = (160, 360)
 _ASPECTS = (1.0, 4.0 / 3.0, 3.0 / 2.0, 16.0 / 9.0, 3.0 / 4.0, 4.0 / 5.0)
 
@@ -30,27 +36,12 @@ _ASPECTS = (1.0, 4.0 / 3.0, 3.0 / 2.0, 16.0 / 9.0, 3.0 / 4.0, 4.0 / 5.0)
 def render_photograph(
     species_index: int, seed: int, size_wh: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """Render one photograph of a bird, or of a place without one.
+    """Render one photograph of a bird, or of a place without one: uint8 (height, width, 3) RGB.
 
-    Parameters
-    ----------
-    species_index
-        Index in `LABELS`; the last one is the background.
-    seed
-        Non-negative seed; the same index, seed and size give the same pixels (with the same
-        versions of numpy and Pillow).
-    size_wh
-        Width and height in pixels, at least 32; None draws a size from the seed.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, shape (height, width, 3), RGB.
-
-    Raises
-    ------
-    UsageError
-        For an index outside `LABELS`, a negative seed or a side under 32 pixels.
+    `species_index` is an index in `LABELS`; the last one is the background. The size in pixels, at
+    least 32 a side, is drawn from the seed where it is None. The same index, seed (0 or more) and
+    size give the same pixels (with the same numpy and Pillow). Raises UsageError for an index, seed
+    or size out of range.
     """
     if not 0 <= species_index < len(LABELS):
         raise UsageError(f"class index {species_index} is not in 0..{len(LABELS) - 1}")
@@ -92,30 +83,14 @@ def write_image_set(
 ) -> Path:
     """Write an image set: a sub-directory per class, and `images.csv` (file, label, index).
 
-    Parameters
-    ----------
-    directory
-        Where to write; created if missing.
-    images_per_species
-        Photographs of every class, background included.
-    seed
-        Seed of the set; sets of different seeds share no photograph.
-    suffix
-        ".jpg" or ".png".
-
-    Returns
-    -------
-    Path
-        The CSV file; its paths are relative to it, with forward slashes.
-
-    Raises
-    ------
-    UsageError
-        For fewer than one image or another suffix.
+    Every class, background included, has `images_per_species` photographs, ".jpg" or ".png" by
+    `suffix`; sets of different seeds share none. The directory is created if missing. Returns the
+    CSV file, whose paths are relative to it, with forward slashes. Raises UsageError for fewer
+    than one image or another suffix.
     """
     if images_per_species < 1:
         raise UsageError(f"images per species is {images_per_species}: use at least 1")
-    if suffix not in {".jpg", ".png"}:
+    if suffix not in _FORMATS:
         raise UsageError(f"suffix {suffix!r} is unknown: use .jpg or .png")
     root = Path(directory)
     table = io.StringIO()
@@ -135,10 +110,7 @@ def write_image_set(
 
 def _encode(pixels: NDArray[np.uint8], suffix: str) -> bytes:
     buffer = io.BytesIO()
-    if suffix == ".png":
-        Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    else:
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
+    Image.fromarray(pixels).save(buffer, **_FORMATS[suffix])
     return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Generator
 from datetime import datetime
@@ -113,8 +114,6 @@ def open_fieldguide(uri: str, options: SourceOptions) -> FieldGuideSource:
 
 
 def _rounds(seed: int, rounds: int | None) -> Generator[NDArray[np.uint8], None, None]:
-    played = 0
-    while rounds is None or played < rounds:
+    for played in itertools.count() if rounds is None else range(rounds):
         for image, _ in render_clip(seed + played):
             yield image
-        played += 1

@@ -6,6 +6,7 @@ fixes the shape and the ground colours, and its species (*siblings*) differ only
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 Colour = tuple[int, int, int]
@@ -18,6 +19,7 @@ _CREAM: Colour = (236, 222, 182)
 _RUST: Colour = (160, 70, 32)
 _YELLOW: Colour = (238, 192, 44)
 _RED: Colour = (204, 48, 36)
+_AMBER: Colour = (240, 172, 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,81 +167,73 @@ _GEMEBUNDA = Genus(
     _plumage("b0a0a4 9e8e86 94847a cca6a4 dcc8c0 766a66 463e42 ba4a54"),
 )
 
+
+def _siblings(genus: Genus, *rows: tuple[str, str, Marks]) -> Iterator[Species]:
+    """Make the species of a genus from their common names, epithets and marks."""
+    return (Species(name, epithet, genus, marks) for name, epithet, marks in rows)
+
+
 SPECIES: tuple[Species, ...] = (
-    Species("Rustcap Tindle", "ferrugipileata", _TINDULA, Marks(crown=_RUST, wing_bars=1)),
-    Species("Browline Tindle", "lineasuperba", _TINDULA, Marks(brow=_CREAM, wing_bars=1)),
-    Species("Streaky Tindle", "scripturata", _TINDULA, Marks(streaks=2, wing_bars=1)),
-    Species("Ladderwing Tindle", "scalaris", _TINDULA, Marks(crown=_RUST, wing_bars=2)),
-    Species(
-        "Gilt-tipped Dapper", "auriterminata", _COMPTULA, Marks(eye_stripe=_BLACK, tail_tip=_YELLOW)
+    *_siblings(
+        _TINDULA,
+        ("Rustcap Tindle", "ferrugipileata", Marks(crown=_RUST, wing_bars=1)),
+        ("Browline Tindle", "lineasuperba", Marks(brow=_CREAM, wing_bars=1)),
+        ("Streaky Tindle", "scripturata", Marks(streaks=2, wing_bars=1)),
+        ("Ladderwing Tindle", "scalaris", Marks(crown=_RUST, wing_bars=2)),
     ),
-    Species(
-        "Wax-tipped Dapper", "ceraterminata", _COMPTULA, Marks(eye_stripe=_BLACK, tail_tip=_RED)
-    ),
-    Species(
-        "Cravat Dapper",
-        "focalata",
+    *_siblings(
         _COMPTULA,
-        Marks(eye_stripe=_BLACK, throat=_BLACK, tail_tip=_YELLOW),
+        ("Gilt-tipped Dapper", "auriterminata", Marks(eye_stripe=_BLACK, tail_tip=_YELLOW)),
+        ("Wax-tipped Dapper", "ceraterminata", Marks(eye_stripe=_BLACK, tail_tip=_RED)),
+        ("Cravat Dapper", "focalata", Marks(eye_stripe=_BLACK, throat=_BLACK, tail_tip=_YELLOW)),
+        (
+            "Chalkwing Dapper",
+            "cretipennis",
+            Marks(eye_stripe=_BLACK, wing_bars=2, tail_tip=_YELLOW),
+        ),
     ),
-    Species(
-        "Chalkwing Dapper",
-        "cretipennis",
-        _COMPTULA,
-        Marks(eye_stripe=_BLACK, wing_bars=2, tail_tip=_YELLOW),
+    *_siblings(
+        _MINUTILLA,
+        ("Inkcap Pipkin", "atramentaria", Marks(crown=_BLACK, cheek=_WHITE)),
+        ("Bibbed Pipkin", "mentonigra", Marks(crown=_BLACK, cheek=_WHITE, throat=_BLACK)),
+        ("Bandit Pipkin", "latronella", Marks(eye_stripe=_BLACK, cheek=_WHITE)),
+        ("Tiewing Pipkin", "alifasciola", Marks(crown=_BLACK, cheek=_WHITE, wing_bars=1)),
     ),
-    Species("Inkcap Pipkin", "atramentaria", _MINUTILLA, Marks(crown=_BLACK, cheek=_WHITE)),
-    Species(
-        "Bibbed Pipkin", "mentonigra", _MINUTILLA, Marks(crown=_BLACK, cheek=_WHITE, throat=_BLACK)
-    ),
-    Species("Bandit Pipkin", "latronella", _MINUTILLA, Marks(eye_stripe=_BLACK, cheek=_WHITE)),
-    Species(
-        "Tiewing Pipkin", "alifasciola", _MINUTILLA, Marks(crown=_BLACK, cheek=_WHITE, wing_bars=1)
-    ),
-    Species("Monocle Quillet", "monocularia", _CALAMELLA, Marks(eye_ring=_WHITE)),
-    Species("Highbrow Quillet", "altisupercilia", _CALAMELLA, Marks(brow=_CREAM)),
-    Species("Notched Quillet", "crenipennis", _CALAMELLA, Marks(eye_ring=_WHITE, wing_bars=2)),
-    Species(
-        "Fineline Quillet",
-        "tenuilinea",
+    *_siblings(
         _CALAMELLA,
-        Marks(brow=_CREAM, eye_stripe=(58, 54, 34), wing_bars=2),
+        ("Monocle Quillet", "monocularia", Marks(eye_ring=_WHITE)),
+        ("Highbrow Quillet", "altisupercilia", Marks(brow=_CREAM)),
+        ("Notched Quillet", "crenipennis", Marks(eye_ring=_WHITE, wing_bars=2)),
+        (
+            "Fineline Quillet",
+            "tenuilinea",
+            Marks(brow=_CREAM, eye_stripe=(58, 54, 34), wing_bars=2),
+        ),
     ),
-    Species("Freckled Thrummer", "lentiginosa", _TONITRULA, Marks(spots=2)),
-    Species(
-        "Saffron-billed Thrummer",
-        "crocirostris",
+    *_siblings(
         _TONITRULA,
-        Marks(spots=2, eye_ring=(240, 172, 40), bill=(240, 172, 40)),
+        ("Freckled Thrummer", "lentiginosa", Marks(spots=2)),
+        ("Saffron-billed Thrummer", "crocirostris", Marks(spots=2, eye_ring=_AMBER, bill=_AMBER)),
+        ("Hushed Thrummer", "taciturnella", Marks(eye_ring=_CREAM, bill=_AMBER)),
+        ("Ember-tailed Thrummer", "favillicauda", Marks(spots=2, tail=(196, 88, 36))),
     ),
-    Species(
-        "Hushed Thrummer", "taciturnella", _TONITRULA, Marks(eye_ring=_CREAM, bill=(240, 172, 40))
-    ),
-    Species(
-        "Ember-tailed Thrummer", "favillicauda", _TONITRULA, Marks(spots=2, tail=(196, 88, 36))
-    ),
-    Species("Dashed Hobbin", "virgulata", _SCANDULA, Marks(eye_stripe=_BLACK)),
-    Species("Slatecap Hobbin", "ardosiaca", _SCANDULA, Marks(eye_stripe=_BLACK, crown=_BLACK)),
-    Species("Frostbrow Hobbin", "pruinicilia", _SCANDULA, Marks(eye_stripe=_BLACK, brow=_WHITE)),
-    Species(
-        "Girdled Hobbin",
-        "cingulifera",
+    *_siblings(
         _SCANDULA,
-        Marks(eye_stripe=_BLACK, breast_band=(72, 54, 46)),
+        ("Dashed Hobbin", "virgulata", Marks(eye_stripe=_BLACK)),
+        ("Slatecap Hobbin", "ardosiaca", Marks(eye_stripe=_BLACK, crown=_BLACK)),
+        ("Frostbrow Hobbin", "pruinicilia", Marks(eye_stripe=_BLACK, brow=_WHITE)),
+        ("Girdled Hobbin", "cingulifera", Marks(eye_stripe=_BLACK, breast_band=(72, 54, 46))),
     ),
-    Species("Halfmoon Croomb", "semilunaria", _GEMEBUNDA, Marks(collar=_BLACK)),
-    Species(
-        "Twobar Croomb",
-        "bifasciola",
+    *_siblings(
         _GEMEBUNDA,
-        Marks(collar=_BLACK, wing_bars=2, wing_bar=(62, 54, 54)),
-    ),
-    Species("Rubyeye Croomb", "rubinocula", _GEMEBUNDA, Marks(eye_ring=(214, 56, 44))),
-    Species(
-        "Hemmed Croomb",
-        "limbicauda",
-        _GEMEBUNDA,
-        Marks(collar=_BLACK, tail=(62, 54, 56), tail_edge=_WHITE, tail_tip=_WHITE),
+        ("Halfmoon Croomb", "semilunaria", Marks(collar=_BLACK)),
+        ("Twobar Croomb", "bifasciola", Marks(collar=_BLACK, wing_bars=2, wing_bar=(62, 54, 54))),
+        ("Rubyeye Croomb", "rubinocula", Marks(eye_ring=(214, 56, 44))),
+        (
+            "Hemmed Croomb",
+            "limbicauda",
+            Marks(collar=_BLACK, tail=(62, 54, 56), tail_edge=_WHITE, tail_tip=_WHITE),
+        ),
     ),
 )
 

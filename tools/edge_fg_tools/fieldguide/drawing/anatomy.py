@@ -68,7 +68,7 @@ class Figure:
 
     def on_body(self, points: list[tuple[float, float]]) -> Points:
         """Map points given along the body (x forward, y down) to bird units."""
-        return rotate(np.array(points, dtype=np.float64), self.tilt)
+        return rotate(points, self.tilt)
 
     def on_head(self, points: list[tuple[float, float]]) -> Points:
         """Map points given on the head, in head radii from its centre, to bird units."""
@@ -102,16 +102,16 @@ def pose_figure(shape: Shape, pose: Pose) -> Figure:
     depth = shape.depth * pose.fluff
     body = rotate(_egg(0.5, depth), tilt)
     head_angle = math.radians(pose.head_pitch)
-    along = rotate(np.array([[0.37 + pose.head_shift, -0.02]]), tilt)[0]
+    along = rotate((0.37 + pose.head_shift, -0.02), tilt)
     head_centre = along + np.array([0.03, -0.78 * shape.head])
     head = head_centre + shape.head * circle(24) * np.array([1.04, 0.98])
-    neck = rotate(np.array([[0.16, 0.0]]), tilt)[0] + 0.93 * depth * circle(24)
+    neck = rotate((0.16, 0.0), tilt) + 0.93 * depth * circle(24)
     trunk = hull(np.concatenate([neck, head_centre + 0.97 * shape.head * circle(24)]))
     upper, lower = _bill(shape, pose, head_centre, head_angle)
     tail, tip, edge = _tail(shape, pose, tilt)
     wing, far_wing = _wings(pose, tilt)
     legs, feet = _legs(shape, pose, depth, tilt)
-    eye_local = np.array([[0.34 - 0.18 * pose.head_turn, -0.14]])
+    eye = rotate((0.34 - 0.18 * pose.head_turn, -0.14), head_angle)
     return Figure(
         body=body,
         trunk=trunk,
@@ -128,7 +128,7 @@ def pose_figure(shape: Shape, pose: Pose) -> Figure:
         feet=feet,
         head_centre=head_centre,
         head_radius=shape.head,
-        eye=head_centre + shape.head * rotate(eye_local, head_angle)[0],
+        eye=head_centre + shape.head * eye,
         tilt=tilt,
         head_angle=head_angle,
         head_turn=pose.head_turn,
@@ -150,42 +150,27 @@ def _bill(shape: Shape, pose: Pose, centre: Points, angle: float) -> tuple[Point
     upper = [(root, -half), (middle[0], -0.62 * half), tip, middle, (root, 0.1 * half)]
     short = (tip[0] - 0.12 * length, tip[1])
     lower = [(root, 0.1 * half), middle, short, (middle[0], middle[1] + 0.55 * half), (root, half)]
-    return (
-        centre + rotate(np.array(upper), angle),
-        centre + rotate(np.array(lower), angle),
-    )
+    return centre + rotate(upper, angle), centre + rotate(lower, angle)
 
 
 def _tail(shape: Shape, pose: Pose, tilt: float) -> tuple[Points, Points, Points]:
     angle = 0.85 * tilt - math.radians(pose.tail_angle)
-    base = rotate(np.array([[-0.40, -0.03]]), tilt)[0]
+    base = rotate((-0.40, -0.03), tilt)
     length, half = shape.tail_length, shape.tail_width
-
-    def place(points: list[tuple[float, float]]) -> Points:
-        placed: Points = base + rotate(np.array(points), angle)
-        return placed
-
     notch = -length + shape.tail_fork
     tail = [(0.10, -0.085), (-length, -half), (notch, 0.0), (-length, half), (0.10, 0.085)]
     cut = 0.13
     inner = half + (0.085 - half) * cut / (length + 0.1)
-    tip = [
-        (-length, -half),
-        (notch, 0.0),
-        (-length, half),
-        (-length + cut, inner),
-        (notch + cut, 0.0),
-        (-length + cut, -inner),
-    ]
+    tip = [*tail[1:4], (-length + cut, inner), (notch + cut, 0.0), (-length + cut, -inner)]
     edge = [(-0.02, 0.088), (-length, half), (-length, 0.55 * half), (-0.02, 0.05)]
-    return place(tail), place(tip), place(edge)
+    return base + rotate(tail, angle), base + rotate(tip, angle), base + rotate(edge, angle)
 
 
 def _wings(pose: Pose, tilt: float) -> tuple[Points, Points | None]:
     lift = pose.wing_lift
     if lift is None:
-        return closed_curve(rotate(np.array(_CLOSED_WING), tilt)), None
-    near = rotate(np.array([(x, y - reach * lift) for x, y, reach in _LIFTED_WING]), tilt)
+        return closed_curve(rotate(_CLOSED_WING, tilt)), None
+    near = rotate([(x, y - reach * lift) for x, y, reach in _LIFTED_WING], tilt)
     far = near * np.array([1.0, 0.92]) + np.array([0.13, -0.03])
     return closed_curve(near), closed_curve(far)
 
@@ -193,11 +178,11 @@ def _wings(pose: Pose, tilt: float) -> tuple[Points, Points | None]:
 def _crest(shape: Shape, centre: Points, angle: float) -> Points:
     tip = (-0.95, -0.85 - shape.crest / shape.head)
     local = [(0.62, -0.72), (0.0, -1.02), tip, (-0.86, -0.72), (-0.95, -0.2), (0.0, -0.3)]
-    return centre + shape.head * rotate(np.array(local), angle)
+    return centre + shape.head * rotate(local, angle)
 
 
 def _legs(shape: Shape, pose: Pose, depth: float, tilt: float) -> tuple[tuple[Points, ...], Points]:
-    hip = rotate(np.array([[0.0, 0.72 * depth]]), tilt)[0]
+    hip = rotate((0.0, 0.72 * depth), tilt)
     ground = hip[1] + 0.28 * depth + shape.leg
     feet = np.array([hip[0] + 0.03, ground])
     if pose.wing_lift is not None:

@@ -41,7 +41,10 @@ class Easel:
 
 
 class Layer:
-    """An RGB image and a mask (255 where it is covered), drawn on together."""
+    """An RGB image and a mask (255 where it is covered), drawn on together.
+
+    A colour of None, that of a mark which the bird lacks, draws nothing.
+    """
 
     def __init__(self, easel: Easel, image: Image.Image, mask: Image.Image) -> None:
         self.image = image
@@ -55,14 +58,20 @@ class Layer:
         """Mark a polygon as covered, and leave its colours."""
         self._cover.polygon(self._easel.pixels(points).ravel().tolist(), fill=255)
 
-    def fill(self, points: Points, colour: Colour, *, cover: bool = True) -> None:
+    def fill(self, points: Points, colour: Colour | None, *, cover: bool = True) -> None:
         """Fill a polygon; `cover=False` paints within what is covered already."""
+        if colour is None:
+            return
         self._colour.polygon(self._easel.pixels(points).ravel().tolist(), fill=colour)
         if cover:
             self.cover(points)
 
-    def stroke(self, points: Points, colour: Colour, width: float, *, cover: bool = False) -> None:
+    def stroke(
+        self, points: Points, colour: Colour | None, width: float, *, cover: bool = False
+    ) -> None:
         """Draw a line `width` bird units wide."""
+        if colour is None:
+            return
         flat = self._easel.pixels(points).ravel().tolist()
         pixels = max(1, round(width * self.unit))
         self._colour.line(flat, fill=colour, width=pixels, joint="curve")

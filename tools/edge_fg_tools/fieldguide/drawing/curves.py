@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Points = NDArray[np.float64]
 """Points of shape (n, 2): x and y."""
@@ -47,10 +47,10 @@ def circle(count: int) -> Points:
     return points
 
 
-def rotate(points: Points, angle: float) -> Points:
-    """Turn points so that forward (+x) rises by `angle` radians (y points down)."""
+def rotate(points: ArrayLike, angle: float) -> Points:
+    """Turn points, or one point, so that forward (+x) rises by `angle` radians (y points down)."""
     cosine, sine = math.cos(angle), math.sin(angle)
-    turned: Points = points @ np.array([[cosine, -sine], [sine, cosine]])
+    turned: Points = np.asarray(points, np.float64) @ np.array([[cosine, -sine], [sine, cosine]])
     return turned
 
 

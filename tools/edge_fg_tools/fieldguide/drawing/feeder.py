@@ -25,7 +25,8 @@ def paint_feeder(rng: np.random.Generator) -> Image.Image:
     draw = ImageDraw.Draw(image)
     _roof(draw)
     for x in (78, 552):
-        _post(draw, x)
+        _box(draw, (x, 37, x + 12, PERCH_Y + 10), scaled(_WOOD, 0.82))
+        _box(draw, (x + 8, 37, x + 12, PERCH_Y + 10), scaled(_WOOD, 0.64))
     _tray(draw, rng)
     return image.reduce(_FINE)
 
@@ -46,11 +47,6 @@ def _roof(draw: ImageDraw.ImageDraw) -> None:
         for x in range(52 + 14 * (row % 2), 590, 28):
             _box(draw, (x, y - 8, x + 1.5, y + 4), (98, 58, 46))
     _box(draw, (40, 30, 600, 37), (92, 56, 44))
-
-
-def _post(draw: ImageDraw.ImageDraw, x: float) -> None:
-    _box(draw, (x, 37, x + 12, PERCH_Y + 10), scaled(_WOOD, 0.82))
-    _box(draw, (x + 8, 37, x + 12, PERCH_Y + 10), scaled(_WOOD, 0.64))
 
 
 def _tray(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:

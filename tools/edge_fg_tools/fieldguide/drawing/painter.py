@@ -62,10 +62,8 @@ def _paint_behind(layer: Layer, figure: Figure, individual: Individual) -> None:
     layer.fill(figure.tail, tail)
     shaft = np.stack([figure.tail[0] * 0.5 + figure.tail[4] * 0.5, figure.tail[2]])
     layer.stroke(shaft, scaled(tail, 0.78), 0.012)
-    if marks.tail_edge is not None:
-        layer.fill(figure.tail_edge, marks.tail_edge, cover=False)
-    if marks.tail_tip is not None:
-        layer.fill(figure.tail_tip, marks.tail_tip, cover=False)
+    layer.fill(figure.tail_edge, marks.tail_edge, cover=False)
+    layer.fill(figure.tail_tip, marks.tail_tip, cover=False)
     for leg in figure.legs:
         layer.stroke(leg, scaled(plumage.leg, 0.85), 0.026, cover=True)
 
@@ -113,9 +111,8 @@ def _mark_breast(
     layer: Layer, figure: Figure, plumage: Plumage, marks: Marks, rng: np.random.Generator
 ) -> None:
     dark = scaled(plumage.back, 0.52)
-    if marks.breast_band is not None:
-        band = open_curve(figure.on_body([(0.20, -0.22), (0.36, 0.02), (0.30, 0.34)]))
-        layer.stroke(band, marks.breast_band, 0.085)
+    band = open_curve(figure.on_body([(0.20, -0.22), (0.36, 0.02), (0.30, 0.34)]))
+    layer.stroke(band, marks.breast_band, 0.085)
     if marks.streaks or marks.spots:
         across = rng.uniform(-0.08, 0.38, 46)
         down = rng.uniform(0.02, 0.30, 46)
@@ -126,32 +123,26 @@ def _mark_breast(
                 layer.stroke(line, dark, 0.022)
             else:
                 layer.disc(np.array([x, y]), 0.021, dark)
-    if marks.collar is not None:
-        patch = [(-1.05, 0.55), (-0.35, 1.15), (0.05, 1.75), (-0.35, 1.8), (-0.85, 1.25)]
-        layer.fill(closed_curve(figure.on_head(patch)), marks.collar, cover=False)
+    patch = [(-1.05, 0.55), (-0.35, 1.15), (0.05, 1.75), (-0.35, 1.8), (-0.85, 1.25)]
+    layer.fill(closed_curve(figure.on_head(patch)), marks.collar, cover=False)
 
 
 def _mark_head(layer: Layer, figure: Figure, plumage: Plumage, marks: Marks) -> None:
     radius = figure.head_radius
-    if marks.throat is not None:
-        bib = [(1.1, 0.20), (0.45, 0.36), (0.10, 0.75), (0.15, 1.45), (0.7, 1.35), (1.2, 0.8)]
-        layer.fill(closed_curve(figure.on_head(bib)), marks.throat, cover=False)
-    if marks.cheek is not None:
-        cheek = [(0.35, 0.10), (-0.15, -0.02), (-0.68, 0.12), (-0.62, 0.55), (-0.1, 0.68)]
-        layer.fill(closed_curve(figure.on_head([*cheek, (0.28, 0.45)])), marks.cheek, cover=False)
-    if marks.crown is not None:
-        cap = [(1.2, -0.30), (0.75, -0.34), (0.3, -0.44), (-0.4, -0.36), (-1.02, 0.02)]
-        top = [(-1.4, -0.4), (-1.4, -2.6), (1.2, -2.6)]
-        layer.fill(figure.on_head([*cap, *top]), marks.crown, cover=False)
+    bib = [(1.1, 0.20), (0.45, 0.36), (0.10, 0.75), (0.15, 1.45), (0.7, 1.35), (1.2, 0.8)]
+    layer.fill(closed_curve(figure.on_head(bib)), marks.throat, cover=False)
+    cheek = [(0.35, 0.10), (-0.15, -0.02), (-0.68, 0.12), (-0.62, 0.55), (-0.1, 0.68)]
+    layer.fill(closed_curve(figure.on_head([*cheek, (0.28, 0.45)])), marks.cheek, cover=False)
+    cap = [(1.2, -0.30), (0.75, -0.34), (0.3, -0.44), (-0.4, -0.36), (-1.02, 0.02)]
+    top = [(-1.4, -0.4), (-1.4, -2.6), (1.2, -2.6)]
+    layer.fill(figure.on_head([*cap, *top]), marks.crown, cover=False)
     if figure.crest is not None and marks.crown is None:
         line = figure.on_head([(0.4, -0.78), (-0.3, -0.86), (-0.9, -1.2)])
         layer.stroke(line, scaled(plumage.head, 0.8), 0.02)
-    if marks.brow is not None:
-        brow = figure.on_head([(0.86, -0.22), (0.42, -0.46), (-0.1, -0.48), (-0.86, -0.18)])
-        layer.stroke(open_curve(brow), marks.brow, 0.20 * radius)
-    if marks.eye_stripe is not None:
-        stripe = figure.on_head([(0.98, 0.04), (0.36, -0.13), (-0.2, -0.10), (-0.95, 0.08)])
-        layer.stroke(open_curve(stripe), marks.eye_stripe, 0.25 * radius)
+    brow = figure.on_head([(0.86, -0.22), (0.42, -0.46), (-0.1, -0.48), (-0.86, -0.18)])
+    layer.stroke(open_curve(brow), marks.brow, 0.20 * radius)
+    stripe = figure.on_head([(0.98, 0.04), (0.36, -0.13), (-0.2, -0.10), (-0.95, 0.08)])
+    layer.stroke(open_curve(stripe), marks.eye_stripe, 0.25 * radius)
     if marks.eye_ring is not None:
         layer.disc(figure.eye, 0.285 * radius, marks.eye_ring)
 

@@ -60,9 +60,13 @@ def backdrop(
     for _ in range(int(habitat.crowd * rng.integers(0, 26))):
         colour = pick(rng, habitat.accents)
         if rng.random() < 0.7:
-            _leaf(draw, rng, size_wh, colour)
+            centre = (float(rng.uniform(0.0, size_wh[0])), float(rng.uniform(0.0, size_wh[1])))
+            leaf = leaf_outline(rng, centre, min(size_wh) * float(rng.uniform(0.03, 0.13)))
+            draw.polygon(leaf, fill=shaded(rng, colour, 0.25))
         else:
-            _twig(draw, rng, size_wh, colour)
+            twig = rng.uniform(-0.1, 1.1, 4) * np.array([*size_wh, *size_wh])
+            width = max(1, round(min(size_wh) * float(rng.uniform(0.004, 0.022))))
+            draw.line(twig.tolist(), fill=shaded(rng, colour, 0.25), width=width)
     return image
 
 
@@ -116,14 +120,6 @@ def _blob(
     draw.ellipse((x - radius, y - ry, x + radius, y + ry), fill=shaded(rng, colour, 0.2))
 
 
-def _leaf(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size_wh: tuple[int, int], colour: Colour
-) -> None:
-    centre = (float(rng.uniform(0.0, size_wh[0])), float(rng.uniform(0.0, size_wh[1])))
-    length = min(size_wh) * float(rng.uniform(0.03, 0.13))
-    draw.polygon(leaf_outline(rng, centre, length), fill=shaded(rng, colour, 0.25))
-
-
 def leaf_outline(
     rng: np.random.Generator, centre: tuple[float, float], length: float
 ) -> list[tuple[float, float]]:
@@ -135,11 +131,3 @@ def leaf_outline(
     return [
         (centre[0] + x * cosine - y * sine, centre[1] + x * sine + y * cosine) for x, y in local
     ]
-
-
-def _twig(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, size_wh: tuple[int, int], colour: Colour
-) -> None:
-    ends = rng.uniform(-0.1, 1.1, 4) * np.array([*size_wh, *size_wh])
-    width = max(1, round(min(size_wh) * float(rng.uniform(0.004, 0.022))))
-    draw.line(ends.tolist(), fill=shaded(rng, colour, 0.25), width=width)
