@@ -31,19 +31,10 @@ class ImageInput:
     elem_type: int  # ONNX's element type
 
     @property
-    def channels(self) -> int:
-        """Number of colour channels."""
-        return self.shape[0] if self.layout == "nchw" else self.shape[2]
-
-    @property
-    def height(self) -> int:
-        """Height in pixels."""
-        return self.shape[1] if self.layout == "nchw" else self.shape[0]
-
-    @property
-    def width(self) -> int:
-        """Width in pixels."""
-        return self.shape[2] if self.layout == "nchw" else self.shape[1]
+    def chw(self) -> tuple[int, int, int]:
+        """Channels, height and width in pixels."""
+        first, second, third = self.shape
+        return self.shape if self.layout == "nchw" else (third, first, second)
 
     @property
     def dtype(self) -> str:

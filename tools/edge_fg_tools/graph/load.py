@@ -33,25 +33,12 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 def load_model(path: Path) -> onnx.ModelProto:
     """Read and check an ONNX model, bringing external weights into it.
 
-    Every node of the result has a unique name.
+    Weights stored outside the file must lie in its folder or below. The result is complete in
+    memory (at most 2 GB, protobuf's limit), and every node of it has a unique name.
 
-    Parameters
-    ----------
-    path
-        The ``.onnx`` file; weights stored outside it must lie in the same folder or below.
-
-    Returns
-    -------
-    onnx.ModelProto
-        The model, complete in memory (at most 2 GB, protobuf's limit).
-
-    Raises
-    ------
-    ModelFormatError
-        The file is missing, not ONNX, truncated, too large, breaks the ONNX specification,
-        or its external weights are missing or outside the model's folder.
-    UnsupportedNodeError
-        An operator is from another domain than ONNX's, or unknown there.
+    Raises ModelFormatError where the file is missing, not ONNX, truncated, too large or breaks the
+    ONNX specification, or its external weights are missing or outside its folder, and
+    UnsupportedNodeError where an operator is from another domain than ONNX's, or unknown there.
     """
     data = _read(path)
     model = onnx.ModelProto()

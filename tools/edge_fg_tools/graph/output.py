@@ -115,19 +115,20 @@ def find_kind(model: onnx.ModelProto, image: ImageInput, output: str) -> tuple[K
 def _run(model: onnx.ModelProto, image: ImageInput) -> dict[str, NDArray[Any]]:
     runner = Runner(model)
     # Two images tell the batch from any other dimension of size 1.
-    for size in (image.batch,) if image.batch else (2, 1):
-        try:
-            found = runner(random_images((size, *image.shape), image.elem_type))
-        except GraphRunError:
-            if size in {image.batch, 1}:
-                raise
-            continue
-        return {
-            name: value
-            for name, value in zip(runner.output_names, found, strict=True)
-            if isinstance(value, np.ndarray) and value.ndim and len(value) == size
-        } or dict(zip(runner.output_names, found, strict=True))
-    raise AssertionError
+    size = image.batch or 2
+    try:
+        found = runner(random_images((size, *image.shape), image.elem_type))
+    except GraphRunError:
+        if image.batch:
+            raise
+        size = 1
+        found = runner(random_images((size, *image.shape), image.elem_type))
+    outputs = dict(zip(runner.output_names, found, strict=True))
+    return {
+        name: value
+        for name, value in outputs.items()
+        if isinstance(value, np.ndarray) and value.ndim and len(value) == size
+    } or outputs
 
 
 def _scores_classes(value: NDArray[Any]) -> bool:

@@ -65,27 +65,14 @@ def prepare(
 ) -> PreparedModel:
     """Check and clean a classifier; every change is proven by running before and after.
 
-    Parameters
-    ----------
-    model
-        As `load_model` gives it; it is not changed.
-    input_size
-        Height and width in pixels, where the model leaves them open.
-    output
-        Which output holds the classes, where several could.
+    `model` is as `load_model` gives it, and not changed. `input_size` is (height, width) in pixels,
+    where the model leaves them open, `output` the one with the classes, where several could be.
 
-    Raises
-    ------
-    NotAClassifierError
-        Inputs or outputs are not those of an image classifier; says what was found.
-    UnsupportedNodeError
-        An operator is not one of ONNX's own; names the node.
-    ModelFormatError
-        The opset is too old to be raised, or the graph contradicts itself.
-    ModelError
-        The graph can't be run, was exported in training mode, or leaves its size open.
-    UsageError
-        There is no output of that name.
+    Raises NotAClassifierError where inputs or outputs are not those of an image classifier,
+    UnsupportedNodeError where an operator is not one of ONNX's own, ModelFormatError where the
+    opset is too old to be raised or the graph contradicts itself, ModelError where the graph can't
+    be run, was exported in training mode or leaves its size open, and UsageError where there is no
+    output of that name.
     """
     warnings: list[str | None] = []
     work = inline_functions(model)
@@ -111,12 +98,13 @@ def prepare(
     work, image = _clean(work, image, warnings)
     kind, warning = find_kind(work, image, chosen.name)
     warnings.append(warning)
+    channels, height, width = image.chw
     return PreparedModel(
         model=work,
         input_name=image.name,
-        channels=image.channels,
-        height=image.height,
-        width=image.width,
+        channels=channels,
+        height=height,
+        width=width,
         layout=image.layout,
         input_dtype=image.dtype,
         output_name=chosen.name,
