@@ -6,12 +6,13 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, TextIO
 
 from edge_fg.progress import ProgressCallback
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -19,7 +20,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 @contextlib.contextmanager
 def shown_progress() -> Iterator[ProgressCallback]:
     """Yield a callback that shows progress on standard error until the block ends."""
-    if sys.stderr.isatty() and _rich_is_there():
+    if sys.stderr.isatty() and find_spec("rich") is not None:
         with _bars() as bars:
             yield bars
     else:
@@ -47,14 +48,6 @@ class PlainLines:
             print(f"{stage}: {done} of {total}{seconds}", file=self._stream, flush=True)
 
 
-def _rich_is_there() -> bool:
-    try:
-        import rich.progress  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def _bars() -> Iterator[ProgressCallback]:
     from rich.console import Console
@@ -72,16 +65,12 @@ def _bars() -> Iterator[ProgressCallback]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
+    tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True)) as display:
-        yield _Bars(display)
 
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = display.add_task(stage, total=total)
+            display.update(tasks[stage], completed=done, total=total)
 
-class _Bars:
-    def __init__(self, display: Progress) -> None:
-        self._display = display
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._display.add_task(stage, total=total)
-        self._display.update(self._tasks[stage], completed=done, total=total)
+        yield show

@@ -99,9 +99,8 @@ def frame_lines(result: Result[Any]) -> Sequence[str]:
     if result.closing or result.prediction is None:
         return ()
     first, *others = result.prediction.top(3)
-    source = result.frame.source
-    where = Path(source).name if "://" not in source else source
-    line = f"{printable(where)} [{result.frame.number}]  {first.label}  {first.confidence:.1%}"
+    where = f"{_shown(result.frame.source)} [{result.frame.number}]"
+    line = f"{where}  {first.label}  {first.confidence:.1%}"
     if others and sys.stdout.isatty():
         line += "   (" + ", ".join(f"{a.label} {a.confidence:.1%}" for a in others) + ")"
     return (f"{line}  {result.prediction.latency.total_ms:.1f} ms",)
@@ -118,9 +117,13 @@ def _visit_line(event: VisitEvent, in_a_file: bool) -> str:
         when = event.ended_at.strftime(" %Y-%m-%d %H:%M:%S")
     elif in_a_file:  # the clock of anything else means nothing to the user
         when = f" {event.ended_s:.1f} s"
-    where = Path(event.source).name if "://" not in event.source else event.source
     name = printable(event.label) if event.label is not None else "undecided"
     sure = f"  {event.confidence:.1%}" if event.confidence is not None else ""
     what = event.kind.replace("visit_", "")
     stayed = f"  stayed {event.ended_s - event.started_s:.1f} s" if what == "ended" else ""
-    return f"{printable(where)}{when}  visit {event.visit} {what}  {name}{sure}{stayed}"
+    return f"{_shown(event.source)}{when}  visit {event.visit} {what}  {name}{sure}{stayed}"
+
+
+def _shown(source: str) -> str:
+    """Return a source's name for a line: a path's last part, or a whole address."""
+    return printable(source if "://" in source else Path(source).name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from edge_fg.errors import EdgeFGError, OutputError, SourceError, UsageError
+from edge_fg.errors import OutputError, SourceError, UsageError
 from edge_fg.pipeline import Pipeline, Sink, Throttle
 from edge_fg.printing import printable
 from edge_fg.recognition.classifier import Classifier
@@ -21,7 +22,6 @@ from edge_fg.sinks.result_annotator import SharedAnnotator
 from edge_fg.sources import Source
 from edge_fg.telemetry.jetson import JetsonSensors
 from edge_fg.telemetry.prometheus import MetricsServer, PipelineCollector
-from edge_fg.telemetry.stats import PipelineStats
 from edge_fg.telemetry.status_line import StatusLine, summary_text
 from edge_fg.tracking.visits import follow_visits
 from edge_fg_tools.cli.arguments import Address
@@ -83,7 +83,8 @@ class Session:
                 self._serve_metrics(serving)
                 with self._pipeline:
                     self._pipeline.start()
-                    self._print_addresses()
+                    if self._preview is not None:
+                        _print_note(f"preview at {self._preview.url}")
                     try:
                         self._watch()
                     except KeyboardInterrupt:
@@ -114,15 +115,15 @@ class Session:
     def _watch(self) -> None:
         """Wait for the end, and serve the window and the status line meanwhile."""
         duration = self._arguments.duration
-        until = time.monotonic() + duration if duration else None
+        until = time.monotonic() + duration if duration else math.inf
         next_status = 0.0
         pause = _WINDOW_SECONDS if self._window is not None else _STATUS_SECONDS / 2
-        while not self._pipeline.wait(_shorter(pause, until)):
+        while not self._pipeline.wait(max(0.0, min(pause, until - time.monotonic()))):
             if self._output.failed.is_set():
                 return
             if self._window is not None and not self._window.refresh():
                 return
-            if until is not None and time.monotonic() >= until:
+            if time.monotonic() >= until:
                 self._pipeline.drain(_DRAIN_SECONDS)
                 return
             if self._status is not None and time.monotonic() >= next_status:
@@ -139,9 +140,12 @@ class Session:
                 raise SourceError(f"{source.name}: none of its {skipped} images can be read")
             if skipped:
                 _LOGGER.warning("%d images could not be read", skipped)
-        failed = _first_failure(stats)
-        if failed is not None:
-            raise failed
+        for source_stats in stats.sources:
+            if source_stats.error:
+                raise SourceError(source_stats.error)
+        for sink in stats.sinks:
+            if sink.failures:
+                raise OutputError(f"{sink.name}: {sink.failures} failures, the last: {sink.error}")
 
     def _summarise(self) -> None:
         if self._status is not None:
@@ -187,10 +191,6 @@ class Session:
         host, port = server.address
         _print_note(f"metrics at http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
 
-    def _print_addresses(self) -> None:
-        if self._preview is not None:
-            _print_note(f"preview at {self._preview.url}")
-
     def _throttle(self) -> Throttle | None:
         temperature, power = self._arguments.max_temperature, self._arguments.max_power
         if temperature is None and power is None:
@@ -201,21 +201,6 @@ class Session:
         if power is not None and now.power_w is None:
             raise UsageError("--max-power needs a power monitor, and this machine shows none")
         return Throttle(self._sensors.reading, max_temperature_c=temperature, max_power_w=power)
-
-
-def _first_failure(stats: PipelineStats) -> EdgeFGError | None:
-    """Return the first failure that did not end the run."""
-    for source in stats.sources:
-        if source.error:
-            return SourceError(source.error)
-    for sink in stats.sinks:
-        if sink.failures:
-            return OutputError(f"{sink.name}: {sink.failures} failures, the last: {sink.error}")
-    return None
-
-
-def _shorter(pause: float, until: float | None) -> float:
-    return pause if until is None else max(0.0, min(pause, until - time.monotonic()))
 
 
 def _warn_if_remote(option: str, where: Address) -> None:
