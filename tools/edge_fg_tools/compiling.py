@@ -49,26 +49,13 @@ def compile_graph(
     """Compile an ONNX graph, or take its plan from the cache.
 
     Nothing is written before the plan is complete, so an interrupted build leaves nothing.
+    `model` is the file or its bytes, with the weights inside; `precision`, the name of the variant,
+    is part of the cache key. The plan is written to `output`, or stays in the cache, this user's
+    unless another is given, where the device's loader finds it. For the other arguments see
+    `edge_fg.backends.tensorrt.build.build_plan`.
 
-    Parameters
-    ----------
-    model
-        The ONNX file, or its bytes, with the weights inside.
-    output
-        File to write; None keeps the plan in the cache, where the device's loader finds it.
-    cache
-        The plan cache; default: this user's.
-    precision
-        Name of the variant, part of the cache key.
-    target, batch, workspace_bytes, builder_optimization_level, progress
-        See `edge_fg.backends.tensorrt.build.build_plan`, which also says what is raised.
-
-    Raises
-    ------
-    ModelFormatError
-        The ONNX file can't be read.
-    OutputError
-        Neither `output` nor the cache can be written.
+    Raises what `build_plan` does, ModelFormatError where the ONNX file can't be read, and
+    OutputError where neither `output` nor the cache can be written.
     """
     onnx_bytes = model if isinstance(model, bytes) else _read(model)
     if output is not None:

@@ -48,11 +48,7 @@ def main() -> None:
         ]
         for worker in workers:
             worker.start()
-        pipeline = edge_fg.Pipeline(
-            sources,
-            classifier,
-            sinks=[CallbackSink(remember)],
-        )
+        pipeline = edge_fg.Pipeline(sources, classifier, sinks=[CallbackSink(remember)])
         pipeline.start()
         rng = np.random.default_rng(0)
         for _ in range(UPLOADS):

@@ -49,7 +49,6 @@ class BuildFacts:
     proof: Proof
     plans: dict[Precision, CompiledPlan]
     model_sha256: str
-    created: str
     provenance: dict[str, Any]
 
 
@@ -58,7 +57,7 @@ def make_report(facts: BuildFacts) -> Report:
     int8 = facts.variants.int8
     return Report(
         name=facts.options.bundle_name,
-        created=facts.created,
+        created=facts.provenance["created"],
         edge_fg_version=edge_fg.__version__,
         model=_model(facts),
         calibration=_calibration(facts, int8) if int8 else None,

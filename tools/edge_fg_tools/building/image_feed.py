@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import ImageSet, LabelledImage, batches, image_set_digest
+from edge_fg_calibration.budget.fidelity import log_probabilities
 from edge_fg_calibration.data.sampling import TopAnswer
 from edge_fg_calibration.graph.session import open_session, run_session
 from edge_fg_calibration.statistics.cache import IdentifiedBatches, StatisticsCache, digest_of
@@ -77,15 +78,9 @@ def top_answers(
     found: dict[Path, TopAnswer] = {}
     for some, tensor in feed.labelled(images):
         (rows,) = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
-        for image, row in zip(some, np.asarray(rows, np.float64), strict=True):
-            found[image.path] = _answer(row.reshape(-1), prepared.kind == "logits")
+        sure = np.sort(np.exp(log_probabilities(rows, prepared.kind)), axis=1)
+        margins = (sure[:, -1] - sure[:, -2]).tolist()
+        for image, row, margin in zip(some, rows, margins, strict=True):
+            found[image.path] = TopAnswer(int(np.argmax(row)), margin)
         progress("choose images", len(found), len(images))
     return found
-
-
-def _answer(row: NDArray[np.float64], logits: bool) -> TopAnswer:
-    probabilities = np.exp(row - row.max()) if logits else row
-    if logits:
-        probabilities = probabilities / probabilities.sum()
-    second, first = np.sort(probabilities)[-2:] if row.size > 1 else (0.0, probabilities[0])
-    return TopAnswer(int(np.argmax(row)), float(first - second))

@@ -129,7 +129,6 @@ def _gather(
         proof=proof,
         plans=compile_plans(variants.graphs, options.target, progress),
         model_sha256=sha256_of(options.model),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         provenance=_provenance(options),
     )
 

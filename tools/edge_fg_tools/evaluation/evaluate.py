@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set
 _LOGGER = logging.getLogger("edge_fg")
 _BATCH = 4
 _TOP = 5
-
-
-@dataclass(frozen=True)
-class _Answers:
-    images: list[LabelledImage]
-    probabilities: list[NDArray[np.float32]]
 
 
 def evaluate(
@@ -45,13 +38,11 @@ def evaluate(
     if against is not None and against.labels.names != classifier.labels.names:
         raise UsageError(f"{against_name} has other classes: its answers can't be compared")
     classifiers = [classifier] if against is None else [classifier, against]
-    answers = _answer_all(classifiers, images, progress)
-    probabilities = np.stack(answers[0].probabilities)
-    indices = [image.index for image in answers[0].images]
+    indices, (probabilities, *reference) = _answer_all(classifiers, images, progress)
     document = _accuracy(probabilities, indices, classifier.labels.names)
     if against is not None:
         fidelity = compare(
-            np.stack(answers[1].probabilities),
+            reference[0],
             probabilities,
             kind="probabilities",
             indices=indices,
@@ -86,18 +77,20 @@ def labelled_set(source: Path, names: Sequence[str]) -> ImageSet:
 
 def _answer_all(
     classifiers: list[Classifier], source: Path, progress: ProgressCallback
-) -> list[_Answers]:
+) -> tuple[list[int | None], list[NDArray[np.float32]]]:
+    """Return the right class of each image, and each classifier's probabilities (N x classes)."""
     images = labelled_set(source, classifiers[0].labels.names)
-    answers = [_Answers([], []) for _ in classifiers]
+    indices: list[int | None] = []
+    rows: list[list[NDArray[np.float32]]] = [[] for _ in classifiers]
     for begin in range(0, len(images), _BATCH):
         some, frames = _read(images.items[begin : begin + _BATCH])
-        for classifier, answer in zip(classifiers, answers, strict=True):
-            answer.images.extend(some)
-            answer.probabilities.extend(p.probabilities for p in classifier.batch(frames))
+        indices.extend(image.index for image in some)
+        for classifier, answers in zip(classifiers, rows, strict=True):
+            answers.extend(p.probabilities for p in classifier.batch(frames))
         progress("evaluate", min(begin + _BATCH, len(images)), len(images))
-    if not answers[0].images:
+    if not indices:
         raise DatasetError(f"none of the {len(images)} images of {source} could be read")
-    return answers
+    return indices, [np.stack(answers) for answers in rows]
 
 
 def _read(

@@ -47,10 +47,8 @@ class ClassAgreement:
 
 def agreeing(fidelity: Mapping[str, object]) -> tuple[int, int] | None:
     """Return on how many of how many proof images the answers agree; None if not compared."""
-    agreement, images = (
-        words.finite(fidelity.get("agreement")),
-        words.finite(fidelity.get("images")),
-    )
+    agreement = words.finite(fidelity.get("agreement"))
+    images = words.finite(fidelity.get("images"))
     if agreement is None or images is None or images < 1:
         return None
     total = round(images)
@@ -227,9 +225,6 @@ def _calibration_concerns(report: Report) -> Iterator[str]:
             "ranges found on few images may miss what the camera will see."
         )
     if calibration.skipped:
-        images = words.counted(len(calibration.skipped), "image")
-        yield f"{images} could not be used and {_were(len(calibration.skipped))} skipped."
-
-
-def _were(total: int) -> str:
-    return "was" if total == 1 else "were"
+        skipped = len(calibration.skipped)
+        were = "was" if skipped == 1 else "were"
+        yield f"{words.counted(skipped, 'image')} could not be used and {were} skipped."
