@@ -30,7 +30,7 @@ def find_scheme(scheme: str) -> EntryPoint | None:
 
 
 def open_scheme(uri: str, options: SourceOptions) -> Source:
-    """Open a source by the package that has its scheme; `SourceError` if that can't be done."""
+    """Open a source through the package that provides its scheme; `SourceError` if that fails."""
     scheme = uri.partition("://")[0].lower()
     point = find_scheme(scheme)
     if point is None:

@@ -29,8 +29,8 @@ _FORGIVEN_SHARE = 0.01
 class VideoSource(BaseSource):
     """Frames of a video file, each exactly once; the file may lie behind ``http://``.
 
-    `SourceError` if it can't be opened. Used of the options are `flip` and, for a stream,
-    `timeout`.
+    Of the options, `flip` and (for a stream) `timeout` are used. `SourceError` if it can't be
+    opened.
     """
 
     def __init__(self, description: SourceDescription, options: SourceOptions) -> None:

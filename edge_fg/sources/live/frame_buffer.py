@@ -18,8 +18,8 @@ Finish = Callable[[BaseException | None], None]
 class FrameBuffer:
     """Keeps the newest images for a loop, or delivers each at once in the capture thread.
 
-    Of the images that wait, the oldest is dropped for one more than `capacity`. Images that are
-    lost (overtaken, refused, damaged, left undecoded) are counted with the next one that is taken.
+    When more than `capacity` images wait, the oldest is dropped. Images that are lost (overtaken,
+    refused, damaged, left undecoded) are counted with the next one that is taken.
     """
 
     def __init__(self, status: SourceStatus, capacity: int) -> None:

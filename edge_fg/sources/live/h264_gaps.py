@@ -39,7 +39,7 @@ class GapFinder:
         self._before: int | None = None  # frame_num of the last reference image
 
     def missing_before(self, data: bytes) -> bool:
-        """Take the next packet; return whether images are missing before one of it.
+        """Take the next packet; return whether images are missing before one of its own.
 
         It holds NAL units with start codes (annex B); packets come in the order of decoding. False
         also for streams that leave numbers out on purpose, and until their parameters are known.
