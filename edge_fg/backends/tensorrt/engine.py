@@ -67,7 +67,8 @@ class Engine(Closing):
             with device.use():
                 self._load(plan)
                 self.input, self.outputs = self._bindings(shapes or {})
-                self.batches: tuple[int, int] = self._batches()
+                self.max_batch: int = self._largest_batch()
+                """Largest batch that it takes."""
         except BaseException:
             self.close()
             raise
@@ -76,11 +77,6 @@ class Engine(Closing):
     def fixed_batch(self) -> int | None:
         """The one batch that it takes, or None where it takes any from 1 to the largest."""
         return self.input.shape[0] if self.input.shape[0] > 0 else None
-
-    @property
-    def max_batch(self) -> int:
-        """Largest batch that it takes."""
-        return self.batches[1]
 
     def new_context(self) -> Context:
         """Return a context; each executes one inference at a time.
@@ -190,11 +186,11 @@ class Engine(Closing):
         except TypeError as error:
             raise BackendError(f"{name!r} of the plan is {kind}, which NumPy lacks") from error
 
-    def _batches(self) -> tuple[int, int]:
+    def _largest_batch(self) -> int:
         if self.fixed_batch is not None:
-            return self.fixed_batch, self.fixed_batch
-        shapes = self._opened().get_tensor_profile_shape(self.input.name, 0)
-        return int(shapes[0][0]), int(shapes[2][0])
+            return self.fixed_batch
+        _, _, largest = self._opened().get_tensor_profile_shape(self.input.name, 0)
+        return int(largest[0])
 
 
 def _completed(found: tuple[int, ...], known: tuple[int, ...]) -> tuple[int, ...]:

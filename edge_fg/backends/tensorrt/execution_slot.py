@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from edge_fg.backends.tensorrt.engine import Engine
 from edge_fg.backends.tensorrt.frame_graphs import FrameGraph, FrameGraphs, close_or_log
-from edge_fg.backends.tensorrt.output_buffer import OutputBuffer
-from edge_fg.backends.tensorrt.slot_contexts import SlotContexts
+from edge_fg.backends.tensorrt.slot_contexts import OutputBuffer, SlotContexts
 from edge_fg.boxes import Region
 from edge_fg.cuda import DeviceBuffer, Event, Graph, Stream
 from edge_fg.errors import BackendError, CudaError, DeviceLostError

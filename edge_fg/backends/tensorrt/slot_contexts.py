@@ -1,7 +1,8 @@
-"""The contexts of an execution slot: which are captured, and which one serves the rest."""
+"""The contexts of an execution slot, of which some are captured, and where they write."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import Counter
@@ -9,17 +10,60 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_fg.backends.tensorrt.engine import Engine
-from edge_fg.backends.tensorrt.engine_context import Context
+from edge_fg.backends.tensorrt.engine_context import Binding, Context
 from edge_fg.backends.tensorrt.frame_graphs import CAPTURE_AFTER, FrameGraphs, close_or_log
-from edge_fg.backends.tensorrt.output_buffer import OutputBuffer
-from edge_fg.cuda import Graph, Stream
+from edge_fg.closing import Closing
+from edge_fg.cuda import Device, DeviceBuffer, Graph, HostBuffer, Stream, copy_to_host
 from edge_fg.errors import BackendError, DeviceLostError, DeviceMemoryError
 
 _log = logging.getLogger("edge_fg")
 
 MAX_CAPTURED_BATCHES: Final = 2
 """Captured batch sizes of a slot, each with a context: single frames, and full batches."""
+
+
+class OutputBuffer(Closing):
+    """Memory for one output of an engine, up to its largest batch.
+
+    On an integrated device the engine writes into page-locked memory of the host itself;
+    elsewhere a copy on the stream is faster than writes across the bus.
+    """
+
+    def __init__(self, device: Device, binding: Binding, max_batch: int) -> None:
+        self.name = binding.name
+        """Of the output."""
+        self._on_device: DeviceBuffer | None = None
+        with contextlib.ExitStack() as memory:
+            host = memory.enter_context(
+                HostBuffer(device, binding.at(max_batch), binding.dtype, mapped=device.integrated)
+            )
+            self._array = host.array
+            if device.integrated:
+                self.pointer = host.device_pointer
+                """Address on the device that the engine writes to."""
+            else:
+                self._on_device = memory.enter_context(
+                    DeviceBuffer(device, binding.nbytes(max_batch))
+                )
+                self.pointer = self._on_device.pointer
+            self._memory = memory.pop_all()
+
+    def fetch(self, batch: int, stream: Stream) -> None:
+        """Queue the copy to the host, where one is needed."""
+        if self._on_device is not None:
+            copy_to_host(self._array[:batch], self._on_device, stream)
+
+    def take(self, batch: int) -> NDArray[np.float32]:
+        """Return a copy of what was computed, once the stream has passed."""
+        return self._array[:batch].astype(np.float32)
+
+    def close(self) -> None:
+        """Release its memory; may be called again."""
+        self._memory.close()
 
 
 class SlotContexts:

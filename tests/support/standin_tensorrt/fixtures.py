@@ -14,7 +14,6 @@ from edge_fg.backends.tensorrt import (
     backend,
     execution_slot,
     library,
-    output_buffer,
     slot_contexts,
 )
 from edge_fg.backends.tensorrt.message_log import MessageLog
@@ -72,7 +71,7 @@ def put_in_place(patch: pytest.MonkeyPatch, host_cuda: ModuleType) -> StandIn:
     patch.setattr(trt.Hooks, "enqueue", staticmethod(machine.enqueue))
     patch.setattr(trt.Hooks, "is_current", staticmethod(machine.current))
     for name in CUDA_NAMES:
-        for module in (slot_contexts, execution_slot, output_buffer, backend):
+        for module in (slot_contexts, execution_slot, backend):
             if hasattr(module, name):
                 patch.setattr(module, name, getattr(host_cuda, name))
     gpus = [Gpu("Stand-in", "8.7"), Gpu("Second stand-in", "8.9")]
