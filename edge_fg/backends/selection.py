@@ -216,23 +216,20 @@ def _precisions(bundle: Bundle, backend: str, asked: str | None) -> Iterator[tup
     """Yield the variants that a backend may run, the best first, each with the reason."""
     have = bundle.manifest.variants
     if asked is not None:
-        for precision in PRECISIONS:
-            if precision == asked and precision in have:
-                yield precision, f"{precision} asked for"
-                return
         if asked not in PRECISIONS:
             raise UsageError(f"there is no precision `{asked}`: choose of {', '.join(PRECISIONS)}")
-        raise BackendError(
-            f"{bundle.path} has no {asked} variant (it has {', '.join(have)}): "
-            f"rebuild it with --precision {asked}"
-        )
+        if asked not in have:
+            raise BackendError(
+                f"{bundle.path} has no {asked} variant (it has {', '.join(have)}): "
+                f"rebuild it with --precision {asked}"
+            )
+        yield asked, f"{asked} asked for"
+        return
     if backend != "onnxruntime":
         for precision in GPU_PREFERENCE:
             if precision in have:
                 yield precision, f"{precision}: {_WHY[precision]}"
         return
     first = next(precision for precision in _CPU_PREFERENCE if precision in have)
-    if first == "fp32":
-        yield first, "fp32 is the fastest of the bundle on a CPU"
-    else:
-        yield first, f"{first}, since the bundle has no fp32"
+    fastest = "fp32 is the fastest of the bundle on a CPU"
+    yield first, fastest if first == "fp32" else f"{first}, since the bundle has no fp32"

@@ -23,7 +23,6 @@ LIBRARY: Final = "libcuda.so.1"
 
 NOT_INITIALIZED: Final = 3
 NO_DEVICE: Final = 100
-INVALID_IMAGE: Final = 200
 NO_BINARY: Final = 209
 UNSUPPORTED_PTX: Final = 222
 OUT_OF_MEMORY: Final = 2

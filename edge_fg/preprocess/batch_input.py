@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from edge_fg.boxes import Region, checked_region
 from edge_fg.errors import ImageError, UsageError
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
-from edge_fg.preprocess.raw_frame import Pixels, RawFrame, size_of
+from edge_fg.preprocess.raw_frame import Pixels, RawFrame, distinct, size_of
 
 Image = NDArray[np.uint8] | tuple[NDArray[np.uint8], ...]
 """Bytes to copy: an array of any shape and strides, or several behind one another."""
-
-FrameT = TypeVar("FrameT")
 
 
 class BatchGeometry(NamedTuple):
@@ -130,14 +128,3 @@ def bytes_of(image: Image, needed: int) -> Image:
             f"an image of shape {shapes}: its description needs exactly {needed} bytes"
         )
     return image
-
-
-def distinct(frames: Sequence[FrameT]) -> tuple[list[FrameT], tuple[int, ...]]:
-    """Return each object once, and where each is among them."""
-    places: dict[int, int] = {}
-    unique: list[FrameT] = []
-    for frame in frames:
-        if id(frame) not in places:
-            places[id(frame)] = len(unique)
-            unique.append(frame)
-    return unique, tuple(places[id(frame)] for frame in frames)

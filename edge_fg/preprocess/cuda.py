@@ -15,9 +15,9 @@ from edge_fg.cuda.pool import Pool
 from edge_fg.errors import CudaError, UsageError
 from edge_fg.preprocess.batch import Batch
 from edge_fg.preprocess.batch_factory import BatchFactory, closed_error
-from edge_fg.preprocess.batch_input import BatchGeometry, batch_input, bytes_of, distinct
+from edge_fg.preprocess.batch_input import BatchGeometry, batch_input, bytes_of
 from edge_fg.preprocess.pixel_layout import PixelLayout
-from edge_fg.preprocess.raw_frame import Pixels
+from edge_fg.preprocess.raw_frame import Pixels, distinct
 from edge_fg.preprocess.spec import PreprocessSpec
 from edge_fg.preprocess.staging import Transfer
 

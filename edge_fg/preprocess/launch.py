@@ -168,10 +168,9 @@ class LaunchPlanner:
     ) -> None:
         x, y, width, height = source.part
         top, left, rows, columns = plan.crop
-        row["rows"], row["columns"] = rows, columns
         if rows == 0 or columns == 0:
-            row["rows"] = row["columns"] = 0
             return
+        row["rows"], row["columns"] = rows, columns
         resize = self.spec.resize
         horizontal = across(width, plan.resized[1], resize.filter, resize.antialias, left, columns)
         vertical = down(height, plan.resized[0], resize.filter, resize.antialias, top, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from edge_fg.errors import ImageError
 from edge_fg.images import as_frame
 from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout, frame_bytes, plane_of
 from edge_fg.preprocess.yuv import ColorStandard
+
+FrameT = TypeVar("FrameT")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +135,20 @@ def size_of(frame: Pixels) -> tuple[int, int]:
 
 def all_bgr(frames: Sequence[Pixels]) -> list[NDArray[np.uint8]]:
     """Return each frame as (H, W, 3) uint8 BGR; one that stands several times is converted once."""
-    converted: dict[int, NDArray[np.uint8]] = {}
+    unique, at = distinct(frames)
+    converted = [frame.to_bgr() if isinstance(frame, RawFrame) else frame for frame in unique]
+    return [converted[place] for place in at]
+
+
+def distinct(frames: Sequence[FrameT]) -> tuple[list[FrameT], tuple[int, ...]]:
+    """Return each object once, and where each is among them."""
+    places: dict[int, int] = {}
+    unique: list[FrameT] = []
     for frame in frames:
-        if isinstance(frame, RawFrame) and id(frame) not in converted:
-            converted[id(frame)] = frame.to_bgr()
-    return [converted[id(frame)] if isinstance(frame, RawFrame) else frame for frame in frames]
+        if id(frame) not in places:
+            places[id(frame)] = len(unique)
+            unique.append(frame)
+    return unique, tuple(places[id(frame)] for frame in frames)
 
 
 @functools.lru_cache(maxsize=256)
