@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 PredictionT = TypeVar("PredictionT")
 
-Opened = Source | str | int | Path
-
 
 class Pipeline(Generic[PredictionT]):
     """Recognises the frames of one or several sources and hands the results on.
@@ -83,7 +81,7 @@ class Pipeline(Generic[PredictionT]):
 
     def __init__(
         self,
-        sources: Opened | Iterable[Any],
+        sources: Source | str | int | Path | Iterable[Any],
         classifier: FrameClassifier[PredictionT],
         *,
         policy: Policy | str | None = None,

@@ -121,10 +121,10 @@ class Recogniser(Generic[PredictionT]):
         self._meter_latency(answers[0], seconds, len(requests))
 
     def _meter_latency(self, answer: Any, seconds: float, count: int) -> None:
-        latency = getattr(answer, "latency", None)
+        latency: Any = getattr(answer, "latency", None)
         preprocess_ms = getattr(latency, "preprocess_ms", None)
         for _ in range(count):
-            if latency is None or preprocess_ms is None:
+            if preprocess_ms is None:
                 self.meter.add("inference", seconds / count)
             else:
                 self.meter.add("preprocess", preprocess_ms / 1e3 / count)

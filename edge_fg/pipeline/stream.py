@@ -47,7 +47,7 @@ class Stream(Iterator[Result[PredictionT]], Closing, Generic[PredictionT]):
     @property
     def dropped(self) -> int:
         """Frames that were not answered, by the policy, so far; 0 for files by default."""
-        return sum(self._queue.dropped.values())
+        return self._queue.dropped.total()
 
     def __next__(self) -> Result[PredictionT]:
         return next(self._results)

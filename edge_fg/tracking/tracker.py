@@ -51,8 +51,9 @@ class Tracker:
         `time_s` is of a clock that does not run backwards. Where the frame's size is given, the
         track of an object that has left it ends.
         """
-        dt = 0.0 if self._time is None else max(0.0, time_s - self._time)
+        dt = 0.0
         if self._time is not None:
+            dt = max(0.0, time_s - self._time)
             self._intervals.append(dt)
         self._time = time_s
         # After a gap, another individual may be at the old place.
