@@ -15,7 +15,7 @@ from edge_fg_calibration.graph.onnx_graph import opset_of
 ONNX_DOMAINS = ("", "ai.onnx")
 QUANTISATION_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
-Kind = TypeVar("Kind")
+Part = TypeVar("Part")
 
 
 def name_nodes(graph: onnx.GraphProto, prefix: str = "", taken: set[str] | None = None) -> None:
@@ -46,7 +46,7 @@ def name_nodes(graph: onnx.GraphProto, prefix: str = "", taken: set[str] | None 
                 name_nodes(inner, f"{node.name}/", taken)
 
 
-def within(message: Message, kind: type[Kind]) -> Iterator[Kind]:
+def within(message: Message, kind: type[Part]) -> Iterator[Part]:
     """Yield each message of `kind` in `message`, itself included, the outer before the inner.
 
     The parts of tensors are left out, unless every `Message` is asked for.
