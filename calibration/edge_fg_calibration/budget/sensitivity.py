@@ -22,7 +22,7 @@ from edge_fg_calibration.budget.evaluation import Evaluator
 from edge_fg_calibration.budget.fidelity import OutputKind, divergences, log_probabilities
 
 # Validation images that a layer is measured on: divergence is smooth, so few are enough.
-_SENSITIVITY_IMAGES = 32
+_IMAGES = 32
 
 Int8Maker: TypeAlias = Callable[[frozenset[str]], onnx.ModelProto]
 """Makes the INT8 graph in which the nodes with these keys are left in float."""
@@ -84,10 +84,9 @@ def measure_sensitivity(
     costs_macs: Mapping[str, int],
     evaluator: Evaluator,
     *,
-    images: int = _SENSITIVITY_IMAGES,
     progress: ProgressCallback = no_progress,
 ) -> Sensitivity:
-    """Measure what each group of INT8 layers costs, on about so many of the validation images.
+    """Measure what each group of INT8 layers costs, on some of the validation images.
 
     Groups hold the keys of nodes that change precision together (see `Placement.groups`),
     `costs_macs` each node's multiply-accumulates. The stage of `progress` is ``sensitivity``.
@@ -96,7 +95,7 @@ def measure_sensitivity(
     everything = frozenset().union(*groups)
     layers, errors = [], []
     for done, group in enumerate(groups, start=1):
-        reference, output = evaluator.outputs_of_both(maker(everything - group), images)
+        reference, output = evaluator.outputs_of_both(maker(everything - group), _IMAGES)
         cost = float(divergences(reference, output, kind).mean())
         layers.append(LayerCost(group, sum(costs_macs.get(one, 0) for one in group), cost))
         errors.append(_weighted_error(reference, output, kind))

@@ -57,10 +57,10 @@ def find_padded_shift_places(graph: Graph, quantised: Collection[str]) -> tuple[
         if activation is None or limits is None or limits[0] != 0:
             continue
         maker = graph.producers.get(activation.input[0])
-        pads = _common_pads(graph, name)
-        if maker is None or weight_of(graph, maker) is None or not pads:
+        if maker is None or weight_of(graph, maker) is None:
             continue
-        if len(graph.consumers[activation.input[0]]) == 1:
+        pads = _common_pads(graph, name)
+        if pads and len(graph.consumers[activation.input[0]]) == 1:
             places.append(ShiftPlace(name, node_key(maker), node_key(activation), pads))
     return tuple(places)
 

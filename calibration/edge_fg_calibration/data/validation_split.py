@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,6 @@ _MOST_VALIDATION_IMAGES = 128  # Validation images beyond which more would only 
 _FEWEST = 64
 _USUAL_STRIDE = 5
 _BATCH = 16
-
-Batches: TypeAlias = Callable[[], Iterable[NDArray[Any]]]
 
 
 def validation_stride(total: int) -> int:
@@ -42,7 +40,7 @@ class CalibrationImages:
     of 0 counts them.
     """
 
-    def __init__(self, batches: Batches, total: int = 0) -> None:
+    def __init__(self, batches: Callable[[], Iterable[NDArray[Any]]], total: int = 0) -> None:
         self._batches = batches
         total = total or sum(len(batch) for batch in batches())
         self._stride = validation_stride(total)

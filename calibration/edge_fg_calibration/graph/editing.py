@@ -57,8 +57,7 @@ class GraphEditor:
         self._names.update(node.name for node in self.graph.nodes)
         self._keys = [node_key(node) for node in self.graph.nodes]
         self._edges: dict[tuple[str, int], str] = {}
-        self._first: list[onnx.NodeProto] = []
-        self._after: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
+        self._behind: defaultdict[str | None, list[onnx.NodeProto]] = defaultdict(list)
 
     def unique(self, name: str) -> str:
         """Return `name`, with a number behind it where a tensor or node is called so already."""
@@ -87,7 +86,7 @@ class GraphEditor:
         """Add a node behind the node of that key, or in front of all nodes where it is None."""
         node = helper.make_node(operator, inputs, [output], name=name or output)
         node.attribute.extend(helper.make_attribute(*one) for one in attributes.items())
-        (self._first if behind is None else self._after[behind]).append(node)
+        self._behind[behind].append(node)
 
     def maker(self, tensor: str) -> str | None:
         """Return the key of the node that makes a tensor; None for inputs and stored tensors."""
@@ -100,13 +99,13 @@ class GraphEditor:
 
     def write(self) -> None:
         """Put the nodes in order, with the new ones and the new edges."""
-        nodes = list(self._first)
+        nodes = [*self._behind[None]]
         for key, node in zip(self._keys, self.graph.nodes, strict=True):
             for position in range(len(node.input)):
                 if (key, position) in self._edges:
                     node.input[position] = self._edges[key, position]
             nodes.append(node)
-            nodes.extend(self._after.get(key, ()))
+            nodes.extend(self._behind.get(key, ()))
         replace_nodes(self.model.graph, nodes)
 
     def drop_unused(self, names: set[str]) -> None:

@@ -162,10 +162,9 @@ class Graph:
         """
         if node.op_type not in WEIGHTED_OPS:
             return 0
-        out = self.shapes.get(node.output[0])
-        first = self.shapes.get(node.input[0])
-        second = self.shapes.get(node.input[1])
-        if out is None or first is None or second is None or None in (*out, *first, *second):
+        names = (node.output[0], *node.input[:2])
+        out, first, second = (self.shapes.get(name, (None,)) for name in names)
+        if None in (*out, *first, *second):
             return 0
         if node.op_type == "Conv":
             return _product(out) * _product(second[1:])

@@ -26,10 +26,8 @@ def weight_of(graph: Graph, node: onnx.NodeProto) -> str | None:
     """
     if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.domain not in {"", "ai.onnx"}:
         return None
-    if node.input[0] in graph.constants:
-        return None
-    rank = len(graph.shapes.get(node.input[0], ()))
-    if rank != (4 if node.op_type == "Conv" else 2):
+    rank = 4 if node.op_type == "Conv" else 2
+    if node.input[0] in graph.constants or len(graph.shapes.get(node.input[0], ())) != rank:
         return None
     if node.op_type == "Gemm" and any(
         attribute(node, name, usual) != usual

@@ -89,9 +89,7 @@ def collect_channel_ranges(
     done = 0
     for values in observed_tensors(model, batches, tensors, input_name):
         for name, array in values.items():
-            if name not in found:
-                found[name] = ChannelRange.of(array.shape[1])
-            found[name].add(array)
+            found.setdefault(name, ChannelRange.of(array.shape[1])).add(array)
         done += len(values[tensors[0]])
         progress("observe channels", done, max(total, done))
     return found

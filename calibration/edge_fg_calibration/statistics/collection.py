@@ -118,7 +118,7 @@ class _Counting:
     _pending: Future[None] | None = None
 
     def count(
-        self, into: Statistics, save: Callable[[Statistics], None] | None = None
+        self, into: Statistics, save: Callable[[Statistics], None] = lambda _: None
     ) -> Statistics:
         """Count all images that `into` doesn't hold yet, and `save` it now and then."""
         saved = time.monotonic()
@@ -131,16 +131,15 @@ class _Counting:
                     self._pending = worker.submit(_count, into, arrays, image, where)
                     done = number + len(image)
                     self.progress("calibrate", done, max(self.total, done))
-                    if save is not None and time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
+                    if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                         self._wait()
                         save(into)
                         saved = time.monotonic()
                 self._wait()
             except KeyboardInterrupt:
-                if save is not None:
-                    with contextlib.suppress(CalibrationError):
-                        self._wait()
-                        save(into)
+                with contextlib.suppress(CalibrationError):
+                    self._wait()
+                    save(into)
                 raise
         return into
 
