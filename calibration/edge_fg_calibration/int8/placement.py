@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import onnx
 
@@ -21,7 +21,6 @@ from edge_fg_calibration.graph.patterns import is_transformer, skip_operand, squ
 from edge_fg_calibration.graph.weights import weight_axis
 
 Target: TypeAlias = Literal["portable", "tensorrt", "tensorrt-rtx"]
-TARGETS: tuple[Target, ...] = ("portable", "tensorrt", "tensorrt-rtx")
 
 _NARROW = 16
 
@@ -184,8 +183,8 @@ def place(
     UsageError
         `target` is not one of the three.
     """
-    if target not in TARGETS:
-        raise UsageError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
+    if target not in get_args(Target):
+        raise UsageError(f"target must be one of {', '.join(get_args(Target))}, not {target!r}")
     graph = Graph(model)
     if depthwise is None:
         depthwise = target == "tensorrt"
@@ -206,9 +205,9 @@ def place(
     skips: list[SkipPlace] = []
     if residual_adds and not is_transformer(graph):
         skips = _residual_skips(graph, frozenset(place.node for place in weights))
-    read = {place.activation: None for place in weights}
-    read.update({skip.tensor: None for skip in skips})
-    return Placement(target, tuple(read), tuple(weights), tuple(skips), tuple(skipped))
+    read = [*(place.activation for place in weights), *(skip.tensor for skip in skips)]
+    activations = tuple(dict.fromkeys(read))
+    return Placement(target, activations, tuple(weights), tuple(skips), tuple(skipped))
 
 
 def _reason_for_float(

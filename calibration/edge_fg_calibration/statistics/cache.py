@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class StatisticsCache:
 
     def find(self, key: StatisticsKey) -> Statistics | None:
         """Return the statistics of `key`, or None; the log says why not."""
-        path = self._folder / _file_name(key)
+        path = self._path(key)
         if not path.exists():
             _LOGGER.info("no calibration statistics reused: %s", self._nearest(key))
             return None
@@ -101,26 +101,29 @@ class StatisticsCache:
 
     def keep(self, key: StatisticsKey, statistics: Statistics) -> None:
         """Write an entry, and remove the oldest beyond the number kept."""
-        self._write(self._folder / _file_name(key), key, statistics)
+        self._write(self._path(key), key, statistics)
 
     def unfinished(self, key: StatisticsKey, order: str) -> Statistics | None:
         """Return what an interrupted pass had counted of `key`, images being in this order."""
+        part = _partial(key, order)
         try:
-            return Statistics.load(self._unfinished_path(key, order), _partial(key, order))
+            return Statistics.load(self._path(part, ".part"), part)
         except CalibrationError:
             return None
 
     def keep_unfinished(self, key: StatisticsKey, order: str, statistics: Statistics) -> None:
         """Write what was counted so far."""
-        self._write(self._unfinished_path(key, order), _partial(key, order), statistics)
+        part = _partial(key, order)
+        self._write(self._path(part, ".part"), part, statistics)
 
     def forget_unfinished(self, key: StatisticsKey, order: str) -> None:
         """Remove what `keep_unfinished` wrote."""
         with contextlib.suppress(OSError):
-            self._unfinished_path(key, order).unlink()
+            self._path(_partial(key, order), ".part").unlink()
 
-    def _unfinished_path(self, key: StatisticsKey, order: str) -> Path:
-        return self._folder / _file_name(_partial(key, order)).replace(".json", ".part")
+    def _path(self, key: StatisticsKey, suffix: str = ".json") -> Path:
+        parts = (hashlib.sha256(one.encode()).hexdigest() for one in asdict(key).values())
+        return self._folder / ("-".join(one[:_DIGITS] for one in parts) + suffix)
 
     def _write(self, path: Path, key: StatisticsKey, statistics: Statistics) -> None:
         try:
@@ -132,7 +135,7 @@ class StatisticsCache:
 
     def _nearest(self, key: StatisticsKey) -> str:
         """Say what differs from the entry that has most in common with `key`."""
-        wanted = Path(_file_name(key)).stem.split("-")
+        wanted = self._path(key).stem.split("-")
         found = [path.stem.split("-") for path in self._listed(".json")]
         changed = [
             [what for what, kept, asked in zip(_WORDS, parts, wanted, strict=True) if kept != asked]
@@ -164,8 +167,3 @@ def digest_of(*parts: object) -> str:
 def _partial(key: StatisticsKey, order: str) -> StatisticsKey:
     """Return a key of its own for part of the images: here their order matters."""
     return replace(key, images=digest_of("unfinished", order))
-
-
-def _file_name(key: StatisticsKey) -> str:
-    parts = (getattr(key, one.name) for one in fields(key))
-    return "-".join(hashlib.sha256(one.encode()).hexdigest()[:_DIGITS] for one in parts) + ".json"
