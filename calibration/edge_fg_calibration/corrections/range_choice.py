@@ -42,7 +42,7 @@ class RangeChoice:
 def propose(recipe: Int8Recipe, histograms: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
     """Return the range of each tensor by each method: ``[method][tensor]``.
 
-    Those that the recipe shifts hold nothing below 0 and will be moved to lie around it, which
+    Tensors that the recipe shifts hold nothing below 0 and will be moved to lie around it, which
     gives them twice the levels.
     """
     positive = {place.tensor for place in recipe.positive}
