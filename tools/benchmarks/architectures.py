@@ -10,49 +10,25 @@ Weights are random: coverage of operators and graph shapes is measured here, not
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from common import write_json
+from common import parser_of, write_json
 
 ARCHITECTURES: tuple[str, ...] = (
-    "resnet18",
-    "resnet50",
-    "mobilenetv2_100",
-    "mobilenetv3_large_100",
-    "mobilenetv4_conv_small",
-    "efficientnet_b0",
-    "tf_efficientnetv2_b0",
-    "regnetx_002",
-    "regnety_004",
-    "convnext_atto",
-    "convnext_tiny",
-    "densenet121",
-    "inception_v3",
-    "inception_v4",
-    "vgg11_bn",
-    "seresnet50",
-    "resnest14d",
-    "ghostnet_100",
-    "mobileone_s0",
-    "repvgg_a0",
-    "hrnet_w18_small",
-    "mixnet_s",
-    "fastvit_t8",
-    "vit_tiny_patch16_224",
-    "deit_tiny_patch16_224",
-    "swin_tiny_patch4_window7_224",
-    "efficientformer_l1",
-    "mobilevit_xs",
-    "edgenext_xx_small",
+    *("resnet18", "resnet50", "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv4_conv_small"),
+    *("efficientnet_b0", "tf_efficientnetv2_b0", "regnetx_002", "regnety_004", "convnext_atto"),
+    *("convnext_tiny", "densenet121", "inception_v3", "inception_v4", "vgg11_bn", "seresnet50"),
+    *("resnest14d", "ghostnet_100", "mobileone_s0", "repvgg_a0", "hrnet_w18_small", "mixnet_s"),
+    *("fastvit_t8", "vit_tiny_patch16_224", "deit_tiny_patch16_224"),
+    *("swin_tiny_patch4_window7_224", "efficientformer_l1", "mobilevit_xs", "edgenext_xx_small"),
     "maxvit_tiny_tf_224",
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Export or build; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
     step = parser.add_mutually_exclusive_group(required=True)
     step.add_argument("--export", type=Path, metavar="DIR", help="write NAME.onnx for each")
     step.add_argument("--build", type=Path, metavar="DIR", help="prepare, convert and compile")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +78,16 @@ def _convert(prepared: PreparedModel, precision: str) -> tuple[onnx.ModelProto, 
         return edge_fg_calibration.to_fp16(prepared.model), None
     result = edge_fg_calibration.quantize_int8(
         prepared.model,
-        _batches(prepared),
+        lambda: (
+            _images(prepared, _CALIBRATION_BATCH, seed)
+            for seed in range(_CALIBRATION_IMAGES // _CALIBRATION_BATCH)
+        ),
         input_name=prepared.input_name,
         output_name=prepared.output_name,
         kind=prepared.kind,
         target="tensorrt-rtx",
     )
     return result.model, float(result.int8_macs)
-
-
-def _batches(prepared: PreparedModel) -> Callable[[], Iterable[NDArray[Any]]]:
-    def batches() -> Iterable[NDArray[Any]]:
-        for seed in range(_CALIBRATION_IMAGES // _CALIBRATION_BATCH):
-            yield _images(prepared, _CALIBRATION_BATCH, seed)
-
-    return batches
 
 
 def _images(prepared: PreparedModel, count: int, seed: int) -> NDArray[Any]:

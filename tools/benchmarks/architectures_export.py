@@ -13,12 +13,8 @@ _CLASSES = 100
 _IMAGES = 32
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _STUBS = (
-    "torchvision",
-    "torchvision.ops",
-    "torchvision.ops.misc",
-    "torchvision.transforms",
-    "torchvision.transforms.functional",
-    "torchvision.datasets",
+    *("torchvision", "torchvision.ops", "torchvision.ops.misc", "torchvision.datasets"),
+    *("torchvision.transforms", "torchvision.transforms.functional"),
 )
 
 

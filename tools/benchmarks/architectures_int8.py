@@ -22,7 +22,16 @@ import tempfile
 from pathlib import Path
 
 from architectures import ARCHITECTURES
-from common import HERE, Row, read_json, run_child, table, write_json
+from common import (
+    HERE,
+    Row,
+    add_comparison,
+    parser_of,
+    read_json,
+    run_child,
+    table,
+    write_json,
+)
 
 OURS, PLAIN = "edge-fg", "edge-fg, no corrections"
 METHODS: tuple[str, ...] = (
@@ -93,17 +102,14 @@ def _is_missing(row: Row | None, retry: bool) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
+    # With fewer than 64, ours can spare no images to judge corrections on, and tries none.
+    add_comparison(parser, METHODS, calibration_images=64)
     parser.add_argument("--models", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     parser.add_argument("--only", nargs="+", default=list(ARCHITECTURES), metavar="NAME")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--preprocess", default="timm", help="a preset's name or a TOML file")
-    # With fewer, ours can spare no images to judge corrections on, and tries none.
-    parser.add_argument("--calibration-images", type=int, default=64, metavar="N")
     parser.add_argument("--judge-images", type=int, default=32, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--modelopt-python", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--limit", type=float, default=120, metavar="S", help="of a peer")
     parser.add_argument("--own-limit", type=float, default=600, metavar="S", help="of ours")
@@ -112,13 +118,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _opened(options: argparse.Namespace) -> Row:
-    settings = {
-        "images": options.images.name,
-        "preprocess": options.preprocess,
-        "calibration_images": options.calibration_images,
-        "judge_images": options.judge_images,
-        "seed": options.seed,
-    }
+    names = ("preprocess", "calibration_images", "judge_images", "seed")
+    settings = {"images": options.images.name} | {name: getattr(options, name) for name in names}
     if not options.json.exists():
         return {"settings": settings, "versions": {}, "architectures": {}}
     document = read_json(options.json)
@@ -132,11 +133,7 @@ def _architecture(
 ) -> None:
     """Measure some methods on one architecture; the file is written after each."""
     rows = document["architectures"][name]
-    asked = {
-        **document["settings"],
-        "model": str(options.models / f"{name}.onnx"),
-        "images": str(options.images),
-    }
+    asked = {**vars(options), "model": options.models / f"{name}.onnx"}
     write_json(folder / "asked.json", asked)
     facts = _run([sys.executable, _STEPS, "prepare", folder], options.limit)
     for method in methods:

@@ -5,6 +5,7 @@ It imports nothing of edge_fg: some steps run in environments without it.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -18,19 +19,29 @@ HERE = Path(__file__).resolve().parent
 Row = dict[str, Any]
 
 
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser that is described by the first line of a program's docstring."""
+    return argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+
+
+def add_comparison(
+    parser: argparse.ArgumentParser, methods: Sequence[str], calibration_images: int
+) -> None:
+    """Add the options of programs that calibrate by several methods on the same images."""
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="PATH", help="a directory or a CSV file")
+    add("--calibration-images", type=int, default=calibration_images, metavar="N")
+    add("--seed", type=int, default=0)
+    add("--methods", nargs="+", choices=methods, default=list(methods))
+
+
 def run_child(
     command: Sequence[object],
     *,
     limit_s: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Row:
-    """Run a program that prints JSON in its last line.
-
-    Returns
-    -------
-    dict
-        That JSON, or ``{"failed": why}``.
-    """
+    """Run a program that prints JSON in its last line; return that, or ``{"failed": why}``."""
     # Into a file: warnings and progress bars of the libraries would fill up a pipe.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         try:
@@ -75,9 +86,9 @@ def read_json(path: Path) -> Row:
 
 
 def write_json(path: Path | None, value: object) -> None:
-    """Write JSON, where a file was asked for."""
+    """Write JSON, where a file was asked for; a path in it becomes text."""
     if path:
-        path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def in_turns(

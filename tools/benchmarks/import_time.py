@@ -7,11 +7,12 @@ Each round starts all three in fresh processes, one after the other; the medians
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
+
+from common import parser_of
 
 _CODE = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 
@@ -24,7 +25,7 @@ def seconds(program: str) -> float:
 
 def main() -> None:
     """Measure and print one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     base = "import numpy, cv2"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,21 +27,11 @@ _AT_ONCE = 8
 def with_onnxruntime(
     model: Path, output: Path, reader: Any, calibrator: str, *, inputs_only: bool, at_once: int = 0
 ) -> None:
-    """Quantise with onnxruntime.
+    """Quantise with onnxruntime, by its `calibrator` (its name for a way to choose ranges).
 
-    Parameters
-    ----------
-    model, output
-        The float32 and the INT8 graph.
-    reader
-        Its reader of calibration data.
-    calibrator
-        Its name for a way to choose ranges.
-    inputs_only
-        Whether only the inputs of convolutions and matrix products are quantised, and their
-        outputs stay in float; else all operators that it can quantise are.
-    at_once
-        Images after which it reduces what it keeps; 0 keeps all activations to the end.
+    With `inputs_only` the inputs of convolutions and matrix products are quantised, and their
+    outputs stay in float; else all operators that it can quantise are. After `at_once` images it
+    reduces what it keeps; 0 keeps all activations to the end.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
@@ -67,14 +57,28 @@ def with_onnxruntime(
     )
 
 
-def reader_of(images: Iterator[NDArray[Any]], input_name: str) -> Any:
-    """Return onnxruntime's reader of calibration data, each read when it is wanted."""
+def reader_of(images: Iterable[NDArray[Any]], input_name: str) -> Any:
+    """Return onnxruntime's reader of calibration data, each image read when it is wanted.
+
+    Of an array it can give a range of images, as reducing after some of them needs.
+    """
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._images = iter(images)
+
+        def __len__(self) -> int:
+            assert isinstance(images, np.ndarray)
+            return len(images) // _AT_ONCE * _AT_ONCE
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            assert isinstance(images, np.ndarray)
+            self._images = iter(images[start_index:end_index])
+
         def get_next(self) -> dict[str, NDArray[Any]] | None:
-            image = next(images, None)
-            return None if image is None else {input_name: image}
+            image = next(self._images, None)
+            return None if image is None else {input_name: np.asarray(image)}
 
     return Reader()
 
@@ -113,7 +117,7 @@ def quantise(folder: Path, method: str) -> Row:
     graphs = folder / "prepared.onnx", folder / "int8.onnx"
     started = time.monotonic()
     if library == "onnxruntime":
-        reader = _range_reader(images, input_name)
+        reader = reader_of(images[:, None], input_name)
         with_onnxruntime(*graphs, reader, calibrator, inputs_only=True, at_once=_AT_ONCE)
         versions = {"onnxruntime": metadata.version("onnxruntime")}
     else:
@@ -123,29 +127,6 @@ def quantise(folder: Path, method: str) -> Row:
             "onnxruntime with nvidia-modelopt": _first_version("onnxruntime", "onnxruntime-gpu"),
         }
     return {"seconds": round(time.monotonic() - started, 1), "versions": versions}
-
-
-def _range_reader(images: NDArray[Any], input_name: str) -> Any:
-    """Return a reader that can give a range of images, as reducing after some of them needs."""
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._next, self._end = 0, len(images)
-
-        def __len__(self) -> int:
-            return len(images) // _AT_ONCE * _AT_ONCE
-
-        def set_range(self, start_index: int, end_index: int) -> None:
-            self._next, self._end = start_index, end_index
-
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            if self._next >= self._end:
-                return None
-            self._next += 1
-            return {input_name: np.asarray(images[self._next - 1 : self._next])}
-
-    return Reader()
 
 
 def _first_version(*names: str) -> str:

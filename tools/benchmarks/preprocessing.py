@@ -11,7 +11,6 @@ least. For NV12 frames the other way is OpenCV's conversion and then Pillow.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import in_turns, table
+from common import in_turns, parser_of, table
 from numpy.typing import NDArray
 
 from edge_fg.preprocess import CpuPreprocessor, presets
@@ -35,7 +34,7 @@ PRESETS = ("torchvision", "timm", "clip", "keras-tf")
 
 def main() -> None:
     """Measure and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     columns = ("frame", "preset", "Pillow + NumPy (ms)", "kernels on the CPU (ms)", "ratio")

@@ -17,11 +17,12 @@ import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 # This process imports no library: a child's peak memory starts from that of its parent.
-from common import HERE, Row, run_child, table, write_json
+from common import HERE, Row, add_comparison, parser_of, run_child, table, write_json
 
 METHODS: tuple[str, ...] = (
     "edge-fg portable",
@@ -36,17 +37,6 @@ METHODS: tuple[str, ...] = (
     "modelopt entropy",
 )
 _LIBRARIES = ("numpy", "Pillow", "onnx", "onnxruntime", "onnxslim", "nvidia-modelopt")
-_COLUMNS = (
-    "method",
-    "agreement, all",
-    "agreement, labelled",
-    "mean KL",
-    "top-1",
-    "INT8 MACs",
-    "calibration s",
-    "CPU s",
-    "peak MB",
-)
 _ABSENT = "not installed"
 
 
@@ -56,7 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="quantization-") as name:
         folder = Path(name)
         load = [os.getloadavg()[0]]
-        facts = _split(options, folder)
+        # Prepare the model and choose the images, once for all methods.
+        write_json(folder / "asked.json", vars(options))
+        facts = _needed("split", folder)
         rows = [_calibrate(method, folder) for method in options.methods]
         made = [row["method"] for row in rows if "failed" not in row]
         judged = _needed("judge", folder, *made) if made else {"methods": {}, "float32": {}}
@@ -74,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     write_json(options.json, document)
     print(_heading(document))
-    print(table(_COLUMNS, map(_cells, rows)))
+    print(table(["method", *_CELLS], map(_cells, rows)))
     failures = [row for row in rows if row.get("failed", _ABSENT) != _ABSENT]
     for row in failures:
         print(f"\n{row['method']} failed: {row['failed']}")
@@ -82,14 +74,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = parser_of(__doc__)
+    add_comparison(parser, METHODS, calibration_images=100)
     parser.add_argument("--model", type=Path, required=True, metavar="ONNX")
     parser.add_argument("--labels", type=Path, required=True, metavar="FILE")
     parser.add_argument("--preprocess", required=True, metavar="TOML", help="or a preset's name")
-    parser.add_argument(
-        "--images", type=Path, required=True, metavar="PATH", help="a directory or a CSV file"
-    )
-    parser.add_argument("--calibration-images", type=int, default=100, metavar="N")
     parser.add_argument(
         "--hold-out-images",
         "--proof-images",
@@ -97,25 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="judge on at most so many (all of them)",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     return parser
-
-
-def _split(options: argparse.Namespace, folder: Path) -> Row:
-    """Prepare the model and choose the images, once for all methods."""
-    asked = {
-        "model": str(options.model),
-        "labels": str(options.labels),
-        "preprocess": options.preprocess,
-        "images": str(options.images),
-        "calibration_images": options.calibration_images,
-        "hold_out_images": options.hold_out_images,
-        "seed": options.seed,
-    }
-    write_json(folder / "asked.json", asked)
-    return _needed("split", folder)
 
 
 def _calibrate(method: str, folder: Path) -> Row:
@@ -150,25 +122,32 @@ def _heading(document: Row) -> str:
     )
 
 
+def _percent(key: str) -> Callable[[Row], str]:
+    return lambda row: "-" if row[key] is None else f"{100 * row[key]:.1f} %"
+
+
+def _number(key: str, digits: int) -> Callable[[Row], str]:
+    return lambda row: f"{row[key]:.{digits}f}"
+
+
+_CELLS: dict[str, Callable[[Row], str]] = {
+    "agreement, all": _percent("agreement"),
+    "agreement, labelled": _percent("agreement_labelled"),
+    "mean KL": _number("mean_kl", 4),
+    "top-1": _percent("top1"),
+    "INT8 MACs": _percent("int8_macs"),
+    "calibration s": _number("wall_seconds", 1),
+    "CPU s": _number("cpu_seconds", 1),
+    "peak MB": _number("peak_mb", 0),
+}
+"""What each column of the table says of a method."""
+
+
 def _cells(row: Row) -> list[str]:
     if "failed" in row:
         what = row["failed"] if row["failed"] == _ABSENT else "failed"
-        return [row["method"], what, *[""] * (len(_COLUMNS) - 2)]
-    return [
-        row["method"],
-        _percent(row["agreement"]),
-        _percent(row["agreement_labelled"]),
-        f"{row['mean_kl']:.4f}",
-        _percent(row["top1"]),
-        _percent(row["int8_macs"]),
-        f"{row['wall_seconds']:.1f}",
-        f"{row['cpu_seconds']:.1f}",
-        f"{row['peak_mb']:.0f}",
-    ]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+        return [row["method"], what, *[""] * (len(_CELLS) - 1)]
+    return [row["method"], *(cell(row) for cell in _CELLS.values())]
 
 
 def _versions() -> dict[str, str]:

@@ -32,12 +32,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import HERE, Row, in_turns, run_child, table
+from common import HERE, Row, in_turns, parser_of, run_child, table
 from streaming_camera import SIZE_WH, numbered_images
 
 import edge_fg
 from edge_fg.pipeline import Pipeline
 from edge_fg.preprocess import CpuPreprocessor
+from edge_fg.sinks.base import BaseSink
 from edge_fg.sources import Frame
 from edge_fg.sources.base import BaseSource
 from edge_fg.telemetry.process import open_descriptors, resident_bytes
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument("--model", type=Path, default=model_files.model_path())
     parser.add_argument("--labels", type=Path, default=model_files.labels_path())
     parser.add_argument("--preprocess", type=Path, default=model_files.preprocess_path())
@@ -105,20 +106,16 @@ def _work_seconds(classifier: edge_fg.Classifier) -> float:
     return statistics.median(took[5:])
 
 
-def _loops(chosen: argparse.Namespace) -> dict[str, str]:
-    own = dict.fromkeys(("edge_fg pipeline", "edge_fg stream", "OpenCV loop"), sys.executable)
-    peers = {"ultralytics": chosen.ultralytics, "roboflow": chosen.roboflow}
-    return own | {name: python for name, python in peers.items() if python}
-
-
 def _take_turns(chosen: argparse.Namespace, bundle: Path, more: list[str]) -> dict[str, list[Row]]:
-    with edge_fg.load(bundle, backend="onnxruntime", threads=1):
-        size = edge_fg.Bundle(bundle).manifest.input.shape[2]
-    results: dict[str, list[Row]] = {name: [] for name in _loops(chosen)}
+    size = edge_fg.Bundle(bundle).manifest.input.shape[2]
+    loops = dict.fromkeys(("edge_fg pipeline", "edge_fg stream", "OpenCV loop"), sys.executable)
+    peers = {"ultralytics": chosen.ultralytics, "roboflow": chosen.roboflow}
+    loops |= {name: python for name, python in peers.items() if python}
+    results: dict[str, list[Row]] = {name: [] for name in loops}
     paths = [HERE, HERE.parent.parent, HERE.parent]
     environment = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "YOLO_OFFLINE": "true"}
     for _ in range(chosen.rounds):
-        for name, python in _loops(chosen).items():
+        for name, python in loops.items():
             command = [python, HERE / "streaming_loops.py", name, bundle]
             command += ["--onnx", chosen.model, "--size", size, *more]
             found = run_child(command, limit_s=300, environment=environment)
@@ -135,16 +132,8 @@ def _compare_live(chosen: argparse.Namespace, bundle: Path, work: float) -> None
     results = _take_turns(chosen, bundle, more)
     bound = 2 * (1e3 * work + 1e3 / fps)
     print(f"camera of {fps:.0f} frames a second, {SIZE_WH}; bound of the age: {bound:.1f} ms\n")
-    keys = {
-        "answers/s": "per_second",
-        "age p50 (ms)": "age_p50_ms",
-        "age p99 (ms)": "age_p99_ms",
-        "CPU per answer (ms)": "cpu_ms",
-    }
-    rows = (
-        [name, *(_middle(all_, key) for key in keys.values())] for name, all_ in results.items()
-    )
-    print(table(["loop", *keys], rows), end="\n\n")
+    ages = {"age p50 (ms)": "age_p50_ms", "age p99 (ms)": "age_p99_ms"}
+    _print_loops(results, {"answers/s": "per_second", **ages, "CPU per answer (ms)": "cpu_ms"})
 
 
 def _compare_file(chosen: argparse.Namespace, bundle: Path, folder: Path) -> None:
@@ -156,20 +145,23 @@ def _compare_file(chosen: argparse.Namespace, bundle: Path, folder: Path) -> Non
     writer.release()
     results = _take_turns(chosen, bundle, ["--file", str(video)])
     print(f"video file of {frames} frames\n")
+    _print_loops(
+        results, {"frames/s": "per_second", "answered": "answers", "CPU per answer (ms)": "cpu_ms"}
+    )
+
+
+def _print_loops(results: dict[str, list[Row]], columns: dict[str, str]) -> None:
+    """Print a line for each loop; `columns` names what of its rounds each column shows."""
     rows = (
-        [
-            name,
-            _middle(rounds, "per_second"),
-            "/".join(str(each["answers"]) for each in rounds),
-            _middle(rounds, "cpu_ms"),
-        ]
+        [name, *(_shown(rounds, key) for key in columns.values())]
         for name, rounds in results.items()
     )
-    columns = ("loop", "frames/s", "answered", "CPU per answer (ms)")
-    print(table(columns, rows), end="\n\n")
+    print(table(["loop", *columns], rows), end="\n\n")
 
 
-def _middle(rounds: list[Row], key: str) -> str:
+def _shown(rounds: list[Row], key: str) -> str:
+    if key == "answers":
+        return "/".join(str(each[key]) for each in rounds)
     values = sorted(each[key] for each in rounds)
     return f"{statistics.median(values):.1f} ({values[0]:.1f}..{values[-1]:.1f})"
 
@@ -187,23 +179,16 @@ class GeneratedFrames(BaseSource):
         return None if number == self._count else Frame(self._make(number), number, self.name)
 
 
-class CountingSink:
+class CountingSink(BaseSink):
     """A sink that does next to nothing."""
 
-    name = "counting"
-
     def __init__(self) -> None:
+        super().__init__("counting")
         self.count = 0
-
-    def open(self, _: Any) -> None:
-        """Do nothing."""
 
     def __call__(self, _: Any) -> None:
         """Count."""
         self.count += 1
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def _overhead(bundle: Path, blocks: int) -> None:

@@ -12,18 +12,17 @@ the answer in hand.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import onnxruntime
-from common import print_answer
+from common import parser_of, print_answer
 from streaming_camera import Camera, read_stamp
 
 WARM_UP = 1.0
@@ -34,26 +33,23 @@ class Clock:
     """Notes when answers came and how old their frames were; ends the loop in time."""
 
     def __init__(self, seconds: float, *, live: bool) -> None:
-        self.live = live
+        self.live, self.seconds = live, seconds
         self.ages: list[float] = []
         self.count = 0
-        self.seconds = seconds
         self.began: float | None = None
-        self.used = 0.0
 
     def answered(self, image: Any) -> bool:
         """Note an answer; returns whether to go on."""
         now = time.monotonic()
         if self.began is None:
-            self.began, self.used = now, _cpu()
+            self.began = now
         if self.live and now - self.began < WARM_UP:
             return True
-        if self.live and not self.count:
+        if not self.count:
             self.first, self.used = now, _cpu()
         self.count += 1
         self.last = now
         if not self.live:
-            self.first = self.began
             return True
         self.ages.append(now - read_stamp(image))
         return now - self.began < self.seconds + WARM_UP
@@ -156,16 +152,9 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _classifier(bundle: Path) -> Iterator[Any]:
-    import edge_fg
-
-    with edge_fg.load(bundle, backend="onnxruntime", threads=1) as classifier:
-        yield classifier
-
-
 def main() -> None:
     """Run one loop."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("loop")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--onnx", type=Path, required=True)
@@ -185,13 +174,15 @@ def main() -> None:
         onnxruntime.InferenceSession = _one_thread
         ultralytics(clock, source, chosen.onnx, chosen.size)
     else:
+        import edge_fg
+
         loops = {
             "edge_fg pipeline": edge_fg_pipeline,
             "edge_fg stream": edge_fg_stream,
             "OpenCV loop": opencv,
             "roboflow": roboflow,
         }
-        for classifier in _classifier(chosen.bundle):
+        with edge_fg.load(chosen.bundle, backend="onnxruntime", threads=1) as classifier:
             classifier(np.zeros((480, 640, 3), np.uint8))
             loops[chosen.loop](clock, source, classifier)
     print_answer(clock.report())
