@@ -88,7 +88,7 @@ def leaking(mebibytes: str) -> dict[str, object]:
         nothing = leaks.watch(device, lambda: None)
         growth = leaks.watch(device, leak)
         try:
-            leaks.judge(Findings(entry, settings), settings, growth, nothing)
+            leaks.judge(Findings(entry, settings), growth, nothing)
         except AssertionError as error:
             entry.verdict, entry.summary = "failed", str(error)
         for buffer in held:

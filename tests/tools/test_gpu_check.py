@@ -245,7 +245,7 @@ def test_memory_that_is_not_given_back_fails(machine):
 def test_a_process_that_grows_fails():
     grown = leaks.Growth(0, leaks.PROCESS_TOLERANCE + 1)
     with pytest.raises(AssertionError, match="process memory grew"):
-        leaks.judge(findings(), Settings(work=""), leaks.Growth(0, 0), grown)
+        leaks.judge(findings(), leaks.Growth(0, 0), grown)
 
 
 def test_a_gpu_that_fails_ends_the_check_in_words(machine):

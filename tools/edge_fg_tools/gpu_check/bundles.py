@@ -6,47 +6,20 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.selection import GPU_PREFERENCE, survey
 from edge_fg.backends.tensorrt.library import Library
 from edge_fg.bundle import PRECISIONS, Bundle, Precision
-from edge_fg.errors import MissingDependencyError, UsageError
+from edge_fg.errors import UsageError
 from edge_fg.images import read_image
 from edge_fg_tools.gpu_check.settings import Settings
 
-_BUILT: Final = "fieldguide.edgefg"
 _PHOTOGRAPHS_PER_CLASS: Final = 4
 _CALIBRATION_IMAGES: Final = 60
 _SEED: Final = 20_000  # far from the seeds that the model was trained on
-_IMAGES: Final = "images"
 _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-
-
-def open_bundle(settings: Settings) -> Bundle:
-    """Open the bundle that was given, or build one from the reference model, offline.
-
-    The calling check is not measured where no bundle was given and none can be built, or where
-    no engine could run it.
-
-    Raises
-    ------
-    BundleError
-        The bundle can't be read.
-    """
-    if settings.bundle:
-        return Bundle(Path(settings.bundle))
-    if not usable_libraries():
-        pytest.skip(why_no_engine())
-    built = Path(settings.work) / _BUILT
-    try:
-        if not built.exists():
-            _build(built)
-    except MissingDependencyError as error:
-        pytest.skip(f"no bundle can be built here ({error}); or give --bundle")
-    return Bundle(built)
 
 
 def best_variant(bundle: Bundle) -> Precision:
@@ -77,14 +50,8 @@ def options(settings: Settings, *, contexts: int = 1, cuda_graph: bool = True) -
 
 
 def load_images(settings: Settings) -> list[NDArray[np.uint8]]:
-    """Return images for an engine: those given, or rendered ones that no model was trained on.
-
-    Raises
-    ------
-    UsageError
-        There are no images where some were promised.
-    """
-    folder = Path(settings.images) if settings.images else Path(settings.work) / _IMAGES
+    """Return images for an engine: those given, or rendered ones that no model was trained on."""
+    folder = Path(settings.images) if settings.images else Path(settings.work) / "images"
     if not settings.images and not folder.exists():
         from edge_fg_tools import fieldguide
 
@@ -95,7 +62,8 @@ def load_images(settings: Settings) -> list[NDArray[np.uint8]]:
     return [read_image(path) for path in paths]
 
 
-def _build(output: Path) -> None:
+def build_bundle(output: Path) -> None:
+    """Build a bundle of the reference model, offline."""
     from edge_fg_tools import fieldguide
     from edge_fg_tools.building import BuildOptions, build
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from edge_fg.cuda import Stream
 from edge_fg.errors import EdgeFGError
@@ -56,21 +56,15 @@ class CallTimes:
 def measure_calls(
     infer: Infer, frames: Sequence[Pixels], batch: int, threads: int, repeats: int
 ) -> CallTimes:
-    """Call `infer` from some threads at once, each `repeats` times, and measure the times.
-
-    Raises
-    ------
-    EdgeFGError
-        What a call failed with, in any of the threads.
-    """
+    """Call `infer` from some threads at once, each `repeats` times; raise what a call raises."""
     ready = threading.Barrier(threads)
+    times = CallTimes()
 
-    def work(number: int) -> CallTimes:
+    def work(number: int) -> float:
         turns = [
             [frames[(turn * batch + i + number) % len(frames)] for i in range(batch)]
             for turn in range(len(frames))
         ]
-        times = CallTimes()
         try:
             for turn in range(_WARM_UP):
                 infer(turns[turn % len(turns)])
@@ -83,100 +77,39 @@ def measure_calls(
             before = time.perf_counter()
             times.engine_ms.append(infer(turns[turn % len(turns)]))
             times.wall_ms.append(1e3 * (time.perf_counter() - before))
-        times.seconds = time.perf_counter() - started
-        return times
+        return time.perf_counter() - started
 
     with ThreadPoolExecutor(threads) as pool:
         working = [pool.submit(work, number) for number in range(threads)]
     # A thread that finds the barrier broken does not know why; another one does.
     working.sort(key=lambda one: isinstance(one.exception(), threading.BrokenBarrierError))
-    found = [one.result() for one in working]
-    return CallTimes(
-        [ms for times in found for ms in times.wall_ms],
-        [ms for times in found for ms in times.engine_ms],
-        max(times.seconds for times in found),
-    )
-
-
-class HostOverhead(NamedTuple):
-    """What one frame costs beyond the GPU's time."""
-
-    kind: PixelFormat  # Its pixels
-    preprocess_us: float  # Median GPU time of its preprocessing, the upload included
-    # Median of the host's copy of it into page-locked memory. It is left out of the targets: it
-    # takes what 6 MB take at the rate of the host's memory, however work is launched.
-    fill_us: float
-    allowed_us: float  # What the host may take
-
-    def compare(self, found: Findings, name: str, times: CallTimes) -> None:
-        """Note what a call costs, with the host's copy of the frame and without."""
-        overhead = 1e3 * percentile(times.wall_ms, 50) - self._gpu_us(times)
-        found.figure(f"{name} host, all that it does", overhead, "us", 1)
-        found.figure(f"{name} host, less its copy of the frame", overhead - self.fill_us, "us", 1)
-
-    def judge_host(self, found: Findings, times: CallTimes) -> None:
-        """Judge the host's part of calls with CUDA graphs."""
-        host_us = self._wall_us(times) - self._gpu_us(times)
-        found.target(
-            f"{self.kind.value}: host overhead of a frame, CUDA graphs, p50, less its copy",
-            f"<= {self.allowed_us:.0f} us ({HOST_STEPS} steps of Python here)",
-            f"{host_us:.1f} us (the copy: {self.fill_us:.1f} us)",
-            host_us <= self.allowed_us,
-            timed=True,
-        )
-
-    def judge_whole(self, found: Findings, times: CallTimes) -> None:
-        """Judge calls with CUDA graphs against the GPU's time."""
-        wall_us, gpu_us = self._wall_us(times), self._gpu_us(times)
-        found.target(
-            f"{self.kind.value}: a frame, CUDA graphs, p50, less its copy, against the GPU's time",
-            f"<= {100 * GRAPH_MARGIN - 100:.0f} % above",
-            f"{100 * wall_us / gpu_us - 100:+.1f} % ({wall_us:.1f} us, {gpu_us:.1f} us)",
-            wall_us <= GRAPH_MARGIN * gpu_us,
-            timed=True,
-        )
-
-    def _wall_us(self, times: CallTimes) -> float:
-        return 1e3 * percentile(times.wall_ms, 50) - self.fill_us
-
-    def _gpu_us(self, times: CallTimes) -> float:
-        return self.preprocess_us + 1e3 * percentile(times.engine_ms, 50)
+    times.seconds = max(one.result() for one in working)
+    return times
 
 
 def measure_kinds(
     found: Findings,
-    settings: Settings,
     spec: PreprocessSpec,
     stream: Stream,
     opened: Callable[[bool], AbstractContextManager[Infer]],
     batches: Sequence[int],
-) -> Iterator[tuple[HostOverhead, CallTimes]]:
+    *,
+    judge_whole: bool,
+) -> None:
     """Measure full-HD frames, BGR and NV12, in batches, with CUDA graphs and without.
 
-    Parameters
-    ----------
-    found, settings
-        Of the check.
-    spec, stream
-        What is preprocessed how, to measure that by itself first.
-    opened
-        Opens what is called; told whether it uses CUDA graphs.
-    batches
-        Batch sizes, 1 first.
-
-    Yields
-    ------
-    HostOverhead, CallTimes
-        For each kind of frame, those of single frames with CUDA graphs.
+    Preprocessing with `spec` is measured by itself first. `opened` opens what is called, and is
+    told whether it uses CUDA graphs. What single frames with CUDA graphs cost the host is judged,
+    and their whole time too (`judge_whole`) where the engine takes time on the GPU.
     """
+    settings = found.settings
     step_us = host_step_us()
     found.figure("one step of Python", step_us, "us", 4)
     for kind in (PixelFormat.BGR, PixelFormat.NV12):
         case = full_hd_case(spec, kind, 1, settings.seed)
-        times_us, fill_us = measure_upload(stream, case, transfer_for(stream.device), settings)
-        gpu_us = percentile(times_us, 50)
-        overhead = HostOverhead(kind, gpu_us, fill_us, HOST_STEPS * step_us)
-        found.figure(f"{kind.value} x1 preprocessing on the GPU p50", gpu_us, "us", 1)
+        uploads_us, fill_us = measure_upload(stream, case, transfer_for(stream.device), settings)
+        preprocess_us = percentile(uploads_us, 50)
+        found.figure(f"{kind.value} x1 preprocessing on the GPU p50", preprocess_us, "us", 1)
         found.figure(f"{kind.value} x1 host's copy of the frame", fill_us, "us", 1)
         frames = full_hd_frames(kind, max(batches), settings)
         for cuda_graph in (False, True):
@@ -185,10 +118,42 @@ def measure_kinds(
                     name = f"{kind.value} {'graph' if cuda_graph else 'no graph'} x{batch}"
                     times = measure_calls(infer, frames, batch, 1, settings.repeats)
                     times.note(found, name, batch)
-                    if batch == 1:
-                        overhead.compare(found, name, times)
-                        if cuda_graph:
-                            yield overhead, times
+                    if batch > 1:
+                        continue
+                    gpu_us = preprocess_us + 1e3 * percentile(times.engine_ms, 50)
+                    wall_us = 1e3 * percentile(times.wall_ms, 50)
+                    host = f"{name} host,"
+                    found.figure(f"{host} all that it does", wall_us - gpu_us, "us", 1)
+                    # The copy takes what 6 MB take at the rate of the host's memory, however
+                    # work is launched: it is left out of the targets.
+                    wall_us -= fill_us
+                    found.figure(f"{host} less its copy of the frame", wall_us - gpu_us, "us", 1)
+                    if cuda_graph:
+                        _judge_host(found, kind, wall_us - gpu_us, HOST_STEPS * step_us, fill_us)
+                    if cuda_graph and judge_whole:
+                        _judge_whole(found, kind, wall_us, gpu_us)
+
+
+def _judge_host(
+    found: Findings, kind: PixelFormat, host_us: float, allowed_us: float, fill_us: float
+) -> None:
+    found.target(
+        f"{kind.value}: host overhead of a frame, CUDA graphs, p50, less its copy",
+        f"<= {allowed_us:.0f} us ({HOST_STEPS} steps of Python here)",
+        f"{host_us:.1f} us (the copy: {fill_us:.1f} us)",
+        host_us <= allowed_us,
+        timed=True,
+    )
+
+
+def _judge_whole(found: Findings, kind: PixelFormat, wall_us: float, gpu_us: float) -> None:
+    found.target(
+        f"{kind.value}: a frame, CUDA graphs, p50, less its copy, against the GPU's time",
+        f"<= {100 * GRAPH_MARGIN - 100:.0f} % above",
+        f"{100 * wall_us / gpu_us - 100:+.1f} % ({wall_us:.1f} us, {gpu_us:.1f} us)",
+        wall_us <= GRAPH_MARGIN * gpu_us,
+        timed=True,
+    )
 
 
 def full_hd_frames(kind: PixelFormat, count: int, settings: Settings) -> list[Pixels]:

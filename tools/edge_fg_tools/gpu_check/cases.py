@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,11 @@ PRESET: Final = "torchvision"
 
 _FILTERS: Final[tuple[Filter, ...]] = ("bilinear", "bicubic", "lanczos", "box")
 _MODES: Final[tuple[Mode, ...]] = ("squash", "shortest-side+center-crop", "letterbox")
+_DTYPES: Final[tuple[Literal["float32", "float16", "uint8"], ...]] = ("float32", "float16", "uint8")
 _LONGEST: Final = 160
 _LARGEST_OUTPUT: Final = 64
 _MOST_IMAGES: Final = 4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def random_bytes(random: np.random.Generator, source: PixelLayout) -> NDArray[np
 
 def random_spec(random: np.random.Generator) -> PreprocessSpec:
     """Return a random valid specification with a small output."""
-    mode = _MODES[int(random.integers(len(_MODES)))]
+    mode = _pick(random, _MODES)
     height, width = (int(side) for side in random.integers(1, _LARGEST_OUTPUT, 2))
     one_side = mode == "shortest-side+center-crop"
     crop = None
@@ -108,11 +110,11 @@ def random_spec(random: np.random.Generator) -> PreprocessSpec:
     resize = Resize(
         mode,
         height if one_side else (height, width),
-        _FILTERS[int(random.integers(len(_FILTERS)))],
+        _pick(random, _FILTERS),
         antialias=bool(random.random() < 0.75),
         fill=int(random.integers(0, 256)),
     )
-    dtype = ("float32", "float16", "uint8")[int(random.integers(3))]
+    dtype = _pick(random, _DTYPES)
     plain = dtype == "uint8"
     return PreprocessSpec(
         resize,
@@ -121,14 +123,17 @@ def random_spec(random: np.random.Generator) -> PreprocessSpec:
         mean=(0.0, 0.0, 0.0) if plain else (123.675, 116.28, 103.53),
         std=(1.0, 1.0, 1.0) if plain else (58.395, 57.12, 57.375),
         layout="nchw" if random.random() < 0.5 else "nhwc",
-        dtype=cast("Any", dtype),
+        dtype=dtype,
     )
+
+
+def _pick(random: np.random.Generator, options: Sequence[T]) -> T:
+    return options[int(random.integers(len(options)))]
 
 
 def _random_source(random: np.random.Generator, kind: PixelFormat) -> PixelLayout:
     height, width = (int(side) for side in random.integers(1, _LONGEST, 2))
-    standards = tuple(ColorStandard)
-    standard = standards[int(random.integers(len(standards)))] if kind in YUV else None
+    standard = _pick(random, tuple(ColorStandard)) if kind in YUV else None
     tight = PixelLayout(kind, height, width, standard=standard)
     pitch = None if random.random() < 0.5 else tight.row_bytes + int(random.integers(0, 20))
     return PixelLayout(kind, height, width, pitch, standard, _random_region(random, height, width))

@@ -35,12 +35,7 @@ _PCI: Final = (50, 33, 34)
 def read(device: Device, root: Path = Path("/")) -> dict[str, str]:
     """Return the clocks, the power mode and what limits them, now.
 
-    Parameters
-    ----------
-    device
-        The GPU that is meant.
-    root
-        Where ``sys``, ``etc`` and ``var`` are.
+    ``sys``, ``etc`` and ``var`` are looked for in `root`.
     """
     jetson = (root / "etc/nv_tegra_release").exists()
     cpufreq = root / "sys/devices/system/cpu/cpu0/cpufreq"

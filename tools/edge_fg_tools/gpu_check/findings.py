@@ -33,15 +33,13 @@ class Target(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct):
     """A check in the report."""
 
-    # Its name and what it does.
-    check: str
-    title: str
+    check: str  # Its name
+    title: str  # What it does
     verdict: Verdict  # ``not measured`` where it can't be done here; `summary` then says why
     summary: str = ""  # One line
     seconds: float = 0.0  # How long it took
-    # What was measured, and what of that is judged.
-    figures: list[Figure] = []
-    targets: list[Target] = []
+    figures: list[Figure] = []  # What was measured
+    targets: list[Target] = []  # What of that is judged
     facts: dict[str, str] = {}  # Texts, such as versions, by their names
 
 
@@ -50,7 +48,7 @@ class Findings:
 
     def __init__(self, entry: Entry, settings: Settings) -> None:
         self.entry = entry
-        self._untimed = settings.untimed
+        self.settings = settings
 
     def figure(self, name: str, value: float, unit: str = "", digits: int = 3) -> None:
         """Note a number."""
@@ -75,9 +73,8 @@ class Findings:
         self, name: str, wanted: str, measured: str, met: bool, *, timed: bool = False
     ) -> None:
         """Note a target; one of times (`timed`) is judged only where times count."""
-        verdict: Verdict = "passed" if met else "failed"
-        if timed and self._untimed:
-            verdict = "not measured"
+        judged = not (timed and self.settings.untimed)
+        verdict: Verdict = "not measured" if not judged else "passed" if met else "failed"
         self.entry.targets.append(Target(name, wanted, measured, verdict))
 
     def conclude(self, summary: str, *, timed: bool = False) -> None:
@@ -90,8 +87,8 @@ class Findings:
         self.entry.summary = summary
         if any(target.verdict == "failed" for target in self.entry.targets):
             pytest.fail(summary, pytrace=False)
-        if timed and self._untimed:
-            pytest.skip(self._untimed)
+        if timed and self.settings.untimed:
+            pytest.skip(self.settings.untimed)
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:

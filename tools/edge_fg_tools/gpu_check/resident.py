@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.closing import Closing
 from edge_fg.cuda import DeviceBuffer, Graph, Module, Stream, copy_to_device, copy_to_host
 from edge_fg.preprocess.geometry import geometry
 from edge_fg.preprocess.kernels import load_image
@@ -42,70 +42,64 @@ def bytes_to_move(case: Case) -> tuple[int, int]:
     return round(read), case.tensor_bytes
 
 
-class ResidentBatches(Closing):
-    """Batches of one case in the GPU's memory, each with the graph that preprocesses it.
+@contextlib.contextmanager
+def resident_batches(
+    stream: Stream, case: Case, cache_bytes: int
+) -> Iterator[tuple[list[Work], Callable[[], NDArray[Any]]]]:
+    """Hold copies of a case's batch in the GPU's memory, each with the graph that preprocesses it.
 
-    Parameters
-    ----------
-    stream
-        Where they are queued.
-    case
-        What to do with which frames; all copies hold the same.
-    cache_bytes
-        The copies together are at least as large, so that a cache of that size holds no frame
-        until its turn comes again.
+    Together they have at least `cache_bytes`, so that a cache of that size holds no frame until
+    its turn comes again. Yields work for each copy, which queues its graph, and what returns the
+    tensor of the batch that was queued last.
     """
+    device = stream.device
+    plan = LaunchPlanner(case.spec).plan(case.sources)
+    size = sum(frame.nbytes for frame in case.data)
+    copies = min(_MOST_COPIES, max(1, -(-cache_bytes // size)))
+    tensor = np.zeros(plan.shape, plan.dtype)
+    with contextlib.ExitStack() as held:
+        image = load_image(device.compute_capability, device.driver_version).data
+        module = held.enter_context(Module(device, image))
+        output = held.enter_context(DeviceBuffer(device, tensor.nbytes))
+        places = {
+            "tables": _uploaded(held, stream, plan.tables),
+            "scratch": held.enter_context(DeviceBuffer(device, plan.scratch_bytes)),
+            "output": output,
+        }
+        works: list[Work] = []
+        for _ in range(copies):
+            frames = [_uploaded(held, stream, frame).pointer for frame in case.data]
+            described = _uploaded(held, stream, plan.descriptors(frames))
+            graph = _captured(stream, module, plan, {**places, "descriptors": described})
+            works.append(functools.partial(held.enter_context(graph).launch, stream))
+        stream.synchronize()
 
-    def __init__(self, stream: Stream, case: Case, cache_bytes: int) -> None:
-        device, self._stream = stream.device, stream
-        plan = LaunchPlanner(case.spec).plan(case.sources)
-        size = sum(frame.nbytes for frame in case.data)
-        copies = min(_MOST_COPIES, max(1, -(-cache_bytes // size)))
-        with contextlib.ExitStack() as held:
-            image = load_image(device.compute_capability, device.driver_version).data
-            self._module = held.enter_context(Module(device, image))
-            scratch = held.enter_context(DeviceBuffer(device, plan.scratch_bytes))
-            self._tensor = np.zeros(plan.shape, plan.dtype)
-            self._output = held.enter_context(DeviceBuffer(device, self._tensor.nbytes))
-            tables = _uploaded(held, stream, plan.tables)
-            places = {"tables": tables, "scratch": scratch, "output": self._output}
-            self.works: list[Work] = []
-            """One for each copy of the frames: queues its graph."""
-            for _ in range(copies):
-                frames = [_uploaded(held, stream, frame).pointer for frame in case.data]
-                described = _uploaded(held, stream, plan.descriptors(frames))
-                graph = self._capture(plan, {**places, "descriptors": described})
-                held.enter_context(graph)
-                self.works.append(functools.partial(graph.launch, stream))
+        def last_tensor() -> NDArray[Any]:
+            copy_to_host(tensor, output, stream)
             stream.synchronize()
-            self._held = held.pop_all()
+            return tensor
 
-    def tensor(self) -> NDArray[Any]:
-        """Return the tensor of the batch that was queued last."""
-        copy_to_host(self._tensor, self._output, self._stream)
-        self._stream.synchronize()
-        return self._tensor
+        yield works, last_tensor
 
-    def close(self) -> None:
-        """Release all of it; may be called again."""
-        self._held.close()
 
-    def _capture(self, plan: LaunchPlan, places: dict[str, DeviceBuffer]) -> Graph:
-        launches = [
-            self._module.function(launch.kernel).prepare(
-                launch.grid,
-                launch.block,
-                [places[name] for name in launch.arguments],
-                launch.shared_bytes,
-            )
-            for launch in plan.launches
-        ]
+def _captured(
+    stream: Stream, module: Module, plan: LaunchPlan, places: dict[str, DeviceBuffer]
+) -> Graph:
+    launches = [
+        module.function(launch.kernel).prepare(
+            launch.grid,
+            launch.block,
+            [places[name] for name in launch.arguments],
+            launch.shared_bytes,
+        )
+        for launch in plan.launches
+    ]
 
-        def queue() -> None:
-            for launch in launches:
-                launch.queue(self._stream)
+    def queue() -> None:
+        for launch in launches:
+            launch.queue(stream)
 
-        return Graph.capture(self._stream, queue)
+    return Graph.capture(stream, queue)
 
 
 def _uploaded(held: contextlib.ExitStack, stream: Stream, array: NDArray[np.uint8]) -> DeviceBuffer:

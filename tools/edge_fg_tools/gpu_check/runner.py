@@ -41,28 +41,10 @@ _LAST_WORDS: Final = 300
 def run_all(
     checks: Sequence[str], device: Entry, settings: Settings, command: Sequence[str], json: Path
 ) -> int:
-    """Run checks, print what they find, and write the report again after each.
+    """Run checks, print what they find, and write the report (`json`) again after each.
 
-    Parameters
-    ----------
-    checks
-        Their names.
-    device
-        The entry of the device's check, which was run before.
-    settings, command
-        How thoroughly, and the command line for the report.
-    json
-        File for the report.
-
-    Returns
-    -------
-    int
-        The exit code, 0 if no check failed.
-
-    Raises
-    ------
-    OutputError
-        The report can't be written.
+    `device` is the entry of the device's check, which was run before. Returns the exit code, 0
+    if no check failed; raises `OutputError` where the report can't be written.
     """
     report = {
         "schema": SCHEMA,

@@ -45,9 +45,8 @@ class CopyRates(NamedTuple):
     # Bytes a second within its memory: those read and those written both count, as they do for a
     # kernel that reads and writes.
     device: float
-    # Bytes a second from and to page-locked memory; each byte counts once.
-    to_device: float
-    to_host: float
+    to_device: float  # Bytes a second from page-locked memory; each byte counts once
+    to_host: float  # Bytes a second back to it
     # GPU microseconds of a CUDA graph of two copies, one after the other, that move next to
     # nothing: what any graph of two launches takes at least.
     two_copies_us: float
@@ -60,19 +59,11 @@ class CopyRates(NamedTuple):
 def gpu_times_us(
     stream: Stream, works: Sequence[Work], repeats: int, busy: Work | None = None
 ) -> list[float]:
-    """Return microseconds of GPU time of single runs, by events around each.
+    """Return microseconds of GPU time of `repeats` single runs, by events around each.
 
-    Parameters
-    ----------
-    stream
-        Where `works` queue.
-    works
-        They take turns, so that none finds its data in a cache from its last run.
-    repeats
-        Runs that count; a few more warm up.
-    busy
-        Queued before each, so that the GPU is still at it while the host queues what is
-        measured: otherwise the time in which the host launches is measured too.
+    The `works` take turns, so that none finds its data in a cache from its last run. `busy` is
+    queued before each: while the GPU is still at it, the host queues what is measured, so that
+    the time in which the host launches is not measured too.
     """
     times = []
     with Event(stream.device, timing=True) as began, Event(stream.device, timing=True) as ended:
@@ -108,13 +99,7 @@ def keeping_busy(stream: Stream, nbytes: int) -> Iterator[Work]:
 
 
 def measure_copy_rates(device: Device, nbytes: int) -> CopyRates:
-    """Copy `nbytes` within the device, to it and back, several times each; the medians count.
-
-    Raises
-    ------
-    CudaError
-        The GPU refused, or has less memory.
-    """
+    """Copy `nbytes` within the device, to it and back, several times each; the medians count."""
     with contextlib.ExitStack() as held:
         stream = held.enter_context(Stream(device))
         one = held.enter_context(DeviceBuffer(device, nbytes))
@@ -169,11 +154,8 @@ def measure_upload(
 ) -> tuple[list[float], float]:
     """Measure a captured batch as the backends queue it: the copy, if any, and the kernels.
 
-    Returns
-    -------
-    list of float, float
-        GPU microseconds of each sample, and the median of those that the host took to copy the
-        frames into page-locked memory.
+    Returns the GPU microseconds of each sample, and the median of those that the host took to
+    copy the frames into page-locked memory.
     """
     data, repeats = case.data, settings.repeats
     # As a camera's frames do, they come from elsewhere each time.

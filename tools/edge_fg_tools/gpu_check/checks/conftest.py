@@ -12,7 +12,7 @@ import pytest
 from edge_fg.backends.tensorrt.library import Library
 from edge_fg.bundle import Bundle
 from edge_fg.cuda import Device, Stream
-from edge_fg.errors import EdgeFGError
+from edge_fg.errors import EdgeFGError, MissingDependencyError
 from edge_fg.files import write_atomically
 from edge_fg_tools.gpu_check import bundles
 from edge_fg_tools.gpu_check.findings import Entry, Findings
@@ -99,6 +99,18 @@ def libraries() -> list[Library]:
 
 
 @pytest.fixture
-def bundle(settings: Settings) -> Bundle:
-    """Return the bundle that was given, or one of the reference model."""
-    return bundles.open_bundle(settings)
+def bundle(settings: Settings, request: pytest.FixtureRequest) -> Bundle:
+    """Return the bundle that was given, or one of the reference model.
+
+    The check is skipped where none was given and none can be built, or no engine could run it.
+    """
+    if settings.bundle:
+        return Bundle(Path(settings.bundle))
+    request.getfixturevalue("libraries")
+    built = Path(settings.work) / "fieldguide.edgefg"
+    try:
+        if not built.exists():
+            bundles.build_bundle(built)
+    except MissingDependencyError as error:
+        pytest.skip(f"no bundle can be built here ({error}); or give --bundle")
+    return Bundle(built)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -22,7 +23,6 @@ from edge_fg.errors import (
 )
 from edge_fg_tools.gpu_check.bundles import load_images, options
 from edge_fg_tools.gpu_check.findings import Findings
-from edge_fg_tools.gpu_check.settings import Settings
 
 LEAST_AGREEMENT: Final[dict[Precision, float]] = {
     "fp32": 0.99,
@@ -38,7 +38,7 @@ does, so that images between two classes may fall to the other side.
 _BATCH: Final = 8
 
 
-def test_bundle(settings: Settings, found: Findings, bundle: Bundle) -> None:
+def test_bundle(found: Findings, bundle: Bundle) -> None:
     """Open the bundle that engines are built of, and read each of its variants."""
     manifest = bundle.manifest
     for precision in manifest.variants:
@@ -48,30 +48,32 @@ def test_bundle(settings: Settings, found: Findings, bundle: Bundle) -> None:
             pytest.fail(f"the variant {precision} can't be read: {error}", pytrace=False)
     variants = ", ".join(manifest.variants)
     found.facts({"bundle": manifest.name, "variants": variants})
-    origin = f"{settings.bundle} as it was given" if settings.bundle else "of the reference model"
+    given = found.settings.bundle
+    origin = f"{given} as it was given" if given else "of the reference model"
     found.conclude(f"{manifest.name} ({variants}), {origin}")
 
 
-def test_fidelity(
-    settings: Settings, found: Findings, libraries: list[Library], bundle: Bundle
-) -> None:
+def test_fidelity(found: Findings, libraries: list[Library], bundle: Bundle) -> None:
     """Build an engine of every variant and compare its answers with ONNX Runtime's.
 
     A variant that a library can't build, or can't load on this GPU, is noted; the check fails
     where an engine answers otherwise, or can't be executed.
     """
-    images = load_images(settings)
+    images = load_images(found.settings)
+    load = partial(edge_fg.load, bundle, options=options(found.settings))
     found.figure("images", len(images))
     failures: list[str] = []
     lowest = 1.0
-    fp32 = _probabilities(bundle, "onnxruntime", "fp32", images, settings)
+    fp32 = _probabilities(load(backend="onnxruntime", precision="fp32"), images)
     for precision in bundle.manifest.variants:
-        same_graph = _probabilities(bundle, "onnxruntime", precision, images, settings)
+        same_graph = _probabilities(load(backend="onnxruntime", precision=precision), images)
         for library in libraries:
             name = f"{library} {precision}"
+            started = time.perf_counter()
             try:
-                seconds = _seconds_to_open(bundle, library, precision, settings)
-                answers = _probabilities(bundle, library, precision, images, settings)
+                with load(backend=library, precision=precision):
+                    seconds = time.perf_counter() - started
+                answers = _probabilities(load(backend=library, precision=precision), images)
             except (CompileError, BackendUnavailableError) as error:
                 found.facts({f"{name} refused": str(error)})
                 continue
@@ -110,30 +112,12 @@ def _compare(
     return agreement
 
 
-def _seconds_to_open(
-    bundle: Bundle, library: Library, precision: Precision, settings: Settings
-) -> float:
-    started = time.perf_counter()
-    with _loaded(bundle, library, precision, settings):
-        return time.perf_counter() - started
-
-
-def _loaded(
-    bundle: Bundle, backend: Library | str, precision: Precision, settings: Settings
-) -> edge_fg.Classifier:
-    return edge_fg.load(bundle, backend=backend, precision=precision, options=options(settings))
-
-
 def _probabilities(
-    bundle: Bundle,
-    backend: str,
-    precision: Precision,
-    images: Sequence[NDArray[np.uint8]],
-    settings: Settings,
+    opened: edge_fg.Classifier, images: Sequence[NDArray[np.uint8]]
 ) -> NDArray[np.float32]:
-    """Return (N, classes) probabilities, in full batches and one at a time."""
+    """Return (N, classes) probabilities, in full batches and one at a time; then close it."""
     rows: list[NDArray[np.float32]] = []
-    with _loaded(bundle, backend, precision, settings) as classifier:
+    with opened as classifier:
         half = len(images) // 2
         for begin in range(0, half, _BATCH):
             batch = classifier.batch(list(images[begin : min(begin + _BATCH, half)]))

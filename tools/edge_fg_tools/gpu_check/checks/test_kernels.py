@@ -14,15 +14,14 @@ from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg_tools.gpu_check.cases import Case, random_cases
 from edge_fg_tools.gpu_check.findings import Findings
-from edge_fg_tools.gpu_check.settings import Settings
 
 Subject = Callable[[Case], Iterable[NDArray[Any]]]
 """Gives a case's tensor, once for each way there is to compute it."""
 
 
-def test_kernels(settings: Settings, found: Findings, device: Device, stream: Stream) -> None:
+def test_kernels(found: Findings, device: Device, stream: Stream) -> None:
     """Compare every way into the kernels with Pillow on random cases, bit by bit."""
-    cases = random_cases(settings.seed, settings.cases)
+    cases = random_cases(found.settings.seed, found.settings.cases)
     compare(found, cases, lambda case: _on_gpu(case, device, stream))
 
 

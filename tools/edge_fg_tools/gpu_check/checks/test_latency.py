@@ -15,21 +15,14 @@ from edge_fg_tools.gpu_check import clocks
 from edge_fg_tools.gpu_check.bundles import best_variant, options
 from edge_fg_tools.gpu_check.calls import Infer, full_hd_frames, measure_calls, measure_kinds
 from edge_fg_tools.gpu_check.findings import Findings
-from edge_fg_tools.gpu_check.settings import Settings
 
 _BATCHES: Final = (1, 4, 8)
 _THREADS: Final = (1, 2, 3, 4)
 
 
-def test_latency(
-    settings: Settings,
-    found: Findings,
-    libraries: list[Library],
-    bundle: Bundle,
-    stream: Stream,
-) -> None:
+def test_latency(found: Findings, libraries: list[Library], bundle: Bundle, stream: Stream) -> None:
     """Measure calls with and without CUDA graphs, batches, and threads with contexts."""
-    library, precision = libraries[0], best_variant(bundle)
+    library, precision, settings = libraries[0], best_variant(bundle), found.settings
 
     @contextlib.contextmanager
     def opened(cuda_graph: bool, contexts: int = 1) -> Iterator[Infer]:
@@ -39,9 +32,7 @@ def test_latency(
             yield lambda frames: backend.infer(frames).inference_ms
 
     spec = bundle.manifest.preprocess
-    for overhead, times in measure_kinds(found, settings, spec, stream, opened, _BATCHES):
-        overhead.judge_host(found, times)
-        overhead.judge_whole(found, times)
+    measure_kinds(found, spec, stream, opened, _BATCHES, judge_whole=True)
     frames = full_hd_frames(PixelFormat.BGR, max(_BATCHES), settings)
     for count in _THREADS:
         with opened(cuda_graph=True, contexts=count) as infer:

@@ -20,7 +20,6 @@ from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg.telemetry.process import resident_bytes
 from edge_fg_tools.gpu_check.bundles import best_variant, options
 from edge_fg_tools.gpu_check.findings import Findings
-from edge_fg_tools.gpu_check.settings import Settings
 
 GPU_TOLERANCE: Final = 4 << 20
 """Bytes: drivers and allocators take memory in blocks of 2 MiB."""
@@ -40,10 +39,10 @@ class Growth(NamedTuple):
     process: int
 
 
-def test_leaks(settings: Settings, found: Findings, device: Device) -> None:
+def test_leaks(found: Findings, device: Device) -> None:
     """Preprocess many frames of changing sizes, and open and close everything again and again."""
     spec = PreprocessSpec(Resize("squash", (64, 64)))
-    random = np.random.default_rng(settings.seed)
+    random = np.random.default_rng(found.settings.seed)
     frames = _frames(random, random.integers(16, 256, (6, 2)))
 
     def run(count: int) -> None:
@@ -61,19 +60,15 @@ def test_leaks(settings: Settings, found: Findings, device: Device) -> None:
             run(len(frames))
 
     run(len(frames))
-    many = watch(device, lambda: run(settings.inferences))
-    cycles = watch(device, cycle, settings.cycles)
-    judge(found, settings, many, cycles)
+    many = watch(device, lambda: run(found.settings.inferences))
+    judge(found, many, watch(device, cycle, found.settings.cycles))
 
 
 def test_leaks_engine(
-    settings: Settings,
-    found: Findings,
-    libraries: list[Library],
-    bundle: Bundle,
-    device: Device,
+    found: Findings, libraries: list[Library], bundle: Bundle, device: Device
 ) -> None:
     """Infer many batches of changing sizes, and open and close the backend again and again."""
+    settings = found.settings
     frames = _frames(np.random.default_rng(settings.seed), ((480, 640), (240, 320), (333, 77)))
 
     def run(backend: TensorRTBackend, count: int) -> None:
@@ -96,8 +91,7 @@ def test_leaks_engine(
         run(backend, 2 * _FRAMES_OF_A_ROUND)
         many = watch(device, lambda: run(backend, settings.inferences))
     watch(device, cycle, _WARM_UP_CYCLES)
-    cycles = watch(device, cycle, settings.cycles)
-    judge(found, settings, many, cycles)
+    judge(found, many, watch(device, cycle, settings.cycles))
 
 
 def watch(device: Device, work: Callable[[], None], times: int = 1) -> Growth:
@@ -109,9 +103,9 @@ def watch(device: Device, work: Callable[[], None], times: int = 1) -> Growth:
     return Growth(after.gpu - before.gpu, after.process - before.process)
 
 
-def judge(found: Findings, settings: Settings, many: Growth, cycles: Growth) -> None:
+def judge(found: Findings, many: Growth, cycles: Growth) -> None:
     """Note the growth over many frames and over openings; fail where it is too much."""
-    frames, openings = f"{settings.inferences} frames", f"{settings.cycles} openings"
+    frames, openings = f"{found.settings.inferences} frames", f"{found.settings.cycles} openings"
     failures = []
     for name, growth in ((frames, many), (openings, cycles)):
         for where, grown, tolerance in (

@@ -17,27 +17,25 @@ from edge_fg.preprocess.cuda import CudaPreprocessor
 from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg_tools.gpu_check.cases import PRESET, full_hd_case
 from edge_fg_tools.gpu_check.findings import Findings
-from edge_fg_tools.gpu_check.settings import Settings
 from edge_fg_tools.gpu_check.timing import current_context
 
 _SHORT, _CROP = 256, 224
 _WARM_UP: Final = 10
 
 
-def test_torchvision(settings: Settings, found: Findings) -> None:
+def test_torchvision(found: Findings) -> None:
     """Measure torchvision's antialiased resize on the GPU, on a frame that lies there already."""
     functional = _import_peer("torch", "torchvision.transforms.functional")
     torch = _import_torch()
-    spec, frame = presets()[PRESET], _frame(settings)
+    spec, frame = presets()[PRESET], _frame(found)
     on_gpu = torch.from_numpy(frame).cuda()
-    times, tensor = _measured(
+    _compare(
+        found,
+        f"torchvision with torch {torch.__version__}",
+        frame,
         lambda: torchvision_tensor(torch, functional, on_gpu, spec),
         lambda: torch.cuda.Event(enable_timing=True),
         lambda began, ended: began.elapsed_time(ended),
-        settings.repeats,
-    )
-    _compare(
-        f"torchvision with torch {torch.__version__}", times, tensor.cpu().numpy(), frame, found
     )
 
 
@@ -52,28 +50,31 @@ def torchvision_tensor(torch: Any, functional: Any, frame: Any, spec: Preprocess
     return (cropped.float() - mean) / std
 
 
-def test_cupy(settings: Settings, found: Findings) -> None:
+def test_cupy(found: Findings) -> None:
     """Measure CuPy's linear zoom, which has no antialiasing, on a frame that lies there already."""
     ndimage = _import_peer("cupy", "cupyx.scipy.ndimage")
     cupy = _import_peer("cupy")
     if cupy.cuda.runtime.getDeviceCount() == 0:
         pytest.skip(f"cupy {cupy.__version__} finds no GPU")
-    spec, frame = presets()[PRESET], _frame(settings)
+    spec, frame = presets()[PRESET], _frame(found)
     on_gpu = cupy.asarray(frame)
-    times, tensor = _measured(
+    _compare(
+        found,
+        f"cupy {cupy.__version__}",
+        frame,
         lambda: _cupy_tensor(cupy, ndimage, on_gpu, spec),
         cupy.cuda.Event,
         cupy.cuda.get_elapsed_time,
-        settings.repeats,
     )
-    _compare(f"cupy {cupy.__version__}", times, cupy.asnumpy(tensor), frame, found)
 
 
-def test_torch(settings: Settings, found: Findings) -> None:
+def test_torch(found: Findings) -> None:
     """Compute with PyTorch before, between and after, and write into a tensor of its own."""
     torch = _import_torch()
     spec = PreprocessSpec(Resize("squash", (64, 64)), mean=(120.0,) * 3, std=(60.0,) * 3)
-    frame = np.random.default_rng(settings.seed).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    frame = np.random.default_rng(found.settings.seed).integers(
+        0, 256, (480, 640, 3), dtype=np.uint8
+    )
     expected = CpuPreprocessor(spec)([frame])
     matrix = torch.arange(4096, device="cuda", dtype=torch.float32).reshape(64, 64) / 4096
     before = (matrix @ matrix).cpu()
@@ -116,16 +117,21 @@ def _cupy_tensor(cupy: Any, ndimage: Any, frame: Any, spec: PreprocessSpec) -> A
     return ((cropped - mean) / std).transpose(2, 0, 1)[None]
 
 
-def _measured(
+def _compare(
+    found: Findings,
+    name: str,
+    frame: NDArray[np.uint8],
     work: Callable[[], Any],
     event: Callable[[], Any],
     elapsed_ms: Callable[[Any, Any], float],
-    repeats: int,
-) -> tuple[list[float], Any]:
-    """Return microseconds of GPU time by the library's own events, and its last result."""
+) -> None:
+    """Note how long `work` takes the GPU, by the library's own events, and how far its pixels are.
+
+    That is from Pillow's, on noise, the hardest image. `work` returns its tensor, still on the GPU.
+    """
     times = []
     tensor: Any = None
-    for turn in range(_WARM_UP + repeats):
+    for turn in range(_WARM_UP + found.settings.repeats):
         began, ended = event(), event()
         began.record()
         tensor = work()
@@ -133,31 +139,22 @@ def _measured(
         ended.synchronize()
         if turn >= _WARM_UP:
             times.append(1e3 * elapsed_ms(began, ended))
-    return times, tensor
-
-
-def _frame(settings: Settings) -> NDArray[np.uint8]:
-    case = full_hd_case(presets()[PRESET], PixelFormat.BGR, 1, settings.seed)
-    return np.ascontiguousarray(case.sources[0].to_bgr(case.data[0]))
-
-
-def _compare(
-    name: str,
-    times: list[float],
-    tensor: NDArray[Any],
-    frame: NDArray[np.uint8],
-    found: Findings,
-) -> None:
-    """Note the times, and how far the pixels are from Pillow's on noise, the hardest image."""
+    # CuPy's way to NumPy, or PyTorch's.
+    pixels = tensor.get() if hasattr(tensor, "get") else tensor.cpu().numpy()
     spec = presets()[PRESET]
     expected = CpuPreprocessor(spec)([frame]).astype(np.float64)
-    assert tensor.shape == expected.shape, f"{name} gave a tensor of {tensor.shape}"
-    apart = np.abs((tensor.astype(np.float64) - expected) * np.reshape(spec.std, (1, 3, 1, 1)))
+    assert pixels.shape == expected.shape, f"{name} gave a tensor of {pixels.shape}"
+    apart = np.abs((pixels.astype(np.float64) - expected) * np.reshape(spec.std, (1, 3, 1, 1)))
     found.spread("resident bgr x1", times, "us")
     found.figure("largest difference from Pillow", float(apart.max()), "levels of 255", 2)
     found.figure("mean difference from Pillow", float(apart.mean()), "levels of 255")
     p50, largest = found.value("resident bgr x1 p50"), round(float(apart.max()), 2)
     found.conclude(f"{name}: {p50:g} us (p50), up to {largest:g} levels from Pillow", timed=True)
+
+
+def _frame(found: Findings) -> NDArray[np.uint8]:
+    case = full_hd_case(presets()[PRESET], PixelFormat.BGR, 1, found.settings.seed)
+    return np.ascontiguousarray(case.sources[0].to_bgr(case.data[0]))
 
 
 def _import_peer(*names: str) -> Any:

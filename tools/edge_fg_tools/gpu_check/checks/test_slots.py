@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,6 @@ from edge_fg_tools.gpu_check import clocks
 from edge_fg_tools.gpu_check.calls import Infer, measure_kinds
 from edge_fg_tools.gpu_check.cases import PRESET
 from edge_fg_tools.gpu_check.findings import Findings
-from edge_fg_tools.gpu_check.settings import Settings
 from edge_fg_tools.gpu_check.stand_in import MAX_BATCH, OUTPUT, StandInEngine, open_slots
 
 _THREADS: Final = 4
@@ -29,15 +29,15 @@ _SIZES: Final = ((48, 64), (77, 33), (120, 160))
 _SPEC: Final = PreprocessSpec(Resize("squash", (32, 32)), mean=(120.0,) * 3, std=(60.0,) * 3)
 
 
-def test_slots(settings: Settings, found: Findings, device: Device) -> None:
+def test_slots(found: Findings, device: Device) -> None:
     """Compare the outputs of threads in execution slots, with CUDA graphs of several sizes."""
-    random = np.random.default_rng(settings.seed)
+    random = np.random.default_rng(found.settings.seed)
     frames = [
         [random.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(2 * MAX_BATCH)]
         for size in _SIZES
     ]
     expected = [list(CpuPreprocessor(_SPEC)(of_one_size)) for of_one_size in frames]
-    rounds = max(1, settings.inferences // (1000 * _THREADS))
+    rounds = max(1, found.settings.inferences // (1000 * _THREADS))
     for cuda_graph in (False, True):
         name = "with CUDA graphs" if cuda_graph else "without CUDA graphs"
         engine = StandInEngine(device, _SPEC)
@@ -45,10 +45,8 @@ def test_slots(settings: Settings, found: Findings, device: Device) -> None:
             open_slots(engine, _SPEC, cuda_graph=cuda_graph, limit=_THREADS) as slots,
             ThreadPoolExecutor(_THREADS) as threads,
         ):
-            work = [
-                threads.submit(_wrong, slots, frames, expected, rounds, k) for k in range(_THREADS)
-            ]
-            wrong = sum(one.result() for one in work)
+            check = partial(_wrong, slots, frames, expected, rounds)
+            wrong = sum(threads.map(check, range(_THREADS)))
             used = len(slots.items)
         batches = _THREADS * rounds * len(_SIZES) * len(_BATCHES) * _TURNS
         found.figure(f"{name}: batches", batches)
@@ -61,12 +59,11 @@ def test_slots(settings: Settings, found: Findings, device: Device) -> None:
             f"{wrong} of {batches} batches differ",
             not wrong,
         )
-        launched = engine.queued < batches
         found.target(
             f"{name}, launches",
             "graphs" if cuda_graph else "no graphs",
             f"the engine was queued {engine.queued} times",
-            launched == cuda_graph,
+            (engine.queued < batches) == cuda_graph,
         )
     found.conclude(f"{_THREADS} threads in execution slots, on an engine that copies its input")
 
@@ -91,7 +88,7 @@ def _wrong(
     return wrong
 
 
-def test_overhead(settings: Settings, found: Findings, stream: Stream) -> None:
+def test_overhead(found: Findings, stream: Stream) -> None:
     """Measure what a full-HD frame costs the host, on an engine that takes the GPU no time."""
     spec = presets()[PRESET]
     engine = StandInEngine(stream.device, spec)
@@ -106,8 +103,7 @@ def test_overhead(settings: Settings, found: Findings, stream: Stream) -> None:
 
             yield infer
 
-    for overhead, times in measure_kinds(found, settings, spec, stream, opened, (1, MAX_BATCH)):
-        overhead.judge_host(found, times)
+    measure_kinds(found, spec, stream, opened, (1, MAX_BATCH), judge_whole=False)
     found.facts(clocks.read(stream.device))
     host = found.value("bgr graph x1 host, less its copy of the frame")
     found.conclude(

@@ -12,8 +12,7 @@ from edge_fg.preprocess.staging import Transfer
 from edge_fg_tools.gpu_check import clocks
 from edge_fg_tools.gpu_check.cases import PRESET, Case, full_hd_case
 from edge_fg_tools.gpu_check.findings import Findings, percentile
-from edge_fg_tools.gpu_check.resident import ResidentBatches, bytes_to_move
-from edge_fg_tools.gpu_check.settings import Settings
+from edge_fg_tools.gpu_check.resident import bytes_to_move, resident_batches
 from edge_fg_tools.gpu_check.timing import (
     CopyRates,
     burst_us,
@@ -35,9 +34,9 @@ Jetson, and less on a large card, where launching is most of it.
 _BATCHES: Final = (1, 8)
 
 
-def test_copies(settings: Settings, found: Findings, device: Device) -> None:
+def test_copies(found: Findings, device: Device) -> None:
     """Measure what the card reaches by itself, against which the kernels are judged."""
-    rates = measure_copy_rates(device, settings.copy_bytes)
+    rates = measure_copy_rates(device, found.settings.copy_bytes)
     found.figure("device to device (read + written)", rates.device / 1e9, "GB/s", 2)
     found.figure("host to device, page-locked", rates.to_device / 1e9, "GB/s", 2)
     found.figure("device to host, page-locked", rates.to_host / 1e9, "GB/s", 2)
@@ -47,15 +46,15 @@ def test_copies(settings: Settings, found: Findings, device: Device) -> None:
     found.conclude(said, timed=True)
 
 
-def test_preprocessing(settings: Settings, found: Findings, device: Device, stream: Stream) -> None:
+def test_preprocessing(found: Findings, device: Device, stream: Stream) -> None:
     """Measure the GPU's time from full-HD frames to tensors of 224, each way."""
-    rates = measure_copy_rates(device, settings.copy_bytes)
+    rates = measure_copy_rates(device, found.settings.copy_bytes)
     for kind in (PixelFormat.BGR, PixelFormat.NV12):
         for batch in _BATCHES:
-            case = full_hd_case(presets()[PRESET], kind, batch, settings.seed)
-            _measure_kernels(found, stream, case, settings, rates)
-            _measure_upload(found, stream, case, "mapped", settings, rates)
-            _measure_upload(found, stream, case, "staged", settings, rates)
+            case = full_hd_case(presets()[PRESET], kind, batch, found.settings.seed)
+            _measure_kernels(found, stream, case, rates)
+            _measure_upload(found, stream, case, "mapped", rates)
+            _measure_upload(found, stream, case, "staged", rates)
     found.facts(clocks.read(device))
     best = found.value("bgr x1 kernels p50")
     found.conclude(
@@ -65,24 +64,22 @@ def test_preprocessing(settings: Settings, found: Findings, device: Device, stre
     )
 
 
-def _measure_kernels(
-    found: Findings, stream: Stream, case: Case, settings: Settings, rates: CopyRates
-) -> None:
+def _measure_kernels(found: Findings, stream: Stream, case: Case, rates: CopyRates) -> None:
     """Measure the kernels on frames in the GPU's memory that no cache holds."""
-    cache = settings.copy_bytes
+    cache, repeats = found.settings.copy_bytes, found.settings.repeats
     with (
-        ResidentBatches(stream, case, cache) as batches,
+        resident_batches(stream, case, cache) as (works, last_tensor),
         keeping_busy(stream, cache) as busy,
     ):
-        times = gpu_times_us(stream, batches.works, settings.repeats, busy)
-        burst = burst_us(stream, batches.works, settings.repeats)
-        right = batches.tensor().tobytes() == case.expected().tobytes()
+        times = gpu_times_us(stream, works, repeats, busy)
+        burst = burst_us(stream, works, repeats)
+        right = last_tensor().tobytes() == case.expected().tobytes()
     nbytes = sum(bytes_to_move(case))
     median, name = percentile(times, 50), _name(case)
     found.spread(f"{name} kernels", times, "us")
     found.figure(f"{name} kernels back to back", burst, "us")
     found.figure(f"{name} bytes to move", nbytes, "bytes")
-    found.figure(f"{name} share of the copy rate", _share(nbytes, median, rates.device), "%", 1)
+    found.figure(f"{name} share of the copy rate", _share(nbytes, median, rates.device), "%")
     target = f"1080p {name} -> 224"
     words = "the same" if right else "others"
     found.target(f"{target}, what was timed", "Pillow's bits", words, right)
@@ -98,15 +95,10 @@ def _measure_kernels(
 
 
 def _measure_upload(
-    found: Findings,
-    stream: Stream,
-    case: Case,
-    transfer: Transfer,
-    settings: Settings,
-    rates: CopyRates,
+    found: Findings, stream: Stream, case: Case, transfer: Transfer, rates: CopyRates
 ) -> None:
     """Measure frames that come from the host, read in place or copied."""
-    times, fill_us = measure_upload(stream, case, transfer, settings)
+    times, fill_us = measure_upload(stream, case, transfer, found.settings)
     # A copy brings all of a frame; kernels that read it in place fetch what they need.
     moved = sum(frame.nbytes for frame in case.data)
     if transfer == "mapped":
@@ -115,7 +107,7 @@ def _measure_upload(
     name = f"{_name(case)} {transfer}"
     found.spread(name, times, "us")
     share = _share(moved, percentile(times, 50), rate)
-    found.figure(f"{name} share of the copy rate", share, "%", 1)
+    found.figure(f"{name} share of the copy rate", share, "%")
     found.figure(f"{name} host's copy", fill_us, "us of the host", 1)
 
 
