@@ -116,19 +116,19 @@ def _timm_without_torchvision() -> Any:
     return timm
 
 
+def _anything(_: object, name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Anything(name, (), {})
+
+
 class _Anything(type):
     """The type of a class that has every public attribute, each again such a class."""
 
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Anything(name, (), {})
+    __getattr__ = _anything
 
 
 class _Stub(types.ModuleType):
     """A module in which every public name is an empty class."""
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Anything(name, (), {})
+    __getattr__ = _anything

@@ -76,23 +76,19 @@ def gamma(feeder: Feeder) -> Iterator[Moment]:
         yield 255.0 * (feeder.empty / 255.0) ** (1.0, 0.7, 1.3)[k // 50], None
 
 
-def shake(feeder: Feeder) -> Iterator[Moment]:
+def shake(feeder: Feeder, bird_after: int = 200) -> Iterator[Moment]:
     """Shake the camera by 4 pixels (standard deviation), as wind does."""
     for k in range(200):
-        move = feeder.rng.normal(0.0, 4.0, 2) if k > 20 else np.zeros(2)
-        yield _moved(feeder.empty, *move), None
+        dx, dy = feeder.rng.normal(0.0, 4.0, 2) if k > 20 else (0.0, 0.0)
+        image, box = feeder.perched() if k > bird_after else (feeder.empty, None)
+        if box is not None:
+            box = (round(box[0] + dx), round(box[1] + dy), box[2], box[3])
+        yield _moved(image, dx, dy), box
 
 
 def shaken_bird(feeder: Feeder) -> Iterator[Moment]:
     """Shake it likewise, with a bird that came after 4 s."""
-    for k in range(200):
-        move = feeder.rng.normal(0.0, 4.0, 2) if k > 20 else np.zeros(2)
-        if k <= 60:
-            yield _moved(feeder.empty, *move), None
-            continue
-        image, (x, y, width, height) = feeder.perched()  # type: ignore[misc]
-        at = (round(x + move[0]), round(y + move[1]), width, height)
-        yield _moved(image, *move), at
+    return shake(feeder, bird_after=60)
 
 
 def cloud(feeder: Feeder) -> Iterator[Moment]:
