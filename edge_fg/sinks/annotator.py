@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -53,22 +52,6 @@ class TopAnswers(Protocol):
         """Return the `k` likeliest classes, the likeliest first."""
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Pixels of one panel."""
-
-    title: int
-    text: int
-    pad: int
-    bar: int
-    left: int
-    top: int
-    width: int
-    height: int
-    rows: int  # of the list of names
-    row: int  # height of one of them
-
-
 class Annotator:
     """Draws answers on frames: the name, its confidence as a bar, and the runners-up.
 
@@ -82,7 +65,7 @@ class Annotator:
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
         self._top_k = top_k
-        self._font = Fonts(font)
+        self._fonts = Fonts(font)
 
     def __call__(self, frame: NDArray[np.uint8], prediction: TopAnswers) -> NDArray[np.uint8]:
         """Return a copy of `frame` (H x W x 3, BGR) with the answer drawn on it.
@@ -90,120 +73,108 @@ class Annotator:
         An `ImageError` says that `frame` is not a frame.
         """
         result: NDArray[np.uint8] = as_frame(frame).copy()
+        height, width = result.shape[:2]
         answers = list(prediction.top(self._top_k))[: self._top_k]
-        layout = self._layout(result.shape[1], result.shape[0], answers)
-        if layout is None:
+        panel = _Panel(self._fonts, width, height, answers)
+        if not panel.fits:
             return result
         window: NDArray[np.uint8] = result[
-            layout.top : layout.top + layout.height, layout.left : layout.left + layout.width
+            panel.top : panel.top + panel.height, panel.left : panel.left + panel.width
         ]
         # Pillow treats the BGR image as RGB, and colours are given as BGR: converting the image
         # would take longer than drawing.
         below = Image.fromarray(np.ascontiguousarray(window))
-        panel = self._panel(layout, answers)
-        below.paste(panel, (0, 0), panel)
+        drawn = panel.drawn()
+        below.paste(drawn, (0, 0), drawn)
         window[:] = np.asarray(below)
         return result
 
-    def _layout(self, width: int, height: int, answers: Sequence[ScoredLabel]) -> _Layout | None:
+
+class _Panel:
+    """The panel for a frame of this size; everything is in pixels."""
+
+    def __init__(
+        self, fonts: Fonts, width: int, height: int, answers: Sequence[ScoredLabel]
+    ) -> None:
+        self._fonts = fonts
+        self._answers = [(" ".join(one.label.split()), one.confidence) for one in answers]
         short = min(width, height)
-        title = max(round(_TITLE_SHARE * short), _TITLE_MIN)
-        text = max(round(title * 0.62), 10)
-        pad = max(round(title * 0.5), 3)
-        bar = max(round(title * 0.24), 3)
-        margin = round(pad * 0.8) if short >= 160 else 0
+        self._title = title = max(round(_TITLE_SHARE * short), _TITLE_MIN)
+        self._text = max(round(title * 0.62), 10)
+        self._row = round(self._text * 1.9)
+        self._pad = max(round(title * 0.5), 3)
+        self._bar = max(round(title * 0.24), 3)
+        self.left = margin = round(self._pad * 0.8) if short >= 160 else 0
         room_w, room_h = width - 2 * margin, height - 2 * margin
-        head = pad + round(title * 1.35) + bar + pad
-        if not answers or room_w < 4 * title or head > _HIGHEST_PANEL * height:
-            return None
-        needed = self._needed_width(title, text, answers) + 2 * pad
+        head = 2 * self._pad + round(title * 1.35) + self._bar
+        self.fits = bool(answers) and room_w >= 4 * title and head <= _HIGHEST_PANEL * height
+        room_for_list = min(round(_HIGHEST_LIST * height), room_h) - head - self._pad // 2
+        self._rows = min(max(room_for_list // self._row, 0), len(answers) - 1)
+        self.height = head + self._rows * self._row + (self._pad // 2 if self._rows else 0)
+        self.top = height - margin - self.height
         widest = room_w if width < 800 else round(_WIDEST_PANEL * width)
-        row = round(text * 1.9)
-        room_for_list = min(round(_HIGHEST_LIST * height), room_h) - head - pad // 2
-        rows = min(max(room_for_list // row, 0), len(answers) - 1)
-        panel_height = head + rows * row + (pad // 2 if rows else 0)
-        return _Layout(
-            title=title,
-            text=text,
-            pad=pad,
-            bar=bar,
-            left=margin,
-            top=height - margin - panel_height,
-            width=min(max(round(needed), title * 11), widest, room_w),
-            height=panel_height,
-            rows=rows,
-            row=row,
-        )
+        self.width = min(max(round(self._needed_width()), title * 11), widest, room_w)
 
-    def _needed_width(self, title: int, text: int, answers: Sequence[ScoredLabel]) -> float:
-        sizes = [title] + [text] * (len(answers) - 1)
-        shown = (f"{_clean(answer.label)}{_percent(answer)}" for answer in answers)
-        return max(map(self._font.length, shown, sizes)) + 2 * title
+    def _needed_width(self) -> float:
+        sizes = [self._title] + [self._text] * len(self._answers)
+        shown = (f"{name}{_percent(confidence)}" for name, confidence in self._answers)
+        return max(map(self._fonts.length, shown, sizes), default=0) + 2 * (self._title + self._pad)
 
-    def _panel(self, layout: _Layout, answers: Sequence[ScoredLabel]) -> Image.Image:
-        panel = Image.new("RGBA", (layout.width, layout.height), (0, 0, 0, 0))
-        radius = layout.pad // 2 if layout.left else 0
-        corners = (0, 0, layout.width - 1, layout.height - 1)
+    def drawn(self) -> Image.Image:
+        """Return the panel, in four channels."""
+        panel = Image.new("RGBA", (self.width, self.height), (0, 0, 0, 0))
+        radius = self._pad // 2 if self.left else 0
+        corners = (0, 0, self.width - 1, self.height - 1)
         ImageDraw.Draw(panel).rounded_rectangle(corners, radius=radius, fill=_PANEL_BGRA)
-        y = layout.pad
-        self._line(panel, layout, y, layout.title, answers[0], _TITLE_BGRA)
-        y += round(layout.title * 1.35)
-        _draw_bar(panel, layout, y, layout.bar, answers[0].confidence, _BAR_BGRA)
-        y += layout.bar + layout.pad
-        thin = max(layout.bar // 3, 1)
-        for answer in answers[1 : 1 + layout.rows]:
-            self._line(panel, layout, y, layout.text, answer, _TEXT_BGRA)
-            below = y + round(layout.text * 1.3)
-            _draw_bar(panel, layout, below, thin, answer.confidence, _OTHER_BAR_BGRA)
-            y += layout.row
+        y = self._pad
+        name, confidence = self._answers[0]
+        self._write(panel, y, self._title, name, confidence, _TITLE_BGRA)
+        y += round(self._title * 1.35)
+        self._draw_bar(panel, y, self._bar, confidence, _BAR_BGRA)
+        y += self._bar + self._pad
+        thin = max(self._bar // 3, 1)
+        for name, confidence in self._answers[1 : 1 + self._rows]:
+            self._write(panel, y, self._text, name, confidence, _TEXT_BGRA)
+            below = y + round(self._text * 1.3)
+            self._draw_bar(panel, below, thin, confidence, _OTHER_BAR_BGRA)
+            y += self._row
         return panel
 
-    def _line(
-        self,
-        panel: Image.Image,
-        layout: _Layout,
-        y: int,
-        size: int,
-        answer: ScoredLabel,
-        bgra: Colour,
+    def _write(
+        self, panel: Image.Image, y: int, size: int, name: str, confidence: float, bgra: Colour
     ) -> None:
         """Write a name at the left and its confidence at the right of one line."""
-        room = layout.width - 2 * layout.pad
-        percent = _percent(answer)
-        percent_width = self._font.length(percent, size)
+        room = self.width - 2 * self._pad
+        percent = _percent(confidence)
+        percent_width = self._fonts.length(percent, size)
         if percent_width > 0.5 * room:
             percent, percent_width = "", 0.0
         room -= round(percent_width + size * 0.6)
-        font, name = self._font.fitted(_clean(answer.label), size, room)
-        right = layout.width - layout.pad - round(percent_width)
+        font, name = self._fonts.fitted(name, size, room)
+        right = self.width - self._pad - round(percent_width)
         for text, its_font, left in (
-            (name, font, layout.pad),
-            (percent, self._font.of(percent, size), right),
+            (name, font, self._pad),
+            (percent, self._fonts.of(percent, size), right),
         ):
-            written, baseline = self._font.outlined(text, its_font, bgra)
+            written, baseline = self._fonts.outlined(text, its_font, bgra)
             # The outline must not move the text: what it adds on the left is taken off here.
             outline = (written.width - math.ceil(its_font.getlength(text))) // 2
             panel.alpha_composite(written, (left - outline, max(y + size - baseline, 0)))
 
+    def _draw_bar(
+        self, panel: Image.Image, y: int, height: int, confidence: float, bgra: Colour
+    ) -> None:
+        left, right, bottom = self._pad, self.width - self._pad - 1, y + height - 1
+        if bottom >= self.height:
+            return
+        draw = ImageDraw.Draw(panel)
+        radius = height / 2 if height > 3 else 0
+        draw.rounded_rectangle((left, y, right, bottom), radius=radius, fill=_TRACK_BGRA)
+        share = min(max(confidence, 0.0), 1.0) if math.isfinite(confidence) else 0.0
+        end = left + round((right - left) * share)
+        if end > left:
+            draw.rounded_rectangle((left, y, end, bottom), radius=radius, fill=bgra)
 
-def _clean(label: str) -> str:
-    return " ".join(label.split())
 
-
-def _percent(answer: ScoredLabel) -> str:
-    return f"{100 * answer.confidence:.1f} %"
-
-
-def _draw_bar(
-    panel: Image.Image, layout: _Layout, y: int, height: int, confidence: float, bgra: Colour
-) -> None:
-    left, right, bottom = layout.pad, layout.width - layout.pad - 1, y + height - 1
-    if bottom >= layout.height:
-        return
-    draw = ImageDraw.Draw(panel)
-    radius = height / 2 if height > 3 else 0
-    draw.rounded_rectangle((left, y, right, bottom), radius=radius, fill=_TRACK_BGRA)
-    share = min(max(confidence, 0.0), 1.0) if math.isfinite(confidence) else 0.0
-    end = left + round((right - left) * share)
-    if end > left:
-        draw.rounded_rectangle((left, y, end, bottom), radius=radius, fill=bgra)
+def _percent(confidence: float) -> str:
+    return f"{100 * confidence:.1f} %"

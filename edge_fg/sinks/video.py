@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ class VideoSink(BaseSink):
         self._fps = fps
         self._annotate = annotate or ResultAnnotator()
         self._space = SpaceGuard(self.path.absolute().parent, reserve_bytes)
-        self._recordings: list[_Recording] = []
+        self._plans: list[tuple[Path, float, bool]] = []  # of each source: file, rate, live
+        self._recordings: dict[int, _Recording] = {}
+        self._savers = contextlib.ExitStack()
         self._seen = 0
 
     def open(self, sources: Sequence[Source]) -> None:
@@ -77,8 +80,8 @@ class VideoSink(BaseSink):
         if len(sources) > 1:
             named = self.path.with_name
             paths = [named(f"{self.path.stem}-{i}{self.path.suffix}") for i in range(len(sources))]
-        self._recordings = [
-            _Recording(path, self._fps or _rate(source), source.live)
+        self._plans = [
+            (path, self._fps or _rate(source), source.live)
             for path, source in zip(paths, sources, strict=True)
         ]
 
@@ -89,58 +92,51 @@ class VideoSink(BaseSink):
         if self._seen % _FRAMES_A_CHECK == 0:
             self._space.check(self.path)
         self._seen += 1
-        recording = self._recordings[result.source_index]
-        if recording.wants(result.frame.captured):
-            recording.add(self._annotate(result), result.frame.captured)
+        captured = result.frame.captured
+        recording = self._recordings.get(result.source_index)
+        if recording is None or recording.missing(captured) >= 0:
+            image = self._annotate(result)
+            if recording is None:
+                recording = self._begin(result.source_index, image, captured)
+            recording.add(image, captured)
+
+    def _begin(self, source: int, image: NDArray[np.uint8], captured: float) -> _Recording:
+        path, fps, live = self._plans[source]
+        saver = VideoSaver(path, fps, (image.shape[1], image.shape[0])).__enter__()
+        # Not `enter_context`: what goes wrong with one video must not discard another.
+        self._savers.callback(saver.__exit__, None, None, None)
+        recording = self._recordings[source] = _Recording(saver, fps, live, captured, image)
+        return recording
 
     def close(self) -> None:
         """Finish the videos."""
-        recordings, self._recordings = self._recordings, []
-        with contextlib.ExitStack() as all_of_them:
-            for recording in recordings:
-                all_of_them.callback(recording.close)
+        self._recordings.clear()
+        self._savers.close()
 
 
+@dataclass
 class _Recording:
     """One video and its clock."""
 
-    def __init__(self, path: Path, fps: float, live: bool) -> None:
-        self._path = path
-        self._fps = fps
-        self._live = live
-        self._saver: VideoSaver | None = None
-        self._open = contextlib.ExitStack()
-        self._started = 0.0  # the capture time of slot 0
-        self._last: NDArray[np.uint8] | None = None
+    saver: VideoSaver
+    fps: float
+    live: bool
+    started: float  # the capture time of slot 0
+    last: NDArray[np.uint8]
 
-    def wants(self, captured: float) -> bool:
-        """Return whether it is time for another frame."""
-        return self._saver is None or not self._live or self._missing(captured) >= 0
+    def missing(self, captured: float) -> int:
+        """Return how many slots lie between the last frame and this one; -1: it has none."""
+        return round((captured - self.started) * self.fps) - self.saver.frames if self.live else 0
 
     def add(self, image: NDArray[np.uint8], captured: float) -> None:
         """Write a frame at its time."""
-        if self._saver is None:
-            height, width = image.shape[:2]
-            self._saver = VideoSaver(self._path, self._fps, (width, height))
-            self._open.enter_context(self._saver)
-            self._started = captured
-        elif self._live and self._last is not None:
-            missing = self._missing(captured)
-            still = min(missing, int(_LONGEST_STILL_SECONDS * self._fps))
-            for _ in range(still):
-                self._saver.write(self._last)
-            self._started += (missing - still) / self._fps
-        self._saver.write(image)
-        self._last = image if self._live else None
-
-    def close(self) -> None:
-        """Give the file its name."""
-        self._open.close()
-
-    def _missing(self, captured: float) -> int:
-        """Return how many slots lie between the last frame and this one; -1: it has none."""
-        assert self._saver is not None
-        return round((captured - self._started) * self._fps) - self._saver.frames
+        missing = self.missing(captured)
+        still = min(missing, int(_LONGEST_STILL_SECONDS * self.fps))
+        for _ in range(still):
+            self.saver.write(self.last)
+        self.started += (missing - still) / self.fps
+        self.saver.write(image)
+        self.last = image
 
 
 def _rate(source: Source) -> float:
