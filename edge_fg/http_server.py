@@ -99,7 +99,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 class BoundedServer(Closing, http.server.ThreadingHTTPServer):
-    """Serves each connection in a thread of its own, up to `max_connections` at a time.
+    """Serves at once, each connection in a thread of its own, up to `max_connections` at a time.
 
     Further ones are closed at once, and a client that sends its request too slowly is cut off;
     `close` waits for no client. Requests may call the server by `allowed_hosts` too, see
@@ -125,7 +125,6 @@ class BoundedServer(Closing, http.server.ThreadingHTTPServer):
         self._free = threading.BoundedSemaphore(max_connections)
         self._pending: dict[Any, float] = {}  # connections whose request is not complete
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
         self.request_queue_size = max_connections
         if ":" in host:
             self.address_family = socket.AF_INET6
@@ -133,7 +132,11 @@ class BoundedServer(Closing, http.server.ThreadingHTTPServer):
             super().__init__(address, handler)
         except (OSError, OverflowError) as error:
             where = f"{host} port {port}"
-            raise OutputError(f"can't serve {what} on {where}: {reason(error)}") from error
+            raise OutputError(f"can't serve the {what} on {where}: {reason(error)}") from error
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(_POLL_SECONDS,), name=f"edge_fg-{what}", daemon=True
+        )
+        self._thread.start()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -141,16 +144,9 @@ class BoundedServer(Closing, http.server.ThreadingHTTPServer):
         host, port = self.server_address[:2]
         return str(host), int(port)
 
-    def start(self, name: str) -> None:
-        """Serve in a thread of this name, until `close`."""
-        self._thread = threading.Thread(
-            target=self.serve_forever, args=(_POLL_SECONDS,), name=name, daemon=True
-        )
-        self._thread.start()
-
     def close(self) -> None:
         """Stop serving; may be called again."""
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread.is_alive():
             self.shutdown()
             self._thread.join()
         self.server_close()
@@ -190,7 +186,7 @@ class BoundedServer(Closing, http.server.ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Ignore a client that hung up; everything else that fails is a defect of ours."""
         if not isinstance(sys.exc_info()[1], OSError):
-            _LOGGER.exception("a request to %s failed", self._what)
+            _LOGGER.exception("a request to the %s failed", self._what)
 
 
 class BoundedHandler(http.server.BaseHTTPRequestHandler):

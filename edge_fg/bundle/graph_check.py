@@ -47,19 +47,15 @@ class _Kind(Enum):
 _INNER: Final[dict[_Kind, dict[int, _Kind]]] = {
     # graph, training_info, functions
     _Kind.MODEL: {7: _Kind.GRAPH, 20: _Kind.TRAINING, 25: _Kind.FUNCTION},
-    # initialization, algorithm
-    _Kind.TRAINING: {1: _Kind.GRAPH, 2: _Kind.GRAPH},
-    # node, attribute_proto
-    _Kind.FUNCTION: {7: _Kind.NODE, 11: _Kind.ATTRIBUTE},
+    _Kind.TRAINING: {1: _Kind.GRAPH, 2: _Kind.GRAPH},  # initialization, algorithm
+    _Kind.FUNCTION: {7: _Kind.NODE, 11: _Kind.ATTRIBUTE},  # node, attribute_proto
     # node, initializer, sparse_initializer
     _Kind.GRAPH: {1: _Kind.NODE, 5: _Kind.TENSOR, 15: _Kind.SPARSE},
-    # attribute
-    _Kind.NODE: {5: _Kind.ATTRIBUTE},
+    _Kind.NODE: {5: _Kind.ATTRIBUTE},  # attribute
     # t, g, tensors, graphs, sparse_tensor, sparse_tensors
     _Kind.ATTRIBUTE: {5: _Kind.TENSOR, 6: _Kind.GRAPH, 10: _Kind.TENSOR, 11: _Kind.GRAPH}
     | {22: _Kind.SPARSE, 23: _Kind.SPARSE},
-    # values, indices
-    _Kind.SPARSE: {1: _Kind.TENSOR, 2: _Kind.TENSOR},
+    _Kind.SPARSE: {1: _Kind.TENSOR, 2: _Kind.TENSOR},  # values, indices
     _Kind.TENSOR: {},
 }
 _TENSOR_EXTERNAL_DATA: Final = 13

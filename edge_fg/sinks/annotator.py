@@ -15,8 +15,6 @@ from edge_fg.errors import UsageError
 from edge_fg.images import as_frame
 from edge_fg.sinks.fonts import Colour, Fonts
 
-__all__ = ["Annotator", "ScoredLabel", "TopAnswers"]
-
 _PANEL_BGRA = (20, 17, 14, 184)  # dark enough for white text on snow: contrast over 7 to 1
 _TITLE_BGRA = (255, 255, 255, 255)
 _TEXT_BGRA = (226, 220, 214, 255)
@@ -33,23 +31,19 @@ _HIGHEST_LIST = 0.45
 _HIGHEST_PANEL = 0.65
 
 
-class ScoredLabel(Protocol):
-    """One class of an answer."""
+class _Answer(Protocol):
+    """One class of a prediction, with its probability 0..1."""
 
     @property
-    def label(self) -> str:
-        """Name to be shown."""
-
+    def label(self) -> str: ...
     @property
-    def confidence(self) -> float:
-        """Probability, 0..1."""
+    def confidence(self) -> float: ...
 
 
-class TopAnswers(Protocol):
-    """What an annotator needs of a prediction."""
+class _Prediction(Protocol):
+    """What gives the `k` likeliest classes, the likeliest first."""
 
-    def top(self, k: int = 5) -> Sequence[ScoredLabel]:
-        """Return the `k` likeliest classes, the likeliest first."""
+    def top(self, k: int = 5) -> Sequence[_Answer]: ...
 
 
 class Annotator:
@@ -67,7 +61,7 @@ class Annotator:
         self._top_k = top_k
         self._fonts = Fonts(font)
 
-    def __call__(self, frame: NDArray[np.uint8], prediction: TopAnswers) -> NDArray[np.uint8]:
+    def __call__(self, frame: NDArray[np.uint8], prediction: _Prediction) -> NDArray[np.uint8]:
         """Return a copy of `frame` (H x W x 3, BGR) with the answer drawn on it.
 
         An `ImageError` says that `frame` is not a frame.
@@ -93,9 +87,7 @@ class Annotator:
 class _Panel:
     """The panel for a frame of this size; everything is in pixels."""
 
-    def __init__(
-        self, fonts: Fonts, width: int, height: int, answers: Sequence[ScoredLabel]
-    ) -> None:
+    def __init__(self, fonts: Fonts, width: int, height: int, answers: Sequence[_Answer]) -> None:
         self._fonts = fonts
         self._answers = [(" ".join(one.label.split()), one.confidence) for one in answers]
         short = min(width, height)

@@ -56,7 +56,25 @@ class LineFile:
         """
         self.close()
         with output_errors(self.path):
-            self._open()
+            try:
+                self._regular = stat.S_ISREG(self.path.stat().st_mode)
+            except FileNotFoundError:
+                self._regular = True
+            if not self._regular:
+                # Without O_NONBLOCK, opening a pipe would wait until it has a reader.
+                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                os.set_blocking(self._descriptor, True)
+                return
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(self.path, flags, _PRIVATE)
+            try:
+                self._lock(self._descriptor)
+                self._repair(self._descriptor)
+                if self._header is not None and not os.fstat(self._descriptor).st_size:
+                    self._append(self._header)
+            except BaseException:
+                self._drop()
+                raise
 
     def write(self, line: str) -> None:
         """Append a line, given without its end.
@@ -67,7 +85,7 @@ class LineFile:
         with output_errors(self.path):
             self._follow_renaming()
             if self._descriptor is None:
-                self._open()
+                self.open()
             self._append(line)
             now = time.monotonic()
             if self._regular and self._descriptor is not None and now >= self._synced:
@@ -87,27 +105,6 @@ class LineFile:
                     os.fsync(self._descriptor)
             finally:
                 self._drop()
-
-    def _open(self) -> None:
-        try:
-            self._regular = stat.S_ISREG(self.path.stat().st_mode)
-        except FileNotFoundError:
-            self._regular = True
-        if not self._regular:
-            # Without O_NONBLOCK, opening a pipe would wait until it has a reader.
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.set_blocking(self._descriptor, True)
-            return
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(self.path, flags, _PRIVATE)
-        try:
-            self._lock(self._descriptor)
-            self._repair(self._descriptor)
-            if self._header is not None and not os.fstat(self._descriptor).st_size:
-                self._append(self._header)
-        except BaseException:
-            self._drop()
-            raise
 
     def _lock(self, descriptor: int) -> None:
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +114,14 @@ class SharedAnnotator:
     """
 
     def __init__(self, annotate: Annotate | None = None) -> None:
-        self._annotate = annotate or ResultAnnotator()
+        # The cache alone would let two threads draw the same result.
+        self._annotate = lru_cache(maxsize=_REMEMBERED)(annotate or ResultAnnotator())
         self._lock = threading.Lock()
-        self._drawn: deque[tuple[Result[Any], NDArray[np.uint8]]] = deque(maxlen=_REMEMBERED)
 
     def __call__(self, result: Result[Any]) -> NDArray[np.uint8]:
         """Return H x W x 3, uint8, BGR."""
         with self._lock:
-            for known, image in self._drawn:
-                if known is result:
-                    return image
-            image = self._annotate(result)
-            self._drawn.append((result, image))
-            return image
+            return self._annotate(result)
 
 
 def _colour(sighting: Sighting[Any]) -> tuple[int, int, int]:

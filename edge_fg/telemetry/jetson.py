@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,14 +98,14 @@ class JetsonSensors:
 
 
 def _zones(root: Path) -> Iterator[tuple[str, Path]]:
-    taken: dict[str, int] = {}
+    taken = Counter[str]()
     for zone in _entries(root, "sys/class/thermal"):
         if zone.name.startswith("thermal_zone") and (kind := _text(zone / "type")):
             yield _unique(_ZONE_SUFFIX.sub("", kind), taken), zone / "temp"
 
 
 def _hwmon_rails(root: Path) -> Iterator[_Rail]:
-    taken: dict[str, int] = {}
+    taken = Counter[str]()
     for monitor in _entries(root, "sys/class/hwmon"):
         if not (_text(monitor / "name") or "").lower().startswith("ina"):
             continue
@@ -122,7 +123,7 @@ def _hwmon_rails(root: Path) -> Iterator[_Rail]:
 
 def _iio_rails(root: Path) -> Iterator[_Rail]:
     drivers = root / "sys/bus/i2c/drivers/ina3221x"
-    taken: dict[str, int] = {}
+    taken = Counter[str]()
     for file in sorted(drivers.glob("*/iio:device*/rail_name_*")):
         channel = file.name.rpartition("_")[2]
         if (label := _text(file)) and label != "NC":
@@ -147,8 +148,8 @@ def _entries(root: Path, folder: str) -> list[Path]:
         return []
 
 
-def _unique(name: str, taken: dict[str, int]) -> str:
-    taken[name] = taken.get(name, 0) + 1
+def _unique(name: str, taken: Counter[str]) -> str:
+    taken[name] += 1
     return name if taken[name] == 1 else f"{name}-{taken[name]}"
 
 

@@ -33,7 +33,7 @@ class PipelineCollector:
         stats: Callable[[], PipelineStats],
         device: Callable[[], DeviceState] | None = None,
     ) -> None:
-        self._core = _client()[1]
+        self._families = _client().core
         self._stats = stats
         self._device = device
 
@@ -128,7 +128,7 @@ class PipelineCollector:
         self, kind: str, name: str, text: str, labels: str = "", samples: Sequence[Any] = ()
     ) -> Any:
         """Return a metric; each sample is the values of its labels, and then its own."""
-        make = getattr(self._core, f"{kind}MetricFamily")
+        make = getattr(self._families, f"{kind}MetricFamily")
         family = make(f"edge_fg_{name}", text, labels=tuple(labels.split()))
         for *values, value in samples:
             family.add_metric(tuple(values), value)
@@ -151,7 +151,7 @@ class MetricsServer(BoundedServer):
         *,
         allow_remote: bool = False,
     ) -> None:
-        client, _ = _client()
+        client = _client()
         check_bindable(host, allow_remote)
         registry = client.CollectorRegistry()
         registry.register(collector)
@@ -165,7 +165,6 @@ class MetricsServer(BoundedServer):
                     self.send_text(HTTPStatus.NOT_FOUND, "see /metrics")
 
         super().__init__((host, port), Handler, "metrics", max_connections=_MAX_CONNECTIONS)
-        self.start("edge_fg-metrics")
 
 
 def _add_summary(family: Any, labels: dict[str, str], summary: Summary) -> None:
@@ -175,11 +174,9 @@ def _add_summary(family: Any, labels: dict[str, str], summary: Summary) -> None:
     family.add_metric(tuple(labels.values()), summary.count, summary.mean * summary.count)
 
 
-def _client() -> tuple[Any, Any]:
-    """Return prometheus_client and its module of metric families."""
+def _client() -> Any:
     try:
-        import prometheus_client
-        from prometheus_client import core
+        import prometheus_client.core
     except ImportError as error:
         raise MissingDependencyError("prometheus-client", "metrics", "serve metrics") from error
-    return prometheus_client, core
+    return prometheus_client

@@ -50,7 +50,7 @@ class PreviewServer(BoundedServer):
         super().__init__(
             address,
             _Handler,
-            "the preview",
+            "preview",
             allowed_hosts=allowed_hosts,
             max_connections=_MAX_CONNECTIONS,
         )

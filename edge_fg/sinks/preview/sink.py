@@ -108,7 +108,6 @@ class PreviewSink(BaseSink):
         """Start serving."""
         names = tuple(source.name for source in sources)
         self._server = self._make_server(LatestResults(names, self._annotate, self._quality))
-        self._server.start("edge_fg-preview")
 
     def __call__(self, result: Result[Any], /) -> None:
         """Show a result to the viewers."""
