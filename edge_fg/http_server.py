@@ -115,9 +115,8 @@ class BoundedServer(Closing, http.server.ThreadingHTTPServer):
         address: tuple[str, int],
         handler: type[BoundedHandler],
         what: str,
-        *,
-        allowed_hosts: tuple[str, ...] = (),
         max_connections: int,
+        allowed_hosts: tuple[str, ...] = (),
     ) -> None:
         host, port = address
         self.hosts = HostNames(host, allowed_hosts)

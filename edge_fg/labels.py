@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import overload
@@ -93,9 +93,6 @@ class Labels(Sequence[Label]):
 
     def __len__(self) -> int:
         return len(self._labels)
-
-    def __iter__(self) -> Iterator[Label]:
-        return iter(self._labels)
 
     @overload
     def __getitem__(self, index: int) -> Label: ...

@@ -36,11 +36,7 @@ def quiet_ffmpeg() -> None:
 
 def is_utf8(text: str) -> bool:
     """Return whether OpenCV can take `text`: it crashes on names with bytes that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text == text.encode(errors="ignore").decode()
 
 
 def positive(value: float) -> float | None:

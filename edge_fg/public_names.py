@@ -35,14 +35,7 @@ def lazy_names(
 
 
 def deprecated_alias(new: str) -> property:
-    """Return a read-only property that warns and then gives the attribute `new`.
-
-    Examples
-    --------
-    >>> class Visit:
-    ...     started_s = 1.5
-    ...     started = deprecated_alias("started_s")
-    """
+    """Return a read-only property that warns and then gives the attribute `new`."""
 
     def get(owner: Any) -> Any:
         old = f"{type(owner).__name__}.{alias.old}"

@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from typing import Final
 
 VARINT: Final = 0
-FIXED64: Final = 1
 DELIMITED: Final = 2
-FIXED32: Final = 5
 
-_FIXED_BYTES: Final = {FIXED64: 8, FIXED32: 4}
+_FIXED_BYTES: Final = {1: 8, 5: 4}  # the other wire types
 _TAG_BYTES: Final = 5
 _VARINT_BYTES: Final = 10
 

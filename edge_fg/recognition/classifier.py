@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -182,7 +182,10 @@ class Classifier(Closing):
                 f"the {self.choice.precision} model gave NaN or infinity: "
                 "run the fp32 variant, and rebuild the bundle with a budget"
             )
-        return softmax(scores) if self._scores.kind == "logits" else scores
+        if self._scores.kind == "logits":  # their softmax, computed in float64
+            odds = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
+            scores = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+        return scores
 
     def close(self) -> None:
         """Release the model; the classifier can't be used afterwards. May be called again."""
@@ -243,11 +246,3 @@ def load(
     )
     _LOGGER.info("%s runs on %s: %s", opened.path, choice.backend, choice.reason)
     return Classifier(executed, opened.manifest.scores, labels, choice)
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the softmax of each row, computed in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    shifted /= shifted.sum(axis=1, keepdims=True)
-    probabilities: NDArray[np.float32] = shifted.astype(np.float32)
-    return probabilities

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import unicodedata
@@ -87,11 +88,9 @@ def _outlined(text: str, font: Font, fill: Colour) -> tuple[Image.Image, int]:
 
 def _system_font() -> str | None:
     for name in _SYSTEM_FONTS:
-        try:
+        with contextlib.suppress(OSError, ImportError):
             ImageFont.truetype(name, _SMALLEST)
-        except (OSError, ImportError):
-            continue
-        return name
+            return name
     return None
 
 

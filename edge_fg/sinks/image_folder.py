@@ -86,8 +86,8 @@ class ImagesSink(BaseSink):
             stem = frame.time.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
         else:
             stem = _plain(Path(frame.source).stem) or "frame"
-        number = f"{result.source_index}-" if self._several else ""
-        return f"{number}{stem}-{frame.number:06}.jpg"
+        source = f"{result.source_index}-" if self._several else ""
+        return f"{source}{stem}-{frame.number:06}.jpg"
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:

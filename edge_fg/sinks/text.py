@@ -93,11 +93,13 @@ class JsonLinesSink(_LineSink):
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
         file = None if str(path) == "-" else LineFile(Path(path), prefix='{"')
-
-        def lines(result: Result[Any]) -> Iterable[str]:
-            return map(json.dumps, records(result, content, top_k))
-
-        super().__init__("JSON lines", file, content, lossless, lines)
+        super().__init__(
+            "JSON lines",
+            file,
+            content,
+            lossless,
+            lambda result: map(json.dumps, records(result, content, top_k)),
+        )
 
 
 class CsvSink(_LineSink):
@@ -128,11 +130,7 @@ class CsvSink(_LineSink):
     ) -> None:
         columns = FRAME_COLUMNS if content == "frames" else VISIT_COLUMNS
         file = LineFile(Path(path), header=_row(columns))
-
-        def lines(result: Result[Any]) -> Iterable[str]:
-            return map(_row, rows(result, content))
-
-        super().__init__("CSV", file, content, lossless, lines)
+        super().__init__("CSV", file, content, lossless, lambda one: map(_row, rows(one, content)))
 
 
 def check_standard_output() -> None:

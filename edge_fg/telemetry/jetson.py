@@ -43,12 +43,6 @@ class JetsonSensors:
     """Reads the sensors of this machine, which it looks for once, when it is made.
 
     Other machines than Jetsons have fewer, perhaps none. ``sys`` and ``proc`` are in `root`.
-
-    Examples
-    --------
-    >>> state = JetsonSensors().read()
-    >>> state.hottest_c, state.total_power_w  # doctest: +SKIP
-    (48.6, 5.251)
     """
 
     def __init__(self, root: Path = Path("/")) -> None:

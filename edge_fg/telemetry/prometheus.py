@@ -164,7 +164,7 @@ class MetricsServer(BoundedServer):
                 else:
                     self.send_text(HTTPStatus.NOT_FOUND, "see /metrics")
 
-        super().__init__((host, port), Handler, "metrics", max_connections=_MAX_CONNECTIONS)
+        super().__init__((host, port), Handler, "metrics", _MAX_CONNECTIONS)
 
 
 def _add_summary(family: Any, labels: dict[str, str], summary: Summary) -> None:

@@ -47,13 +47,7 @@ class PreviewServer(BoundedServer):
         self.max_viewers = max_viewers
         self.viewers = 0
         self._counting = threading.Lock()
-        super().__init__(
-            address,
-            _Handler,
-            "preview",
-            allowed_hosts=allowed_hosts,
-            max_connections=_MAX_CONNECTIONS,
-        )
+        super().__init__(address, _Handler, "preview", _MAX_CONNECTIONS, allowed_hosts)
 
     @contextlib.contextmanager
     def viewing(self) -> Iterator[bool]:
