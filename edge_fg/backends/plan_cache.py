@@ -123,7 +123,7 @@ class PlanCache:
         """Return how many plans there are, and the bytes of all files."""
         entries = self._entries().values()
         plans = sum(path.suffix == ".plan" for paths in entries for path in paths)
-        return plans, sum(_size(path) for paths in entries for path in paths)
+        return plans, sum(_size_and_use(path)[0] for paths in entries for path in paths)
 
     def _load(self, key: str, kind: str, consequence: str) -> bytes | None:
         _check_key(key)
@@ -195,9 +195,10 @@ class PlanCache:
     def _evict(self, kept: str) -> None:
         """Remove the plans that were not used for longest, until the rest fits; never `kept`."""
         entries = self._entries()
-        sizes = {key: sum(map(_size, paths)) for key, paths in entries.items()}
+        found = {key: [_size_and_use(path) for path in paths] for key, paths in entries.items()}
+        sizes = {key: sum(size for size, _ in files) for key, files in found.items()}
         excess = sum(sizes.values()) - self.limit_bytes
-        for key in sorted(entries, key=lambda key: max(map(_last_use, entries[key]))):
+        for key in sorted(entries, key=lambda key: max(used for _, used in found[key])):
             if excess <= 0:
                 break
             if key != kept:
@@ -233,15 +234,10 @@ def _write_private(path: Path, content: bytes | str) -> None:
     path.chmod(0o600)
 
 
-def _size(path: Path) -> int:
+def _size_and_use(path: Path) -> tuple[int, float]:
+    """Return a file's bytes and the time of its last use; none, and now, where it was removed."""
     try:
-        return os.lstat(path).st_size
+        found = os.lstat(path)
     except FileNotFoundError:
-        return 0
-
-
-def _last_use(path: Path) -> float:
-    try:
-        return os.lstat(path).st_mtime
-    except FileNotFoundError:
-        return time.time()
+        return 0, time.time()
+    return found.st_size, found.st_mtime
