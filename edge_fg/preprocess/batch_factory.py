@@ -10,14 +10,13 @@ from typing import Final, Literal
 from edge_fg.closing import Closing
 from edge_fg.cuda import Device, Module, Stream
 from edge_fg.errors import CudaError, UsageError
-from edge_fg.preprocess.batch import Batch
 from edge_fg.preprocess.batch_input import BatchGeometry
 from edge_fg.preprocess.device_tables import TableCache
 from edge_fg.preprocess.kernels import load_image
 from edge_fg.preprocess.launch import KERNELS, LaunchPlanner
 from edge_fg.preprocess.pixel_layout import PixelLayout
 from edge_fg.preprocess.spec import PreprocessSpec
-from edge_fg.preprocess.staging import BatchLayout, Staging, Transfer
+from edge_fg.preprocess.staging import Batch, BatchLayout, Staging, Transfer
 
 _GEOMETRIES: Final = 32
 """Batch geometries whose tables stay on the device."""

@@ -13,13 +13,12 @@ from edge_fg.boxes import Region
 from edge_fg.cuda import Device, Stream
 from edge_fg.cuda.pool import Pool
 from edge_fg.errors import CudaError, UsageError
-from edge_fg.preprocess.batch import Batch
 from edge_fg.preprocess.batch_factory import BatchFactory, closed_error
 from edge_fg.preprocess.batch_input import BatchGeometry, batch_input, bytes_of
 from edge_fg.preprocess.pixel_layout import PixelLayout
 from edge_fg.preprocess.raw_frame import Pixels, distinct
 from edge_fg.preprocess.spec import PreprocessSpec
-from edge_fg.preprocess.staging import Transfer
+from edge_fg.preprocess.staging import Batch, Transfer
 
 _UNDER_WAY: Final = 2
 """Batches of calls under way at once: one is copied while the one before is computed."""

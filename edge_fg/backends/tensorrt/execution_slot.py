@@ -19,10 +19,10 @@ from edge_fg.backends.tensorrt.slot_contexts import OutputBuffer, SlotContexts
 from edge_fg.boxes import Region
 from edge_fg.cuda import DeviceBuffer, Event, Graph, Stream
 from edge_fg.errors import BackendError, CudaError, DeviceLostError
-from edge_fg.preprocess.batch import Batch
 from edge_fg.preprocess.batch_factory import BatchFactory
 from edge_fg.preprocess.batch_input import BatchGeometry, BatchInput, batch_input
 from edge_fg.preprocess.raw_frame import Pixels
+from edge_fg.preprocess.staging import Batch
 
 _log = logging.getLogger("edge_fg")
 

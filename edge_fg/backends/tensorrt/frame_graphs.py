@@ -11,8 +11,8 @@ from typing import Final
 from edge_fg.closing import Closing
 from edge_fg.cuda import Graph
 from edge_fg.errors import CudaError
-from edge_fg.preprocess.batch import Batch
 from edge_fg.preprocess.batch_input import BatchGeometry
+from edge_fg.preprocess.staging import Batch
 
 _log = logging.getLogger("edge_fg")
 

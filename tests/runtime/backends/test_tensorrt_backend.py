@@ -590,8 +590,8 @@ def test_a_plan_that_its_own_builder_can_not_load(standin, opened, monkeypatch):
 def test_the_stand_in_of_cuda_has_the_real_ones_interface(standin):
     """What orchestration is tested with must not take what the real thing refuses."""
     from edge_fg import cuda
-    from edge_fg.preprocess.batch import Batch
     from edge_fg.preprocess.cuda import CudaPreprocessor
+    from edge_fg.preprocess.staging import Batch
 
     real = {**vars(cuda), "CudaPreprocessor": CudaPreprocessor, "Batch": Batch}
     compared = 0
