@@ -1,10 +1,8 @@
-"""Plans: compiled TensorRT engines, and the key of all that one depends on."""
+"""Plans: compiled TensorRT engines."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -25,31 +23,3 @@ class Plan:
     def sha256(self) -> str:
         """SHA-256 of the plan, 64 hexadecimal digits."""
         return hashlib.sha256(self.data).hexdigest()
-
-
-def plan_key(
-    *,
-    graph_sha256: str,
-    library: str,
-    version: str,
-    precision: str = "",
-    profile: tuple[int, ...] = (),
-    flags: Mapping[str, int | str | None] | None = None,
-    gpu: str = "any",
-) -> str:
-    """Return the cache key: SHA-256 over all that a plan depends on.
-
-    `graph_sha256` is the digest of the ONNX graph, `precision` the name of the variant, `profile`
-    the smallest, usual and largest batch, `flags` the builder settings that change the plan, and
-    `gpu` what the plan was tuned on (name, compute capability, driver), or ``"any"``.
-    """
-    parts = {
-        "graph": graph_sha256,
-        "library": library,
-        "version": version,
-        "precision": precision,
-        "profile": list(profile),
-        "flags": dict(flags or {}),
-        "gpu": gpu,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

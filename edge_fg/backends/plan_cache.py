@@ -46,6 +46,34 @@ _LEFT_OVER = re.compile(r"\.[0-9a-f]{64}\.(plan|timing|json)\.")
 _MAX_NOTE_BYTES = 1 << 16
 
 
+def plan_key(
+    *,
+    graph_sha256: str,
+    library: str,
+    version: str,
+    precision: str = "",
+    profile: tuple[int, ...] = (),
+    flags: Mapping[str, int | str | None] | None = None,
+    gpu: str = "any",
+) -> str:
+    """Return the cache key: SHA-256 over all that a plan depends on.
+
+    `graph_sha256` is the digest of the ONNX graph, `precision` the name of the variant, `profile`
+    the smallest, usual and largest batch, `flags` the builder settings that change the plan, and
+    `gpu` what the plan was tuned on (name, compute capability, driver), or ``"any"``.
+    """
+    parts = {
+        "graph": graph_sha256,
+        "library": library,
+        "version": version,
+        "precision": precision,
+        "profile": list(profile),
+        "flags": dict(flags or {}),
+        "gpu": gpu,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
 class PlanCache:
     """A folder of plans, private to one user.
 

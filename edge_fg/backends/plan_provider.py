@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_fg.backends.plan import Plan, plan_key
-from edge_fg.backends.plan_cache import PlanCache
+from edge_fg.backends.plan import Plan
+from edge_fg.backends.plan_cache import PlanCache, plan_key
 from edge_fg.backends.tensorrt.build import build_plan
 from edge_fg.backends.tensorrt.library import Library, gpu_description, import_library, title
 from edge_fg.errors import OutputError

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_fg.backends.plan import Plan, plan_key
-from edge_fg.backends.plan_cache import PlanCache
+from edge_fg.backends.plan import Plan
+from edge_fg.backends.plan_cache import PlanCache, plan_key
 from edge_fg.errors import UsageError
 from edge_fg.files import cache_folder
 
