@@ -67,6 +67,9 @@ class Int8Result:
         Share (0..1) of the network's multiply-accumulates that run in INT8.
     corrections
         What was tried to bring INT8 nearer to float32, kept or not.
+    warnings
+        A line for each correction that failed, with the reason, and for what else went otherwise
+        than expected.
     recipe
         Makes the graph, or variations of it with more nodes left in float.
     """
@@ -81,6 +84,7 @@ class Int8Result:
     validation_images: int
     int8_macs: float
     corrections: tuple[CorrectionTrial, ...]
+    warnings: tuple[str, ...]
     recipe: Int8Recipe
 
 
@@ -189,6 +193,7 @@ def quantize_int8(
         validation_images=len(validation),
         int8_macs=Graph(model).macs_share(placement.nodes),
         corrections=tuple(trials.trials),
+        warnings=tuple(trials.warnings),
         recipe=choice.recipe,
     )
 

@@ -305,3 +305,58 @@ def test_killed_while_it_keeps_statistics(workshop, edge_fg_command, cache_home)
     edge_fg_command(*workshop.arguments("--precision", "int8", "--no-cache", output=fresh))
     kept = (workshop.folder / "b.edgefg" / "calibration.json").read_bytes()
     assert kept == (fresh / "calibration.json").read_bytes()
+
+
+def test_a_correction_that_fails_is_in_the_report_and_other_layers_build(
+    workshop, edge_fg_command, monkeypatch
+) -> None:
+    rng = np.random.default_rng(1)
+    for number in range(40, 140):
+        small = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((50, 40), Image.Resampling.BICUBIC).save(
+            workshop.images / f"{number:03}.png"
+        )
+    make, stored = onnx.helper.make_node, onnx.numpy_helper.from_array
+    values = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [
+            make("Conv", ["x", "w1"], ["c1"], name="stem", pads=[1] * 4),
+            make("Relu", ["c1"], ["r1"]),
+            make("Reshape", ["r1", "rows"], ["flat"]),
+            make("Conv", ["flat", "w2"], ["c2"], name="along", pads=[1, 1]),
+            make("Relu", ["c2"], ["r2"]),
+            make("ReduceMean", ["r2"], ["mean"], axes=[2], keepdims=0),
+            make("Gemm", ["mean", "w3"], ["logits"], transB=1),
+        ],
+        "one axis",
+        [values("x", onnx.TensorProto.FLOAT, ["N", 3, 16, 16])],
+        [values("logits", onnx.TensorProto.FLOAT, ["N", 4])],
+        [
+            stored(rng.normal(0, 0.4, (16, 3, 3, 3)).astype(np.float32), "w1"),
+            stored(np.array([0, 16, -1]), "rows"),
+            stored(rng.normal(0, 0.2, (24, 16, 3)).astype(np.float32), "w2"),
+            stored(rng.normal(0, 4, (4, 24)).astype(np.float32), "w3"),
+        ],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, workshop.folder / "axis.onnx")
+    arguments = workshop.arguments("--precision", "int8", model=workshop.folder / "axis.onnx")
+    done = edge_fg_command(*arguments)
+    assert done.code == 0, done.err
+    assert "left out: " not in str(report_of(workshop)["model"]["warnings"])
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("shapes differ")
+
+    name = "edge_fg_calibration.corrections.trials.calibrated_weights"
+    monkeypatch.setattr(name, fail)
+    done = edge_fg_command(
+        *workshop.arguments(
+            "--precision", "int8", model=arguments[1], output=workshop.folder / "c.edgefg"
+        )
+    )
+    assert done.code == 0, done.err
+    assert "GPTQ-style rounding can't be applied to this model" in done.err
+    warnings = report_of(workshop, "c.edgefg")["model"]["warnings"]
+    assert any("GPTQ-style rounding" in one and "shapes differ" in one for one in warnings)

@@ -108,8 +108,6 @@ def calibrated_weights(
         node = graph.producers[place.node]
         if place.node not in windows or len(graph.consumers[place.initializer]) != 1:
             continue
-        if node.op_type not in {"Conv", "Gemm", "MatMul"}:
-            continue
         stored = graph.array(place.initializer)
         rows = weight_rows(node, stored).astype(np.float64)
         noise = (limits[node.input[0]] / LEVELS) ** 2 / 12

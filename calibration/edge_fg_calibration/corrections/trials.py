@@ -4,7 +4,8 @@ No correction helps every model: equalisation wins most on some networks and los
 each candidate quantises the network, and its outputs are compared with float32 on validation
 images that no statistic was taken from. It is kept if the mean softened divergence falls, and by
 more than chance explains (see `edge_fg_calibration.corrections.scoring.Score`); else it is left
-out, and the result says so with the figures.
+out, and the result says so with the figures. A correction that fails costs the correction, never
+the build: the result says so with the reason.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import onnx
 from numpy.typing import NDArray
 
-from edge_fg.errors import ModelError
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration.corrections.equalisation import EqualisationTrials
 from edge_fg_calibration.corrections.int8_recipe import Int8Recipe
@@ -42,6 +43,8 @@ from edge_fg_calibration.statistics.channel_statistics import (
 )
 from edge_fg_calibration.statistics.histogram import Histogram
 
+_Result = TypeVar("_Result")
+
 _LOGGER = logging.getLogger("edge_fg")
 _FEW_IMAGES = 96
 _LEAST_SHARE_FOR_A_PAD = 0.1
@@ -60,28 +63,52 @@ class CorrectionTrials:
     count: Callable[[onnx.ModelProto], Mapping[str, Histogram]]
     progress: ProgressCallback  # Told the images done, stage ``observe channels``
     trials: list[CorrectionTrial] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # Names each correction that failed, and why
 
     def run(self) -> None:
         """Try all corrections; `choice` and `histograms` become those with what helps."""
+        few = self.images.some(_FEW_IMAGES)
+        self._attempt("statistics of what layers read", partial(self._observe_windows, few))
+        self._attempt("cross-layer equalisation", partial(self._equalise, few))
+        # All that follows corrects biases, too: what is shifted, clipped or rounded otherwise
+        # moves means.
+        self._keep("bias correction", replace(self.choice.recipe, correct_bias=True))
+        self._attempt("zero-point shift of ReLU outputs", self._shift_relu_outputs)
+        alone = self._attempt("scores of single tensors", self._score_alone)
+        if alone is not None:
+            self._attempt("zero-point shift with a Pad", partial(self._shift_padded, alone))
+            self._attempt("other range methods", partial(self._choose_ranges, alone))
+        for gptq, name in ((False, "least-error weight scales"), (True, "GPTQ-style rounding")):
+            self._attempt(name, partial(self._round_weights, name, gptq=gptq))
+
+    def _attempt(self, name: str, attempt: Callable[[], _Result]) -> _Result | None:
+        """Return what an attempt gives; None where it fails, which only costs the correction.
+
+        The float model runs and INT8 without the correction does too, so the build can go on.
+        """
+        try:
+            return attempt()
+        except Exception as error:
+            _LOGGER.debug("%s failed", name, exc_info=True)
+            what = " ".join(str(error).split())
+            self.warnings.append(
+                f"{name} can't be applied to this model and is left out: "
+                f"{type(error).__name__}: {what}"
+            )
+            return None
+
+    def _observe_windows(self, few: Sequence[NDArray[Any]]) -> None:
         recipe = self.choice.recipe
         nodes = [place.node for place in recipe.placement.weights]
-        few = self.images.some(_FEW_IMAGES)
         windows = collect_windows(
             recipe.model, few, nodes, input_name=self.scorer.validation.input_name
         )
         self.choice = replace(self.choice, recipe=replace(recipe, windows=windows))
-        self._equalise(few)
-        # All that follows corrects biases, too: what is shifted, clipped or rounded otherwise
-        # moves means.
-        self._keep("bias correction", replace(self.choice.recipe, correct_bias=True))
-        self._shift_relu_outputs()
+
+    def _score_alone(self) -> dict[str, Score]:
         recipe = self.choice.recipe
-        alone = {
-            name: self.scorer.score_alone(recipe, {name}) for name in recipe.placement.activations
-        }
-        self._shift_padded(alone)
-        self._choose_ranges(alone)
-        self._round_weights()
+        names = recipe.placement.activations
+        return {name: self.scorer.score_alone(recipe, {name}) for name in names}
 
     def _equalise(self, few: Sequence[NDArray[Any]]) -> None:
         fewer = few[:: -(-len(few) // _IMAGES_FOR_A_RANGE)]
@@ -138,21 +165,17 @@ class CorrectionTrials:
             # Not all that was won alone is won together: go on with what won most.
             changes = changes[: len(changes) // 2]
 
-    def _round_weights(self) -> None:
+    def _round_weights(self, name: str, *, gptq: bool) -> None:
         recipe = self.choice.recipe
-        for gptq, name in ((False, "least-error weight scales"), (True, "GPTQ-style rounding")):
-            weights = calibrated_weights(
-                recipe.model, recipe.placement, recipe.windows, recipe.limits, gptq=gptq
-            )
-            if weights:
-                self._keep(name, replace(self.choice.recipe, weights=weights, correct_bias=True))
+        weights = calibrated_weights(
+            recipe.model, recipe.placement, recipe.windows, recipe.limits, gptq=gptq
+        )
+        if weights:
+            self._keep(name, replace(recipe, weights=weights, correct_bias=True))
 
     def _keep(self, name: str, candidate: Int8Recipe) -> bool:
-        try:
-            score = self.scorer.score(candidate.make())
-        except ModelError as error:
-            # A graph of an unexpected kind must cost the correction, not the build.
-            _LOGGER.warning("%s can't be applied to this model and is left out: %s", name, error)
+        score = self._attempt(name, lambda: self.scorer.score(candidate.make()))
+        if score is None:
             return False
         return self._keep_choice(name, replace(self.choice, recipe=candidate, score=score))
 

@@ -19,12 +19,24 @@ from edge_fg_calibration.graph.onnx_graph import Graph, attribute
 Number = TypeVar("Number", bound=np.generic)
 
 
+def has_known_layout(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Say whether a node's weight has the layout above, so that corrections can treat it.
+
+    It has for a convolution over rows and columns and for a product with a matrix. Others
+    (ConvTranspose, a Conv over one or three axes) run in INT8 without corrections.
+    """
+    if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.domain not in {"", "ai.onnx"}:
+        return False
+    stored = graph.initializers.get(node.input[1])
+    return stored is not None and len(stored.dims) == (4 if node.op_type == "Conv" else 2)
+
+
 def weight_of(graph: Graph, node: onnx.NodeProto) -> str | None:
     """Return the stored weight of a Conv, Gemm or MatMul that may be rewritten, else None.
 
     That is a stored float32 tensor that no other node reads, as is the bias.
     """
-    if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.domain not in {"", "ai.onnx"}:
+    if not has_known_layout(graph, node):
         return None
     rank = 4 if node.op_type == "Conv" else 2
     if node.input[0] in graph.constants or len(graph.shapes.get(node.input[0], ())) != rank:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.graph.onnx_graph import Graph, attribute
-from edge_fg_calibration.graph.weights import over_window, window_shape
+from edge_fg_calibration.graph.weights import has_known_layout, over_window, window_shape
 from edge_fg_calibration.statistics.observation import Observer
 
 # Most values of a window whose covariance is kept: memory and time grow with its square.
@@ -125,12 +125,15 @@ def collect_windows(
 ) -> dict[str, Window]:
     """Return the windows of Conv, Gemm and MatMul nodes, by node key.
 
-    Left out are nodes whose window has more than `_LARGEST_WINDOW` values.
+    Left out are nodes whose window has more than `_LARGEST_WINDOW` values, and those that
+    corrections can't treat (see `has_known_layout`).
     """
     graph = Graph(model)
     wanted, sums, products = {}, {}, {}
     for key in nodes:
         node = graph.producers[key]
+        if not has_known_layout(graph, node):
+            continue
         groups, size = window_shape(node, graph.initializers[node.input[1]].dims)
         if size <= _LARGEST_WINDOW:
             wanted[key] = node

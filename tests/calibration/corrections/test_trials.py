@@ -215,3 +215,96 @@ def test_products_of_more_than_matrices_get_no_bias(make_model, many) -> None:
     assert "mixed" in found.placement.nodes
     assert _by_name(found, "bias correction")
     assert all(len(node.input) == 2 for node in found.model.graph.node if node.op_type == "MatMul")
+
+
+LAYERS = {
+    "Conv over one axis": (
+        [("Reshape", "a flat", "t"), ("Conv", "t w", "c", {"pads": [1, 1]})],
+        {"flat": np.array([0, 16, 144], np.int64), "w": (24, 16, 3)},
+        [2],
+    ),
+    "Conv over three axes": (
+        [("Unsqueeze", "a at", "t"), ("Conv", "t w", "c", {"pads": [0, 1, 1] * 2})],
+        {"at": np.array([2], np.int64), "w": (24, 16, 1, 3, 3)},
+        [2, 3, 4],
+    ),
+    "ConvTranspose": ([("ConvTranspose", "a w", "c")], {"w": (16, 24, 3, 3)}, [2, 3]),
+    "ConvTranspose with a bias and groups": (
+        [("ConvTranspose", "a w b", "c", {"group": 2, "strides": [2, 2]})],
+        {"w": (16, 12, 2, 2), "b": (24,)},
+        [2, 3],
+    ),
+    "ConvTranspose over one axis": (
+        [("Reshape", "a flat", "t"), ("ConvTranspose", "t w", "c")],
+        {"flat": np.array([0, 16, 144], np.int64), "w": (16, 24, 3)},
+        [2],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_layers_of_another_layout_run_in_int8_and_the_rest_is_corrected(
+    make_model, many, kind: str
+) -> None:
+    random = np.random.default_rng(5)
+    rows, arrays, axes = LAYERS[kind]
+    arrays = {
+        name: random.normal(size=one).astype(np.float32) / 4 if isinstance(one, tuple) else one
+        for name, one in arrays.items()
+    }
+    model = make_model(
+        [
+            ("Conv", "input stem.w", "stem", {"pads": [1, 1, 1, 1]}),
+            ("Relu", "stem", "a"),
+            *[(*row[:3], dict(*row[3:])) for row in rows],
+            ("Relu", "c", "d"),
+            ("ReduceMean", "d", "pool", {"axes": axes, "keepdims": 0}),
+            ("Gemm", "pool fc.w", "logits", {"transB": 1}),
+        ],
+        {
+            **arrays,
+            "stem.w": random.normal(size=(16, 3, 3, 3)).astype(np.float32) / 3,
+            "fc.w": random.normal(size=(20, 24)).astype(np.float32) * 4,
+        },
+        inputs={"input": ["N", 3, 12, 12]},
+        outputs={"logits": ["N", 20]},
+    )
+    found = quantize_int8(model, lambda: [many[:96]], **ASK)
+    validate_qdq(found.model)
+    assert {"c", "logits"} <= found.placement.nodes
+    assert found.warnings == ()
+    for name in ("bias correction", "least-error weight scales", "GPTQ-style rounding"):
+        assert _by_name(found, name)
+    assert "c" not in found.recipe.windows
+    assert "logits" in found.recipe.windows
+    reference = predict(model, [many[96:]], "input", "logits")
+    output = predict(found.model, [many[96:]], "input", "logits")
+    judged = compare(reference, output, kind="logits", indices=[None] * 64)
+    assert judged.agreement > 0.8
+
+
+@pytest.mark.parametrize(
+    ("step", "left_out", "others"),
+    [
+        ("collect_windows", "statistics of what layers read", "cross-layer equalisation"),
+        ("collect_channel_ranges", "cross-layer equalisation", "bias correction"),
+        ("find_shift_places", "zero-point shift of ReLU outputs", "GPTQ-style rounding"),
+        ("changes_by_tensor", "other range methods", "GPTQ-style rounding"),
+        ("calibrated_weights", "GPTQ-style rounding", "bias correction"),
+    ],
+)
+def test_a_correction_that_fails_is_left_out_and_the_others_are_tried(
+    make_model, many, monkeypatch, caplog, step: str, left_out: str, others: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise IndexError("an axis that\nis not there")
+
+    monkeypatch.setattr(f"edge_fg_calibration.corrections.trials.{step}", fail)
+    with caplog.at_level("DEBUG", logger="edge_fg"):
+        found = quantize_int8(_net(make_model, 2.0), lambda: [many[:96]], **ASK)
+    validate_qdq(found.model)
+    (said,) = [one for one in found.warnings if one.startswith(left_out)]
+    assert said.endswith("is left out: IndexError: an axis that is not there")
+    assert not _by_name(found, left_out)
+    assert _by_name(found, others)
+    assert any(one.exc_info and left_out in one.getMessage() for one in caplog.records)
