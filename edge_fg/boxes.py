@@ -45,7 +45,7 @@ def clipped(box_xywh: Box, size_wh: tuple[int, int]) -> Region:
 
 
 def padded_square(box_xywh: Box, padding: float, size_wh: tuple[int, int]) -> Region:
-    """Return the square around a box that the model shall see.
+    """Return the square around a box that the model sees.
 
     Its side is `padding` times the longer side of the box. At the border of the frame the square is
     shifted; a square larger than the frame loses what is outside.

@@ -188,7 +188,7 @@ def _choices(
 ) -> Iterator[Choice]:
     """Yield what may be opened, the best first; raises where there is nothing."""
     if backend is not None and backend not in BACKENDS:
-        raise UsageError(f"there is no backend `{backend}`: choose of {', '.join(BACKENDS)}")
+        raise UsageError(f"there is no backend `{backend}`: choose from {', '.join(BACKENDS)}")
     if device is not None and backend == "onnxruntime":
         raise UsageError("device chooses a GPU, and onnxruntime runs on the CPU: leave one out")
     surveyed = survey(device)
@@ -217,7 +217,9 @@ def _precisions(bundle: Bundle, backend: str, asked: str | None) -> Iterator[tup
     have = bundle.manifest.variants
     if asked is not None:
         if asked not in PRECISIONS:
-            raise UsageError(f"there is no precision `{asked}`: choose of {', '.join(PRECISIONS)}")
+            raise UsageError(
+                f"there is no precision `{asked}`: choose from {', '.join(PRECISIONS)}"
+            )
         if asked not in have:
             raise BackendError(
                 f"{bundle.path} has no {asked} variant (it has {', '.join(have)}): "

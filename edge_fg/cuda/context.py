@@ -126,7 +126,7 @@ class Device(Closing):
         self._abandoned.append(held)
 
     def close(self) -> None:
-        """Close what is still open on it, the youngest first, and release the primary context.
+        """Close what is still open on it, the newest first, and release the primary context.
 
         May be called again. The context itself lives on while another library retains it.
         """

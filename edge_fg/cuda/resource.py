@@ -16,7 +16,7 @@ from edge_fg.cuda.context import Device
 class Resource(Closing):
     """Something that the driver holds for us until `close`.
 
-    `Device.close` closes what is still open, the youngest first. One that is dropped unclosed is
+    `Device.close` closes what is still open, the newest first. One that is dropped unclosed is
     closed with a `ResourceWarning`, as an open file is.
     """
 

@@ -92,7 +92,7 @@ class Rate:
     """So many frames a second at most, evenly spread.
 
     Of cameras the newest frame is taken each time. Video files are thinned by their own clock
-    and lose nothing else. Images, and what else has no clock, are not thinned but held back.
+    and lose nothing else. Images, and other sources without a clock, are not thinned but delayed.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def checked_policy(policy: Policy | str | None) -> Policy | None:
         return parse_policy(policy)
     # Said by the caller's types, but a class in place of its object is soon given.
     if policy is not None and not isinstance(policy, get_args(Policy)):
-        raise UsageError(f"{policy!r} is no policy: give one of {_KNOWN}")
+        raise UsageError(f"{policy!r} is not a policy: give one of {_KNOWN}")
     return policy
 
 
@@ -198,4 +198,4 @@ def _whole(value: str) -> int:
 
 
 def _unknown(text: str) -> UsageError:
-    return UsageError(f"{text[:80]!r} is no policy: give one of {_KNOWN}")
+    return UsageError(f"{text[:80]!r} is not a policy: give one of {_KNOWN}")

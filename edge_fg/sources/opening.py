@@ -34,7 +34,7 @@ def open_source(
 ) -> Source:
     """Open what `source` names, as an iterator of frames and a context manager.
 
-    A live source (camera, stream) is connected anew whenever it is lost, for a program that runs
+    A live source (camera, stream) is connected again whenever it is lost, for a program that runs
     for months wants frames and not errors; `reconnect=0` raises instead. Only the first connection
     raises at once, so that nobody waits for a wrong address; `wait=True` waits for it, too.
 

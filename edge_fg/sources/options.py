@@ -97,7 +97,7 @@ class SourceOptions:
     # Makes the random part of these waits repeatable; None doesn't.
     seed: int | None = field(default=None, metadata={"read": _count})
     # Seconds of one and the same image, bit by bit, after which a live source counts as frozen and
-    # is connected anew; None to accept still images.
+    # is connected again; None to accept still images.
     frozen_after: float | None = field(default=30.0, metadata={"read": _or_none(_number)})
     # Seconds of black images after which this is logged; None not to look.
     black_after: float | None = field(default=10.0, metadata={"read": _or_none(_number)})
@@ -137,7 +137,7 @@ class SourceOptions:
         names = [option.name for option in fields(self)]
         for name in given:
             if name not in names:
-                raise UsageError(f"there is no option {name!r}, but {', '.join(names)}")
+                raise UsageError(f"there is no option {name!r}: choose from {', '.join(names)}")
         return replace(self, **given)
 
 

@@ -484,7 +484,7 @@ def test_what_to_worry_about_is_listed() -> None:
         "Only 31 % of INT8's arithmetic runs in INT8: expect a smaller gain in speed.",
         (
             "The hold-out set has only 40 images: its shares are uncertain by about 12 percentage "
-            "points. More images make them surer."
+            "points. More images make them more certain."
         ),
         (
             "No hold-out image is labelled: this report shows where answers differ from FP32, "
@@ -733,7 +733,7 @@ def test_without_jinja2_the_extra_is_named(monkeypatch) -> None:
 def test_what_the_budget_left_in_float_is_listed_and_drawn() -> None:
     page = Page(report_html(report(search=searched())))
     assert "2 layers left in float keep the budget." in page.text
-    assert "an agreement of about 99.1 % is to be expected on others" in page.text
+    assert "an agreement of about 99.1 % can be expected on others" in page.text
     assert "What was tried (2)" in page.text
     assert "at most 96.0 % at least 0.006 missed" in page.text
     assert "99.2 % 0.002 kept, with a margin chosen" in page.text

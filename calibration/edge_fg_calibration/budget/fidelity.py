@@ -205,7 +205,7 @@ def divergences(
             )
     log_p, log_q = log_probabilities(reference, kind), log_probabilities(candidate, kind)
     kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
-    # Never negative but for rounding.
+    # Never negative, except by rounding.
     return np.asarray(np.maximum(kl, 0.0), dtype=np.float64)
 
 

@@ -99,7 +99,7 @@ def rescaled(
 ) -> onnx.ModelProto:
     """Return a copy in which channel c of each tensor of a group is multiplied by its factor.
 
-    Requires groups of this model. Ensures that outputs are the same but for rounding, as long as
+    Requires groups of this model. Ensures that outputs are the same except for rounding, as long as
     no Clip of a group acts on other values than before (see `channel_factors`).
     """
     graph = Graph(model)

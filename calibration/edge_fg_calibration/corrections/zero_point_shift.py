@@ -84,7 +84,7 @@ def _common_pads(graph: Graph, tensor: str) -> tuple[int, ...]:
 def shifted(model: onnx.ModelProto, shifts: Mapping[ShiftPlace, float]) -> onnx.ModelProto:
     """Return a float32 model in which a constant is subtracted from the tensor of each place.
 
-    Its outputs are the same but for rounding.
+    Its outputs are the same except for rounding.
     """
     editor = GraphEditor(with_added_biases(model, _biases(Graph(model), shifts)))
     by_activation = {place.activation: place for place in shifts}

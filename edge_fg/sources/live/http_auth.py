@@ -54,7 +54,7 @@ def answer(
 
     Digest with SHA-256 is preferred to MD5 (RFC 7616), and that to Basic (RFC 7617), which sends
     the password itself. `uri` is path and query as they stand in the request. `nonce_of_client` is
-    for tests; it is drawn anew when None.
+    for tests; it is drawn at random when None.
     """
     for algorithm in _HASHES:
         for scheme, parameters in challenges:

@@ -60,7 +60,7 @@ def opener_of(description: SourceDescription, options: SourceOptions) -> Opener:
         return lambda: AvConnection(description, options)
     if description.kind == "stream":
         _logger.info(
-            "%s is read through OpenCV, which can't tell damaged images from sound ones: "
+            "%s is read through OpenCV, which can't tell damaged images from good ones: "
             "install edge-fg[rtsp] for that",
             description.name,
         )

@@ -37,8 +37,8 @@ class LiveSource(BaseSource):
     nobody took in time (`SourceOptions.buffer` may wait) are counted. A pipeline gets every frame
     at once, in the capture thread (`deliver_to`), and its policy decides.
 
-    When the connection is lost, refuses, stands still or hangs, it is opened anew after a wait (see
-    `Backoff`), without end or as often as `SourceOptions.reconnect` says. What is handed on always
+    When the connection is lost, refuses, stands still or hangs, it is opened again after a wait
+    (see `Backoff`), without end or as often as `SourceOptions.reconnect` says. What is handed on always
     came from the camera: nothing is repeated or filled in.
 
     The first connection is made by the constructor, and when that fails, it raises `SourceError`:

@@ -166,9 +166,9 @@ def test_the_choice_says_why(tiny_bundle: Path):
 
 def test_what_can_not_be_chosen(tiny_bundle: Path):
     bundle = edge_fg.Bundle(tiny_bundle)
-    with pytest.raises(UsageError, match="choose of"):
+    with pytest.raises(UsageError, match="choose from"):
         choose(bundle, backend="openvino")
-    with pytest.raises(UsageError, match="choose of"):
+    with pytest.raises(UsageError, match="choose from"):
         choose(bundle, precision="int4")
     with pytest.raises(BackendError, match="--precision int8"):
         choose(bundle, precision="int8")

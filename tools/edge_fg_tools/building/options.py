@@ -44,7 +44,7 @@ class BuildOptions:
         unknown = [p for p in self.precisions if p not in PRECISIONS]
         if unknown or not self.precisions:
             raise UsageError(
-                f"there is no precision `{', '.join(unknown)}`: choose of {', '.join(PRECISIONS)}"
+                f"there is no precision `{', '.join(unknown)}`: choose from {', '.join(PRECISIONS)}"
             )
         if not 1 <= len(self.bundle_name) <= _LONGEST_NAME or not self.bundle_name.isprintable():
             raise UsageError(

@@ -88,7 +88,7 @@ def _add_watching(parser: argparse.ArgumentParser) -> None:
         help="show annotated frames to browsers, on this machine unless HOST says otherwise",
     )
     group.add_argument(
-        "--metrics", type=address, metavar="[HOST:]PORT", help="serve figures to Prometheus"
+        "--metrics", type=address, metavar="[HOST:]PORT", help="serve metrics to Prometheus"
     )
     group.add_argument(
         "--status", action="store_true", help="keep a line on standard error up to date"

@@ -109,7 +109,7 @@ class Session:
         try:
             self._pipeline.stop()
         except KeyboardInterrupt:
-            _print_note("the files are being finished: interrupt once more to lose them")
+            _print_note("finishing the files; if you interrupt once more, they are lost")
             raise  # the end of the pipeline's block waits once more
 
     def _watch(self) -> None:
@@ -197,16 +197,16 @@ class Session:
             return None
         now = self._sensors.reading()
         if temperature is not None and now.temperature_c is None:
-            raise UsageError("--max-temperature needs a sensor, and this machine shows none")
+            raise UsageError("--max-temperature needs a sensor, and this machine has none")
         if power is not None and now.power_w is None:
-            raise UsageError("--max-power needs a power monitor, and this machine shows none")
+            raise UsageError("--max-power needs a power monitor, and this machine has none")
         return Throttle(self._sensors.reading, max_temperature_c=temperature, max_power_w=power)
 
 
 def _warn_if_remote(option: str, where: Address) -> None:
     if where.remote:
         _LOGGER.warning(
-            "%s %s: everyone who can reach this machine can look", option, printable(where.host)
+            "%s %s: everyone who can reach this machine can read it", option, printable(where.host)
         )
 
 

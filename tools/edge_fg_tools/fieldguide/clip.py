@@ -29,7 +29,7 @@ CLIP_FRAMES = 300
 
 _FLIGHT_S = 0.55
 _BODY_PX = 138.0
-# Start and end of each visit in seconds and where it perches: one at a time, but for one meeting.
+# Start and end of each visit in seconds and where it perches: one at a time, except once.
 _PLAN: tuple[tuple[float, float, float], ...] = (
     (0.9, 4.0, 330.0),
     (4.6, 7.3, 300.0),

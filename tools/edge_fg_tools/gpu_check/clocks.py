@@ -22,7 +22,7 @@ _SMI_FIELDS: Final[dict[str, str]] = {
     "power": "power.draw",
     "power limit": "power.limit",
     "performance state": "pstate",
-    "clocks held back by": "clocks_throttle_reasons.active",
+    "clocks limited by": "clocks_throttle_reasons.active",
     "persistence mode": "persistence_mode",
     "GPU temperature": "temperature.gpu",
 }

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"checks: {', '.join(name for name in CHECKS if name != DEVICE)}",
     )
     add = parser.add_argument
-    add("--json", default="gpu-check.json", help="where the figures go (%(default)s)")
+    add("--json", default="gpu-check.json", help="where the results are written (%(default)s)")
     add("--only", metavar="CHECK,...", help="run these checks only")
     add("--quick", action="store_true", help="fewer cases and samples: minutes")
     for name, described in typing.get_type_hints(Settings, include_extras=True).items():

@@ -39,7 +39,7 @@ TERMS: tuple[tuple[str, str], ...] = (
         "Wilson interval",
         "Where the true share lies with 95 % certainty, given how many images were looked at.",
     ),
-    ("Sibling", "Another class of the same genus: the likeliest to be mistaken for each other."),
+    ("Sibling", "Another class of the same genus; siblings are the most easily confused."),
     ("Variant", "The same model in one precision."),
     ("Plan", "A variant compiled by TensorRT for one kind of GPU."),
     ("MACs", "Multiply-accumulates, the unit of work in a neural network."),

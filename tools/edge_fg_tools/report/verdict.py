@@ -206,7 +206,8 @@ def _proof_concerns(report: Report) -> Iterator[str]:
     if upper - lower > _WIDE_INTERVAL:
         yield (
             f"The hold-out set has only {words.counted(total, 'image')}: its shares are uncertain "
-            f"by about {100 * (upper - lower):.0f} percentage points. More images make them surer."
+            f"by about {100 * (upper - lower):.0f} percentage points. "
+            "More images make them more certain."
         )
     if proof.labelled < 1:
         yield (
