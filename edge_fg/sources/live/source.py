@@ -38,8 +38,8 @@ class LiveSource(BaseSource):
     at once, in the capture thread (`deliver_to`), and its policy decides.
 
     When the connection is lost, refuses, stands still or hangs, it is opened again after a wait
-    (see `Backoff`), without end or as often as `SourceOptions.reconnect` says. What is handed on always
-    came from the camera: nothing is repeated or filled in.
+    (see `Backoff`), without end or as often as `SourceOptions.reconnect` says. What is handed on
+    always came from the camera: nothing is repeated or filled in.
 
     The first connection is made by the constructor, and when that fails, it raises `SourceError`:
     waiting doesn't fix a wrong address or password. `SourceOptions.wait` waits instead.

@@ -156,7 +156,7 @@ def test_keywords_and_options_behind_a_name_are_the_fields_of_source_options() -
         assert next(source).size_wh == (4, 8)
     with open_source([np.zeros((4, 8, 3), np.uint8)], options, flip="none") as source:
         assert next(source).size_wh == (8, 4)
-    with pytest.raises(UsageError, match="no option 'tiemout', but size_wh, fps, timeout"):
+    with pytest.raises(UsageError, match="no option 'tiemout': choose from size_wh, fps, timeout"):
         open_source(0, tiemout=5)
 
 
