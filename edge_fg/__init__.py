@@ -75,7 +75,10 @@ _NAMES_OF = {
     "telemetry.stats": "PipelineStats SinkStats SourceStats ThrottleStats",
     "tracking.visits": "VisitSettings follow_visits",
 }
-_ROOMS = "backends bundle images labels pipeline preprocess recognition result sinks sources"
+_ROOMS = (
+    "backends bundle cuda files images labels pipeline preprocess progress recognition result "
+    "sinks sources telemetry tracking"
+)
 
 if not TYPE_CHECKING:
-    __getattr__, __dir__ = lazy_names(__name__, _NAMES_OF, f"{_ROOMS} telemetry tracking".split())
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES_OF, _ROOMS.split())

@@ -211,8 +211,12 @@ class BoundedHandler(http.server.BaseHTTPRequestHandler):
         """Answer, if the request is meant for this server."""
         self.close_connection = True  # one request a connection, so that they are easy to count
         if self.server.hosts.allows(self.headers.get("Host")):
-            self.url = urlsplit(self.path)
-            self.answer(self.url.path)
+            try:
+                self.url = urlsplit(self.path)
+            except ValueError:  # a broken IPv6 address, for instance
+                self.send_text(HTTPStatus.BAD_REQUEST, "this is no address")
+            else:
+                self.answer(self.url.path)
         else:
             self.send_text(HTTPStatus.MISDIRECTED_REQUEST, "this server has another name")
 

@@ -7,6 +7,7 @@ applied, and 16-bit greys are scaled instead of clipped.
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 import warnings
@@ -51,7 +52,7 @@ _ORIENTATION_TAG = 0x0112
 _SILENCING = threading.Lock()
 
 
-def read_image(path: Path | str) -> NDArray[np.uint8]:
+def read_image(path: str | PathLike[Any]) -> NDArray[np.uint8]:
     """Decode an image file into a frame.
 
     The EXIF orientation is applied; transparency is dropped, not blended, as
@@ -64,7 +65,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
     damaged or cut short, has more than `MAX_PIXELS` pixels or is a strip beyond `MAX_SIDE_RATIO`,
     or that it holds floating-point values, for which no white is defined.
     """
-    path = Path(path)
+    path = Path(os.fsdecode(path))
     with _image_errors(path):
         _check_regular(path)
         with _opened(path) as image:
@@ -78,9 +79,9 @@ def to_frame(image: Any) -> NDArray[np.uint8]:
     can't be used.
     """
     if isinstance(image, (str, PathLike)):
-        return read_image(Path(image))
+        return read_image(image)
     if isinstance(image, Image.Image):
-        where = Path(getattr(image, "filename", "") or "given")
+        where = Path(os.fsdecode(getattr(image, "filename", "") or "given"))
         with _image_errors(where):
             return _decoded(where, image)
     return as_frame(image)

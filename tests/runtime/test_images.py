@@ -21,6 +21,7 @@ from edge_fg.images import (
     MAX_SIDE_RATIO,
     as_frame,
     read_image,
+    to_frame,
 )
 from support.properties import examples
 
@@ -348,3 +349,11 @@ def test_as_frame_says_what_was_expected_and_what_came(array: object, message: s
     with pytest.raises(ImageError, match=message) as caught:
         as_frame(array)
     assert "H x W x 3 uint8" in str(caught.value)
+
+
+def test_paths_may_be_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    Image.new("L", (3, 2), 77).save(path)
+    with Image.open(bytes(path)) as image:
+        assert to_frame(image).shape == (2, 3, 3)
+    assert read_image(os.fsencode(path)).shape == (2, 3, 3)

@@ -15,6 +15,7 @@ from PIL import Image
 
 import edge_fg
 from edge_fg_tools.cli.command import GROUP
+from edge_fg_tools.cli.progress import PlainLines, shown_progress
 
 pytest.importorskip("onnxruntime")
 
@@ -304,3 +305,22 @@ def test_a_command_of_another_package_says_what_it_lacks(
     assert done.code == 1
     assert said in done.complaint
     assert edge_fg_command("doctor").code == 0
+
+
+def test_an_installation_without_commands_says_so(monkeypatch, capsys):
+    main = sys.modules["edge_fg_tools.cli.main"]
+    monkeypatch.setattr(main, "entry_points", lambda group: [])
+    assert main.main(["doctor"]) == 1
+    assert "lists no commands: install it again" in capsys.readouterr().err
+
+
+def test_progress_needs_no_working_rich(tmp_path, monkeypatch):
+    """A broken package gives way to plain lines, as a missing one does."""
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("")
+    for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with shown_progress() as show:
+        assert isinstance(show, PlainLines)

@@ -207,6 +207,17 @@ def test_only_metrics_are_served_and_only_to_us() -> None:
     server.close()
 
 
+def test_an_address_that_is_none_is_answered_and_not_logged(caplog) -> None:
+    pytest.importorskip("prometheus_client")
+    with (
+        MetricsServer(PipelineCollector(lambda: STATS), 0) as server,
+        socket.create_connection(server.address, timeout=HANG) as connection,
+    ):
+        connection.sendall(b"GET http://[x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert "Traceback" not in caplog.text
+
+
 def test_names_that_are_not_utf8_are_served_escaped() -> None:
     pytest.importorskip("prometheus_client")
     odd = replace(STATS, sinks=(replace(STATS.sinks[0], name="video to \udcff.mp4"),))

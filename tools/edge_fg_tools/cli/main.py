@@ -29,7 +29,11 @@ _EPILOG = """exit codes: 0 done, 1 a failure named in one line on standard error
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     _prepare_streams()
-    parsed = make_parser().parse_args(arguments)
+    try:
+        parsed = make_parser().parse_args(arguments)
+    except EdgeFGError as error:
+        _print_error(str(error))
+        return error.exit_code
     _log_to_stderr(logging.INFO if parsed.verbose else logging.WARNING)
     try:
         with _terminated_as_interrupted():
@@ -97,6 +101,9 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
+    found = entry_points(group=GROUP)
+    if not found:
+        raise EdgeFGError("this installation of edge-fg lists no commands: install it again")
     parser = argparse.ArgumentParser(
         prog="edge-fg",
         description="Fine-grained image recognition on edge devices.",
@@ -105,7 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge-fg {edge_fg.__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is chosen and why")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for entry in entry_points(group=GROUP):
+    for entry in found:
         command = _load(entry)
         chosen = commands.add_parser(entry.name, help=command.summary)
         command.add_arguments(chosen)

@@ -6,7 +6,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, TextIO
 
 from edge_fg.progress import ProgressCallback
@@ -20,7 +19,13 @@ _SECONDS_BETWEEN_LINES = 10.0
 @contextlib.contextmanager
 def shown_progress() -> Iterator[ProgressCallback]:
     """Yield a callback that shows progress on standard error until the block ends."""
-    if sys.stderr.isatty() and find_spec("rich") is not None:
+    try:
+        import rich.progress  # noqa: F401
+    except ImportError:
+        usable = False
+    else:
+        usable = sys.stderr.isatty()
+    if usable:
         with _bars() as bars:
             yield bars
     else:
