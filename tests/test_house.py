@@ -29,6 +29,8 @@ SHARED = {
     "errors",
     "files",
     "images",
+    "label_files",
+    "label_markup",
     "labels",
     "opencv",
     "printing",

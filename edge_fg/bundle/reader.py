@@ -26,14 +26,15 @@ from edge_fg.errors import (
     BundleIntegrityError,
     UnsafeBundleError,
 )
-from edge_fg.labels import Labels, parse_labels
+from edge_fg.label_files import parse_labels
+from edge_fg.labels import Labels
 from edge_fg.printing import reason
 
 if TYPE_CHECKING:
     import zipfile
 
 _MAX_MEMBERS: Final = 256
-# For labels, calibration and reports; `edge_fg.labels` accepts half of it.
+# For labels, calibration and reports; `edge_fg.label_files` accepts half of it.
 _MAX_SIDE_FILE_BYTES: Final = 64 << 20
 # Weights barely shrink and text shrinks ten- to fiftyfold; zeros shrink a thousandfold.
 _MAX_PACKED_RATIO: Final = 200

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import LabelsError
-from edge_fg.labels import Label, Labels, parse_labels, read_labels
+from edge_fg.label_files import parse_labels, read_labels
+from edge_fg.labels import Label, Labels
 
 
 def test_binomials_are_understood(tmp_path: Path):

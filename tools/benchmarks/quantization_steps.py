@@ -14,7 +14,7 @@ from common import Row, read_json, run_step, write_json
 from numpy.typing import NDArray
 from quantization_methods import Task, by_name
 
-from edge_fg.labels import read_labels
+from edge_fg.label_files import read_labels
 from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set, resolve_labels
 from edge_fg_calibration import sample as sampled
 from edge_fg_calibration.graph.session import open_session, run_session

@@ -26,7 +26,8 @@ from edge_fg.bundle.manifest import (
 )
 from edge_fg.bundle.writer import check_output, write_bundle
 from edge_fg.files import cache_folder, sha256_of
-from edge_fg.labels import Labels, read_labels
+from edge_fg.label_files import read_labels
+from edge_fg.labels import Labels
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.printing import printable
 from edge_fg.progress import ProgressCallback, no_progress
