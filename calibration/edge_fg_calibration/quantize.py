@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,8 +30,9 @@ from edge_fg_calibration.graph.prepare import prepared_copy
 from edge_fg_calibration.int8.placement import Placement, Target, place
 from edge_fg_calibration.int8.ranges import clipped_share
 from edge_fg_calibration.int8.validation import validate_qdq
-from edge_fg_calibration.statistics.collection import collect_histograms
+from edge_fg_calibration.statistics.collection import collect_histograms, collect_statistics
 from edge_fg_calibration.statistics.histogram import Histogram
+from edge_fg_calibration.statistics.tensor_statistics import Statistics
 
 _CORRECTION_EVALUATIONS = 12
 _LOGGER = logging.getLogger("edge_fg")
@@ -67,6 +68,9 @@ class Int8Result:
         Share (0..1) of the network's multiply-accumulates that run in INT8.
     corrections
         What was tried to bring INT8 nearer to float32, kept or not.
+    infinite
+        Activations that also had infinite values on calibration images; the layers that read them
+        stay in float.
     warnings
         A line for each correction that failed, with the reason, and for what else went otherwise
         than expected.
@@ -84,6 +88,7 @@ class Int8Result:
     validation_images: int
     int8_macs: float
     corrections: tuple[CorrectionTrial, ...]
+    infinite: frozenset[str]
     warnings: tuple[str, ...]
     recipe: Int8Recipe
 
@@ -155,8 +160,8 @@ def quantize_int8(
         progress=progress,
     )
 
-    def count(variation: onnx.ModelProto) -> Mapping[str, Histogram]:
-        return collect_histograms(
+    def observe(variation: onnx.ModelProto) -> Statistics:
+        return collect_statistics(
             variation,
             images.statistics(),
             placement.activations,
@@ -167,9 +172,15 @@ def quantize_int8(
 
     evaluations = len(ALL_METHODS) * 3 + _CORRECTION_EVALUATIONS
     scorer = Scorer(validation, progress, evaluations if corrections else len(ALL_METHODS))
-    histograms = count(model)
+    statistics = observe(model)
+    placement = _without_infinite(placement, statistics.infinite)
+    histograms: Mapping[str, Histogram] = {
+        name: statistics.histograms[name] for name in placement.activations
+    }
     choices = choose_for_all(Int8Recipe(model, placement, {}), histograms, scorer)
-    trials = CorrectionTrials(choices[0], histograms, scorer, images, count, progress)
+    trials = CorrectionTrials(
+        choices[0], histograms, scorer, images, lambda one: observe(one).histograms, progress
+    )
     if corrections and images.is_split:
         trials.run()
     elif corrections:
@@ -193,9 +204,20 @@ def quantize_int8(
         validation_images=len(validation),
         int8_macs=Graph(model).macs_share(placement.nodes),
         corrections=tuple(trials.trials),
+        infinite=frozenset(statistics.infinite),
         warnings=tuple(trials.warnings),
         recipe=choice.recipe,
     )
+
+
+def _without_infinite(placement: Placement, infinite: Collection[str]) -> Placement:
+    """Leave in float what reads infinite values, which no INT8 range holds."""
+    readers = {one.node for one in placement.weights if one.activation in infinite}
+    readers |= {one.main for one in placement.skips if one.tensor in infinite}
+    placement = placement.without(readers, "reads infinite values")
+    if not placement.weights:
+        raise UnsupportedNodeError(_nothing_to_quantise(placement))
+    return placement
 
 
 def _with_validation(

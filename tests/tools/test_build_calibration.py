@@ -360,3 +360,30 @@ def test_a_correction_that_fails_is_in_the_report_and_other_layers_build(
     assert "GPTQ-style rounding can't be applied to this model" in done.err
     warnings = report_of(workshop, "c.edgefg")["model"]["warnings"]
     assert any("GPTQ-style rounding" in one and "shapes differ" in one for one in warnings)
+
+
+def test_padding_with_minus_infinity_builds_and_is_in_the_report(workshop, edge_fg_command) -> None:
+    def edit(graph) -> None:
+        first = next(one for one in graph.node if one.op_type == "Relu")
+        behind, pooled = f"{first.output[0]}_padded", f"{first.output[0]}_pooled"
+        for node in graph.node:
+            node.input[:] = [pooled if one == first.output[0] else one for one in node.input]
+        place = list(graph.node).index(first) + 1
+        pool = onnx.helper.make_node("MaxPool", [behind], [pooled], kernel_shape=[2, 2])
+        names = [first.output[0], "pads", "lowest"]
+        graph.node.insert(place, onnx.helper.make_node("Pad", names, [behind], name="same"))
+        graph.node.insert(place + 1, pool)
+        pads = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+        lowest = np.float32(-np.inf)
+        graph.initializer.append(onnx.numpy_helper.from_array(pads, "pads"))
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(lowest), "lowest"))
+
+    done = edge_fg_command(*workshop.arguments(model=changed(workshop, edit)))
+    assert done.code == 0, done.err
+    report = report_of(workshop)
+    assert any("Pad 'same' gives infinite values" in one for one in report["model"]["warnings"])
+    bundle = workshop.folder / "b.edgefg"
+    image = np.asarray(Image.open(next(workshop.images.iterdir())).convert("RGB"))
+    for precision in ("fp16", "int8"):
+        with edge_fg.load(bundle, precision=precision) as classifier:
+            assert 0 < classifier(image).confidence <= 1

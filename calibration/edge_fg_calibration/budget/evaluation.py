@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge_fg.errors import CalibrationError
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.budget.fidelity import OutputKind, log_probabilities
+from edge_fg_calibration.graph.observation import check_finite
 from edge_fg_calibration.graph.session import open_session, run_session
 
 
@@ -52,7 +53,8 @@ def make_validation_split(
 
     Batches are network inputs, n x 3 x H x W, all but the last of one size. The stage of
     `progress` is ``validation images``. Raises `CalibrationError` where there are no images and
-    `ModelError` where ONNX Runtime refuses the model or fails on a batch.
+    `ModelError` where ONNX Runtime refuses the model or fails on a batch, or an output is
+    NaN or infinite.
     """
     session = open_session(model.SerializeToString())
     size, rows = 0, []
@@ -61,6 +63,14 @@ def make_validation_split(
         (output,) = run_session(session, [output_name], {input_name: batch})
         rows.append(np.asarray(output, np.float32).reshape(len(batch), -1))
         images.extend(batch)
+        check_finite(
+            rows[-1],
+            output_name,
+            model=model,
+            batch=batch,
+            input_name=input_name,
+            images="validation images",
+        )
         size = size or len(batch)
         progress("validation images", len(images), max(len(images), len(indices)))
     if not images:

@@ -92,12 +92,11 @@ def overflowing(histograms: Mapping[str, Histogram]) -> frozenset[str]:
 def float_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return the float32 tensors that nodes make, in graph order: those to observe for FP16."""
     types = _element_types(model)
-    constants = Graph(model).constants
     return tuple(
         name
         for node in model.graph.node
         for name in node.output
-        if types.get(name) == TensorProto.FLOAT and name not in constants
+        if types.get(name) == TensorProto.FLOAT
     )
 
 
@@ -158,7 +157,8 @@ class _Chooser:
         if not self.graph.is_float_initializer(name):
             return True
         values = np.abs(self.graph.array(name))
-        largest = float(values.max(initial=0.0))
+        # FP16 has infinity, too: padding and masks keep it.
+        largest = float(values.max(initial=0.0, where=np.isfinite(values)))
         return largest == 0.0 or FP16_SMALLEST_NORMAL <= largest <= FP16_MAX
 
 

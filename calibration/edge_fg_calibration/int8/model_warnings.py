@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
@@ -20,6 +20,28 @@ def model_warnings(model: onnx.ModelProto, histograms: Mapping[str, Histogram]) 
     if len(found) > _MOST:
         found = [*found[:_MOST], f"and {len(found) - _MOST} more constant tensors"]
     return (*found, *_dead_channels(model))
+
+
+def infinity_warnings(model: onnx.ModelProto, infinite: Collection[str]) -> tuple[str, ...]:
+    """Return a line for each node at which infinite values begin, of those in some tensors.
+
+    `infinite` names the tensors in which they were seen (see `Statistics.infinite`).
+    """
+    graph = Graph(model)
+    seen = frozenset(infinite) - graph.constants
+    begins = [
+        describe(node)
+        for node in graph.nodes
+        if seen.intersection(node.output) and not seen.intersection(node.input)
+    ]
+    lines = [
+        f"{where} gives infinite values on calibration images: ranges are those of the finite "
+        f"ones, and layers that read the others stay in float"
+        for where in begins[:_MOST]
+    ]
+    if len(begins) > _MOST:
+        lines.append(f"and {len(begins) - _MOST} more nodes give infinite values")
+    return tuple(lines)
 
 
 def _constant_tensors(histograms: Mapping[str, Histogram]) -> list[str]:

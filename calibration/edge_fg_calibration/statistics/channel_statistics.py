@@ -11,9 +11,9 @@ import onnx
 from numpy.typing import NDArray
 
 from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration.graph.observation import Observer
 from edge_fg_calibration.graph.onnx_graph import Graph, attribute
 from edge_fg_calibration.graph.weights import has_known_layout, over_window, window_shape
-from edge_fg_calibration.statistics.observation import Observer
 
 # Most values of a window whose covariance is kept: memory and time grow with its square.
 _LARGEST_WINDOW = 1536
@@ -41,33 +41,44 @@ class ChannelRange:
     high: NDArray[np.float64]  # Largest
     sums: NDArray[np.float64]  # Of its values
     squares: NDArray[np.float64]  # Sums of the squares of its values
-    count: int = 0  # Values of each channel
+    count: NDArray[np.int64]  # Finite values of each channel; others are not taken in
 
     @classmethod
     def of(cls, channels: int) -> ChannelRange:
         """Return the range of channels of which nothing was seen yet."""
         infinite = np.full(channels, np.inf)
-        return cls(infinite, -infinite, np.zeros(channels), np.zeros(channels))
+        return cls(
+            infinite,
+            -infinite,
+            np.zeros(channels),
+            np.zeros(channels),
+            np.zeros(channels, np.int64),
+        )
 
     def add(self, array: NDArray[Any]) -> None:
         """Take in one batch, N x C or N x C x H x W."""
         axes = tuple(one for one in range(array.ndim) if one != 1)
-        np.minimum(self.low, array.min(axis=axes), out=self.low)
-        np.maximum(self.high, array.max(axis=axes), out=self.high)
-        self.sums += array.sum(axis=axes, dtype=np.float64)
-        self.squares += np.square(array).sum(axis=axes, dtype=np.float64)
-        self.count += array.size // array.shape[1]
+        finite = np.isfinite(array)
+        low = array.min(axis=axes, initial=np.inf, where=finite)
+        high = array.max(axis=axes, initial=-np.inf, where=finite)
+        np.minimum(self.low, low, out=self.low)
+        np.maximum(self.high, high, out=self.high)
+        self.sums += array.sum(axis=axes, dtype=np.float64, where=finite)
+        self.squares += np.square(array).sum(axis=axes, dtype=np.float64, where=finite)
+        self.count += finite.sum(axis=axes)
 
     @property
     def magnitude(self) -> NDArray[np.float64]:
-        """Largest magnitude of each channel."""
-        return np.maximum(np.abs(self.low), np.abs(self.high))
+        """Largest magnitude of each channel, 0 where nothing was seen."""
+        largest = np.maximum(np.abs(self.low), np.abs(self.high))
+        return np.where(self.count > 0, largest, 0.0)
 
     @property
     def usual(self) -> NDArray[np.float64]:
         """Magnitude of each channel that few values exceed, see `_USUAL_DEVIATIONS`."""
-        mean = self.sums / max(self.count, 1)
-        variance = np.maximum(self.squares / max(self.count, 1) - mean**2, 0.0)
+        count = np.maximum(self.count, 1)
+        mean = self.sums / count
+        variance = np.maximum(self.squares / count - mean**2, 0.0)
         return np.minimum(self.magnitude, np.abs(mean) + _USUAL_DEVIATIONS * np.sqrt(variance))
 
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 import edge_fg
 from edge_fg.errors import CalibrationError
 from edge_fg.progress import ProgressCallback, no_progress
+from edge_fg_calibration.graph.observation import Observer, where_it_begins
 from edge_fg_calibration.statistics.cache import IdentifiedBatches, StatisticsCache, digest_of
 from edge_fg_calibration.statistics.histogram import Histogram
-from edge_fg_calibration.statistics.observation import Observer
 from edge_fg_calibration.statistics.tensor_statistics import Statistics, StatisticsKey
 
 _LOGGER = logging.getLogger("edge_fg")
@@ -67,8 +67,9 @@ def collect_histograms(
     Raises
     ------
     CalibrationError
-        There are no images, every image is one flat colour, or a tensor holds NaN or
-        infinite values; the tensor and the image are named.
+        There are no images, every image is one flat colour, a tensor holds NaN, or an output
+        of the model infinite values; the tensor, the image and the node where they begin are
+        named. Infinite values of other tensors are not counted.
     UsageError
         A tensor is not in the model.
     ModelError
@@ -88,7 +89,10 @@ def collect_statistics(
     progress: ProgressCallback = no_progress,
     total: int = 0,
 ) -> Statistics:
-    """Return the histograms and how many images they count; as `collect_histograms`."""
+    """Return the histograms, how many images they count, and which tensors had infinite values.
+
+    Parameters and errors are those of `collect_histograms`.
+    """
     observer, at_once = Observer(model, tensors, input_name), _fixed_batch(model, input_name)
     counting = _Counting(observer, batches, at_once, progress, total)
     fresh = Statistics.of(tensors)
@@ -128,7 +132,7 @@ class _Counting:
                     arrays = self.observer(image)
                     self._wait()
                     where = self._name(number)
-                    self._pending = worker.submit(_count, into, arrays, image, where)
+                    self._pending = worker.submit(self._add, into, arrays, image, where)
                     done = number + len(image)
                     self.progress("calibrate", done, max(self.total, done))
                     if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
@@ -142,6 +146,28 @@ class _Counting:
                     save(into)
                 raise
         return into
+
+    def _add(
+        self, into: Statistics, arrays: Mapping[str, NDArray[Any]], image: NDArray[Any], where: str
+    ) -> None:
+        """Count the tensors of one image; after an error `into` is of no more use."""
+        for name, array in arrays.items():
+            try:
+                into.histograms[name].add(array)
+            except CalibrationError as error:
+                if np.isnan(array).any() or name in self.observer.must_be_finite:
+                    begin = where_it_begins(
+                        self.observer.model, name, image, self.observer.input_name
+                    )
+                    raise CalibrationError(
+                        f"tensor {name!r}: {error} on calibration image {where}, which begins at "
+                        f"{begin}; check it in float32"
+                    ) from error
+                # A mask, or padding in front of a maximum: only what is finite has a range.
+                into.infinite.add(name)
+                into.histograms[name].add(array[np.isfinite(array)])
+        into.textured = into.textured or _has_texture(image)
+        into.images += len(image)
 
     def _wait(self) -> None:
         if self._pending is not None:
@@ -194,22 +220,6 @@ def _key(graph: bytes, images: IdentifiedBatches, fresh: Statistics) -> Statisti
             edge_fg.__version__, onnxruntime.__version__, PIL.__version__, np.__version__
         ),
     )
-
-
-def _count(
-    into: Statistics, arrays: Mapping[str, NDArray[Any]], image: NDArray[Any], where: str
-) -> None:
-    """Count the tensors of one image; after an error `into` is of no more use."""
-    for name, array in arrays.items():
-        try:
-            into.histograms[name].add(array)
-        except CalibrationError as error:
-            raise CalibrationError(
-                f"tensor {name!r}: {error} on calibration image {where}; check the model in "
-                f"float32 and its preprocessing"
-            ) from error
-    into.textured = into.textured or _has_texture(image)
-    into.images += len(image)
 
 
 def _after(

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from edge_fg.files import write_atomically
 from edge_fg_calibration.statistics.histogram import Histogram
 
 # Of the file format and of how the statistics are counted; older ones are counted again.
-_STATISTICS_VERSION = 2
+_STATISTICS_VERSION = 3
 _FORMAT = "edge-fg calibration statistics"
 _MAX_BYTES = 1 << 28
 
@@ -68,11 +68,14 @@ class Statistics:
         Images counted.
     textured
         Whether one of them was not of one flat colour.
+    infinite
+        Names of tensors that also had infinite values; histograms count the finite ones.
     """
 
     histograms: dict[str, Histogram]
     images: int = 0
     textured: bool = False
+    infinite: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, tensors: Iterable[str]) -> Statistics:
@@ -93,12 +96,14 @@ class Statistics:
             self.histograms[name].merge(histogram)
         self.images += other.images
         self.textured = self.textured or other.textured
+        self.infinite |= other.infinite
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description; see `from_dict`."""
         return {
             "images": self.images,
             "textured": self.textured,
+            "infinite": sorted(self.infinite),
             "histograms": {name: one.to_dict() for name, one in self.histograms.items()},
         }
 
@@ -116,9 +121,12 @@ class Statistics:
                 {str(name): Histogram.from_dict(one) for name, one in data["histograms"].items()},
                 int(data["images"]),
                 bool(data["textured"]),
+                {str(name) for name in data["infinite"]},
             )
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(f"malformed statistics ({error!r})") from error
+        if not found.infinite <= found.histograms.keys():
+            raise CalibrationError("malformed statistics (infinite tensors that were not observed)")
         if found.images < 0:
             raise CalibrationError(f"malformed statistics ({found.images} images)")
         return found

@@ -112,7 +112,7 @@ def _gather(
     for path, reason in {**chosen.corrupt, **feed.skipped}.items():
         _LOGGER.warning("left out %s: %s", path.name, reason)
     notes = _notes(prepared, variants)
-    doubts = (*(variants.int8.warnings if variants.int8 else ()), *_doubts(proof, labels))
+    doubts = (*variants.warnings, *_doubts(proof, labels))
     for line in notes:
         _LOGGER.info("%s", line)
     for line in doubts:

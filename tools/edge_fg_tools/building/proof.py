@@ -21,6 +21,7 @@ from edge_fg_calibration import (
     compare,
     image_records,
 )
+from edge_fg_calibration.graph.observation import check_finite
 from edge_fg_calibration.graph.session import open_session, run_session
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
@@ -76,6 +77,14 @@ def _run_all(
         for name, session in sessions.items():
             answer = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
             rows[name].append(np.asarray(answer[0], np.float32))
+        check_finite(
+            rows["reference"][-1],
+            prepared.output_name,
+            model=prepared.model,
+            batch=tensor,
+            input_name=prepared.input_name,
+            images="images of the hold-out set",
+        )
         images.extend(some)
         progress("prove", len(images), len(hold_out))
     if not images:

@@ -15,7 +15,6 @@ from edge_fg_calibration import (
     ImageSet,
     Int8Result,
     Target,
-    collect_histograms,
     float_tensors,
     overflowing,
     quantize_int8,
@@ -24,7 +23,10 @@ from edge_fg_calibration import (
 )
 from edge_fg_calibration.budget.results import SearchResult
 from edge_fg_calibration.budget.search import unchanged
+from edge_fg_calibration.int8.model_warnings import infinity_warnings
 from edge_fg_calibration.int8.qat import int8_share, is_quantised, without_rounding
+from edge_fg_calibration.statistics.collection import collect_statistics
+from edge_fg_calibration.statistics.tensor_statistics import Statistics
 from edge_fg_tools.building.budgeting import keep_budget
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
@@ -50,6 +52,8 @@ class Variants:
     search: SearchResult | None = None
     # Share (0..1) of the multiply-accumulates that the INT8 variants do in INT8; None without.
     int8_macs: float | None = None
+    # What the report must warn of: corrections that failed, nodes that give infinite values.
+    warnings: tuple[str, ...] = ()
 
 
 def make_variants(
@@ -75,9 +79,10 @@ def make_variants(
         smooth = without_rounding(prepared.model)
         graphs = {name: _graph(name, smooth, prepared.model) for name in precisions}
         return Variants(graphs, None, int8_macs=int8_share(prepared.model))
-    wide = frozenset[str]()
+    wide, infinite = frozenset[str](), frozenset[str]()
     if any("fp16" in name for name in precisions):
-        wide = _too_wide_for_fp16(prepared, calibration, feed, progress)
+        seen = _seen_for_fp16(prepared, calibration, feed, progress)
+        wide, infinite = overflowing(seen.histograms), frozenset(seen.infinite)
     int8, search = None, None
     if any("int8" in name for name in precisions):
         int8 = quantize_int8(
@@ -102,7 +107,10 @@ def make_variants(
         for name in PRECISIONS
         if name in precisions
     }
-    return Variants(graphs, int8, search, int8.int8_macs if int8 else None)
+    if int8 is None:
+        return Variants(graphs, None, warnings=infinity_warnings(prepared.model, infinite))
+    warnings = infinity_warnings(prepared.model, infinite | int8.infinite)
+    return Variants(graphs, int8, search, int8.int8_macs, (*warnings, *int8.warnings))
 
 
 def _graph(
@@ -118,17 +126,17 @@ def _graph(
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _too_wide_for_fp16(
+def _seen_for_fp16(
     prepared: PreparedModel, calibration: ImageSet, feed: ImageFeed, progress: ProgressCallback
-) -> frozenset[str]:
-    """Return the tensors that leave FP16's range on real images."""
+) -> Statistics:
+    """Return what all float tensors hold on some real images."""
     names = float_tensors(prepared.model)
     some = replace(calibration, items=calibration.items[:_FP16_RANGE_IMAGES])
 
     def renamed(_stage: str, done: int, total: int) -> None:
         progress("FP16 ranges", done, total)
 
-    histograms = collect_histograms(
+    return collect_statistics(
         prepared.model,
         feed.tensors(some),
         names,
@@ -136,4 +144,3 @@ def _too_wide_for_fp16(
         progress=renamed,
         total=len(some),
     )
-    return overflowing(histograms)

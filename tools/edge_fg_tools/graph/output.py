@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import ModelError, NotAClassifierError, UsageError
 from edge_fg_calibration.graph.editing import replace_nodes
+from edge_fg_calibration.graph.observation import check_finite
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.nodes import within
 from edge_fg_tools.graph.running import GraphRunError, Runner, random_images
@@ -83,8 +84,9 @@ def find_kind(model: onnx.ModelProto, image: ImageInput, output: str) -> tuple[K
     runner = Runner(model)
     images = random_images((image.batch or 1, *image.shape), image.elem_type, seed=7)
     values = runner(images)[0].astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ModelError(f"output {output!r} is NaN or infinite for random images")
+    check_finite(
+        values, output, model=model, batch=images, input_name=image.name, images="random images"
+    )
     if not np.allclose(values, runner(images)[0], rtol=1e-3, atol=1e-6):
         raise ModelError(
             f"output {output!r} differs from run to run: export the model in evaluation mode"
