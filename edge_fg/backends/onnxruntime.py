@@ -1,13 +1,15 @@
 """ONNX Runtime on the CPU: runs the same graphs on any machine.
 
-Every ONNX Runtime session of edge_fg is opened by `open_session`.
+Every ONNX Runtime session of edge_fg is opened by `open_session`, and it is imported here only.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from edge_fg.printing import first_line
 if TYPE_CHECKING:
     import onnxruntime
 
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 # What ONNX Runtime logs as an error, it also raises.
 _ONLY_FATAL = 4
 
@@ -81,10 +84,27 @@ class OnnxRuntimeBackend:
 def available() -> tuple[bool, str]:
     """Return whether ONNX Runtime can be used, and its version or what is missing."""
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError:
         return False, "onnxruntime is not installed (pip install 'edge-fg[cpu]')"
     return True, f"onnxruntime {onnxruntime.__version__}, CPU"
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime with its telemetry off; `ImportError` where it is not installed.
+
+    Otherwise it keeps an identifier of this device and events of its sessions under the user's
+    cache, and sends them to its maker. A value of ``ORT_DISABLE_TELEMETRY`` in the environment is
+    left as it is, and so is an ONNX Runtime that the program has imported before.
+    """
+    if _NO_TELEMETRY in os.environ:
+        return importlib.import_module("onnxruntime")
+    # It looks at the variable only while it is imported, so the process need not keep it.
+    os.environ[_NO_TELEMETRY] = "1"
+    try:
+        return importlib.import_module("onnxruntime")
+    finally:
+        os.environ.pop(_NO_TELEMETRY, None)  # another thread may have been faster
 
 
 def open_session(
@@ -113,7 +133,7 @@ def open_session(
     `what` names.
     """
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except ImportError as missing:
         raise MissingDependencyError("onnxruntime", extra, purpose) from missing
     options: Any = onnxruntime.SessionOptions()

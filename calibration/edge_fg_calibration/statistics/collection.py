@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 import edge_fg
+from edge_fg.backends.onnxruntime import import_onnxruntime
 from edge_fg.errors import CalibrationError
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration.graph.observation import Observer, where_it_begins
@@ -208,7 +209,6 @@ def _through_cache(
 
 
 def _key(graph: bytes, images: IdentifiedBatches, fresh: Statistics) -> StatisticsKey:
-    import onnxruntime
     import PIL
 
     return StatisticsKey(
@@ -217,7 +217,7 @@ def _key(graph: bytes, images: IdentifiedBatches, fresh: Statistics) -> Statisti
         images=images.images,
         tensors=digest_of(sorted((name, one.bins) for name, one in fresh.histograms.items())),
         software=digest_of(
-            edge_fg.__version__, onnxruntime.__version__, PIL.__version__, np.__version__
+            edge_fg.__version__, import_onnxruntime().__version__, PIL.__version__, np.__version__
         ),
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -252,3 +255,25 @@ def test_a_graph_with_other_classes_than_labels(tiny_bundle: Path, frame: np.nda
     )
     with pytest.raises(BackendError, match=rf"shape \(1, 4\) for 1 frames and {count} labels"):
         edge_fg.load(tiny_bundle)(frame)
+
+
+def test_classifying_writes_nothing_into_the_home(tiny_bundle: Path, tmp_path: Path):
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import os, sys, numpy, edge_fg\n"
+        "with edge_fg.load(sys.argv[1], backend='onnxruntime') as classify:\n"
+        "    classify(numpy.zeros((48, 64, 3), numpy.uint8))\n"
+        "print('ORT_DISABLE_TELEMETRY' in os.environ)\n"
+    )
+    unset = ("XDG_", "ORT_")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(unset)}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, str(tiny_bundle)],
+        env=environment | {"HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+    assert list(home.iterdir()) == []
