@@ -63,7 +63,9 @@ class CaptureThread:
         self._listener = listener
         self._delay = delay
         self._gone = threading.Event()
-        self._lock = threading.Lock()
+        # Reentrant: while a thread holds it, the interpreter may collect the source as garbage in
+        # that thread, and so interrupt this one.
+        self._lock = threading.RLock()
         self._connection: Connection | None = None
         self._phase: Phase = "waiting"
         self._since = time.monotonic()

@@ -39,6 +39,8 @@ class FrameBuffer:
     def put(self, image: CapturedImage) -> None:
         """Hand over an image, from the capture thread."""
         with self._changed:
+            if self._finished:
+                return
             deliver = self._deliver
             lost, self._lost = self._lost, 0
             if deliver is None:
@@ -76,8 +78,9 @@ class FrameBuffer:
         while True:
             with self._changed:
                 if not self._waiting:
-                    self._deliver, self._on_finish = deliver, finish
                     finished, error = self._finished, self._error
+                    if not finished:
+                        self._deliver, self._on_finish = deliver, finish
                     break
                 image, lost = self._waiting.popleft()
             self._hand_on(deliver, image, lost)
@@ -90,9 +93,12 @@ class FrameBuffer:
             if self._finished:
                 return
             self._finished, self._error = True, error
+            on_finish = self._on_finish
+            # A thread that hangs in a driver keeps this buffer: not the source and its frames too.
+            self._deliver = self._on_finish = None
             self._changed.notify_all()
-        if self._on_finish is not None:
-            self._on_finish(error)
+        if on_finish is not None:
+            on_finish(error)
 
     def close(self) -> None:
         """Forget the images that wait; there will be no more."""

@@ -115,8 +115,10 @@ class LiveSource(BaseSource):
     def _finish(self, error: BaseException | None) -> None:
         assert self._receiver is not None
         self._ended = True
-        self._status.change("ended", str(error) if error else "it was closed")
-        self._receiver.finish(error)
+        try:
+            self._status.change("ended", str(error) if error else "it was closed")
+        finally:  # also where a listener calls `sys.exit`
+            self._receiver.finish(error)
 
     def _frame(self, image: CapturedImage, lost: int) -> Frame:
         self._note_what_is_stated()

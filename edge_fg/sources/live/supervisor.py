@@ -87,8 +87,9 @@ class Supervisor:
     def stop(self) -> None:
         """Stop capturing; waits a little for the thread, not for one that hangs."""
         with self._changed:
+            # It stays one of `threads`: this may run in it, and listeners hear of the end in it.
+            capture = None if self._stopped else self._capture
             self._stopped = True
-            capture, self._capture = self._capture, None
             self._changed.notify_all()
         WATCHDOG.forget(self)
         self._buffer.close()
@@ -171,10 +172,17 @@ class Supervisor:
 
     def check(self) -> None:
         """Notice when the capture thread is late; interrupt it, at last leave it to itself."""
+        try:
+            self._check()
+        # Perhaps no thread captures any more: a program that waits for frames must hear of it.
+        except BaseException as error:  # noqa: BLE001
+            self._end(error)
+
+    def _check(self) -> None:
         capture, limit = self._capture, self._options.timeout
         phase, since = capture.progress if capture else ("waiting", 0.0)
         silent = time.monotonic() - since
-        if capture is None or phase == "waiting":
+        if capture is None or phase == "waiting" or self._stopped:
             return
         if phase == "reading" and silent > min(_STALL_S, limit / 2):
             self._status.change("stalled", f"no image for {silent:.1f} s", only_from="live")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -13,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +27,15 @@ from edge_fg.preprocess.pixel_layout import PixelFormat, PixelLayout
 from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources import SourceOptions, StateChange
-from edge_fg.sources.live import connection
-from edge_fg.sources.live.connection import CorruptedData
+from edge_fg.sources.live import connection, supervisor
+from edge_fg.sources.live.capture_thread import CaptureThread
+from edge_fg.sources.live.connection import CapturedImage, CorruptedData
+from edge_fg.sources.live.frame_buffer import FrameBuffer
 from edge_fg.sources.live.freeze_detector import FreezeDetector
 from edge_fg.sources.live.reconnection import Backoff
 from edge_fg.sources.live.source import LiveSource
 from edge_fg.sources.live.watchdog import Watchdog
+from edge_fg.sources.state import SourceStatus
 from support import fake_camera
 from support.fake_camera import FakeCamera, hold, image, number_of, steady
 from support.properties import examples
@@ -415,6 +421,105 @@ def test_a_watchdog_ends_with_the_last_that_it_watches_and_begins_again() -> Non
         watchdog.forget(second)
         joined(thread)
         assert watchdog.thread is None
+
+
+def test_whatever_a_check_raises_the_watchdog_goes_on() -> None:
+    class Exiting:
+        check_every = 0.001
+        checks = 0
+
+        def check(self) -> None:
+            self.checks += 1
+            sys.exit("a listener ends its program")
+
+    watchdog, exiting = Watchdog(), Exiting()
+    watchdog.watch(exiting)
+    thread = watchdog.thread
+    assert thread is not None
+    until(lambda: exiting.checks > 3)
+    assert watchdog.thread is thread
+    watchdog.forget(exiting)
+    joined(thread)
+
+
+def test_a_forked_process_has_a_watchdog_of_its_own() -> None:
+    # The lock of the parent's watchdog is held at the moment of the fork.
+    program = """
+import os, threading, time
+from edge_fg.sources.live.watchdog import Watchdog
+
+class Watched:
+    check_every = 0.001
+    checks = 0
+    def check(self):
+        self.checks += 1
+
+def hold():
+    with watchdog._changed:
+        held.set()
+        time.sleep(3600)
+
+watchdog, first, second, held = Watchdog(), Watched(), Watched(), threading.Event()
+watchdog.watch(first)
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    before = first.checks
+    watchdog.watch(second)
+    while second.checks < 5:
+        time.sleep(0.001)
+    os._exit(0 if first.checks == before else 1)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=HANG, check=True)
+
+
+@pytest.mark.parametrize("how", ["no thread starts", "a listener exits"])
+def test_a_source_whose_check_fails_ends_with_that_error(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    camera = FakeCamera(lambda n: ["open", image(n), lambda: release.wait(HANG) and None])
+    with LiveSource("cam", camera, HASTY) as source:
+        next(source)
+        if how == "no thread starts":
+
+            class Unstartable(CaptureThread):
+                def __init__(self, *args: Any) -> None:
+                    super().__init__(*args)
+                    monkeypatch.setattr(self.thread, "start", self._refuse)
+
+                def _refuse(self) -> None:
+                    raise RuntimeError("can't start new thread")
+
+            monkeypatch.setattr(supervisor, "CaptureThread", Unstartable)
+            error: type[BaseException] = RuntimeError
+        else:
+            reason = "can't start new thread"
+            source.on_state(lambda change: sys.exit(reason) if change.state == "stalled" else None)
+            error = SystemExit
+        with pytest.raises(error, match="can't start new thread"):
+            next(source)
+        assert list(source) == []
+    release.set()
+
+
+def test_nothing_is_delivered_after_the_end_which_is_told_once() -> None:
+    buffer = FrameBuffer(SourceStatus("cam"), 2)
+    delivered: list[int] = []
+    ends: list[BaseException | None] = []
+
+    def deliver(captured: CapturedImage, lost: int) -> bool:
+        delivered.append(number_of(captured.pixels))
+        return True
+
+    buffer.deliver_to(deliver, ends.append)
+    buffer.put(CapturedImage(image(1)))
+    buffer.close()
+    buffer.finish(SourceError("too late"))
+    buffer.put(CapturedImage(image(2)))
+    assert (delivered, ends, len(buffer)) == ([1], [None], 0)
 
 
 # ---------------------------------------------------------------- what images show
