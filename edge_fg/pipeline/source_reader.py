@@ -16,11 +16,11 @@ from edge_fg.sources.live.source import LiveSource
 class SourceReader:
     """Brings the frames of a source into a queue.
 
-    A live source's own capture thread puts them there. Other sources are read in a thread, which
-    stops at the end of the source, at its first error, after `limit` frames (None: no limit), or
-    when `close` is called; it holds no reference to anything but its parameters and this object.
-    Nobody else reads the source meanwhile; it is closed with the reader. `waited` is called with
-    the seconds that each frame was waited for.
+    A live source's own capture thread puts them there. Other sources are read in a thread. Reading
+    stops at the end of the source, at its first error, after `limit` frames that the queue took
+    (None: no limit), or when `close` is called; the thread holds no reference to anything but its
+    parameters and this object. Nobody else reads the source meanwhile; it is closed with the
+    reader. `waited` is called with the seconds that each frame was waited for.
     """
 
     def __init__(
@@ -63,7 +63,10 @@ class SourceReader:
         """Take a frame from the capture thread of a live source; see `FrameReceiver`."""
         self._waited(self._clock() - self._asked)
         taken = self.queue.put(frame, wait=False)
-        if self.queue.is_closed():
+        if self._limit is not None and self.queue.frames >= self._limit:
+            self.queue.refuse()  # those that wait are still answered
+            self.finish(None)
+        elif self.queue.is_closed():
             # Other sources may go on for months: a camera that is needed no more is released.
             self.source.close()
         self._asked = self._clock()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
 
-from edge_fg.errors import SourceError, UsageError
+from edge_fg.errors import ImageError, SourceError, UsageError
 from edge_fg.pipeline import Pipeline, stream
 from edge_fg.sources import Frame, SourceOptions
 from edge_fg.sources.live.source import LiveSource
@@ -163,6 +165,90 @@ def test_a_listener_may_end_the_pipeline_from_the_capture_thread(ending: str) ->
     assert pipeline.wait(HANG)
     until(lambda: returned)
     assert "capture" in returned[0]
+
+
+@pytest.mark.parametrize("ending", ["stop", "drain", "wait"])
+def test_a_listener_to_the_end_of_an_unusable_source_may_end_the_pipeline(ending: str) -> None:
+    failed, busy, returned = threading.Event(), threading.Event(), threading.Event()
+
+    def good(n: int) -> Iterator[object]:
+        yield "open"
+        yield lambda: image(1) if failed.wait(HANG) else None
+        yield hold
+
+    def bad(n: int) -> Iterator[object]:
+        yield "open"
+        yield image(1000)
+        yield lambda: image(1001) if busy.wait(HANG) else None
+        yield hold
+
+    def classify(pixels: object) -> int:
+        if number_of(pixels) >= 1000:  # type: ignore[arg-type]
+            failed.set()
+            raise ImageError("unusable")
+        busy.set()
+        assert returned.wait(HANG), "the listener waits for the pipeline"
+        return 1
+
+    def end(change: object) -> None:
+        if change.state == "ended":  # type: ignore[attr-defined]
+            threads.append(threading.current_thread().name)
+            getattr(pipeline, ending)()
+            returned.set()
+
+    threads: list[str] = []
+    sources = [LiveSource(name, FakeCamera(s), OPTIONS) for name, s in (("a", good), ("b", bad))]
+    sources[1].on_state(end)
+    pipeline = Pipeline(sources, classify, policy="queue(4)")
+    pipeline.start()
+    assert returned.wait(HANG)
+    pipeline.stop()
+    pipeline.check()
+    assert threads == ["edge_fg-capture-b"]
+
+
+def test_of_a_camera_that_loses_nothing_only_max_frames_are_taken() -> None:
+    asked, more = threading.Event(), threading.Event()
+
+    def script(n: int) -> Iterator[object]:
+        yield "open"
+        yield from map(image, range(3))
+        yield lambda: image(3) if asked.wait(HANG) else None
+        yield from map(image, range(4, 8))
+        yield lambda: (more.set(), hold())[1]
+
+    def classify(pixels: object) -> int:
+        asked.set()
+        # The camera goes on while the first frame is answered.
+        until(lambda: more.is_set() or source.state == "ended")
+        return number_of(pixels)  # type: ignore[arg-type]
+
+    source = LiveSource("cam", FakeCamera(script), SourceOptions(timeout=HANG, buffer=8))
+    sink = fakes.Collecting(lossless=True)
+    pipeline = Pipeline(source, classify, policy="queue(8,drop=block)", max_frames=5, sinks=[sink])
+    pipeline.start()
+    assert pipeline.wait(HANG)
+    pipeline.check()
+    stats = pipeline.stats().sources[0]
+    assert (stats.frames, stats.answered, stats.dropped) == (5, 5, {})
+    assert [result.prediction for result in sink.results] == [0, 1, 2, 3, 4]
+    assert source.counters["frames"] == 5
+
+
+def test_a_driver_that_hangs_keeps_no_source_alive() -> None:
+    asked, release = threading.Event(), threading.Event()
+    camera = FakeCamera(lambda n: ["open", image(1), lambda: release.wait(HANG) and None])
+    source = LiveSource("cam", camera, OPTIONS)
+    pipeline = Pipeline(source, lambda pixels: asked.set())
+    pipeline.start()
+    assert asked.wait(HANG)
+    pipeline.stop()
+    gone = weakref.ref(source)
+    del source, pipeline
+    gc.collect()
+    assert gone() is None
+    assert "edge_fg-capture-cam" in ours()
+    release.set()
 
 
 def test_frames_can_t_go_two_ways() -> None:
