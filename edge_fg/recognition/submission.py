@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -43,9 +44,10 @@ class Submissions(Closing):
     def __init__(self, classify: Classify, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._classify = weakref.ref(classify)
         self._clock = clock
+        self._closed = False
+        self._process = os.getpid()
         self._changed = threading.Condition()
         self._waiting: _Request | None = None
-        self._closed = False
         self._thread: threading.Thread | None = None
         # Also called when the interpreter ends: no thread may be in the model's code then.
         weakref.finalize(classify, self.close)
@@ -58,14 +60,15 @@ class Submissions(Closing):
         if deadline is not None and not deadline >= 0:
             raise UsageError(f"deadline must be seconds from now, not {deadline}")
         request = _Request(frame, region, None if deadline is None else now + deadline)
+        self._begin_after_fork()
         with self._changed:
             if self._closed:
                 raise BackendError("the classifier is closed: load the bundle again")
-            superseded, self._waiting = self._waiting, request
             if self._thread is None:
-                name = "edge_fg-submit"
-                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="edge_fg-submit", daemon=True)
+                thread.start()  # where it can't be, the next call tries again
+                self._thread = thread
+            superseded, self._waiting = self._waiting, request
             self._changed.notify()
         if superseded is not None:
             superseded.refuse(SupersededError("a newer frame was submitted before this one's turn"))
@@ -73,6 +76,7 @@ class Submissions(Closing):
 
     def close(self) -> None:
         """Refuse the frame that waits, and end the thread after the one it works on."""
+        self._begin_after_fork()
         with self._changed:
             self._closed = True
             waiting, self._waiting = self._waiting, None
@@ -81,6 +85,12 @@ class Submissions(Closing):
             waiting.refuse(BackendError("the classifier was closed before this frame's turn"))
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+
+    def _begin_after_fork(self) -> None:
+        """Start again in a forked child: it has no thread of ours, and the lock may be held."""
+        if self._process != os.getpid():
+            self._process, self._changed = os.getpid(), threading.Condition()
+            self._waiting = self._thread = None
 
     def _work(self) -> None:
         while (request := self._next()) is not None:

@@ -229,3 +229,43 @@ def test_a_program_that_forgets_to_close_still_ends(tiny_bundle: Path) -> None:
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_a_thread_that_can_not_start_is_tried_again(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submissions = Submissions(model)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            submissions.submit(1)
+    model.allowed.release()
+    assert submissions.submit(2).result(HANG) == (2, None)
+    submissions.close()
+
+
+FORK = """
+import os, sys
+import numpy as np
+import edge_fg
+classifier = edge_fg.load(sys.argv[1], backend="onnxruntime")
+frame = np.zeros((16, 16, 3), np.uint8)
+wanted = classifier.submit(frame).result(60).label
+child = os.fork()
+if not child:
+    given = classifier.submit(frame, deadline=60).result(60).label
+    classifier.close()
+    os._exit(0 if given == wanted else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert classifier.submit(frame).result(60).label == wanted
+"""
+
+
+def test_a_forked_child_is_answered(tiny_bundle: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORK, str(tiny_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
+    assert done.returncode == 0, done.stderr
