@@ -49,6 +49,7 @@ class OnnxRuntimeBackend:
         self._input = manifest.input.name
         self._outputs = [output.name for output in manifest.outputs]
         self._what = f"the {precision} model of {bundle.path}"
+        self._process = os.getpid()
         self._session: onnxruntime.InferenceSession | None = open_session(
             bundle.graph(precision), what=self._what, threads=threads
         )
@@ -77,8 +78,12 @@ class OnnxRuntimeBackend:
         return Outputs(tensors, 1e3 * (prepared - started), 1e3 * (ended - prepared))
 
     def close(self) -> None:
-        """Release the session; an inference under way still ends."""
-        self._session = None
+        """Release the session; an inference under way still ends.
+
+        A forked child keeps it: releasing waits for threads that did not come along.
+        """
+        if self._process == os.getpid():
+            self._session = None
 
 
 def available() -> tuple[bool, str]:

@@ -93,12 +93,13 @@ def main() -> None:
             longest = max(longest, time.monotonic() - started)
             next_turn += PERIOD
             time.sleep(max(0.0, next_turn - time.monotonic()))
+        failure = newest.error  # before the source is closed under its reader
     print(
         f"{turns} turns, {answered} answers, {superseded} superseded, "
         f"longest work of a turn {1e3 * longest:.1f} ms"
     )
-    if newest.error is not None:
-        sys.exit(f"robot_loop: {newest.error}")
+    if failure is not None:
+        sys.exit(f"robot_loop: {failure}")
 
 
 if __name__ == "__main__":

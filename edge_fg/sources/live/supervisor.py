@@ -74,9 +74,11 @@ class Supervisor:
             )
             if state.connected or self._stopped:
                 return
+            # What a connection says that the watchdog has interrupted is not the reason.
+            error = None if self._capture and self._capture.interrupted else self._error
         late = SourceError(f"can't open {self._name}: it doesn't answer within {limit:g} s")
         self.stop()
-        raise self._error or late
+        raise error or late
 
     @property
     def threads(self) -> set[threading.Thread]:
