@@ -174,7 +174,8 @@ def test_a_listener_to_the_end_of_an_unusable_source_may_end_the_pipeline(ending
     def good(n: int) -> Iterator[object]:
         yield "open"
         yield lambda: image(1) if failed.wait(HANG) else None
-        yield hold
+        # Not `hold`: the end of one camera lets all go that hold.
+        yield lambda: (cameras[0].interrupted.wait(HANG), None)[1]
 
     def bad(n: int) -> Iterator[object]:
         yield "open"
@@ -197,7 +198,8 @@ def test_a_listener_to_the_end_of_an_unusable_source_may_end_the_pipeline(ending
             returned.set()
 
     threads: list[str] = []
-    sources = [LiveSource(name, FakeCamera(s), OPTIONS) for name, s in (("a", good), ("b", bad))]
+    cameras = [FakeCamera(good), FakeCamera(bad)]
+    sources = [LiveSource(name, c, OPTIONS) for name, c in zip("ab", cameras, strict=True)]
     sources[1].on_state(end)
     pipeline = Pipeline(sources, classify, policy="queue(4)")
     pipeline.start()
