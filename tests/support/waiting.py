@@ -20,7 +20,7 @@ def until(condition: Callable[[], T], what: object = "the condition") -> T:
     """
     deadline = time.monotonic() + HANG
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {HANG:.0f} s in vain for {what}"
+        assert time.monotonic() < deadline, f"{what} did not come within {HANG:.0f} s"
         time.sleep(0.002)
     return found
 
