@@ -97,6 +97,16 @@ class Labels(Sequence[Label]):
     def __getitem__(self, index: int | slice) -> Label | tuple[Label, ...]:
         return self._labels[index]
 
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.names[:3]))
+        return f"Labels({len(self)}: {shown}{', ...' if len(self) > 3 else ''})"
+
+    def __eq__(self, other: object) -> bool:
+        return self._labels == other._labels if isinstance(other, Labels) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._labels)
+
     @property
     def names(self) -> list[str]:
         """The label of each class."""

@@ -68,6 +68,9 @@ class Bundle:
                     f"{_MAX_SIDE_FILE_BYTES >> 20} MB: refused"
                 )
 
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r})"
+
     def read(self, name: str) -> bytes:
         """Return the content of a file that the manifest lists, after checking size and hash.
 

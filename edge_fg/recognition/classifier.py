@@ -51,16 +51,32 @@ class Classifier(Closing):
         The classes.
     choice
         Which backend and variant were chosen, and why.
+    bundle
+        Where it was loaded from, to be shown.
     """
 
+    instead = "hand over the bundle's path, and call edge_fg.load there"
+
     def __init__(
-        self, backend: Backend, scores: OutputSpec, labels: Labels, choice: Choice
+        self,
+        backend: Backend,
+        scores: OutputSpec,
+        labels: Labels,
+        choice: Choice,
+        bundle: str = "",
     ) -> None:
         self._backend = backend
         self._scores = scores
         self.labels = labels
         self.choice = choice
+        self._bundle = bundle
         self._submissions = Submissions(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"Classifier(bundle={self._bundle!r}, backend={self.choice.backend!r}, "
+            f"precision={self.choice.precision!r}, classes={len(self.labels)})"
+        )
 
     @property
     def takes_raw(self) -> bool:
@@ -132,7 +148,10 @@ class Classifier(Closing):
         outputs = self._backend.infer(checked, regions_xywh)
         probabilities = self._probabilities(outputs, len(checked))
         latency = Latency(
-            outputs.preprocess_ms, outputs.inference_ms, 1e3 * (time.perf_counter() - started)
+            outputs.preprocess_ms,
+            outputs.inference_ms,
+            1e3 * (time.perf_counter() - started),
+            len(checked),
         )
         return [Prediction(row, self.labels, latency) for row in probabilities]
 
@@ -245,4 +264,4 @@ def load(
         opened, backend, precision, threads=threads, options=options, progress=progress
     )
     _LOGGER.info("%s runs on %s: %s", opened.path, choice.backend, choice.reason)
-    return Classifier(executed, opened.manifest.scores, labels, choice)
+    return Classifier(executed, opened.manifest.scores, labels, choice, str(opened.path))

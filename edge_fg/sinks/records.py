@@ -11,7 +11,8 @@ Content = Literal["frames", "visits"]
 """What a file holds: a line for each frame, or one for each event of a visit."""
 
 FRAME_COLUMNS: tuple[str, ...] = ("time", "source", "frame", "position_s", "label", "index")
-FRAME_COLUMNS += ("confidence", "runner_up", "runner_up_confidence", "latency_ms", "age_ms")
+FRAME_COLUMNS += ("confidence", "runner_up", "runner_up_confidence", "latency_ms", "latency_frames")
+FRAME_COLUMNS += ("age_ms",)
 VISIT_COLUMNS: tuple[str, ...] = ("event", "visit", "source", "label", "index", "confidence")
 VISIT_COLUMNS += ("runner_up", "frames", "started_s", "ended_s", "started", "ended")
 VISIT_COLUMNS += ("x", "y", "width", "height")
@@ -40,13 +41,9 @@ def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
         "latency_ms": None,
     }
     if prediction is not None:
-        record["top"] = [
-            {"index": a.class_id, "label": a.label, "confidence": a.confidence}
-            for a in prediction.top(top_k)
-        ]
-        record["latency_ms"] = {
-            stage: round(getattr(prediction.latency, f"{stage}_ms"), 3)
-            for stage in ("preprocess", "inference", "total")
+        record |= {
+            "top": [answer.to_dict() for answer in prediction.top(top_k)],
+            "latency_ms": prediction.latency.to_dict(),
         }
     if result.sightings or prediction is None:
         record["sightings"] = [
@@ -73,6 +70,7 @@ def rows(result: Result[Any], content: Content) -> list[Sequence[object]]:
 def _frame_row(result: Result[Any]) -> Sequence[object]:
     frame, prediction = result.frame, result.prediction
     top: Sequence[Any] = prediction.top(2) if prediction is not None else []
+    latency = prediction.latency if prediction is not None else None
     return (
         frame.time.isoformat() if frame.time else None,
         frame.source,
@@ -80,6 +78,6 @@ def _frame_row(result: Result[Any]) -> Sequence[object]:
         frame.position,
         *([top[0].label, top[0].class_id, top[0].confidence] if top else [""] * 3),
         *([top[1].label, top[1].confidence] if len(top) > 1 else [""] * 2),
-        round(prediction.latency.total_ms, 3) if prediction is not None else None,
+        *((round(latency.total_ms, 3), latency.frames) if latency is not None else [None] * 2),
         round(1e3 * result.age_s, 3),
     )

@@ -90,6 +90,8 @@ class BaseSource(Closing):
     wait for long.
     """
 
+    instead = "hand over what names it, and call edge_fg.open_source there"
+
     def __init__(
         self,
         name: str,
@@ -112,6 +114,9 @@ class BaseSource(Closing):
         self._closed = False
         # OpenCV must not release a capture while another thread reads from it.
         self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, state={self.state!r})"
 
     @property
     def state(self) -> SourceState:

@@ -100,6 +100,15 @@ def test_the_simple_one(example, guide) -> None:
     assert any(guide.species[0] in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    "name", ["simple.py", "robot_loop.py", "multithreaded_host.py", "asyncio_app.py"]
+)
+def test_one_without_arguments_says_how_it_is_used(example, name: str) -> None:
+    told = example(name, code=2)
+    assert told.startswith(f"usage: {name} ")
+    assert "required: bundle, source" in told
+
+
 def test_the_simple_one_is_short(repository) -> None:
     assert len((repository / "tools/examples/simple.py").read_text().splitlines()) <= 15
 
@@ -177,5 +186,7 @@ def test_the_ros_node_classifies_images_and_warns_of_the_others(example, guide, 
 def test_the_ros_node_without_a_bundle_or_ros(example, ros, tmp_path) -> None:
     told = example("ros2_node.py", f"bundle:={tmp_path}/none", path=ros, code=1)
     assert told.startswith("edge_fg: ")
+    told = example("ros2_node.py", path=ros, code=1)
+    assert "usage: ros2_node.py --ros-args -p bundle:=" in told
     if __import__("importlib").util.find_spec("rclpy") is None:
         assert "source its setup file" in example("ros2_node.py", code=1)

@@ -5,9 +5,9 @@ The event loop stays free: a heartbeat ticks while frames are answered.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
-import sys
 
 import edge_fg
 
@@ -22,12 +22,15 @@ async def heartbeat(ticks: list[float]) -> None:
 
 async def main() -> None:
     """Classify every frame while the heartbeat runs."""
-    bundle, source = sys.argv[1:3]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle")
+    parser.add_argument("source")
+    given = parser.parse_args()
     ticks: list[float] = []
     other = asyncio.create_task(heartbeat(ticks))
     answered = 0
-    with edge_fg.load(bundle) as classifier:
-        async for result in edge_fg.Pipeline(source, classifier):
+    with edge_fg.load(given.bundle) as classifier:
+        async for result in edge_fg.Pipeline(given.source, classifier):
             if result.prediction is not None and answered % 30 == 0:
                 print(result.frame.number, result.prediction.label, flush=True)
             answered += 1

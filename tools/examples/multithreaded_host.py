@@ -6,8 +6,8 @@ answer images from a queue (an upload service, say), and the main thread.
 
 from __future__ import annotations
 
+import argparse
 import queue
-import sys
 import threading
 
 import numpy as np
@@ -32,7 +32,10 @@ def work(
 
 def main() -> None:
     """Run all three and print what they did."""
-    bundle, *sources = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle")
+    parser.add_argument("sources", nargs="+")
+    given = parser.parse_args()
     uploads: queue.Queue[np.ndarray | None] = queue.Queue(maxsize=8)
     answers: queue.Queue[str] = queue.Queue()
     seen: list[str] = []
@@ -41,14 +44,14 @@ def main() -> None:
         if result.prediction is not None:
             seen.append(result.prediction.label)
 
-    with edge_fg.load(bundle) as classifier:
+    with edge_fg.load(given.bundle) as classifier:
         workers = [
             threading.Thread(target=work, args=(classifier, uploads, answers))
             for _ in range(WORKERS)
         ]
         for worker in workers:
             worker.start()
-        pipeline = edge_fg.Pipeline(sources, classifier, sinks=[CallbackSink(remember)])
+        pipeline = edge_fg.Pipeline(given.sources, classifier, sinks=[CallbackSink(remember)])
         pipeline.start()
         rng = np.random.default_rng(0)
         for _ in range(UPLOADS):
@@ -60,7 +63,7 @@ def main() -> None:
             worker.join()
         pipeline.wait()
     stats = pipeline.stats()
-    print(f"{stats.answered} frames of {len(sources)} sources, {len(set(seen))} classes")
+    print(f"{stats.answered} frames of {len(given.sources)} sources, {len(set(seen))} classes")
     print(f"{answers.qsize()} uploads by {WORKERS} workers")
     print(f"a grey image is {grey.label}")
 

@@ -34,7 +34,12 @@ class BirdNode(Node):
         self.declare_parameter("bundle", "")
         self.declare_parameter("top_k", 5)
         self.declare_parameter("max_age", 0.5)
-        self.classifier = edge_fg.load(self.get_parameter("bundle").value)
+        bundle = self.get_parameter("bundle").value
+        if not bundle:
+            raise edge_fg.errors.UsageError(
+                "usage: ros2_node.py --ros-args -p bundle:=birds.edgefg"
+            )
+        self.classifier = edge_fg.load(bundle)
         self.publisher = self.create_publisher(Classification, "classification", 10)
         self.messages = MessageClassifier(
             self.classifier,

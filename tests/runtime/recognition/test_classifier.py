@@ -226,10 +226,11 @@ def test_closing_twice_is_harmless_and_use_afterwards_says_so(tiny_bundle: Path,
 
 
 def test_predictions_are_told_apart_and_hashed(tiny_bundle: Path, frame: np.ndarray):
-    first, second = edge_fg.load(tiny_bundle).batch([frame, frame])
+    first, second, other = edge_fg.load(tiny_bundle).batch([frame, frame, frame // 2])
     assert first == first
-    assert first != second
-    assert len({first, second}) == 2
+    assert first == second, "they answer the same, whatever they took"
+    assert first != other
+    assert len({first, second, other}) == 2
 
 
 @pytest.mark.parametrize("threads", [-1, 10**10])

@@ -103,7 +103,7 @@ def frame_lines(result: Result[Any]) -> Sequence[str]:
     line = f"{where}  {first.label}  {first.confidence:.1%}"
     if others and sys.stdout.isatty():
         line += "   (" + ", ".join(f"{a.label} {a.confidence:.1%}" for a in others) + ")"
-    return (f"{line}  {result.prediction.latency.total_ms:.1f} ms",)
+    return (f"{line}  {result.prediction.latency}",)
 
 
 def visit_lines(result: Result[Any]) -> Sequence[str]:
