@@ -61,6 +61,7 @@ class FrameQueue:
         self._blocking = makes_wait(policy, live)
         self._period = 1 / policy.fps if isinstance(policy, Rate) else None
         self._due = -math.inf  # when the rate allows the next frame
+        self._file: str | None = None  # whose clock that is
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -168,6 +169,8 @@ class FrameQueue:
     def _is_due(self, frame: Frame, period: float) -> bool:
         """Return whether the rate allows this frame; waits where none may be lost."""
         at = frame.captured if self._live else frame.position
+        if not self._live and at is not None and frame.source != self._file:
+            self._file, self._due = frame.source, -math.inf  # the next video's clock begins anew
         if at is None:
             at = self._clock()
             while at < self._due and not self._closed:

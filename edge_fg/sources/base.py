@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from edge_fg.closing import Closing
-from edge_fg.errors import ImageError, SourceError
+from edge_fg.errors import EdgeFGError, SourceError
 from edge_fg.sources.frame import Frame
 from edge_fg.sources.state import SourceState, SourceStatus, StateListener
 
@@ -31,7 +31,8 @@ class Source(Protocol):
     live
         Whether frames come at their own pace and are lost when nobody reads them.
     skipped
-        Images of a directory or glob that could not be read, so far.
+        What was wrong with images and videos of a list, directory or glob that could not be read,
+        or not to their end, so far.
     state
         ``connecting``, ``live``, ``stalled`` (connected, but no new image comes), ``lost``
         (not connected, it will be tried again) or ``ended``. What has no connection is ``live``
@@ -49,7 +50,7 @@ class Source(Protocol):
     size_wh: tuple[int, int] | None
     frame_count: int | None
     live: bool
-    skipped: list[ImageError]
+    skipped: list[EdgeFGError]
 
     @property
     def state(self) -> SourceState:
@@ -107,7 +108,7 @@ class BaseSource(Closing):
         self.size_wh = size_wh
         self.frame_count = frame_count
         self.live = live
-        self.skipped: list[ImageError] = []
+        self.skipped: list[EdgeFGError] = []
         self._status = SourceStatus(name, state)
         self._delivered = 0
         self._ended = False

@@ -1,56 +1,86 @@
-"""Images as sources: one, a list, a directory or a glob; and frames that a program has."""
+"""Files as sources: an image, a list, a directory or a glob; and frames that a program has."""
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_fg.errors import ImageError, SourceError
+from edge_fg.errors import ImageError, MissingDependencyError, SourceError
 from edge_fg.images import IMAGE_SUFFIXES, read_image
 from edge_fg.preprocess.raw_frame import as_pixels
 from edge_fg.sources.base import BaseSource
 from edge_fg.sources.flip import flipped, flipped_pixels
+from edge_fg.sources.folders import files_below, files_matching, with_suffixes
 from edge_fg.sources.frame import Frame
-from edge_fg.sources.options import Flip
+from edge_fg.sources.options import Flip, SourceOptions
 from edge_fg.sources.uri import VIDEO_SUFFIXES, SourceDescription
+from edge_fg.sources.video import VideoSource
 
 _logger = logging.getLogger("edge_fg")
-_DIGITS = re.compile(r"(\d+)")
 
 
-class ImageSource(BaseSource):
-    """Images in the order given, at least one.
+class FilesSource(BaseSource):
+    """Images and videos in the order given, at least one; videos are read one after the other.
 
-    Where `tolerant`, images that can't be read are logged as a warning, kept in `skipped` and
-    passed over, so that one bad file of a memory card doesn't cost the rest; else they raise.
+    Where `tolerant`, what can't be read is logged as a warning, kept in `skipped` and passed over,
+    so that one bad file of a memory card doesn't cost the rest; else it raises.
     """
 
-    def __init__(self, name: str, paths: Sequence[Path], *, tolerant: bool, flip: Flip) -> None:
-        super().__init__(name, frame_count=len(paths))
-        self._flip: Flip = flip
-        self._paths = iter(paths)
+    def __init__(
+        self, name: str, paths: Sequence[Path], options: SourceOptions, *, tolerant: bool
+    ) -> None:
+        videos = [path for path in paths if _is_video(path)]
+        super().__init__(name, frame_count=None if videos else len(paths))
+        self._options = options
         self._tolerant = tolerant
+        if len(videos) == len(paths):
+            self.fps = next(filter(None, map(self._stated_fps, videos)), None)
+        self._frames = self._read_all(paths)
 
     def _read(self) -> Frame | None:
-        for path in self._paths:
+        frame = next(self._frames, None)
+        return None if frame is None else replace(frame, number=self._delivered)
+
+    def _release(self) -> None:
+        self._frames.close()
+
+    def _read_all(self, paths: Sequence[Path]) -> Generator[Frame, None, None]:
+        for path in paths:
             try:
-                image = read_image(path)
-            except ImageError as error:
+                yield from self._frames_of(path)
+            except (ImageError, SourceError, MissingDependencyError) as error:
                 if not self._tolerant:
                     raise
                 self.skipped.append(error)
                 self._status.add("corrupted")
-                _logger.warning("image skipped: %s", error)
-                continue
-            image = flipped(image, self._flip)
-            return Frame(image, number=self._delivered, source=os.fspath(path))
-        return None
+                what = "video" if _is_video(path) else "image"
+                _logger.warning("%s skipped: %s", what, error)
+
+    def _frames_of(self, path: Path) -> Iterator[Frame]:
+        if not _is_video(path):
+            image = flipped(read_image(path), self._options.flip)
+            yield Frame(image, number=0, source=os.fspath(path))
+            return
+        with self._video(path) as video:
+            try:
+                yield from video
+            finally:
+                self._status.add("corrupted", video.counters["corrupted"])
+
+    def _stated_fps(self, path: Path) -> float | None:
+        try:
+            with self._video(path) as video:
+                return video.fps
+        except SourceError:
+            return None  # said when its turn comes
+
+    def _video(self, path: Path) -> VideoSource:
+        name = os.fspath(path)
+        return VideoSource(SourceDescription("video", name, name), self._options)
 
 
 class IterableSource(BaseSource):
@@ -87,61 +117,24 @@ class IterableSource(BaseSource):
             close()
 
 
-def open_images(description: SourceDescription, flip: Flip) -> ImageSource:
-    """Open a source of kind image, images, directory or glob; `SourceError` where no image is."""
-    name, paths, tolerant = description.name, description.paths, True
-    if description.kind == "directory":
-        paths = _images_of_directory(Path(name))
-    elif description.kind == "glob":
-        paths = _images_of_glob(name)
-    else:
-        tolerant = len(paths) > 1
-    return ImageSource(name, paths, tolerant=tolerant, flip=flip)
+def open_files(description: SourceDescription, options: SourceOptions) -> FilesSource:
+    """Open a source of kind image, images, directory or glob.
+
+    `SourceError` where there is neither an image nor a video.
+    """
+    name, kind, paths = description.name, description.kind, list(description.paths)
+    if kind in ("directory", "glob"):
+        found = files_below(Path(name)) if kind == "directory" else files_matching(name)
+        paths = with_suffixes(found, IMAGE_SUFFIXES | VIDEO_SUFFIXES, name)
+        if not paths and kind == "directory":
+            raise SourceError(f"neither {name} nor a folder in it holds images or videos")
+        if not paths and not found:
+            raise SourceError(f"nothing matches {name}")
+        if not paths:
+            raise SourceError(f"no image or video is among the {len(found)} matches of {name}")
+    tolerant = kind in ("directory", "glob") or len(paths) > 1
+    return FilesSource(name, paths, options, tolerant=tolerant)
 
 
-def natural_order(path: Path) -> tuple[list[str | int], str]:
-    """Return a sorting key by which ``IMG_9`` comes before ``IMG_10``."""
-    text = os.fspath(path)
-    parts = _DIGITS.split(text.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
-
-
-def _images_of_directory(folder: Path) -> tuple[Path, ...]:
-    try:
-        entries = list(folder.iterdir())
-    except OSError as error:
-        raise SourceError(f"can't list {folder}: {error.strerror or error}") from error
-    images = _only_images(entries)
-    if images:
-        return images
-    if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries):
-        raise SourceError(f"{folder} holds videos but no images: give a video by its name")
-    if any(entry.is_dir() for entry in entries):
-        raise SourceError(
-            f"{folder} holds directories but no images: give one of them, "
-            f"or the glob '{folder}/**/*.jpg' for all"
-        )
-    raise SourceError(f"{folder} holds no images")
-
-
-def _images_of_glob(pattern: str) -> tuple[Path, ...]:
-    # Path.glob can't take an absolute pattern.
-    matches = [Path(match) for match in glob.iglob(pattern, recursive=True)]  # noqa: PTH207
-    images = _only_images(matches)
-    if images:
-        return images
-    if matches:
-        raise SourceError(f"no image is among the {len(matches)} matches of {pattern}")
-    raise SourceError(f"nothing matches {pattern}")
-
-
-def _only_images(paths: Iterable[Path]) -> tuple[Path, ...]:
-    # Names that begin with a dot are the leavings of file managers ("._IMG_1.JPG").
-    found = {
-        path
-        for path in paths
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and not path.is_dir()
-    }
-    return tuple(sorted(found, key=natural_order))
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_fg.errors import SourceError, UsageError
 from edge_fg.sources.base import Source
-from edge_fg.sources.files import IterableSource, open_images
+from edge_fg.sources.files import IterableSource, open_files
 from edge_fg.sources.live.rtsp import has_pyav
 from edge_fg.sources.live.source import LiveSource
 from edge_fg.sources.live.v4l2_csi import check_possible
@@ -24,7 +24,7 @@ from edge_fg.sources.video import VideoSource
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_IMAGES = ("image", "images", "directory", "glob")
+_FILES = ("image", "images", "directory", "glob")
 
 
 def open_source(
@@ -73,8 +73,8 @@ def open_source(
 def _open(described: SourceDescription, options: SourceOptions) -> Source:
     kind = described.kind
     _check_fit(kind, described.name, options)
-    if kind in _IMAGES:
-        return open_images(described, options.flip)
+    if kind in _FILES:
+        return open_files(described, options)
     if kind == "pipe":
         return PipeSource(described.name, options=options)
     if kind == "scheme":

@@ -68,9 +68,10 @@ def parse_source(source: str | int | Path | Sequence[str | Path]) -> SourceDescr
     ----------
     source
         A camera's number (``0``), ``/dev/video0``, ``v4l2:///dev/video0``, ``csi://0``,
-        ``rtsp://...``, ``http://...``, ``file://...``, an image, a video file, a directory of
-        images, a glob, ``-`` for standard input, a scheme that an installed package brings
-        (``fieldguide://``), or a sequence of images. A `Path` always names a file or directory.
+        ``rtsp://...``, ``http://...``, ``file://...``, an image, a video file, a directory (of
+        images and videos, with all directories in it), a glob, ``-`` for standard input, a scheme
+        that an installed package brings (``fieldguide://``), or a sequence of image or video
+        files. A `Path` always names a file or directory.
 
         Options may stand behind a string: ``/dev/video0?width=1280&height=720&fps=30``,
         ``csi://0?flip=rotate-180``, ``clip.mp4?flip=horizontal`` (unless there is a file of just

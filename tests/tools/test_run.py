@@ -251,6 +251,17 @@ def test_no_video_of_several_replaces_a_source(
     assert clip.read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--save", "--save-frames"])
+def test_what_an_earlier_run_wrote_is_not_read(
+    tiny_bundle, images, edge_fg_command, option
+) -> None:
+    out = images / "out.avi"
+    out.mkdir() if option == "--save-frames" else out.touch()
+    done = edge_fg_command("run", tiny_bundle, images, option, out)
+    assert done.code == 1
+    assert "out.avi lies in" in done.complaint
+
+
 # ---------------------------------------------------------------- watching, and the end
 
 

@@ -12,10 +12,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.errors import DatasetError, ImageError, UsageError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-"""Endings (lower case) by which a file in a directory counts as an image."""
+from edge_fg.errors import DatasetError, ImageError, SourceError, UsageError
+from edge_fg.images import IMAGE_SUFFIXES
+from edge_fg.sources.folders import files_below, with_suffixes
 
 Preprocess: TypeAlias = Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]]
 """Frames (H x W x 3 uint8 BGR) to one network input (N x 3 x H x W float32)."""
@@ -77,8 +76,10 @@ def read_image_set(path: Path, *, minimum: int = 1) -> ImageSet:
     """Read a directory of images or a CSV that lists them.
 
     In a directory, the first-level sub-directories are class names and images at the top have
-    no label; the order is sorted by path. A CSV has the column ``file`` (relative to the CSV) and,
-    where known, ``label`` or ``index``; an empty cell means unknown; the order is the file's.
+    no label; the order is sorted by path. Every image below it is read once, see `files_below`;
+    what isn't an image is left out, which is logged. A CSV has the column ``file`` (relative to the
+    CSV) and, where known, ``label`` or ``index``; an empty cell means unknown; the order is the
+    file's.
 
     Parameters
     ----------
@@ -205,16 +206,15 @@ def batches(
 
 
 def _read_directory(root: Path) -> list[LabelledImage]:
-    items = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in files:
-            path = Path(folder) / file
-            if file.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            inside = path.relative_to(root).parts
-            items.append(LabelledImage(path, inside[0] if len(inside) > 1 else None, None))
-    return sorted(items, key=lambda item: item.path.relative_to(root).parts)
+    try:
+        paths = with_suffixes(files_below(root), IMAGE_SUFFIXES, str(root))
+    except SourceError as error:
+        raise DatasetError(str(error)) from error
+    insides = sorted(path.relative_to(root).parts for path in paths)
+    return [
+        LabelledImage(root.joinpath(*inside), inside[0] if len(inside) > 1 else None, None)
+        for inside in insides
+    ]
 
 
 def _read_csv(path: Path) -> list[LabelledImage]:

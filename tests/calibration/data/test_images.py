@@ -190,3 +190,22 @@ def test_a_set_without_one_readable_image_is_refused(folder: Path) -> None:
             batches(read_image_set(folder), np.stack, 4, lambda p, _: skipped.append(p), read=read)
         )
     assert len(skipped) == 18
+
+
+def test_a_folder_is_read_whole_each_image_once_and_the_rest_is_named(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image(folder / "owl" / "100MEDIA" / "IMG_1.png", 77).rename(folder / "owl" / "IMG_1.PNG")
+    image(folder / "owl" / "._IMG_1.png", 78)
+    image(folder / "__MACOSX" / "a.png", 79)
+    image(tmp_path / "far" / "jay.png", 80)
+    (folder / "jay").symlink_to(tmp_path / "far")
+    (folder / "wren" / "up").symlink_to(folder)
+    (folder / "wren" / "again.png").symlink_to(folder / "wren" / "0.png")
+    (folder / "owl" / "clip.MP4").touch()
+    found = read_image_set(folder)
+    assert len(found) == 20
+    assert {one.label for one in found.items if one.path.stem in ("IMG_1", "jay")} == {"owl", "jay"}
+    assert [one.path for one in found.items] == sorted(one.path for one in found.items)
+    assert "2 files are left out" in caplog.text
+    assert "1 .mp4" in caplog.text

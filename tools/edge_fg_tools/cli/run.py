@@ -20,8 +20,8 @@ from edge_fg_tools.cli.arguments import (
 )
 from edge_fg_tools.cli.command import Command
 
-_SOURCES = """image, folder, quoted glob, video file, camera number, csi://0, rtsp://...;
-several share one model"""
+_SOURCES = """image, folder (with all in it), quoted glob, video file, camera number or name
+(/dev/v4l/by-id/...), csi://0, rtsp://...; several share one model"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +97,7 @@ def _add_watching(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
-    _check_save(arguments.save, arguments.sources)
+    _check_outputs(arguments.save, arguments.save_frames, arguments.sources)
     with contextlib.suppress(MissingDependencyError):  # images need no OpenCV
         quiet_ffmpeg()
     with contextlib.ExitStack() as opened:
@@ -114,15 +114,19 @@ def execute(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_save(save: Path | None, sources: list[str]) -> None:
-    """Refuse to write the video over what is being read."""
-    if save is None:
-        return
-    saved = [save.with_name(f"{save.stem}-{i}{save.suffix}") for i in range(len(sources))]
-    for path in saved if len(sources) > 1 else [save]:
-        for source in sources:
-            if path.exists() and Path(source).exists() and path.samefile(source):
-                raise OutputError(f"--save {path} would replace a source: name another file")
+def _check_outputs(save: Path | None, frames: Path | None, sources: list[str]) -> None:
+    """Refuse to write over what is being read, or to read what an earlier run has written."""
+    outputs = [] if save is None else [save]
+    if save is not None and len(sources) > 1:
+        outputs = [save.with_name(f"{save.stem}-{i}{save.suffix}") for i in range(len(sources))]
+    for path in [*outputs, *([] if frames is None else [frames])]:
+        for source in map(Path, sources):
+            if not (path.exists() and source.exists()):
+                continue
+            if path.samefile(source):
+                raise OutputError(f"{path} would replace a source: name another place")
+            if source.is_dir() and source.resolve() in path.resolve().parents:
+                raise OutputError(f"{path} lies in {source}, which is read: name another place")
 
 
 COMMAND = Command(

@@ -137,9 +137,11 @@ class Session:
         for source, counted in zip(self._sources, stats.sources, strict=True):
             skipped = len(source.skipped)
             if skipped and not counted.answered:
-                raise SourceError(f"{source.name}: none of its {skipped} images can be read")
+                raise SourceError(
+                    f"{source.name}: none of its {skipped} images or videos can be read"
+                )
             if skipped:
-                _LOGGER.warning("%d images could not be read", skipped)
+                _LOGGER.warning("%d files could not be read, or not to their end", skipped)
         for source_stats in stats.sources:
             if source_stats.error:
                 raise SourceError(source_stats.error)
