@@ -71,6 +71,11 @@ class VisitEvent:
         The same as wall time with a zone, for live sources; None for files.
     region_xywh
         Where it was seen last: (x, y, width, height) in pixels.
+    time_s
+        Seconds of the frame's clock: when it was known. A visit is known to have ended only some
+        time after `ended_s`.
+    time
+        The same as wall time with a zone, where frames have one.
     """
 
     kind: VisitEventKind
@@ -86,6 +91,8 @@ class VisitEvent:
     started_at: datetime | None
     ended_at: datetime | None
     region_xywh: Region
+    time_s: float
+    time: datetime | None
 
     index = deprecated_alias("class_id")
     started = deprecated_alias("started_s")
@@ -96,6 +103,8 @@ class VisitEvent:
         """Return it as ``--events visits`` writes it in one line."""
         return {
             "event": self.kind,
+            "time": self.time.isoformat() if self.time else None,
+            "time_s": round(self.time_s, 3),
             "visit": self.visit,
             "source": self.source,
             "label": self.label,

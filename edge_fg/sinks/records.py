@@ -15,7 +15,7 @@ FRAME_COLUMNS += ("confidence", "runner_up", "runner_up_confidence", "latency_ms
 FRAME_COLUMNS += ("age_ms",)
 VISIT_COLUMNS: tuple[str, ...] = ("event", "visit", "source", "label", "index", "confidence")
 VISIT_COLUMNS += ("runner_up", "frames", "started_s", "ended_s", "started", "ended")
-VISIT_COLUMNS += ("x", "y", "width", "height")
+VISIT_COLUMNS += ("time_s", "time", "x", "y", "width", "height")
 
 
 def records(result: Result[Any], content: Content, top_k: int) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from edge_fg.sources import Frame
 from edge_fg.tracking.smoothing import OpinionPool, StableAnswer
 from edge_fg.tracking.track import Track
 from edge_fg.tracking.tracker import Tracker
-from edge_fg.tracking.visit import Visit, VisitSettings
+from edge_fg.tracking.visit import Moment, Visit, VisitSettings
 
 
 class OpenVisits:
@@ -58,13 +58,13 @@ class OpenVisits:
         visit.frames += 1
         return visit
 
-    def update(self, now: float) -> list[VisitEvent]:
-        """Return the events up to `now`, seconds of the frames' clock."""
+    def update(self, now: Moment) -> list[VisitEvent]:
+        """Return the events up to `now`."""
         return [event for visit in list(self._open) for event in self._update_one(visit, now)]
 
-    def end_all(self) -> list[VisitEvent]:
+    def end_all(self, now: Moment) -> list[VisitEvent]:
         """End all visits, and return their events."""
-        return [event for visit in list(self._open) for event in self._end(visit)]
+        return [event for visit in list(self._open) for event in self._end(visit, now)]
 
     def is_nothing(self, visit: Visit) -> bool:
         """Return whether the answer is that no individual is there."""
@@ -74,19 +74,20 @@ class OpenVisits:
     def _absence_s(self) -> float:
         return max(self._settings.absence_s, self._tracker.max_hidden_s)
 
-    def _update_one(self, visit: Visit, now: float) -> list[VisitEvent]:
-        if now - visit.last_s > self._absence_s and not self._may_return(visit, now):
-            return self._end(visit)
+    def _update_one(self, visit: Visit, now: Moment) -> list[VisitEvent]:
+        absent_s = now.seconds - visit.last_s
+        if absent_s > self._absence_s and not self._may_return(visit, now.seconds):
+            return self._end(visit, now)
         if self.is_nothing(visit):
-            return self._dismiss(visit)
+            return self._dismiss(visit, now)
         if not visit.announced:
-            return self._start(visit)
+            return self._start(visit, now)
         if visit.class_id != visit.announced_class_id:
             visit.announced_class_id = visit.class_id
-            return [visit.event("visit_updated", self._source_number, visit.class_id)]
+            return [visit.event("visit_updated", self._source_number, visit.class_id, now)]
         return []
 
-    def _start(self, visit: Visit) -> list[VisitEvent]:
+    def _start(self, visit: Visit, now: Moment) -> list[VisitEvent]:
         """Report a visit once it is long enough and decided, unless it continues another."""
         settings = self._settings
         if visit.duration_s < settings.shortest_s or visit.likeliest is None:
@@ -102,7 +103,7 @@ class OpenVisits:
             self._by_track = {n: earlier if one is visit else one for n, one in tracks}
             return []
         visit.announced, visit.announced_class_id = True, visit.class_id
-        return [visit.event("visit_started", self._source_number, visit.class_id)]
+        return [visit.event("visit_started", self._source_number, visit.class_id, now)]
 
     def _earlier_part(self, visit: Visit) -> Visit | None:
         """Return the visit of an individual of the same species that left nearby a moment ago."""
@@ -129,7 +130,7 @@ class OpenVisits:
         )
         return near and 0.0 < away_s <= self._absence_s
 
-    def _dismiss(self, visit: Visit) -> list[VisitEvent]:
+    def _dismiss(self, visit: Visit, now: Moment) -> list[VisitEvent]:
         """End the tracks of what is no individual, and learn it as part of the scene."""
         if not visit.announced and self._learn_as_scene is None:
             return []
@@ -138,9 +139,9 @@ class OpenVisits:
                 self._tracker.remove(track)
                 if self._learn_as_scene is not None:
                     self._learn_as_scene(visit.region_xywh)
-        return self._end(visit)
+        return self._end(visit, now)
 
-    def _end(self, visit: Visit) -> list[VisitEvent]:
+    def _end(self, visit: Visit, now: Moment) -> list[VisitEvent]:
         """Close a visit, and report it if it was long enough to be one."""
         settings = self._settings
         self._open.remove(visit)
@@ -149,10 +150,10 @@ class OpenVisits:
         class_id = visit.announced_class_id if nothing else visit.class_id
         if class_id is None and not nothing:
             class_id = visit.best_guess(settings.final, settings.nothing)
-        ended = visit.event("visit_ended", self._source_number, class_id)
+        ended = visit.event("visit_ended", self._source_number, class_id, now)
         if visit.announced:
             return [ended]
         short = visit.duration_s < settings.shortest_s
         if short or nothing or visit.likeliest in {None, *settings.nothing}:
             return []
-        return [visit.event("visit_started", self._source_number, class_id), ended]
+        return [visit.event("visit_started", self._source_number, class_id, now), ended]

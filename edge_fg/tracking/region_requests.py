@@ -13,7 +13,7 @@ from edge_fg.sources import Frame
 from edge_fg.tracking.smoothing import frame_quality
 from edge_fg.tracking.thumbnail import sharpness
 from edge_fg.tracking.track import Track
-from edge_fg.tracking.visit import PredictionLike, Visit, VisitSettings
+from edge_fg.tracking.visit import Moment, PredictionLike, Visit, VisitSettings
 
 PredictionT = TypeVar("PredictionT", bound=PredictionLike)
 
@@ -29,12 +29,12 @@ class RegionRequest:
 
 @dataclass(eq=False)
 class PendingFrame:
-    """A frame that waits for its predictions: its clock, the requests, and who was seen where.
+    """A frame that waits for its predictions: its moment, the requests, and who was seen where.
 
     `events` are those that need no prediction.
     """
 
-    time_s: float
+    moment: Moment
     requests: list[RegionRequest]
     seen: list[tuple[Visit, Region]]
     events: list[VisitEvent]
@@ -53,7 +53,7 @@ class PendingFrame:
             if request is None:
                 raise UsageError(f"region {tuple(region)} was not proposed for this frame")
             left.remove(request)
-            request.visit.add(prediction, self.time_s, request.quality)
+            request.visit.add(prediction, self.moment.seconds, request.quality)
             answers[request.visit.number] = prediction
         return answers
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,13 @@ class VisitSettings:
         for name in ("ask_s", "recheck_s", "shortest_s", "undecided_s", "absence_s"):
             if not getattr(self, name) >= 0.0:
                 raise UsageError(f"{name} must not be negative, but is {getattr(self, name)}")
+
+
+class Moment(NamedTuple):
+    """When a frame was taken: seconds of its clock, and the time with a zone, where known."""
+
+    seconds: float
+    time: datetime | None
 
 
 class NamedClass(Protocol):
@@ -176,8 +183,10 @@ class Visit:
         self.frames += other.frames
         self.pool, self.answer = other.pool, other.answer
 
-    def event(self, kind: VisitEventKind, source_number: int, class_id: int | None) -> VisitEvent:
-        """Return an event of this visit as a class (None: undecided)."""
+    def event(
+        self, kind: VisitEventKind, source_number: int, class_id: int | None, now: Moment
+    ) -> VisitEvent:
+        """Return an event of this visit as a class (None: undecided), known at the moment `now`."""
         fused = self.pool.distribution()
         confidence, runner_up = None, None
         if fused is not None:
@@ -198,6 +207,8 @@ class Visit:
             started_at=self.first_at,
             ended_at=self.last_at,
             region_xywh=self.region_xywh,
+            time_s=now.seconds,
+            time=now.time,
         )
 
     def _label_of(self, class_id: int | None) -> str | None:

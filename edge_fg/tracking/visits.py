@@ -15,7 +15,7 @@ from edge_fg.tracking.open_visits import OpenVisits
 from edge_fg.tracking.region_requests import PendingFrame, choose_regions
 from edge_fg.tracking.track import Detection
 from edge_fg.tracking.tracker import Tracker
-from edge_fg.tracking.visit import PredictionLike, VisitSettings
+from edge_fg.tracking.visit import Moment, PredictionLike, VisitSettings
 
 __all__ = ["RegionFinder", "VisitFollower", "VisitSettings", "follow_visits"]
 
@@ -75,7 +75,7 @@ class VisitFollower(Generic[PredictionT]):
         learn = self._finder.absorb if isinstance(self._finder, MotionFinder) else None
         self._visits = OpenVisits(self.settings, self._tracker, learn, number)
         self._pending: dict[int, PendingFrame] = {}
-        self._now = -math.inf  # seconds of the last frame's clock
+        self._now = Moment(-math.inf, None)  # of the last frame
 
     def propose(self, frame: Frame) -> list[Region]:
         """Return the regions of the next frame to classify; perhaps none.
@@ -83,8 +83,9 @@ class VisitFollower(Generic[PredictionT]):
         If the frame's clock went back, as that of a looped file, all visits end.
         """
         now = seconds_of(frame)
-        events = self.finish() if self._now - now > _JITTER_S else []
-        self._now = now = max(now, self._now)
+        events = self.finish() if self._now.seconds - now > _JITTER_S else []
+        now = max(now, self._now.seconds)
+        self._now = Moment(now, frame.time)
         detections = [_as_detection(one) for one in self._finder(frame)]
         tracks = self._tracker.update(detections, now, frame.size_wh)
         seen = [
@@ -96,7 +97,7 @@ class VisitFollower(Generic[PredictionT]):
         while len(self._pending) >= _MOST_PENDING:
             events = self._pending.pop(next(iter(self._pending))).events + events
         places = [(visit, visit.region_xywh) for _, visit in seen]
-        self._pending[frame.number] = PendingFrame(now, requests, places, events)
+        self._pending[frame.number] = PendingFrame(self._now, requests, places, events)
         return [request.region_xywh for request in requests]
 
     def update(
@@ -130,7 +131,7 @@ class VisitFollower(Generic[PredictionT]):
             raise UsageError(f"{len(regions)} regions came with {len(predictions)} predictions")
         pending = self._take(frame)
         answers = pending.add_answers(regions, predictions)
-        events = pending.events + self._visits.update(pending.time_s)
+        events = pending.events + self._visits.update(pending.moment)
         sightings = [
             Sighting(
                 track=visit.number,
@@ -149,9 +150,9 @@ class VisitFollower(Generic[PredictionT]):
         """End all visits: the source ended, or the camera was lost. More frames may follow."""
         events = [event for pending in self._pending.values() for event in pending.events]
         self._pending.clear()
-        events += self._visits.end_all()
+        events += self._visits.end_all(self._now)
         self._tracker.clear()
-        self._now = -math.inf
+        self._now = Moment(-math.inf, None)
         return events
 
     def _take(self, frame: Frame) -> PendingFrame:

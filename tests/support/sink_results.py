@@ -51,4 +51,5 @@ def event(kind: str = "visit_ended", visit: str = "1-1", label: str | None = "Li
     return VisitEvent(
         kind, visit, "cam", label, None if label is None else 1, 0.875, "Burrowing Owl", 12,
         1.0, 4.5, NOON, NOON + timedelta(seconds=3.5), (1, 2, 30, 40),
+        6.5, NOON + timedelta(seconds=5.5),
     )  # fmt: skip

@@ -114,7 +114,21 @@ def truth_of(label: str, frames: range, box=BOX) -> list[fieldguide.FrameTruth]:
 def reported(name: str, label: str | None) -> VisitEvent:
     index = None if label is None else fieldguide.LABELS.index(label)
     return VisitEvent(
-        "visit_ended", name, "clip", label, index, None, None, 1, 0.0, 1.0, None, None, BOX
+        "visit_ended",
+        name,
+        "clip",
+        label,
+        index,
+        None,
+        None,
+        1,
+        0.0,
+        1.0,
+        None,
+        None,
+        BOX,
+        1.0,
+        None,
     )
 
 

@@ -365,8 +365,9 @@ class Follower:
         return [self.event("visit_ended")] if self.seen else []
 
     def event(self, kind) -> VisitEvent:
+        nothing, box = (None, None, None, None), (0, 0, 1, 1)
         return VisitEvent(
-            kind, f"{self.number}-1", "s", None, None, None, None, 1, 0, 0, None, None, (0, 0, 1, 1)
+            kind, f"{self.number}-1", "s", *nothing, 1, 0, 0, None, None, box, 0, None
         )
 
 

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("no_thread_leaks")
 
 def event(name: str) -> VisitEvent:
     box = (0, 0, 1, 1)
-    return VisitEvent("visit_ended", name, "s", None, None, None, None, 1, 0, 0, None, None, box)
+    nothing = (None, None, None, None)
+    return VisitEvent("visit_ended", name, "s", *nothing, 1, 0, 0, None, None, box, 0, None)
 
 
 def result(number: int, *events: VisitEvent) -> Result:

@@ -108,6 +108,7 @@ def test_a_table_of_visits(tmp_path) -> None:
     assert (row["event"], row["label"], row["frames"]) == ("visit_ended", "Little Owl", "12")
     assert (row["x"], row["y"], row["width"], row["height"]) == ("1", "2", "30", "40")
     assert row["ended"] == "2026-05-01T12:00:03.750000+02:00"
+    assert (row["time_s"], row["time"]) == ("6.5", "2026-05-01T12:00:05.750000+02:00")
 
 
 def test_a_file_is_added_to(tmp_path) -> None:

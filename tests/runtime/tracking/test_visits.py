@@ -257,6 +257,25 @@ def test_a_gap_in_the_clock_ends_a_visit_when_it_was_last_seen():
     assert stage.events[2].started_s == pytest.approx(60.0)
 
 
+def test_events_tell_when_they_became_known():
+    """The start of a visit and its last sighting are other moments than that of the news."""
+    stage = Stage(VisitSettings(absence_s=2.0)).play(1).play(4, (LEFT, OWL)).play(4)
+    started, ended = stage.events
+    assert started.started_s == pytest.approx(1.0)
+    assert 1.5 < started.time_s < 2.5
+    assert ended.ended_s == pytest.approx(4.9)
+    assert 6.9 < ended.time_s < 7.2
+    torn = Stage().play(2, (LEFT, OWL)).play(6, (LEFT, TIT)).end()
+    assert [event.kind for event in torn] == ["visit_started", "visit_updated", "visit_ended"]
+    assert torn[0].time_s < 2.0 < torn[1].time_s < torn[2].time_s == pytest.approx(7.9)
+    assert {event.started_s for event in torn} == {0.0}
+    looped = Stage().play(3, (LEFT, OWL))
+    looped.time = 0.0
+    looped.play(1, (LEFT, OWL))
+    assert looped.events[1].kind == "visit_ended"
+    assert looped.events[1].time_s == pytest.approx(2.9)
+
+
 def test_live_visits_carry_wall_time():
     follower = VisitFollower(regions=lambda frame: [LEFT])
     noon = datetime(2026, 5, 1, 12, tzinfo=timezone(timedelta(hours=2)))
@@ -269,6 +288,8 @@ def test_live_visits_carry_wall_time():
     assert ended.started_s == pytest.approx(500.0)
     assert abs(ended.started_at - noon) < timedelta(milliseconds=1)
     assert ended.ended_at == noon + timedelta(seconds=1.9)
+    assert (ended.time_s, ended.time) == (pytest.approx(501.9), ended.ended_at)
+    assert ended.to_dict()["time"] == ended.time.isoformat()
     assert follower.finish() == []
 
 
