@@ -14,7 +14,15 @@ from pathlib import Path
 
 from edge_fg.errors import LabelsError
 from edge_fg.label_markup import parse_json, parse_pbtxt, parse_yaml
-from edge_fg.labels import TAXONOMY, Label, Labels, attribute, in_order, label_from_name
+from edge_fg.labels import (
+    TAXONOMY,
+    Label,
+    Labels,
+    attribute,
+    in_order,
+    label_from_name,
+    with_epithet,
+)
 from edge_fg.printing import reason
 
 _MAX_BYTES = 32 << 20
@@ -149,11 +157,15 @@ def _parse_csv(text: str, header: list[str], delimiter: str, where: str) -> list
         if not _INDEX.fullmatch(cell):
             raise LabelsError(f"{where}: `{cell[:40]}` is not a class index")
     taxonomy = [c for c in TAXONOMY if c in columns and c != index and not c == name == "class"]
+    scientific = columns.get("scientific_name", ("",) * len(rows))
     labels = [
-        Label(
-            i if index is None else int(columns[index][i]),
-            label,
-            **{attribute(column): columns[column][i] for column in taxonomy},
+        with_epithet(
+            Label(
+                i if index is None else int(columns[index][i]),
+                label,
+                **{attribute(column): columns[column][i] for column in taxonomy},
+            ),
+            scientific[i],
         )
         for i, label in enumerate(columns[name])
     ]
@@ -189,7 +201,9 @@ def _csv_columns(columns: dict[str, tuple[str, ...]], where: str) -> tuple[str |
 def _from_speciesnet(index: int, line: str) -> Label:
     uuid, class_, order, family, genus, species, common = (part.strip() for part in line.split(";"))
     name = common or " ".join(filter(None, (genus, species))) or family or order or class_ or uuid
-    return Label(index, name, common, class_, order, family, genus.capitalize(), species, uuid)
+    return with_epithet(
+        Label(index, name, common, class_, order, family, genus.capitalize(), species, uuid)
+    )
 
 
 def _from_lines(lines: list[str], where: str) -> list[Label]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 from typing import overload
 
 from edge_fg.errors import LabelsError
@@ -21,6 +23,7 @@ TAXONOMY = ("common_name", "class", "order", "family", "genus", "species", "uuid
 _BINOMIAL = re.compile(
     r"(?P<genus>[A-Z][a-z]+) (?P<species>[a-z][a-z-]+)(?: [a-z-]+)? \((?P<common>.+)\)"
 )
+_SCIENTIFIC = re.compile(r"(?P<genus>[A-Z][a-z]+) (?P<species>[a-z]{2}[a-z-]*)(?: |$)")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Label:
     uuid: str = ""
 
     index = deprecated_alias("class_id")
+
+    @property
+    def scientific_name(self) -> str:
+        """Genus and specific epithet, as far as they are known."""
+        return f"{self.genus} {self.species}".strip()
 
     def is_sibling_of(self, other: Label) -> bool:
         """Whether both are different classes of one known genus."""
@@ -112,6 +120,42 @@ class Labels(Sequence[Label]):
         """The label of each class."""
         return [label.label for label in self._labels]
 
+    def find(self, name: str) -> tuple[int, ...]:
+        """Return the classes that a name may mean: mostly one, none if it is no name of a class.
+
+        It may be a label, a common name or a scientific name; case, and whether words are joined
+        by blanks or by underscores, make no difference. Labels come before other names, those
+        written exactly so first. Several classes are returned where all have that name.
+        """
+        name = unicodedata.normalize("NFC", name.strip())
+        for key, known in zip((name, _folded(name), _folded(name)), self._by_name, strict=True):
+            if key and key in known:
+                return known[key]
+        return ()
+
+    def of_one_name(self) -> list[tuple[int, ...]]:
+        """Return the groups of classes whose labels `find` can't tell apart, but for their case."""
+        return [classes for classes in self._by_name[1].values() if len(classes) > 1]
+
+    def shown(self, class_id: int) -> str:
+        """Return the label for people: with its index where another class has that name."""
+        label = self._labels[class_id].label
+        shared = len(self._by_name[1][_folded(label)]) > 1
+        return f"{label} [{class_id}]" if shared else label
+
+    @cached_property
+    def _by_name(self) -> tuple[dict[str, tuple[int, ...]], ...]:
+        """The classes of each label, of each label folded, and of each other name folded."""
+        return (
+            _classes_of((unicodedata.normalize("NFC", x.label.strip()), x) for x in self._labels),
+            _classes_of((_folded(x.label), x) for x in self._labels),
+            _classes_of(
+                (_folded(name), x)
+                for x in self._labels
+                for name in {x.common_name, x.scientific_name}
+            ),
+        )
+
     def to_csv(self) -> str:
         """Return the content of a bundle's ``labels.csv``."""
         used = [c for c in TAXONOMY if any(getattr(x, attribute(c)) for x in self._labels)]
@@ -153,6 +197,31 @@ def label_from_name(index: int, name: str) -> Label:
     if match is None:
         return Label(index, name)
     return Label(index, name, match["common"], genus=match["genus"], species=match["species"])
+
+
+def with_epithet(label: Label, scientific_name: str = "") -> Label:
+    """Take ``Genus epithet``, in place of the epithet or beside the label, apart."""
+    text = label.species if " " in label.species else scientific_name
+    match = _SCIENTIFIC.match(text)
+    # "House sparrow", where a file calls the common name the species.
+    if match is None or text.casefold() == label.common_name.casefold():
+        return label
+    other_genus = label.genus.casefold() not in ("", match["genus"].casefold())
+    if other_genus or label.species not in ("", text, match["species"]):
+        return label
+    return replace(label, genus=label.genus or match["genus"], species=match["species"])
+
+
+def _classes_of(named: Iterable[tuple[str, Label]]) -> dict[str, tuple[int, ...]]:
+    found: dict[str, list[int]] = {}
+    for name, label in named:
+        found.setdefault(name, []).append(label.class_id)
+    return {name: tuple(dict.fromkeys(classes)) for name, classes in found.items()}
+
+
+def _folded(name: str) -> str:
+    """Return a name without what people write in different ways."""
+    return " ".join(unicodedata.normalize("NFC", name.casefold()).replace("_", " ").split())
 
 
 def attribute(column: str) -> str:

@@ -86,6 +86,32 @@ def test_wrong_labels_say_what_is_wrong(text, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "genus", "species"),
+    [
+        ("label,genus,species\nx,Athene,Athene noctua", "Athene", "noctua"),
+        ("label,genus,species\nx,Athene,noctua", "Athene", "noctua"),
+        ("label,genus,species\nx,athene,Athene noctua vidalii", "athene", "noctua"),
+        ("label,species\nx,Athene noctua", "Athene", "noctua"),
+        ("label,scientific_name\nx,Athene noctua", "Athene", "noctua"),
+        ("id,scientific_name\n0,Nannopterum novae-zelandiae", "Nannopterum", "novae-zelandiae"),
+        ("label,genus,scientific_name\nx,Athene,Athene noctua", "Athene", "noctua"),
+        ("label,species,scientific_name\nx,noctua,Athene noctua", "Athene", "noctua"),
+        ("aa;aves;strigiformes;strigidae;athene;Athene noctua;owl", "Athene", "noctua"),
+        # What isn't genus and epithet stays as it is written.
+        ("label,genus,species\nx,Parus,Athene noctua", "Parus", "Athene noctua"),
+        ("label,common_name,species\nx,House sparrow,House sparrow", "", "House sparrow"),
+        ("label,species\nx,Athene sp.", "", "Athene sp."),
+        ("label,scientific_name\nx,Athene", "", ""),
+        ("label,species,scientific_name\nx,major,Athene noctua", "", "major"),
+    ],
+)
+def test_the_species_is_the_epithet(text: str, genus: str, species: str):
+    (label,) = parse_labels(text.encode())
+    assert (label.genus, label.species) == (genus, species)
+    assert list(parse_labels(Labels([label]).to_csv().encode())) == [label]
+
+
 def test_a_wrong_number_names_both(tmp_path: Path):
     path = tmp_path / "labels.txt"
     path.write_text("owl\ntit\n")

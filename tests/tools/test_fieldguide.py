@@ -213,6 +213,7 @@ def test_files_beside_the_model_are_those_the_code_writes(tmp_path):
     assert list(rows[0]) == columns
     assert [row["label"] for row in rows] == list(LABELS)
     assert set(rows[-1].values()) == {str(BACKGROUND_INDEX), "background", ""}
+    assert [row["species"] for row in rows[:-1]] == [species.epithet for species in SPECIES]
 
 
 def test_model_card_says_that_the_birds_are_invented_and_how_well_it_does():

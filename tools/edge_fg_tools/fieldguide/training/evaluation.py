@@ -67,7 +67,7 @@ def write_labels(path: Path) -> None:
     writer.writerow(["index", "label", "common_name", *ranks])
     for index, species in enumerate(SPECIES):
         name, genus = species.common_name, species.genus
-        taxa = ["Aves", genus.order, genus.family, genus.name, species.binomial]
+        taxa = ["Aves", genus.order, genus.family, genus.name, species.epithet]
         writer.writerow([index, name, name, *taxa])
     writer.writerow([BACKGROUND_INDEX, BACKGROUND_LABEL, "", "", "", "", "", ""])
     write_atomically(path, table.getvalue())
