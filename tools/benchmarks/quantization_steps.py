@@ -32,7 +32,7 @@ def split(folder: Path) -> Row:
     asked, prepared = _asked(folder)
     onnx.save(prepared.model, folder / "prepared.onnx")
     labels = read_labels(Path(asked["labels"]), classes=prepared.classes)
-    images, _ = resolve_labels(read_image_set(Path(asked["images"])), labels.names)
+    images, _ = resolve_labels(read_image_set(Path(asked["images"])), labels)
     feed = _feed(asked, prepared)
     found = sampled(
         images,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import DatasetError, ImageError, SourceError, UsageError
 from edge_fg.images import IMAGE_SUFFIXES
+from edge_fg.labels import Labels
 from edge_fg.sources.folders import files_below, with_suffixes
 
 Preprocess: TypeAlias = Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]]
 """Frames (H x W x 3 uint8 BGR) to one network input (N x 3 x H x W float32)."""
 
 _NAMED_IN_ERRORS = 5
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class ImageSet:
 def read_image_set(path: Path, *, minimum: int = 1) -> ImageSet:
     """Read a directory of images or a CSV that lists them.
 
-    In a directory, the first-level sub-directories are class names and images at the top have
+    In a directory, the first-level sub-directories name classes and images at the top have
     no label; the order is sorted by path. Every image below it is read once, see `files_below`;
     what isn't an image is left out, which is logged. A CSV has the column ``file`` (relative to the
     CSV) and, where known, ``label`` or ``index``; an empty cell means unknown; the order is the
@@ -109,46 +112,49 @@ def read_image_set(path: Path, *, minimum: int = 1) -> ImageSet:
     return ImageSet(tuple(items), path, path.name or str(path))
 
 
-def resolve_labels(image_set: ImageSet, labels: Sequence[str]) -> tuple[ImageSet, tuple[str, ...]]:
-    """Fill in each image's index from the name of its class, whatever its case.
+def resolve_labels(image_set: ImageSet, labels: Labels) -> tuple[ImageSet, tuple[str, ...]]:
+    """Fill in each image's index from the name of its class.
 
-    An image that has an index keeps it. A name that the model doesn't know leaves the index
-    None, as an image of an unknown class: it counts for agreement, not for accuracy.
+    An image that has an index keeps it. A name is looked up by `Labels.find`. Where no label is a
+    number, names that are numbers are indices, provided that the model has all of them as classes.
+    A name that stands for no class, or for several, leaves the index None, as an image of an
+    unknown class: it counts for agreement, not for accuracy.
 
     Parameters
     ----------
     image_set
         The images.
     labels
-        The model's class names in output order.
+        The model's classes.
 
     Returns
     -------
-    The set with its indices, and the class names that the model doesn't know, sorted.
+    The set with its indices, and the names that stand for no one class, sorted.
 
     Raises
     ------
     DatasetError
         An index is not one of the model's classes.
     """
-    by_name: dict[str, int] = {}
-    for number, label in enumerate(labels):
-        by_name.setdefault(label.strip().casefold(), number)
-    unknown: set[str] = set()
-    items = []
     for item in image_set.items:
-        index = item.index
-        if index is not None and index >= len(labels):
+        if item.index is not None and item.index >= len(labels):
             raise DatasetError(
-                f"{image_set.name}: {item.path.name} has index {index}, but the model has "
+                f"{image_set.name}: {item.path.name} has index {item.index}, but the model has "
                 f"{len(labels)} classes (0 to {len(labels) - 1})"
             )
-        if index is None and item.label is not None:
-            index = by_name.get(item.label.strip().casefold())
-            if index is None:
-                unknown.add(item.label)
-        items.append(replace(item, index=index))
-    return replace(image_set, items=tuple(items)), tuple(sorted(unknown))
+    unclear = {item.label for item in image_set.items if item.index is None and item.label}
+    found = {name: labels.find(name) for name in unclear}
+    numbers = {n: int(n) for n, classes in found.items() if not classes and _NUMBER.fullmatch(n)}
+    if max(numbers.values(), default=0) < len(labels) and not any(
+        _NUMBER.fullmatch(name.strip()) for name in labels.names
+    ):
+        found |= {name: (index,) for name, index in numbers.items()}
+    known = {name: classes[0] for name, classes in found.items() if len(classes) == 1}
+    items = (
+        item if item.index is not None else replace(item, index=known.get(item.label or ""))
+        for item in image_set.items
+    )
+    return replace(image_set, items=tuple(items)), tuple(sorted(found.keys() - known.keys()))
 
 
 def batches(

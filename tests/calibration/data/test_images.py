@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from edge_fg.errors import DatasetError, ImageError, UsageError
+from edge_fg.labels import Label, Labels
 from edge_fg_calibration import (
     LabelledImage,
     batches,
@@ -95,8 +96,12 @@ def test_binary_nonsense_and_missing_paths_are_refused(folder: Path) -> None:
         read_image_set(folder, minimum=30)
 
 
+def named(*names: str) -> Labels:
+    return Labels([Label(index, name) for index, name in enumerate(names)])
+
+
 def test_labels_become_indices_whatever_their_case(folder: Path) -> None:
-    found, unknown = resolve_labels(read_image_set(folder), ["Owl", "FINCH", "gull"])
+    found, unknown = resolve_labels(read_image_set(folder), named("Owl", "FINCH", "gull"))
     assert unknown == ("wren",)
     by_label = {one.label: one.index for one in found.items}
     assert by_label == {"finch": 1, "owl": 0, "wren": None, None: None}
@@ -105,7 +110,7 @@ def test_labels_become_indices_whatever_their_case(folder: Path) -> None:
 def test_an_index_beyond_the_model_is_refused(folder: Path) -> None:
     (folder / "set.csv").write_text("file,index\nloose0.png,3\n")
     with pytest.raises(DatasetError, match="index 3, but the model has 3 classes"):
-        resolve_labels(read_image_set(folder / "set.csv"), ["a", "b", "c"])
+        resolve_labels(read_image_set(folder / "set.csv"), named("a", "b", "c"))
 
 
 def test_the_split_is_disjoint_by_content_and_repeatable(folder: Path) -> None:

@@ -125,7 +125,7 @@ def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
 
 
 def _changed(labels: Labels, image: LabelledImage, record: ImageRecord) -> ChangedAnswer:
-    before, after = labels[record.reference_top1], labels[record.top1]
+    before, after = record.reference_top1, record.top1
     try:
         small = thumbnail(read_image(image.path))
     except ImageError:  # it could be read before; the report then shows no thumbnail
@@ -133,10 +133,10 @@ def _changed(labels: Labels, image: LabelledImage, record: ImageRecord) -> Chang
     return ChangedAnswer(
         file=image.path.name,
         thumbnail_jpeg=small,
-        truth=None if image.index is None else labels[image.index].label,
-        reference=Answer(before.label, record.reference_confidence),
-        candidate=Answer(after.label, record.confidence),
-        siblings=before.is_sibling_of(after),
+        truth=None if image.index is None else labels.shown(image.index),
+        reference=Answer(labels.shown(before), record.reference_confidence),
+        candidate=Answer(labels.shown(after), record.confidence),
+        siblings=labels[before].is_sibling_of(labels[after]),
     )
 
 

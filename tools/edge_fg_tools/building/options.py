@@ -19,9 +19,9 @@ _LONGEST_NAME = 200
 class BuildOptions:
     """One build."""
 
-    # The ONNX file and the label file.
+    # The ONNX file, and the label file; None takes the names from the model's metadata.
     model: Path
-    labels: Path
+    labels: Path | None
     # A directory or CSV of images, a video file, or the name of a camera or stream.
     calibration: Path | str
     output: Path  # The bundle: a directory, or a file that ends in .zip

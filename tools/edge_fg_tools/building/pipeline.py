@@ -26,7 +26,6 @@ from edge_fg.bundle.manifest import (
 )
 from edge_fg.bundle.writer import check_output, write_bundle
 from edge_fg.files import cache_folder, sha256_of
-from edge_fg.label_files import read_labels
 from edge_fg.labels import Labels
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.printing import printable
@@ -36,6 +35,7 @@ from edge_fg_calibration.data.out_of_domain import domain_warnings
 from edge_fg_calibration.int8.model_warnings import model_warnings
 from edge_fg_calibration.int8.qat import is_quantised
 from edge_fg_calibration.statistics.cache import StatisticsCache
+from edge_fg_tools.building.class_labels import class_labels
 from edge_fg_tools.building.facts import BuildFacts, make_report
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
@@ -74,12 +74,11 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
     check_output(options.output)
     check_target(options.target)
     check_report()
-    prepared = prepare(
-        load_model(options.model), input_size=options.input_size, output=options.model_output
-    )
+    model = load_model(options.model)
+    prepared = prepare(model, input_size=options.input_size, output=options.model_output)
     for warning in prepared.warnings:
         _LOGGER.warning("%s: %s", options.model.name, warning)
-    labels = read_labels(options.labels, classes=prepared.classes)
+    labels = class_labels(options.labels, model, prepared.classes)
     spec = fit_preprocess(options.preprocess, prepared)
     with image_set(options, labels, progress) as images:
         return _write(_gather(options, prepared, labels, spec, images, progress), spec)
@@ -142,14 +141,28 @@ def _notes(prepared: PreparedModel, variants: Variants) -> tuple[str, ...]:
 
 
 def _doubts(proof: Proof, labels: Labels) -> tuple[str, ...]:
-    """Return what the report must warn of: images from another domain."""
+    """Return what the report must warn of: names of two classes, images from another domain."""
     records = next(iter(proof.records.values()))
-    return domain_warnings(
-        [record.reference_top1 for record in records],
-        [record.reference_confidence for record in records],
-        [record.index for record in records],
-        labels.names,
+    return (
+        *_shared_names(labels),
+        *domain_warnings(
+            [record.reference_top1 for record in records],
+            [record.reference_confidence for record in records],
+            [record.index for record in records],
+            labels.names,
+        ),
     )
+
+
+def _shared_names(labels: Labels) -> tuple[str, ...]:
+    """Return a warning of names that two classes or more have, if case is ignored."""
+    groups = labels.of_one_name()
+    if not groups:
+        return ()
+    first = " and ".join(f"{i} `{labels[i].label}`" for i in groups[0][:4])
+    more = f", and {len(groups) - 1} more names" if len(groups) > 1 else ""
+    warning = f"classes of one name: {first}{more}; they stay apart, name their images by the index"
+    return (warning,)
 
 
 def _shown(path: Path, root: Path) -> str:

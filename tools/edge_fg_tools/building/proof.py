@@ -50,10 +50,9 @@ def prove(
     outputs, images = _run_all(prepared, all_graphs, hold_out, feed, progress)
     indices = [image.index for image in images]
     reference = outputs["reference"]
+    shown = [labels.shown(index) for index in range(len(labels))]
     fidelity = {
-        name: compare(
-            reference, outputs[name], kind=prepared.kind, indices=indices, labels=labels.names
-        )
+        name: compare(reference, outputs[name], kind=prepared.kind, indices=indices, labels=shown)
         for name in graphs
     }
     records = {

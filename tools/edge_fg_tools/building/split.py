@@ -35,7 +35,7 @@ def image_set(
     the video or camera can't be read.
     """
     if not _is_stream(options.calibration):
-        yield labelled_set(Path(options.calibration), labels.names)
+        yield labelled_set(Path(options.calibration), labels)
         return
     most = min(_SIDES * options.calibration_images, _MOST_FRAMES)
     with (

@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a trained classifier")
     parser.add_argument(
-        "--labels", type=Path, required=True, metavar="FILE", help="names of the classes, in order"
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="names of the classes: text, CSV, JSON, YAML or a label map: by the indices where "
+        "it states some, else in order; default: the names in the model's own metadata",
     )
     parser.add_argument(
         "--calibration",

@@ -9,6 +9,7 @@ from typing import Any
 
 import edge_fg
 from edge_fg.bundle import PRECISIONS
+from edge_fg.labels import Labels
 from edge_fg_tools.cli.arguments import add_backend, add_bundle, add_format
 from edge_fg_tools.cli.command import Command, show
 from edge_fg_tools.cli.progress import shown_progress
@@ -54,16 +55,18 @@ def execute(arguments: argparse.Namespace) -> int:
             against_name=arguments.against or "",
             progress=progress,
         )
-    show(arguments, document, _as_text)
+    show(arguments, document, lambda it: _as_text(it, classifier.labels))
     return 0
 
 
-def _as_text(document: dict[str, Any]) -> str:
+def _as_text(document: dict[str, Any], labels: Labels) -> str:
     lines = [f"{document['images']} images, {document['labelled']} of a known class"]
     if document["labelled"]:
         lines.append(f"top-1 {document['top1']:.2%}, top-5 {document['top5']:.2%}")
         worst = sorted(document["per_class"], key=lambda c: (c["top1"], -c["images"]))[:5]
-        lines += [f"  {c['top1']:7.1%} of {c['images']:<4} {c['label']}" for c in worst]
+        lines += [
+            f"  {c['top1']:7.1%} of {c['images']:<4} {labels.shown(c['index'])}" for c in worst
+        ]
     if "against" in document:
         against = document["against"]
         lines.append(

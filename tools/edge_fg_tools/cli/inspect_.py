@@ -108,9 +108,12 @@ def _calibration(manifest: Manifest) -> str:
 
 def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -> dict[str, Any]:
     from edge_fg_calibration.graph.onnx_graph import Graph
+    from edge_fg_tools.building.class_labels import metadata_labels
     from edge_fg_tools.graph import load_model, prepare
 
-    prepared = prepare(load_model(path), input_size=input_size, output=output)
+    model = load_model(path)
+    prepared = prepare(model, input_size=input_size, output=output)
+    names, _ = metadata_labels(model, prepared.classes)
     graph = Graph(prepared.model)
     ops = Counter(node.op_type for node in graph.nodes)
     macs = sum(map(graph.macs, graph.nodes))
@@ -119,6 +122,8 @@ def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -
         "model": f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(path)}",
         "input": f"{prepared.input_name} {shape} {prepared.layout}",
         "output": f"{prepared.output_name}: {prepared.classes} classes, {prepared.kind}",
+        "labels": [f"in its metadata, `{key}`: such as {x[0].label}" for key, x in names.items()]
+        or ["none in its metadata: a build needs --labels"],
         "work": f"{macs / 1e6:.1f} million multiply-accumulates for one image",
         "operators": ", ".join(f"{op} {n}" for op, n in ops.most_common(_COMMONEST_OPS)),
         "warnings": list(prepared.warnings) or ["none"],

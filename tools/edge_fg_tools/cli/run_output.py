@@ -58,15 +58,17 @@ class StandardOutput(BaseSink):
 
 
 class VisitCounter(BaseSink):
-    """Counts visits by species as they end."""
+    """Counts visits by species as they end; `shown` gives the name of a class for people."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Callable[[int], str]) -> None:
         super().__init__("visits")
+        self._shown = shown
         self.visits: Counter[str | None] = Counter()
 
     def __call__(self, result: Result[Any], /) -> None:
         """Count."""
-        self.visits.update(e.label for e in result.events if e.kind == "visit_ended")
+        ended = (event.class_id for event in result.events if event.kind == "visit_ended")
+        self.visits.update(None if one is None else self._shown(one) for one in ended)
 
 
 def file_sinks(

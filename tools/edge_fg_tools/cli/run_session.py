@@ -58,7 +58,7 @@ class Session:
         annotate = SharedAnnotator()
         self._preview = self._make_preview(annotate)
         self._window = WindowSink("edge-fg", annotate=annotate) if arguments.display else None
-        self._visits = VisitCounter() if arguments.events else None
+        self._visits = VisitCounter(classifier.labels.shown) if arguments.events else None
         self._output = StandardOutput(
             printed_lines(arguments, content), self._status.clear if self._status else None
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_fg.errors import DatasetError, ImageError, UsageError
 from edge_fg.images import read_image
+from edge_fg.labels import Labels
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg.recognition.classifier import Classifier
 from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set, resolve_labels
@@ -58,12 +58,14 @@ def evaluate(
     return document
 
 
-def labelled_set(source: Path, names: Sequence[str]) -> ImageSet:
-    """Read a set of images, and warn of labels that are not among `names`.
+def labelled_set(source: Path, labels: Labels) -> ImageSet:
+    """Read a set of images, and warn of names that stand for none or several of `labels`.
 
     Raises DatasetError where there are no images or the CSV is malformed.
     """
-    images, unknown = resolve_labels(read_image_set(source), names)
+    images, unclear = resolve_labels(read_image_set(source), labels)
+    shared = [name for name in unclear if labels.find(name)]
+    unknown = [name for name in unclear if name not in shared]
     if unknown:
         _LOGGER.warning(
             "%s names %d classes that the model lacks (such as `%s`): their images count for "
@@ -72,6 +74,15 @@ def labelled_set(source: Path, names: Sequence[str]) -> ImageSet:
             len(unknown),
             unknown[0],
         )
+    if shared:
+        _LOGGER.warning(
+            "%s: `%s` may be class %s%s: its images count for agreement, not for accuracy; name "
+            "them by the index (a folder `0`, or the column `index`)",
+            source,
+            shared[0],
+            " or ".join(map(str, labels.find(shared[0])[:4])),
+            f" (and {len(shared) - 1} names more are unclear)" if len(shared) > 1 else "",
+        )
     return images
 
 
@@ -79,7 +90,7 @@ def _answer_all(
     classifiers: list[Classifier], source: Path, progress: ProgressCallback
 ) -> tuple[list[int | None], list[NDArray[np.float32]]]:
     """Return the right class of each image, and each classifier's probabilities (N x classes)."""
-    images = labelled_set(source, classifiers[0].labels.names)
+    images = labelled_set(source, classifiers[0].labels)
     indices: list[int | None] = []
     rows: list[list[NDArray[np.float32]]] = [[] for _ in classifiers]
     for begin in range(0, len(images), _BATCH):
