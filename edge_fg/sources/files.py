@@ -18,7 +18,7 @@ from edge_fg.sources.folders import files_below, files_matching, with_suffixes
 from edge_fg.sources.frame import Frame
 from edge_fg.sources.options import Flip, SourceOptions
 from edge_fg.sources.uri import VIDEO_SUFFIXES, SourceDescription
-from edge_fg.sources.video import VideoSource
+from edge_fg.sources.video.source import VideoSource
 
 _logger = logging.getLogger("edge_fg")
 

@@ -19,7 +19,7 @@ from edge_fg.sources.options import SourceKeywords, SourceOptions
 from edge_fg.sources.schemes import open_scheme
 from edge_fg.sources.stdin import PipeSource
 from edge_fg.sources.uri import SourceDescription, parse_source
-from edge_fg.sources.video import VideoSource
+from edge_fg.sources.video.source import VideoSource
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -21,7 +21,7 @@ from edge_fg.sources.live.connection import (
 from edge_fg.sources.live.v4l2_csi import as_raw_frame, open_camera, why_not_opened
 from edge_fg.sources.options import SourceOptions
 from edge_fg.sources.uri import SourceDescription
-from edge_fg.sources.video import errors_in_words, open_stream
+from edge_fg.sources.video.opencv import errors_in_words, open_stream
 
 # Older than this, a driver's time stamp is of another clock.
 _OLDEST_STAMP_S = 5.0

@@ -507,6 +507,7 @@ def test_ffmpeg_can_be_kept_quiet(tmp_path: Path, repository: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"\0\0\0\x18ftypisom" + b"\0" * 400)
     code = (
         "import sys\n"
+        "sys.modules['av'] = None\n"  # which keeps quiet by itself
         "from edge_fg.opencv import quiet_ffmpeg\n"
         "from edge_fg.sources import open_source\n"
         "from edge_fg.errors import SourceError\n"
@@ -644,7 +645,8 @@ def test_size_and_rate_are_refused_where_they_can_not_be_chosen(mp4: Path, image
 
 
 def test_without_opencv_the_extra_is_named(mp4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
+    for name in ("cv2", "av"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependencyError, match=r"edge-fg\[opencv\]"):
         open_source(mp4)
 

@@ -184,7 +184,8 @@ def test_a_folder_that_can_not_be_listed(
 def test_a_folder_of_photographs_needs_no_opencv(
     card: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
+    for name in ("cv2", "av"):
+        monkeypatch.setitem(sys.modules, name, None)
     with open_source(card) as source:
         assert len(list(source)) == 4
         assert "opencv" in str(source.skipped[0])

@@ -1,0 +1,132 @@
+"""Video files through PyAV, which tells damaged frames and when a recording was made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import numpy as np
+
+from edge_fg.errors import SourceError
+from edge_fg.sources.capture_time import parse_time
+from edge_fg.sources.jpeg import MAX_STREAM_PIXELS
+from edge_fg.sources.live.connection import CorruptedData
+from edge_fg.sources.uri import SourceDescription
+from edge_fg.sources.video.container import Container
+from edge_fg.sources.video.reader import CANNOT_OPEN, PlacedImage
+
+# No format that opens other files, and nothing but files.
+_OPTIONS: Final = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,avi,matroska,webm,mpeg,mpegvideo,mpegts,asf,flv,ogg,mjpeg,mpjpeg,"
+    "h264,hevc,m4v,dv,ivf,nut,vc1",
+}
+_TIMES: Final = ("com.apple.quicktime.creationdate", "creation_time", "date")
+_MOST_FAILURES = 64
+
+
+class PyAVReader:
+    """A video file held by PyAV; see `VideoReader`.
+
+    A damaged frame is left out where FFmpeg marks it. Those that build upon it are handed on:
+    FFmpeg repairs them as far as it can, and a key frame may be seconds away.
+    """
+
+    def __init__(self, description: SourceDescription, container: Container) -> None:
+        path = Path(str(description.target)).absolute()
+        try:
+            self._file: Any = av.open(str(path), options=_OPTIONS)
+            self._stream = self._file.streams.video[0]
+        except (av.error.FFmpegError, IndexError, ValueError) as error:
+            why = "it has no video" if isinstance(error, IndexError) else CANNOT_OPEN
+            raise SourceError(f"can't open {description.name} as a video: {why}") from error
+        stream = self._stream
+        stream.thread_type = "FRAME"  # with several threads for a frame, no damage is marked
+        stream.codec_context.options = {"max_pixels": str(MAX_STREAM_PIXELS)}
+        rate = stream.average_rate or stream.guessed_rate
+        self.fps = float(rate) if rate else None
+        self.size_wh = (stream.width, stream.height) if stream.width and stream.height else None
+        self._tick_s = float(stream.time_base or 0)
+        self._start = (stream.start_time or 0) * self._tick_s
+        self.frame_count = stream.frames or self._estimated_count()
+        times = (parse_time(self._file.metadata.get(key, "")) for key in _TIMES)
+        self.created = next(filter(None, times), None)
+        self._packets = self._file.demux(stream)
+        self._ready: deque[PlacedImage | CorruptedData] = deque()
+        self._expected = 0  # frames, as many as packets
+        self._given = 0
+        self._failed = 0
+        self._ended = False
+        self.matrix = container.matrix
+        self._fill()
+
+    def read(self) -> PlacedImage | CorruptedData | None:
+        """Return the next image; see `VideoReader`."""
+        self._fill()
+        return self._ready.popleft() if self._ready else None
+
+    def close(self) -> None:
+        """Release the file."""
+        self._ready.clear()
+        with contextlib.suppress(av.error.FFmpegError):
+            self._file.close()
+
+    def _estimated_count(self) -> int | None:
+        seconds = (self._file.duration or 0) / av.time_base
+        # Matroska states when it ends, not how long it is.
+        if "matroska" in self._file.format.name and seconds > self._start:
+            seconds -= self._start
+        return round(seconds * self.fps) or None if self.fps else None
+
+    def _fill(self) -> None:
+        """Decode until something is ready, or to the end."""
+        while not self._ready and not self._ended:
+            packet = self._next_packet()
+            self._ended = packet is None
+            if packet is not None and packet.size == 0:
+                continue  # a recorder's mark of a dropped frame, or PyAV's of the end
+            try:
+                frames = self._stream.codec_context.decode(packet)
+            except av.error.FFmpegError:
+                self._failed += 1
+                self._ready.append(CorruptedData("a packet can't be decoded"))
+            else:
+                self._ready.extend(map(self._placed, frames))
+            self._expected += packet is not None
+            # Without its key frame, a decoder gives none of the frames that build upon it.
+            silent = self._expected - self._given - self._failed
+            if self._ended and self._failed and silent > 0:
+                self._ready.append(CorruptedData("frames build upon a damaged one", silent))
+
+    def _next_packet(self) -> Any:
+        """Return the next packet, also behind bytes that make no sense; None at the end."""
+        for failed in range(_MOST_FAILURES):
+            try:
+                packet = next(self._packets, None)
+            except av.error.FFmpegError:
+                self._packets = self._file.demux(self._stream)
+                continue
+            if failed and packet is not None and packet.size:
+                self._ready.append(CorruptedData("bytes that are no packet", failed))
+            return packet
+        return None
+
+    def _placed(self, frame: Any) -> PlacedImage | CorruptedData:
+        number, self._given = self._given, self._given + 1
+        if self.matrix is None and number == 0:
+            self.matrix = next(
+                (bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None
+            )
+        if frame.is_corrupt:
+            return CorruptedData("a frame is damaged")
+        try:
+            image = np.ascontiguousarray(frame.to_ndarray(format="bgr24"))
+        except (av.error.FFmpegError, ValueError) as error:
+            return CorruptedData(str(error))
+        stamp = frame.dts if frame.pts is None else frame.pts
+        if stamp is None or not self._tick_s:
+            return image, number / (self.fps or 1)
+        return image, max(stamp * self._tick_s - self._start, 0.0)
