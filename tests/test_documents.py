@@ -32,9 +32,12 @@ def test_no_page_is_left_out(repository: Path):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_what_a_page_shows_works(name: str, repository: Path, demo_out: Path, monkeypatch, capsys):
-    monkeypatch.chdir(demo_out)
-    shutil.copytree("demo-out/fieldguide.edgefg", "birds.edgefg", dirs_exist_ok=True)
+def test_what_a_page_shows_works(
+    name: str, repository: Path, demo_out: Path, tmp_path: Path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(demo_out / "demo-out", "demo-out")
+    shutil.copytree("demo-out/fieldguide.edgefg", "birds.edgefg")
     shutil.copy("demo-out/clip.mp4", "feeder.mp4")
     code = example(repository / name)
     for address, instead in STAND_INS.items():

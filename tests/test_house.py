@@ -50,6 +50,7 @@ ARROWS: dict[str, set[str]] = {
     "sinks": {"http_server", "result", "sources"},
     "tracking": {"preprocess", "result", "sources"},
     "pipeline": {"result", "sinks", "sources", "telemetry"},
+    "__main__": set(),
 }
 CALIBRATION_ARROWS: dict[str, set[str]] = {
     "graph": set(),

@@ -22,11 +22,11 @@ from edge_fg.errors import BundleError, OutputError
 from edge_fg.files import opened_atomically, output_errors, sync_folder, write_atomically
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path, *, overwrite: bool = True) -> None:
     """Check, before long work, that a bundle can be written to `output`.
 
-    An `OutputError` says that the folder is missing or can't be written to, or that what is there
-    is not a bundle.
+    An `OutputError` says that the folder is missing or can't be written to, that what is there is
+    not a bundle, or that it is one and must not be replaced (`overwrite`).
     """
     parent = output.absolute().parent
     if not parent.is_dir():
@@ -34,24 +34,27 @@ def check_output(output: Path) -> None:
     with output_errors(output), tempfile.TemporaryFile(dir=parent):
         pass
     if output.is_symlink() or output.exists():
-        _check_replaceable(output)
+        _check_replaceable(output, overwrite)
 
 
 def write_bundle(
     output: Path,
     files: dict[str, bytes],
     make_manifest: Callable[[dict[str, FileEntry]], Manifest],
+    *,
+    overwrite: bool = True,
 ) -> Manifest:
     """Write a bundle directory, or a .zip if `output` ends so.
 
-    An older bundle of that name is replaced only when the new one is complete. `files` holds the
-    content of every file but the manifest, by name; `make_manifest` gets size and hash of each.
+    With `overwrite` an older bundle of that name is replaced, once the new one is complete. `files`
+    holds the content of every file but the manifest, by name; `make_manifest` gets size and hash of
+    each.
 
     After an error nothing was written, and `output` is as it was: an `OutputError`; a
     `BundleFormatError` of a manifest that breaks the schema, or of a damaged graph; or an
     `UnsafeBundleError` of a graph that `Bundle.graph` refuses.
     """
-    check_output(output)
+    check_output(output, overwrite=overwrite)
     entries = {
         name: FileEntry(hashlib.sha256(data).hexdigest(), len(data))
         for name, data in sorted(files.items())
@@ -109,8 +112,8 @@ def _swap(fresh: Path, output: Path, old: Path) -> None:
         raise
 
 
-def _check_replaceable(output: Path) -> None:
-    """Raise unless `output` is an empty folder, or a bundle without other files."""
+def _check_replaceable(output: Path, overwrite: bool) -> None:
+    """Raise unless `output` is an empty folder, or a bundle alone that may be replaced."""
     if output.is_dir() and not output.is_symlink() and not any(output.iterdir()):
         return
     try:
@@ -124,3 +127,7 @@ def _check_replaceable(output: Path) -> None:
     if others or output.is_symlink():
         what = f"holds `{others[0]}`, which is not the bundle's" if others else "is a link"
         raise OutputError(f"{output} {what}: move it away or choose another output")
+    if not overwrite:
+        raise OutputError(
+            f"{output} is a bundle already: give --overwrite to replace it, or another output"
+        )

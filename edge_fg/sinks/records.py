@@ -18,15 +18,25 @@ VISIT_COLUMNS += ("runner_up", "frames", "started_s", "ended_s", "started", "end
 VISIT_COLUMNS += ("time_s", "time", "x", "y", "width", "height")
 
 
-def records(result: Result[Any], content: Content, top_k: int) -> list[dict[str, Any]]:
+def is_sure(answer: Any, min_confidence: float) -> bool:
+    """Say whether an answer is sure enough; of no answer, and of None, only 0 is asked."""
+    confidence = getattr(answer, "confidence", None)
+    return (0.0 if confidence is None else float(confidence)) >= min_confidence
+
+
+def records(
+    result: Result[Any], content: Content, top_k: int, min_confidence: float = 0.0
+) -> list[dict[str, Any]]:
     """Return what a result adds to a file of JSON lines; see `frame_record`."""
     if content == "visits":
-        return [event.to_dict() for event in result.events]
+        return [event.to_dict() for event in result.events if is_sure(event, min_confidence)]
     # The frame of a closing result already has its line.
-    return [] if result.closing else [frame_record(result, top_k)]
+    if result.closing or not is_sure(result.prediction, min_confidence):
+        return []
+    return [frame_record(result, top_k, min_confidence)]
 
 
-def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
+def frame_record(result: Result[Any], top_k: int, min_confidence: float = 0.0) -> dict[str, Any]:
     """Return one frame as ``edge-fg run --format jsonl`` prints it.
 
     Where visits are followed, ``sightings`` is added. Where only regions of a frame were
@@ -42,7 +52,7 @@ def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
     }
     if prediction is not None:
         record |= {
-            "top": [answer.to_dict() for answer in prediction.top(top_k)],
+            "top": [a.to_dict() for a in prediction.top(top_k) if is_sure(a, min_confidence)],
             "latency_ms": prediction.latency.to_dict(),
         }
     if result.sightings or prediction is None:
@@ -59,17 +69,22 @@ def frame_record(result: Result[Any], top_k: int) -> dict[str, Any]:
     return record
 
 
-def rows(result: Result[Any], content: Content) -> list[Sequence[object]]:
+def rows(
+    result: Result[Any], content: Content, min_confidence: float = 0.0
+) -> list[Sequence[object]]:
     """Return what a result adds to a table with `FRAME_COLUMNS` or `VISIT_COLUMNS`."""
     if content == "visits":
-        events = (event.to_dict() for event in result.events)
+        events = records(result, content, 0, min_confidence)
         return [[*(e[column] for column in VISIT_COLUMNS[:-4]), *e["box"]] for e in events]
-    return [] if result.closing else [_frame_row(result)]
+    if result.closing or not is_sure(result.prediction, min_confidence):
+        return []
+    return [_frame_row(result, min_confidence)]
 
 
-def _frame_row(result: Result[Any]) -> Sequence[object]:
+def _frame_row(result: Result[Any], min_confidence: float) -> Sequence[object]:
     frame, prediction = result.frame, result.prediction
     top: Sequence[Any] = prediction.top(2) if prediction is not None else []
+    top = [answer for answer in top if is_sure(answer, min_confidence)]
     latency = prediction.latency if prediction is not None else None
     return (
         frame.time.isoformat() if frame.time else None,

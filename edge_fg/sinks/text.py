@@ -70,6 +70,8 @@ class JsonLinesSink(_LineSink):
         ``frames`` or ``visits``.
     top_k
         Classes a frame.
+    min_confidence
+        From 0 to 1: classes below it are left out, and lines without any.
     lossless
         See `edge_fg.Sink`.
 
@@ -88,6 +90,7 @@ class JsonLinesSink(_LineSink):
         *,
         content: Content = "frames",
         top_k: int = 5,
+        min_confidence: float = 0.0,
         lossless: bool | None = None,
     ) -> None:
         if top_k < 1:
@@ -98,7 +101,7 @@ class JsonLinesSink(_LineSink):
             file,
             content,
             lossless,
-            lambda result: map(json.dumps, records(result, content, top_k)),
+            lambda result: map(json.dumps, records(result, content, top_k, min_confidence)),
         )
 
 
@@ -114,6 +117,8 @@ class CsvSink(_LineSink):
         The file.
     content
         ``frames`` or ``visits``.
+    min_confidence
+        From 0 to 1: classes below it are left out, and rows without any.
     lossless
         See `edge_fg.Sink`.
 
@@ -126,11 +131,22 @@ class CsvSink(_LineSink):
     """
 
     def __init__(
-        self, path: Path | str, *, content: Content = "frames", lossless: bool | None = None
+        self,
+        path: Path | str,
+        *,
+        content: Content = "frames",
+        min_confidence: float = 0.0,
+        lossless: bool | None = None,
     ) -> None:
         columns = FRAME_COLUMNS if content == "frames" else VISIT_COLUMNS
         file = LineFile(Path(path), header=_row(columns))
-        super().__init__("CSV", file, content, lossless, lambda one: map(_row, rows(one, content)))
+        super().__init__(
+            "CSV",
+            file,
+            content,
+            lossless,
+            lambda result: map(_row, rows(result, content, min_confidence)),
+        )
 
 
 def check_standard_output() -> None:

@@ -107,8 +107,42 @@ def test_a_kept_budget_is_in_the_report(workshop, edge_fg_command):
 def test_a_failed_build_keeps_the_old_bundle(workshop, edge_fg_command):
     assert edge_fg_command(*workshop.arguments("--precision", "fp32")).code == 0
     before = (workshop.folder / "b.edgefg" / "bundle.json").read_bytes()
-    assert edge_fg_command(*workshop.arguments("--budget", "mean_kl=0")).code == 3
+    again = ("--budget", "mean_kl=0", "--overwrite")
+    assert edge_fg_command(*workshop.arguments(*again)).code == 3
     assert (workshop.folder / "b.edgefg" / "bundle.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["b.edgefg", "b.zip"])
+def test_an_existing_bundle_is_replaced_only_if_asked(workshop, edge_fg_command, name: str):
+    output = workshop.folder / name
+    build = workshop.arguments("--precision", "fp32", output=output)
+    assert edge_fg_command(*build).code == 0
+    seal = (output if output.is_file() else output / "bundle.json").stat().st_ino
+    done = edge_fg_command(*build)
+    assert done.code == 1
+    assert f"{name} is a bundle already: give --overwrite" in done.complaint
+    assert done.out == ""
+    assert (output if output.is_file() else output / "bundle.json").stat().st_ino == seal
+    assert edge_fg_command(*build, "--overwrite", "--name", "newer").code == 0
+    assert edge_fg.Bundle(output).manifest.name == "newer"
+    assert not [one for one in left_behind(workshop.folder) if one.startswith(".")]
+
+
+def test_an_empty_folder_needs_no_leave(workshop, edge_fg_command):
+    (workshop.folder / "b.edgefg").mkdir()
+    assert edge_fg_command(*workshop.arguments("--precision", "fp32")).code == 0
+    (workshop.folder / "b.edgefg" / "notes.txt").write_text("precious")
+    done = edge_fg_command(*workshop.arguments("--precision", "fp32", "--overwrite"))
+    assert done.code == 1
+    assert "notes.txt" in done.complaint
+
+
+def test_progress_without_a_terminal_is_a_few_lines(workshop, edge_fg_command):
+    done = edge_fg_command(*workshop.arguments("--precision", "fp32,fp16,int8"))
+    assert done.code == 0
+    stages = [line.partition(":")[0] for line in done.err.splitlines()]
+    assert len(stages) == len(set(stages)) <= 12, done.err
+    assert "prove" in stages
 
 
 def change_model(workshop, content: bytes) -> dict[str, Path]:

@@ -35,11 +35,12 @@ def test_a_second_build_reuses_the_statistics_and_says_so(
     assert first.code == 0, first.err
     assert "no calibration statistics reused" in first.err
     assert cached(cache_home)
-    second = edge_fg_command("-v", *workshop.arguments("--precision", "int8"))
+    again = ("--precision", "int8", "--overwrite")
+    second = edge_fg_command("-v", *workshop.arguments(*again))
     assert "statistics of 20 images reused" in second.err
     assert "calibrate (kept statistics): 20 of 20" in second.err
     workshop.preprocess.write_text(workshop.preprocess.read_text().replace("64, 64", "60, 60"))
-    third = edge_fg_command("-v", *workshop.arguments("--precision", "int8"))
+    third = edge_fg_command("-v", *workshop.arguments(*again))
     assert "the preprocessing changed" in third.err
     assert "calibrate: 20 of 20" in third.err
 
@@ -65,7 +66,7 @@ def test_a_hostile_cache_entry_is_not_believed(workshop, edge_fg_command, cache_
     good = (workshop.folder / "b.edgefg" / "calibration.json").read_bytes()
     for entry in cached(cache_home):
         entry.write_text(entry.read_text().replace('"maximum": ', '"maximum": 9'))
-    done = edge_fg_command(*workshop.arguments("--precision", "int8"))
+    done = edge_fg_command(*workshop.arguments("--precision", "int8", "--overwrite"))
     assert done.code == 0
     assert "refused" in done.err
     assert (workshop.folder / "b.edgefg" / "calibration.json").read_bytes() == good

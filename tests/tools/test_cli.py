@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -312,6 +313,24 @@ def test_an_installation_without_commands_says_so(monkeypatch, capsys):
     monkeypatch.setattr(main, "entry_points", lambda group: [])
     assert main.main(["doctor"]) == 1
     assert "lists no commands: install it again" in capsys.readouterr().err
+
+
+def test_progress_of_long_work_is_a_line_every_ten_seconds():
+    stream, seconds = io.StringIO(), iter(range(1000))
+    show = PlainLines(stream, clock=lambda: next(seconds))
+    for tactic in range(40):
+        show(f"int8 plan: timing {tactic}", 0, 2)
+    for step in range(1, 31):
+        show("prove", step, 30)
+    assert stream.getvalue().splitlines() == [
+        "int8 plan: timing 9: 0 of 2, 9.0 s",
+        "int8 plan: timing 19: 0 of 2, 19.0 s",
+        "int8 plan: timing 29: 0 of 2, 29.0 s",
+        "int8 plan: timing 39: 0 of 2, 39.0 s",
+        "prove: 10 of 30, 9.0 s",
+        "prove: 20 of 30, 19.0 s",
+        "prove: 30 of 30, 29.0 s",
+    ]
 
 
 def test_progress_needs_no_working_rich(tmp_path, monkeypatch):

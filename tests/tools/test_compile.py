@@ -218,6 +218,10 @@ def test_output_is_checked_before_the_build(tmp_path: Path, cache: PlanCache) ->
         compile_graph(classifier(), "tensorrt-rtx", output=tmp_path / "no" / "x", cache=cache)
     with pytest.raises(OutputError, match="folder"):
         compile_graph(classifier(), "tensorrt-rtx", output=tmp_path, cache=cache)
+    (tmp_path / "birds.onnx").write_bytes(b"precious")
+    with pytest.raises(OutputError, match=r"birds\.onnx exists: give --overwrite"):
+        compile_graph(classifier(), "tensorrt-rtx", output=tmp_path / "birds.onnx", cache=cache)
+    assert (tmp_path / "birds.onnx").read_bytes() == b"precious"
     with pytest.raises(ModelFormatError, match="can't read"):
         compile_graph(tmp_path / "absent.onnx", "tensorrt-rtx", cache=cache)
 

@@ -46,6 +46,55 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
+def sure_of(bundle: Path, path: Path) -> float:
+    with edge_fg.load(bundle) as classifier:
+        return classifier(path).confidence
+
+
+def test_unsure_answers_are_left_out_everywhere(tiny_bundle, images, tmp_path, edge_fg_command):
+    confidence = {path.name: sure_of(tiny_bundle, path) for path in sorted(images.iterdir())}
+    limit = sorted(confidence.values())[6]
+    sure = [name for name, value in confidence.items() if value >= limit]
+    files = ("--jsonl", tmp_path / "a.jsonl", "--csv", tmp_path / "a.csv")
+    run = ("run", tiny_bundle, images, "--min-confidence", limit, *files)
+    shown = edge_fg_command(*run, "--format", "jsonl")
+    for found in (lines(shown.out), lines((tmp_path / "a.jsonl").read_text())):
+        assert [Path(line["source"]).name for line in found] == sure
+        assert all(one["confidence"] >= limit for line in found for one in line["top"])
+        assert all(line["top"] for line in found)
+    table = list(csv.DictReader((tmp_path / "a.csv").open()))
+    assert [Path(row["source"]).name for row in table] == sure
+    assert all(row["runner_up"] == "" for row in table), "a second cannot be over a half"
+    text = edge_fg_command(*run).out.splitlines()
+    assert [line.split()[0] for line in text] == sure
+    assert edge_fg_command("run", tiny_bundle, images, "--min-confidence", 1.5).code == 2
+
+
+def test_unsure_visits_are_left_out(guide, edge_fg_command):
+    run = ("run", guide.bundle, guide.clip, "--events", "visits", "--format", "jsonl")
+    every = lines(edge_fg_command(*run).out)
+    limit = sorted(event["confidence"] or 0.0 for event in every)[-1]
+    sure = lines(edge_fg_command(*run, "--min-confidence", limit).out)
+    assert sure == [event for event in every if (event["confidence"] or 0.0) >= limit]
+    assert 0 < len(sure) < len(every)
+
+
+def test_a_table_of_images_is_a_source(tiny_bundle, images, edge_fg_command):
+    table = images.parent / "Set.CSV"
+    table.write_text("file,label\nimages/07.png,Great Tit\nimages/02.png,\n")
+    found = lines(edge_fg_command("run", tiny_bundle, table, "--format", "jsonl").out)
+    assert [Path(line["source"]).name for line in found] == ["07.png", "02.png"]
+    both = edge_fg_command("run", tiny_bundle, table, images / "01.png", "--format", "jsonl").out
+    assert len(lines(both)) == 3
+    table.write_text("file\nimages/07.png\nimages/none.png\n")
+    done = edge_fg_command("run", tiny_bundle, table)
+    assert done.code == 1
+    assert "none.png" in done.complaint
+    table.write_text("name\nimages/07.png\n")
+    assert "no column `file`" in edge_fg_command("run", tiny_bundle, table).complaint
+    assert edge_fg_command("run", tiny_bundle, images.parent / "absent.csv").code == 1
+
+
 class Feed:
     """A run that reads a camera on its standard input, and that camera."""
 

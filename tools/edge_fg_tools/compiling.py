@@ -43,6 +43,7 @@ def compile_graph(
     workspace_bytes: int | None = None,
     builder_optimization_level: int | None = None,
     output: Path | None = None,
+    overwrite: bool = False,
     cache: PlanCache | None = None,
     progress: ProgressCallback = no_progress,
 ) -> CompiledPlan:
@@ -50,16 +51,17 @@ def compile_graph(
 
     Nothing is written before the plan is complete, so an interrupted build leaves nothing.
     `model` is the file or its bytes, with the weights inside; `precision`, the name of the variant,
-    is part of the cache key. The plan is written to `output`, or stays in the cache, this user's
+    is part of the cache key. The plan is written to `output`, which may exist only with
+    `overwrite`, or stays in the cache, this user's
     unless another is given, where the device's loader finds it. For the other arguments see
     `edge_fg.backends.tensorrt.build.build_plan`.
 
     Raises what `build_plan` does, ModelFormatError where the ONNX file can't be read, and
-    OutputError where neither `output` nor the cache can be written.
+    OutputError where `output` exists, or neither it nor the cache can be written.
     """
     onnx_bytes = model if isinstance(model, bytes) else _read(model)
     if output is not None:
-        _check_output(output)
+        _check_output(output, overwrite)
     request = PlanRequest(
         graph=onnx_bytes,
         library=target,
@@ -136,12 +138,14 @@ def _place(provided: ProvidedPlan, output: Path | None) -> Path:
     return provided.path
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, overwrite: bool) -> None:
     """Fail before the build, not after it."""
     if output.is_dir():
         raise OutputError(f"can't write {output}: it is a folder; name a file")
     if not output.parent.is_dir():
         raise OutputError(f"can't write {output}: the folder {output.parent} doesn't exist")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists: give --overwrite, or name another file")
 
 
 def _read(path: Path) -> bytes:

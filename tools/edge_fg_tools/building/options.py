@@ -39,6 +39,7 @@ class BuildOptions:
     model_output: str | None = None  # Which output holds the classes, for a model with several
     command: str = ""  # How the build was asked for, for the record
     cache: bool = True  # Whether calibration statistics are kept and reused
+    overwrite: bool = False  # Whether a bundle that is there already is replaced
 
     def __post_init__(self) -> None:
         unknown = [p for p in self.precisions if p not in PRECISIONS]

@@ -71,7 +71,7 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
     EdgeFGError
         What was wrong and what to do; `BudgetError` when the fidelity is too low.
     """
-    check_output(options.output)
+    check_output(options.output, overwrite=options.overwrite)
     check_target(options.target)
     check_report()
     model = load_model(options.model)
@@ -183,7 +183,10 @@ def _write(facts: BuildFacts, spec: PreprocessSpec) -> BuildResult:
     if facts.variants.int8 is not None:
         files[_CALIBRATION_FILE] = _json(_calibration(facts))
     manifest = write_bundle(
-        facts.options.output, files, lambda entries: _manifest(facts, spec, entries)
+        facts.options.output,
+        files,
+        lambda entries: _manifest(facts, spec, entries),
+        overwrite=facts.options.overwrite,
     )
     return BuildResult(facts.options.output, manifest, document)
 

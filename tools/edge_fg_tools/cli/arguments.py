@@ -27,7 +27,7 @@ def add_format(parser: argparse.ArgumentParser, *choices: str) -> None:
         "--format",
         choices=choices,
         default=choices[0],
-        help="how results are printed on standard output; default: %(default)s",
+        help="how results are printed on standard output",
     )
 
 
@@ -50,6 +50,15 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--overwrite``: without it, `what` is kept where it exists."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help=f"replace {what} that exists, once the new one is complete",
+    )
+
+
 def add_model_choices(parser: argparse.ArgumentParser) -> None:
     """Add what some ONNX models leave open."""
     parser.add_argument(
@@ -57,10 +66,13 @@ def add_model_choices(parser: argparse.ArgumentParser) -> None:
         type=positive,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="size of the input in pixels, for a model that leaves it open",
+        help="size of the input in pixels, for a model that leaves it open; "
+        "default: the model's own",
     )
     parser.add_argument(
-        "--model-output", metavar="NAME", help="output with the classes, for a model with several"
+        "--model-output",
+        metavar="NAME",
+        help="output with the classes, for a model with several; default: the only one",
     )
 
 
@@ -101,6 +113,14 @@ def above_zero(text: str) -> float:
     number = float(text)
     if not (math.isfinite(number) and number > 0):
         raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
+    return number
+
+
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return number
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_fg.bundle import PRECISIONS
+from edge_fg.preprocess import presets
 from edge_fg_tools.cli.arguments import (
     add_format,
     add_model_choices,
+    add_overwrite,
     model_choices,
     positive,
 )
@@ -40,28 +42,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preprocess",
         metavar="PRESET|FILE.toml",
-        help="how the model's images are prepared; always needed, since a guess costs accuracy",
+        help=f"how the images are prepared: {', '.join(presets())}, or a TOML file (see "
+        "the README); default: none, since a guess would cost accuracy",
     )
     parser.add_argument(
         "--precision",
         default="fp32,fp16,int8",
         metavar="LIST",
-        help=f"variants to make, of {','.join(PRECISIONS)}; default: %(default)s",
+        help=f"variants to make, of {','.join(PRECISIONS)}",
     )
     parser.add_argument(
         "--budget",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="fidelity to keep, such as agreement=0.97: INT8 leaves layers in float until it keeps "
-        "it on calibration images; when a variant misses it on the others, no bundle is written "
-        "(exit 3); default: no limit",
+        help="fidelity to keep, such as agreement=0.97 (other keys: agreement_labelled, mean_kl, "
+        "top1_drop, class_drop; may be given several times): INT8 leaves layers in float until it "
+        "keeps it on calibration images; when a variant misses it on the others, no bundle is "
+        "written (exit 3); default: no limit",
     )
     parser.add_argument(
         "--target",
         choices=_TARGETS,
         default="portable",
-        help="what INT8 is placed for; default: %(default)s",
+        help="what INT8 is placed for",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="BUNDLE", help="a new folder, or a .zip file"
@@ -71,18 +75,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=512,
         metavar="N",
-        help="most images to calibrate on; default: %(default)s",
+        help="most images to calibrate on",
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=0,
         metavar="N",
-        help="chooses which images calibrate; default: %(default)s",
+        help="chooses which images calibrate",
     )
     parser.add_argument(
         "--name", metavar="NAME", help="name of the bundle; default: that of the output"
     )
+    add_overwrite(parser, "a bundle")
     add_model_choices(parser)
     parser.add_argument(
         "--no-cache",
@@ -114,6 +119,7 @@ def execute(arguments: argparse.Namespace) -> int:
         model_output=output,
         command=shlex.join(["edge-fg", *sys.argv[1:]]),
         cache=not arguments.no_cache,
+        overwrite=arguments.overwrite,
     )
     with shown_progress() as progress:
         result = build(options, progress)
@@ -146,4 +152,6 @@ COMMAND = Command(
     "turn an ONNX classifier into a bundle, and prove that its answers stay the same",
     add_arguments,
     execute,
+    example="edge-fg build birds.onnx --labels birds.txt --preprocess torchvision "
+    "--calibration photos/ --output birds.edgefg",
 )

@@ -25,6 +25,7 @@ class Command:
     # Carries it out with the parsed arguments, and returns the exit code.
     execute: Callable[[argparse.Namespace], int]
     extra: str = "build"  # The extra of edge-fg that brings the packages it needs
+    example: str = ""  # A whole command line, shown at the end of its help
 
 
 def show(

@@ -10,7 +10,7 @@ from typing import Any
 from edge_fg.backends.options import EngineOptions
 from edge_fg.backends.selection import GPU_PREFERENCE
 from edge_fg.bundle import PRECISIONS, Bundle
-from edge_fg_tools.cli.arguments import add_bundle, add_format, positive
+from edge_fg_tools.cli.arguments import add_bundle, add_format, add_overwrite, positive
 from edge_fg_tools.cli.command import Command, show
 from edge_fg_tools.cli.progress import shown_progress
 from edge_fg_tools.compiling import compile_graph
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=8,
         metavar="N",
-        help="most images at once; default: %(default)s",
+        help="most images at once",
     )
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="0-5",
         help="0: quick build, 5: slow build and fastest plan; default: the library's",
     )
+    add_overwrite(parser, "the file of --output")
     add_format(parser, "text", "json")
 
 
@@ -74,6 +75,7 @@ def execute(arguments: argparse.Namespace) -> int:
             workspace_bytes=arguments.workspace and arguments.workspace * _MEBIBYTE,
             builder_optimization_level=arguments.level,
             output=arguments.output,
+            overwrite=arguments.overwrite,
             cache=None if arguments.output else options.open_cache(bundle.path),
             progress=progress,
         )
@@ -87,4 +89,10 @@ def _as_text(plan: dict[str, Any]) -> str:
     return f"{plan['path']}: {plan['precision']}, {size}, {plan['version']}, {how}"
 
 
-COMMAND = Command("build a TensorRT plan ahead of time", add_arguments, execute, extra="tensorrt")
+COMMAND = Command(
+    "build a TensorRT plan ahead of time",
+    add_arguments,
+    execute,
+    extra="tensorrt",
+    example="edge-fg compile birds.edgefg --target tensorrt-rtx",
+)

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("demo-out"),
         metavar="DIR",
-        help="folder for the results; default: %(default)s",
+        help="folder for the results",
     )
 
 
@@ -32,5 +32,8 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "build, prove and run the built-in model on the built-in clip", add_arguments, execute
+    "build, prove and run the built-in model on the built-in clip",
+    add_arguments,
+    execute,
+    example="edge-fg demo --output demo-out",
 )

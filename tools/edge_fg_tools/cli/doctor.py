@@ -180,4 +180,9 @@ def _cache(cache: dict[str, Any]) -> str:
     return f"{cache['folder']} ({cache['plans']} plans, {size:.0f} of {limit:.0f} MB, {state})"
 
 
-COMMAND = Command("show what this machine has, what will be used and why", add_arguments, execute)
+COMMAND = Command(
+    "show what this machine has, what will be used and why",
+    add_arguments,
+    execute,
+    example="edge-fg doctor",
+)

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         metavar="BUNDLE|VARIANT",
-        help="also measure how often the answers are those of this bundle or variant",
+        help="also measure how often the answers are those of this bundle or variant; "
+        "default: accuracy alone",
     )
     add_format(parser, "text", "json")
 
@@ -76,4 +77,9 @@ def _as_text(document: dict[str, Any], labels: Labels) -> str:
     return "\n".join(lines)
 
 
-COMMAND = Command("measure accuracy on a set of images", add_arguments, execute)
+COMMAND = Command(
+    "measure accuracy on a set of images",
+    add_arguments,
+    execute,
+    example="edge-fg evaluate birds.edgefg photos/ --against fp32",
+)

@@ -192,4 +192,9 @@ def _as_text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-COMMAND = Command("show what a bundle, an ONNX model or a plan holds", add_arguments, execute)
+COMMAND = Command(
+    "show what a bundle, an ONNX model or a plan holds",
+    add_arguments,
+    execute,
+    example="edge-fg inspect birds.edgefg",
+)

@@ -22,15 +22,23 @@ from edge_fg_tools.cli.command import GROUP, Command
 
 _INTERRUPTED = 128 + signal.SIGINT
 _SOON_SECONDS = 0.01
-_EPILOG = """exit codes: 0 done, 1 a failure named in one line on standard error, 2 wrong usage,
-3 an accuracy budget was not met (no bundle is written)"""
+_EPILOG = """edge-fg COMMAND --help tells the options of a command, with an example.
+
+exit codes: 0 done, 1 a failure named in one line on standard error, 2 wrong usage,
+3 an accuracy budget was not met (no bundle is written)
+
+completion by the shell: pip install 'edge-fg[complete]', then in bash or zsh
+  eval "$(register-python-argcomplete edge-fg)\""""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     _prepare_streams()
     try:
-        parsed = make_parser().parse_args(arguments)
+        parser = make_parser()
+        if "_ARGCOMPLETE" in os.environ:
+            _complete(parser)
+        parsed = parser.parse_args(arguments)
     except EdgeFGError as error:
         _print_error(str(error))
         return error.exit_code
@@ -61,6 +69,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     return code
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that asks how a command line may go on, and end the program."""
+    try:
+        import argcomplete
+    except ImportError as error:
+        raise MissingDependencyError("argcomplete", "complete", "complete commands") from error
+    argcomplete.autocomplete(parser)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Says of every option whether it is required, or else its default."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if not action.option_strings or action.default == argparse.SUPPRESS or "default:" in text:
+            return text
+        if action.required:
+            return f"{text}; required"
+        return f"{text}; default: {'off' if action.nargs == 0 else '%(default)s'}"
 
 
 def _prepare_streams() -> None:
@@ -108,13 +137,20 @@ def make_parser() -> argparse.ArgumentParser:
         prog="edge-fg",
         description="Fine-grained image recognition on edge devices.",
         epilog=_EPILOG,
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"edge-fg {edge_fg.__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is chosen and why")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for entry in found:
         command = _load(entry)
-        chosen = commands.add_parser(entry.name, help=command.summary)
+        chosen = commands.add_parser(
+            entry.name,
+            help=command.summary,
+            description=f"{command.summary[:1].upper()}{command.summary[1:]}.",
+            epilog=command.example and f"example:\n  {command.example}",
+            formatter_class=_Help,
+        )
         command.add_arguments(chosen)
         chosen.set_defaults(execute=partial(_execute, entry.name, command))
     return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from edge_fg.progress import ProgressCallback
@@ -33,24 +33,29 @@ def shown_progress() -> Iterator[ProgressCallback]:
 
 
 class PlainLines:
-    """Writes a line when a stage begins and ends, and every few seconds in between."""
+    """Writes a line when a stage ends for the first time, and one every ten seconds.
 
-    def __init__(self, stream: TextIO) -> None:
+    A stage may be named in parts, ``int8 plan: timing tactics``: the first part counts. `clock`
+    gives seconds.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
-        self._stage = ""
-        self._began = 0.0
-        self._printed = 0.0
+        self._clock = clock
+        self._began: dict[str, float] = {}
+        self._ended: set[str] = set()
+        self._printed = clock()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Note that `done` of `total` steps of `stage` are done."""
-        now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._began, self._printed = stage, now, 0.0
-        ended = done >= total
+        now, part = self._clock(), stage.partition(":")[0]
+        seconds = now - self._began.setdefault(part, now)
+        ended = done >= total and part not in self._ended
         if ended or now - self._printed >= _SECONDS_BETWEEN_LINES:
             self._printed = now
-            seconds = f", {now - self._began:.1f} s" if ended and now > self._began else ""
-            print(f"{stage}: {done} of {total}{seconds}", file=self._stream, flush=True)
+            if ended:
+                self._ended.add(part)
+            print(f"{stage}: {done} of {total}, {seconds:.1f} s", file=self._stream, flush=True)
 
 
 @contextlib.contextmanager

@@ -17,11 +17,12 @@ from edge_fg_tools.cli.arguments import (
     address,
     policy,
     positive,
+    share,
 )
 from edge_fg_tools.cli.command import Command
 
-_SOURCES = """image, folder (with all in it), quoted glob, video file, camera number or name
-(/dev/v4l/by-id/...), csi://0, rtsp://...; several share one model"""
+_SOURCES = """image, folder (with all in it), quoted glob, CSV with a column `file`, video file,
+camera number or name (/dev/v4l/by-id/...), csi://0, rtsp://...; several share one model"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=5,
         metavar="N",
-        help="most classes in a JSON line; default: %(default)s",
+        help="most classes in a JSON line",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=share,
+        default=0.0,
+        metavar="P",
+        help="leave out classes below this confidence (0 to 1), and lines and rows without any; "
+        "videos and images keep every frame",
     )
     add_backend(parser)
     add_format(parser, "text", "jsonl")
@@ -50,32 +59,35 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
         "--policy",
         type=policy,
         metavar="POLICY",
-        help="latest (default of cameras), every (of files), queue(N,drop=oldest|newest|block), "
-        "rate(FPS)",
+        help="latest, every, queue(N,drop=oldest|newest|block) or rate(FPS); "
+        "default: latest for cameras, every for files",
     )
     group.add_argument(
         "--events",
         choices=("visits",),
-        help="follow individuals and report their visits instead of frames; needs a fixed camera",
+        help="follow individuals and report their visits instead of frames; needs a fixed camera; "
+        "default: frames",
     )
-    group.add_argument("--max-frames", type=positive, metavar="N", help="stop after N answers")
-    group.add_argument("--duration", type=above_zero, metavar="S", help="stop after S seconds")
-    group.add_argument(
-        "--max-temperature", type=float, metavar="C", help="answer less often above C °C"
+    limits = (
+        ("--max-frames", positive, "N", "stop after N answers"),
+        ("--duration", above_zero, "S", "stop after S seconds"),
+        ("--max-temperature", float, "C", "answer less often above C °C"),
+        ("--max-power", above_zero, "W", "answer less often above W watts"),
     )
-    group.add_argument(
-        "--max-power", type=above_zero, metavar="W", help="answer less often above W watts"
-    )
+    for name, kind, unit, what in limits:
+        group.add_argument(name, type=kind, metavar=unit, help=f"{what}; default: no limit")
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where answers go besides standard output")
-    group.add_argument("--save", type=Path, metavar="OUT.mp4", help="write an annotated video")
-    group.add_argument(
-        "--save-frames", type=Path, metavar="DIR", help="write annotated images into a folder"
+    outputs = (
+        ("--save", "OUT.mp4", "write an annotated video"),
+        ("--save-frames", "DIR", "write annotated images into a folder"),
+        ("--jsonl", "FILE", "add JSON lines to a file"),
+        ("--csv", "FILE", "add rows to a table"),
     )
-    group.add_argument("--jsonl", type=Path, metavar="FILE", help="add JSON lines to a file")
-    group.add_argument("--csv", type=Path, metavar="FILE", help="add rows to a table")
+    for name, path, what in outputs:
+        group.add_argument(name, type=Path, metavar=path, help=f"{what}; default: none")
 
 
 def _add_watching(parser: argparse.ArgumentParser) -> None:
@@ -85,10 +97,14 @@ def _add_watching(parser: argparse.ArgumentParser) -> None:
         "--preview",
         type=address,
         metavar="[HOST:]PORT",
-        help="show annotated frames to browsers, on this machine unless HOST says otherwise",
+        help="show annotated frames to browsers, on this machine unless HOST says otherwise; "
+        "default: off",
     )
     group.add_argument(
-        "--metrics", type=address, metavar="[HOST:]PORT", help="serve metrics to Prometheus"
+        "--metrics",
+        type=address,
+        metavar="[HOST:]PORT",
+        help="serve metrics to Prometheus; default: off",
     )
     group.add_argument(
         "--status", action="store_true", help="keep a line on standard error up to date"
@@ -105,13 +121,23 @@ def execute(arguments: argparse.Namespace) -> int:
             edge_fg.load(arguments.bundle, backend=arguments.backend, precision=arguments.precision)
         )
         sources = [
-            opened.enter_context(edge_fg.open_source(source)) for source in arguments.sources
+            opened.enter_context(edge_fg.open_source(_named(source)))
+            for source in arguments.sources
         ]
         # Only this command needs windows, servers and tables.
         from edge_fg_tools.cli.run_session import Session
 
         Session(arguments, classifier, sources).run()
     return 0
+
+
+def _named(source: str) -> str | list[Path]:
+    """Return what `open_source` takes: instead of a table of images, the images in it."""
+    if "://" in source or not source.lower().endswith(".csv"):
+        return source
+    from edge_fg_calibration import read_image_set
+
+    return [image.path for image in read_image_set(Path(source)).items]
 
 
 def _check_outputs(save: Path | None, frames: Path | None, sources: list[str]) -> None:
@@ -130,5 +156,9 @@ def _check_outputs(save: Path | None, frames: Path | None, sources: list[str]) -
 
 
 COMMAND = Command(
-    "recognise what cameras, videos or images show", add_arguments, execute, extra="cpu"
+    "recognise what cameras, videos or images show",
+    add_arguments,
+    execute,
+    extra="cpu",
+    example="edge-fg run birds.edgefg photos/ --min-confidence 0.5 --csv answers.csv",
 )

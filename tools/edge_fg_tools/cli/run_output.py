@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from edge_fg.pipeline import Result, Sink, VisitEvent
 from edge_fg.printing import printable
 from edge_fg.sinks import CsvSink, ImagesSink, JsonLinesSink, VideoSink
 from edge_fg.sinks.base import BaseSink
-from edge_fg.sinks.records import Content, records
+from edge_fg.sinks.records import Content, is_sure, records
 from edge_fg.sinks.result_annotator import SharedAnnotator
 from edge_fg.sinks.text import check_standard_output, print_line
 from edge_fg.sources import Source
@@ -76,31 +77,40 @@ def file_sinks(
 ) -> list[Sink]:
     """Return the sinks of ``--save``, ``--save-frames``, ``--jsonl`` and ``--csv``."""
     sinks: list[Sink] = []
+    sure = arguments.min_confidence
     if arguments.save is not None:
         sinks.append(VideoSink(arguments.save, annotate=annotate))
     if arguments.save_frames is not None:
         sinks.append(ImagesSink(arguments.save_frames, annotate=annotate))
     if arguments.jsonl is not None:
-        sinks.append(JsonLinesSink(arguments.jsonl, content=content, top_k=arguments.top_k))
+        sinks.append(
+            JsonLinesSink(
+                arguments.jsonl, content=content, top_k=arguments.top_k, min_confidence=sure
+            )
+        )
     if arguments.csv is not None:
-        sinks.append(CsvSink(arguments.csv, content=content))
+        sinks.append(CsvSink(arguments.csv, content=content, min_confidence=sure))
     return sinks
 
 
 def printed_lines(arguments: argparse.Namespace, content: Content) -> Lines:
     """Return what makes the lines of ``--format``."""
+    sure = arguments.min_confidence
     if arguments.format == "jsonl":
         return lambda result: [
-            json.dumps(record) for record in records(result, content, arguments.top_k)
+            json.dumps(record) for record in records(result, content, arguments.top_k, sure)
         ]
-    return visit_lines if content == "visits" else frame_lines
+    return partial(visit_lines if content == "visits" else frame_lines, min_confidence=sure)
 
 
-def frame_lines(result: Result[Any]) -> Sequence[str]:
+def frame_lines(result: Result[Any], min_confidence: float = 0.0) -> Sequence[str]:
     """Return what ``--format text`` prints of a frame."""
     if result.closing or result.prediction is None:
         return ()
-    first, *others = result.prediction.top(3)
+    answers = [a for a in result.prediction.top(3) if is_sure(a, min_confidence)]
+    if not answers:
+        return ()
+    first, *others = answers
     where = f"{_shown(result.frame.source)} [{result.frame.number}]"
     line = f"{where}  {first.label}  {first.confidence:.1%}"
     if others and sys.stdout.isatty():
@@ -108,9 +118,10 @@ def frame_lines(result: Result[Any]) -> Sequence[str]:
     return (f"{line}  {result.prediction.latency}",)
 
 
-def visit_lines(result: Result[Any]) -> Sequence[str]:
+def visit_lines(result: Result[Any], min_confidence: float = 0.0) -> Sequence[str]:
     """Return what ``--format text --events visits`` prints."""
-    return [_visit_line(event, result.frame.position is not None) for event in result.events]
+    sure = (event for event in result.events if is_sure(event, min_confidence))
+    return [_visit_line(event, result.frame.position is not None) for event in sure]
 
 
 def _visit_line(event: VisitEvent, in_a_file: bool) -> str:

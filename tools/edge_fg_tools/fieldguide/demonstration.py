@@ -71,6 +71,7 @@ def _build(bundle: Path, scratch: Path, progress: ProgressCallback) -> BuildResu
         target=target,
         calibration_images=_CALIBRATION_IMAGES,
         command="edge-fg demo",
+        overwrite=True,
     )
     return build(options, progress)
 
