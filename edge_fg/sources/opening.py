@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_fg.errors import SourceError, UsageError
 from edge_fg.sources.base import Source
+from edge_fg.sources.credentials import with_password
 from edge_fg.sources.files import IterableSource, open_files
 from edge_fg.sources.live.rtsp import has_pyav
 from edge_fg.sources.live.source import LiveSource
@@ -81,6 +82,8 @@ def _open(described: SourceDescription, options: SourceOptions) -> Source:
         return open_scheme(str(described.target), options)
     if kind == "video":
         return VideoSource(described, options)
+    if kind == "stream":
+        described = with_password(described, options)
     # Streams need no OpenCV where PyAV or we ourselves read them.
     if kind != "stream" or not (described.is_http or has_pyav()):
         check_possible(described, options)
@@ -97,11 +100,14 @@ def _open(described: SourceDescription, options: SourceOptions) -> Source:
 
 
 def _check_fit(kind: str, name: str, options: SourceOptions) -> None:
-    """Refuse what can be chosen for cameras only."""
+    """Refuse what can be chosen for cameras or for streams only."""
     is_chosen = (options.size_wh, options.fps, options.codec) != (None, None, None)
     if is_chosen and kind not in ("camera", "csi", "scheme"):
         advice = ": set them in the camera" if kind == "stream" else ""
         raise UsageError(f"size, fps and codec can't be chosen for {name}{advice}")
+    has_password = (options.password_file, options.password_env) != (None, None)
+    if has_password and kind not in ("stream", "scheme"):
+        raise UsageError(f"{name} takes no password: password_file and password_env are of streams")
 
 
 def _holds_names(source: Iterable[Any]) -> TypeGuard[Sequence[str | Path]]:

@@ -104,6 +104,10 @@ class SourceOptions:
     # Frames of a live source that may wait for a loop over it, 1..64; the oldest is dropped. In a
     # pipeline its policy decides.
     buffer: int = field(default=1, metadata={"read": _count})
+    # Where the password of a network stream stands, to be kept out of its address: a file that
+    # holds nothing else, or a variable of the environment; see `with_password`.
+    password_file: str | None = field(default=None, metadata={"read": str})
+    password_env: str | None = field(default=None, metadata={"read": str})
 
     def __post_init__(self) -> None:
         if self.size_wh is not None:
@@ -157,6 +161,8 @@ class SourceKeywords(TypedDict, total=False):
     frozen_after: float | None
     black_after: float | None
     buffer: int
+    password_file: str | None
+    password_env: str | None
 
 
 def _within(value: Any, most: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,9 +30,11 @@ VIDEO_SUFFIXES = frozenset(
 _STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 DEVICE = re.compile(r"/dev/video[0-9]{1,3}")
+# What may be the name of a camera that is unplugged: udev takes its link away meanwhile.
+_UNPLUGGED = re.compile(r"/dev/v4l/.+|/dev/(?!shm/|fd/)[\w:+-][\w.:+/-]*")
 _KNOWN = (
-    "an image, a directory, a quoted glob, a video file, a camera (0, /dev/video0, v4l2://), "
-    "csi://0, rtsp://, http:// or - for standard input"
+    "an image, a directory, a quoted glob, a video file, a camera (0, /dev/video0, "
+    "/dev/v4l/by-id/...), csi://0, rtsp://, http:// or - for standard input"
 )
 
 # Parameters of camera addresses that say which image is wanted; the others may be secrets.
@@ -67,7 +70,8 @@ def parse_source(source: str | int | Path | Sequence[str | Path]) -> SourceDescr
     Parameters
     ----------
     source
-        A camera's number (``0``), ``/dev/video0``, ``v4l2:///dev/video0``, ``csi://0``,
+        A camera's number (``0``), its device or a link to it, such as ``/dev/video0`` or
+        ``/dev/v4l/by-id/...`` (also behind ``v4l2://``), ``csi://0``,
         ``rtsp://...``, ``http://...``, ``file://...``, an image, a video file, a directory (of
         images and videos, with all directories in it), a glob, ``-`` for standard input, a scheme
         that an installed package brings (``fieldguide://``), or a sequence of image or video
@@ -76,7 +80,8 @@ def parse_source(source: str | int | Path | Sequence[str | Path]) -> SourceDescr
         Options may stand behind a string: ``/dev/video0?width=1280&height=720&fps=30``,
         ``csi://0?flip=rotate-180``, ``clip.mp4?flip=horizontal`` (unless there is a file of just
         that name). The query of a network address belongs to the camera, so there they stand
-        behind a ``#``, which no server ever sees: ``rtsp://cam/live?channel=1#timeout=5``.
+        behind a ``#``, which no server ever sees: ``rtsp://cam/live?channel=1#timeout=5``. A
+        password that is not to stand in the address is named there, too; see `SourceOptions`.
 
     Raises
     ------
@@ -129,6 +134,18 @@ def _redact_parameter(parameter: str) -> str:
     return f"{name}=***" if equals else "***"
 
 
+def is_camera(path: str) -> bool:
+    """Whether a path is a device or leads to one, or may do so once a camera is plugged in."""
+    if DEVICE.fullmatch(path):
+        return True
+    try:
+        return stat.S_ISCHR(os.stat(path).st_mode)  # noqa: PTH116  Path refuses no null character
+    except (OSError, ValueError):
+        suffix = Path(path).suffix.lower()
+        is_file = suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES
+        return _UNPLUGGED.fullmatch(path) is not None and not is_file
+
+
 def _parse_text(text: str) -> SourceDescription:
     if not text:
         raise SourceError(f"the source is empty: give {_KNOWN}")
@@ -172,7 +189,8 @@ def _parse_path_with_options(path: str, *, is_uri: bool) -> SourceDescription:
 def _parse_stream(scheme: str, text: str) -> SourceDescription:
     url, mark, fragment = text.rpartition("#")
     # A "#" may also stand in a password that nobody escaped.
-    if not mark or not are_options(fragment):
+    in_password = "@" in fragment and not re.search(r"[/?@]", url.partition("://")[2])
+    if in_password or not mark or not are_options(fragment):
         url, fragment = text, ""
     host = re.split(r"[/?#]", url.partition("://")[2])[0].rpartition("@")[2]
     if not host.strip(":"):
@@ -186,6 +204,8 @@ def _parse_stream(scheme: str, text: str) -> SourceDescription:
 def _parse_camera_uri(scheme: str, rest: str) -> SourceDescription:
     place, _, query = rest.partition("?")
     camera = _parse_camera(place)
+    if camera is None and place.startswith("/") and not os.path.lexists(place):
+        camera = SourceDescription("camera", place, place)  # a link that comes with the camera
     if camera is None or (scheme == "csi" and camera.target == place):
         example = "csi://0 for the first one" if scheme == "csi" else "v4l2:///dev/video0"
         raise SourceError(f"{scheme}://{redact(place)} names no camera: write {example}")
@@ -195,13 +215,13 @@ def _parse_camera_uri(scheme: str, rest: str) -> SourceDescription:
 
 
 def _parse_camera(text: str) -> SourceDescription | None:
-    """Parse a number or a device; None for anything else."""
+    """Parse a number or a device's name; None for anything else."""
     if text.isascii() and text.isdigit():
         # Python refuses to convert thousands of digits, and no camera has so many.
         if len(text) > 9:
             raise SourceError(f"there is no camera {text[:9]}...: cameras are numbered from 0")
         return _camera_number(int(text))
-    return SourceDescription("camera", text, text) if DEVICE.fullmatch(text) else None
+    return SourceDescription("camera", text, text) if is_camera(text) else None
 
 
 def _camera_number(number: int) -> SourceDescription:
@@ -229,12 +249,12 @@ def _parse_path(text: str) -> SourceDescription:
         raise SourceError(f"can't look at {redact(text)}: {error.strerror or error}") from error
     if is_directory:
         return SourceDescription("directory", text, text)
+    if is_camera(text):
+        return SourceDescription("camera", text, text)
     if not is_there:
         if glob.has_magic(text):
             return SourceDescription("glob", text, text)
         raise SourceError(f"there is no file or directory {redact(text)}: give {_KNOWN}")
-    if DEVICE.fullmatch(text):
-        return SourceDescription("camera", text, text)
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return SourceDescription("image", text, text, (path,))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -27,6 +29,7 @@ _RAW_FORMATS: Final = {
     "NV12": PixelFormat.NV12,
 }
 _PARSERS: Final = {"h264": ("video/x-h264", "h264parse"), "h265": ("video/x-h265", "h265parse")}
+_SAFE_PATH: Final = re.compile(r"/dev/[A-Za-z0-9_/-]+")
 # The newest frame only, and as soon as it is there.
 _SINK: Final = "appsink drop=true max-buffers=1 sync=false"
 
@@ -40,14 +43,20 @@ class OpenedCamera(NamedTuple):
 
 
 def open_camera(cv2: Any, description: SourceDescription, options: SourceOptions) -> OpenedCamera:
-    """Open a source of kind csi or camera."""
-    pipeline = _pipeline_of(description, options)
+    """Open a source of kind csi or camera; `SourceError` if its name leads to no device now."""
+    # Found out each time: a camera that was plugged in again may be another device.
+    device = os.path.realpath(description.name)
+    encoded = description.kind == "camera" and options.codec in _PARSERS
+    if encoded and not _is_device(device):
+        raise SourceError(why_not_opened(description, options))
+    pipeline = _pipeline_of(description, options, device)
     if pipeline is not None:
         raw = PixelFormat.NV12 if options.raw and description.kind == "csi" else None
         return OpenedCamera(cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER), raw, False)
     has_v4l2 = _has(cv2, "V4L2")
     backend = cv2.CAP_V4L2 if has_v4l2 else int(cv2.CAP_ANY)
-    capture = cv2.VideoCapture(description.target, backend)
+    target = description.target if isinstance(description.target, int) else device
+    capture = cv2.VideoCapture(target, backend)
     if not capture.isOpened():
         return OpenedCamera(capture, None, False)
     return OpenedCamera(capture, _configure(cv2, capture, description.name, options), has_v4l2)
@@ -81,7 +90,9 @@ def why_not_opened(description: SourceDescription, options: SourceOptions) -> st
         return f"can't open {name}: check the ribbon cable and that nvargus-daemon runs"
     present = sorted(path.name for path in Path("/dev").glob("video*"))
     have = f"there are {', '.join(present)}" if present else "this machine has none in /dev"
-    return f"can't open the camera {name} ({have}): is it in use, or not yours to read?"
+    is_there = isinstance(description.target, int) or Path(name).exists()
+    why = "is it in use, or not yours to read?" if is_there else "is it plugged in?"
+    return f"can't open the camera {name} ({have}): {why}"
 
 
 def check_possible(description: SourceDescription, options: SourceOptions) -> None:
@@ -91,7 +102,8 @@ def check_possible(description: SourceDescription, options: SourceOptions) -> No
     `MissingDependencyError` if OpenCV can't open one or is missing.
     """
     cv2 = load_cv2(f"read {description.name}")
-    pipeline = _pipeline_of(description, options)
+    # Whatever the device: one that is unplugged may come.
+    pipeline = _pipeline_of(description, options, "/dev/video0")
     if description.kind == "camera" and options.raw and options.codec not in (None, "yuyv", "nv12"):
         raise UsageError(f"{description.name}: {options.codec} must be decoded, leave out raw")
     if description.kind == "camera" and options.raw and options.flip != "none":
@@ -145,7 +157,7 @@ def v4l2_pipeline(device: str, options: SourceOptions) -> str:
 
     `UsageError` if `device` is no video device, or the codec is neither.
     """
-    if not DEVICE.fullmatch(device):
+    if not _is_device(device):
         raise UsageError(f"{device!r} is not a video device such as /dev/video0")
     if options.codec not in _PARSERS:
         raise UsageError(f"{device}: codec must be h264 or h265 here, not {options.codec}")
@@ -163,12 +175,19 @@ def _rate(fps: float) -> str:
     return f"{max(fraction.numerator, 1)}/{fraction.denominator}"
 
 
-def _pipeline_of(description: SourceDescription, options: SourceOptions) -> str | None:
+def _is_device(path: str) -> bool:
+    # Nothing else may come into a pipeline. A container may give a camera's device another name.
+    if _SAFE_PATH.fullmatch(path) is None:
+        return False
+    return DEVICE.fullmatch(path) is not None or Path(path).is_char_device()
+
+
+def _pipeline_of(description: SourceDescription, options: SourceOptions, device: str) -> str | None:
     """Return the pipeline of a camera that needs GStreamer; None for others."""
     if description.kind == "csi":
         return csi_pipeline(int(description.target), options)
-    if description.kind == "camera" and options.codec in ("h264", "h265"):
-        return v4l2_pipeline(description.name, options)
+    if description.kind == "camera" and options.codec in _PARSERS:
+        return v4l2_pipeline(device, options)
     return None
 
 

@@ -411,6 +411,89 @@ def test_an_unplugged_camera_comes_back(fake: Any) -> None:
         assert [state for state in states if state != "live"][:2] == ["lost", "connecting"]
 
 
+NAMES = ["by-id/usb-046d_HD_Webcam_C920-video-index0", "by-path/pci-0000:01:00.0-usb-0:1.3:1.0"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "nestbox"])
+def test_a_link_to_a_device_is_a_camera(tmp_path: Path, name: str) -> None:
+    link = tmp_path / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to("/dev/null")
+    for text in (str(link), link, f"v4l2://{link}", f"file://{link}", f"{link}?codec=mjpeg"):
+        described = parse_source(text)
+        assert (described.kind, described.name) == ("camera", str(link))
+    assert parse_source(f"v4l2://{link}?fps=5").options == {"fps": 5.0}
+
+
+@pytest.mark.parametrize(
+    "name", ["/dev/nestbox", "/dev/cams/front", *(f"/dev/v4l/{name}" for name in NAMES)]
+)
+def test_an_unplugged_camera_is_one_by_its_lasting_name(name: str, fake: Any) -> None:
+    for text in (name, f"v4l2://{name}", f"{name}?width=640&height=480"):
+        assert (parse_source(text).kind, parse_source(text).name) == ("camera", name)
+    fake("MJPG").opened = False
+    with pytest.raises(SourceError, match="is it plugged in") as caught:
+        open_source(name)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/dev/shm/none.mp4", "/dev/shm/none", "/dev/none.jpg", "/dev"])
+def test_other_names_in_dev_are_files(name: str) -> None:
+    with pytest.raises(SourceError, match=r"no file or directory|neither .* holds"):
+        open_source(name)
+    with pytest.raises(SourceError, match="names no camera"):
+        parse_source("v4l2:///etc/passwd")
+
+
+def test_a_camera_that_was_plugged_in_again_is_found_at_its_new_device(
+    fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "nestbox"
+    opened: list[object] = []
+
+    def capture(target: object, backend: int) -> FakeCapture:
+        opened.append(target)
+        made = FakeCapture("MJPG")
+        made.opened = str(target).startswith("/dev/")
+        made.plugged = str(target) != "/dev/null"
+        if target == "/dev/null":  # unplugged as soon as it was opened
+            link.unlink()
+        elif not made.opened:  # and plugged in again
+            link.symlink_to("/dev/zero")
+        return made
+
+    link.symlink_to("/dev/null")
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
+    with open_source(link, backoff=(0.01, 0.02), frozen_after=None) as source:
+        next(source)
+        assert source.name == str(link)
+    assert opened == ["/dev/null", str(link), "/dev/zero"]
+
+
+def test_an_encoded_camera_is_named_by_its_device_in_the_pipeline(
+    fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda number: True)
+    link = tmp_path / "usb-camera ! filesink location=x"
+    description, options = parse_source(f"v4l2://{link}"), SourceOptions(codec="h264")
+    check_possible(description, options)  # it may be plugged in later
+    opened: list[str] = []
+    made = fake("MJPG")
+    monkeypatch.setattr(cv2, "VideoCapture", lambda text, backend: opened.append(text) or made)
+    connection = OpenCVConnection(description, options)
+    with pytest.raises(SourceError, match="is it plugged in"):
+        connection.open()
+    (tmp_path / "passwd").touch()
+    link.symlink_to(tmp_path / "passwd")
+    with pytest.raises(SourceError, match="can't open the camera"):
+        connection.open()
+    link.unlink()
+    link.symlink_to("/dev/null")
+    connection.open()
+    (text,) = opened
+    assert text.startswith("v4l2src device=/dev/null ! video/x-h264 ! h264parse")
+
+
 def test_codes_of_formats() -> None:
     assert fourcc_text(float(cv2.VideoWriter.fourcc(*"YUYV"))) == "YUYV"
     assert fourcc_text(0.0) == fourcc_text(-1.0) == fourcc_text(1.0) == ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from edge_fg.labels import Labels
 from edge_fg.progress import ProgressCallback
 from edge_fg.sources import open_source
-from edge_fg.sources.uri import VIDEO_SUFFIXES, parse_source
+from edge_fg.sources.uri import VIDEO_SUFFIXES, is_camera, parse_source
 from edge_fg_calibration import ImageSet
 from edge_fg_calibration.data.sampling import Sample, sample, summary
 from edge_fg_calibration.data.video_frames import frames_of
@@ -79,6 +79,8 @@ def left_out(found: Sample) -> dict[Path, str]:
 
 def _is_stream(calibration: Path | str) -> bool:
     """Tell whether frames are to be read: from a video, a camera or a stream."""
+    if is_camera(str(calibration).strip()):
+        return True
     if isinstance(calibration, Path) or Path(calibration).exists():
         return Path(calibration).suffix.lower() in VIDEO_SUFFIXES and Path(calibration).is_file()
     text = calibration.strip()
