@@ -24,6 +24,8 @@ _BINOMIAL = re.compile(
     r"(?P<genus>[A-Z][a-z]+) (?P<species>[a-z][a-z-]+)(?: [a-z-]+)? \((?P<common>.+)\)"
 )
 _SCIENTIFIC = re.compile(r"(?P<genus>[A-Z][a-z]+) (?P<species>[a-z]{2}[a-z-]*)(?: |$)")
+_APOSTROPHE = re.compile("['\u2019]")
+_BETWEEN_WORDS = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -123,18 +125,20 @@ class Labels(Sequence[Label]):
     def find(self, name: str) -> tuple[int, ...]:
         """Return the classes that a name may mean: mostly one, none if it is no name of a class.
 
-        It may be a label, a common name or a scientific name; case, and whether words are joined
-        by blanks or by underscores, make no difference. Labels come before other names, those
-        written exactly so first. Several classes are returned where all have that name.
+        It may be a label, a common name, a scientific name or both, one in brackets. Labels come
+        before other names, those written exactly so before those that differ in case or in blanks,
+        and these before those that differ in underscores, hyphens, apostrophes and the like.
+        Several classes are returned where all have that name.
         """
-        name = unicodedata.normalize("NFC", name.strip())
-        for key, known in zip((name, _folded(name), _folded(name)), self._by_name, strict=True):
+        folded = _folded(name)
+        keys = (_composed(name), folded, _words(folded), _words(folded))
+        for key, known in zip(keys, self._by_name, strict=True):
             if key and key in known:
                 return known[key]
         return ()
 
     def of_one_name(self) -> list[tuple[int, ...]]:
-        """Return the groups of classes whose labels `find` can't tell apart, but for their case."""
+        """Return the groups of classes whose labels are one name, but for case and blanks."""
         return [classes for classes in self._by_name[1].values() if len(classes) > 1]
 
     def shown(self, class_id: int) -> str:
@@ -145,14 +149,16 @@ class Labels(Sequence[Label]):
 
     @cached_property
     def _by_name(self) -> tuple[dict[str, tuple[int, ...]], ...]:
-        """The classes of each label, of each label folded, and of each other name folded."""
+        """The classes of each label, of each label folded, of its words, and of other names'."""
         return (
-            _classes_of((unicodedata.normalize("NFC", x.label.strip()), x) for x in self._labels),
+            _classes_of((_composed(x.label), x) for x in self._labels),
             _classes_of((_folded(x.label), x) for x in self._labels),
+            _classes_of((_words(_folded(x.label)), x) for x in self._labels),
             _classes_of(
-                (_folded(name), x)
+                (_words(_folded(name)), x)
                 for x in self._labels
-                for name in {x.common_name, x.scientific_name}
+                for one, other in [(x.common_name, x.scientific_name)]
+                for name in (one, other, f"{one} {other}", f"{other} {one}")
             ),
         )
 
@@ -219,9 +225,19 @@ def _classes_of(named: Iterable[tuple[str, Label]]) -> dict[str, tuple[int, ...]
     return {name: tuple(dict.fromkeys(classes)) for name, classes in found.items()}
 
 
+def _composed(name: str) -> str:
+    """Return a name in the one form of letters with accents; file systems may give another."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
 def _folded(name: str) -> str:
-    """Return a name without what people write in different ways."""
-    return " ".join(unicodedata.normalize("NFC", name.casefold()).replace("_", " ").split())
+    """Return a name without what people don't see as a difference: case, and kinds of blanks."""
+    return " ".join(_composed(name.casefold()).split())
+
+
+def _words(folded: str) -> str:
+    """Return the words of a name: file systems and habits change what stands between them."""
+    return _BETWEEN_WORDS.sub(" ", _APOSTROPHE.sub("", folded)).strip()
 
 
 def attribute(column: str) -> str:

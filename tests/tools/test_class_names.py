@@ -147,6 +147,7 @@ BIRDS = (
     "index,label,common_name,genus,species\n0,amsel,Eurasian Blackbird,Turdus,merula\n"
     "1,Kohlmeise,Great Tit,Parus,major\n2,Crane,,,\n3,crane,,,\n4,heron,,Ardea,\n"
     "5,b\u00e4r,,Ursus,\n6,Great Tit,,,\n7,wren,Winter wren,,\n8,zaunk,winter  wren,,\n"
+    "9,Black-footed Albatross,,,\n10,Steller\u2019s Jay,,,\n11,Owl / Hawk,,,\n"
 )
 FOUND = {
     "amsel": 0,
@@ -161,6 +162,12 @@ FOUND = {
     "crane": 3,
     "CRANE": None,
     "Ardea": 4,
+    "Turdus merula (Eurasian Blackbird)": 0,
+    "Great Tit (Parus major)": 1,
+    "black_footed_albatross": 9,
+    "Black-Footed Albatross": 9,
+    "Stellers_Jay": 10,
+    "Owl_Hawk": 11,
     "B\u00c4R": 5,
     "ba\u0308r": 5,  # as macOS writes it
     "Winter wren": None,
@@ -180,6 +187,20 @@ def test_a_set_may_use_any_name_of_a_class(image_set, tmp_path: Path):
     (root / "all.csv").write_text("file,label\n" + rows)
     listed, _ = resolve_labels(read_image_set(root / "all.csv"), labels)
     assert {item.label: item.index for item in listed.items} == FOUND
+
+
+def test_a_label_that_contradicts_its_index_is_warned_of(
+    image_set, edge_fg_command, workshop, tiny_bundle
+):
+    root = image_set("a", "b")
+    rows = "file,label,index\na/0-0.png,{},1\nb/1-0.png,,2\n"
+    names = edge_fg.Bundle(tiny_bundle).labels().names
+    for label, warned in ((names[0], True), (names[1], False), ("stork", False)):
+        (root / "x.csv").write_text(rows.format(label))
+        done = edge_fg_command("evaluate", tiny_bundle, root / "x.csv", "--format", "json")
+        assert done.code == 0, done.err
+        assert [one["index"] for one in json.loads(done.out)["per_class"]] == [1, 2]
+        assert ("1 images have an index of another class" in done.err) == warned
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,15 @@ from edge_fg.labels import Labels
 _LOGGER = logging.getLogger("edge_fg")
 # Keys under which exporters write the names: Ultralytics, and what others call it.
 _KEYS: tuple[str, ...] = ("names", "class_names", "class_labels", "label_names", "labels")
-_KEYS += ("classes", "categories", "id2label", "label2id", "class_to_idx", "idx_to_class")
+_KEYS += (
+    "classes",
+    "categories",
+    "id2label",
+    "label2id",
+    "class_to_idx",
+    "idx_to_class",
+    "label_map",
+)
 _MOST_CHARACTERS = 4 << 20
 _TEXT = r"'(?:[^'\\\n]|\\['\"\\xuU])*'|\"(?:[^\"\\\n]|\\['\"\\xuU])*\""
 _ITEM = rf"(?:(?:[0-9]{{1,9}}|{_TEXT})\s*:\s*)?(?:[0-9]{{1,9}}|{_TEXT})"

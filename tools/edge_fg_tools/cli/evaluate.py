@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_bundle(parser)
     parser.add_argument(
-        "images", type=Path, metavar="DIR|CSV", help="images, in folders by class or in a table"
+        "images",
+        type=Path,
+        metavar="DIR|CSV",
+        help="images, in folders by class or in a table: each class by its label, common name, "
+        "scientific name or index",
     )
     add_backend(parser)
     parser.add_argument(

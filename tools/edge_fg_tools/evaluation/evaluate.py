@@ -59,7 +59,7 @@ def evaluate(
 
 
 def labelled_set(source: Path, labels: Labels) -> ImageSet:
-    """Read a set of images, and warn of names that stand for none or several of `labels`.
+    """Read a set of images, and warn of names that don't stand for one of `labels`, or another.
 
     Raises DatasetError where there are no images or the CSV is malformed.
     """
@@ -83,7 +83,22 @@ def labelled_set(source: Path, labels: Labels) -> ImageSet:
             " or ".join(map(str, labels.find(shared[0])[:4])),
             f" (and {len(shared) - 1} names more are unclear)" if len(shared) > 1 else "",
         )
+    other = [one for one in images.items if one.label and _is_other(one, labels.find(one.label))]
+    if other:
+        _LOGGER.warning(
+            "%s: %d images have an index of another class than their label (such as %s: `%s`, "
+            "%d); the index is used",
+            source,
+            len(other),
+            other[0].path.name,
+            other[0].label,
+            other[0].index,
+        )
     return images
+
+
+def _is_other(image: LabelledImage, named: tuple[int, ...]) -> bool:
+    return len(named) > 0 and image.index is not None and image.index not in named
 
 
 def _answer_all(
