@@ -41,7 +41,9 @@ _NAME_COLUMNS = (
     "scientific_name",
     "class",
 )
-_INDEX_FIRST = re.compile(r"([0-9]{1,18})(?:\s*[,;=]|\s*[:.)](?=\s)|:|\s)(.*)")
+_SEPARATOR = r"(?:\s*[,;=|]|\s*[:.)](?=\s)|:|\s+(?:->?|=>)(?=\s)|\s)"
+_INDEX_FIRST = re.compile(rf'("?)([0-9]{{1,18}})\1{_SEPARATOR}(.*)')
+_NUMBER = re.compile(r"(?<![^\W_])[0-9]{1,18}(?![^\W_])")
 _DIGITS = "0123456789"
 _USE_CSV = "write a CSV file with the header `index,label`, or `label` alone if none is an index"
 # A list in JSON holds strings, lists or objects; `[unknown]` is a name.
@@ -55,7 +57,7 @@ def read_labels(path: Path, *, classes: int | None = None) -> Labels:
 
     These formats are known:
 
-    - CSV (comma, semicolon or tab) with a header that names the columns: ``label``, ``name``,
+    - CSV (comma, semicolon, tab or |) with a header that names the columns: ``label``, ``name``,
       ``class_name``, ``common_name``, ``scientific_name`` or ``class``; perhaps ``index``,
       ``class_id``, ``idx`` or ``id``; perhaps the taxonomy.
     - JSON: a list of names, a mapping from index to name or from name to index, or
@@ -111,7 +113,7 @@ def _parse(text: str, lines: list[str], where: str, suffix: str) -> Sequence[Lab
         if is_json:
             return parse_json(text, where)
         return parse_pbtxt(text, where) if is_pbtxt else parse_yaml(lines, where)
-    for delimiter in ",;\t":
+    for delimiter in ",;\t|":
         header = _csv_header(text, delimiter)
         known = {*_INDEX_COLUMNS, *_NAME_COLUMNS, *TAXONOMY, ""}
         named = len(header) > 1 and not set(header).isdisjoint(_NAME_COLUMNS)
@@ -208,7 +210,7 @@ def _from_speciesnet(index: int, line: str) -> Label:
 
 def _from_lines(lines: list[str], where: str) -> list[Label]:
     by_first = [_index_first(line) for line in lines]
-    by_last = [_index_last(line, ",;:=\t") for line in lines]
+    by_last = [_index_last(line) for line in lines]
     stated = [labels for labels in (by_first, by_last) if lines and None not in labels]
     if len(stated) == 2:
         raise LabelsError(f"{where}: each line has two numbers, one may be an index: {_USE_CSV}")
@@ -216,7 +218,7 @@ def _from_lines(lines: list[str], where: str) -> list[Label]:
         labels = [label for label in stated[0] if label is not None]
         return in_order(labels, where, advice=f"; if they are no indices, {_USE_CSV}")
     # What may be indices after all is refused, not guessed: those after a header or a comment, or
-    # "red 2" on each line, out of order.
+    # numbers anywhere in the lines, as in "red 2" or "[2] red", out of order.
     for by in (by_first, by_last):
         start = max((i + 1 for i, label in enumerate(by) if label is None), default=0)
         indices = [label.class_id for label in by[start:] if label is not None]
@@ -224,27 +226,28 @@ def _from_lines(lines: list[str], where: str) -> list[Label]:
             raise LabelsError(
                 f"{where}: only the lines after line {start} state an index: {_USE_CSV}"
             )
-    spaced = [_index_last(line, " ") for line in lines]
-    indices = [label.class_id for label in spaced if label is not None]
-    if len(indices) == len(lines) and indices != sorted(indices) == list(range(len(indices))):
-        raise LabelsError(f"{where}: each line ends with what may be an index: {_USE_CSV}")
+    numbers = [[int(number) for number in _NUMBER.findall(line)] for line in lines]
+    if all(numbers) and not all(line.strip().isdecimal() for line in lines):
+        for indices in ([some[0] for some in numbers], [some[-1] for some in numbers]):
+            ordered = sorted(indices)
+            counted = list(range(ordered[0], ordered[0] + len(ordered)))
+            if ordered[0] <= 1 and indices != ordered == counted:
+                raise LabelsError(f"{where}: each line has what may be an index: {_USE_CSV}")
     return [label_from_name(i, line) for i, line in enumerate(lines)]
 
 
 def _index_first(line: str) -> Label | None:
     match = _INDEX_FIRST.fullmatch(line.strip())
-    return label_from_name(int(match[1]), _unquoted(match[2])) if match else None
+    return label_from_name(int(match[2]), _unquoted(match[3])) if match else None
 
 
-def _index_last(line: str, delimiters: str) -> Label | None:
+def _index_last(line: str) -> Label | None:
     line = line.strip()
     head = line.rstrip(_DIGITS)
     name = head.rstrip(" ")
     if not name or not 0 < len(line) - len(head) <= 18:
         return None
-    if delimiters == " ":
-        return label_from_name(int(line[len(head) :]), name) if name != head else None
-    if name[-1] not in delimiters:
+    if name[-1] not in ",;:=|\t":
         return None
     return label_from_name(int(line[len(head) :]), _unquoted(name[:-1]))
 

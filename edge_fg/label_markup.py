@@ -13,6 +13,8 @@ from edge_fg.printing import first_line
 
 _INDEX = re.compile(r"[0-9]{1,18}")
 _MAX_INDEX = 10**18
+# Where an object of JSON that holds more than labels has them.
+_INSIDE = ("id2label", "label2id", "class_to_idx", "names", "class_names", "classes", "labels")
 # Of a quoted text: no two ways to match the same characters, so that a hostile file costs no time.
 _DOUBLE = r'"[^"\\\n]*(?:\\["' + r"'" + r'\\][^"\\\n]*)*"'
 _SINGLE = r"'[^'\\\n]*(?:\\[\"'\\][^'\\\n]*)*'"
@@ -34,7 +36,8 @@ def parse_json(text: str, where: str) -> list[Label]:
     except ValueError as error:
         raise LabelsError(f"{where} is not valid JSON: {first_line(error)}") from error
     if isinstance(value, dict):
-        value = value.get("id2label", value.get("label2id", value))
+        inside = (value.get(key) for key in _INSIDE)
+        value = next((one for one in inside if isinstance(one, (dict, list))), value)
     if isinstance(value, dict) and value:
         if all(map(_INDEX.fullmatch, value)) and all(isinstance(x, str) for x in value.values()):
             return in_order([label_from_name(int(i), x) for i, x in value.items()], where)
@@ -46,7 +49,7 @@ def parse_json(text: str, where: str) -> list[Label]:
         return [label_from_name(i, name) for i, name in enumerate(value)]
     raise LabelsError(
         f"{where}: this JSON holds no labels: give a list of names, a mapping from index to name, "
-        "one from name to index, or `id2label`"
+        "one from name to index, or one of these in `id2label`, `names` or `classes`"
     )
 
 
