@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,6 +60,13 @@ class Backend(Protocol):
         the frame. A raw frame's answer is that of its `RawFrame.to_bgr`. Raises `ImageError` if a
         frame or region can't be used, and `BackendError` if the model could not be executed or the
         backend is closed.
+        """
+        ...
+
+    def interrupt(self, thread: threading.Thread, /) -> None:
+        """End the inference that `thread` waits for, where it can be ended.
+
+        It then raises `BackendError`, unless it is done before.
         """
         ...
 

@@ -5,8 +5,11 @@ Every ONNX Runtime session of edge_fg is opened by `open_session`, and it is imp
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -16,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.backends.base import Outputs, cut
+from edge_fg.backends.interruption import interruptible
 from edge_fg.boxes import Region
 from edge_fg.bundle import Bundle, Precision
 from edge_fg.errors import BackendError, EdgeFGError, MissingDependencyError
 from edge_fg.preprocess import CpuPreprocessor
 from edge_fg.preprocess.raw_frame import Pixels, all_bgr
-from edge_fg.printing import first_line
+from edge_fg.printing import first_line, printable
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
 _NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 # What ONNX Runtime logs as an error, it also raises.
 _ONLY_FATAL = 4
+# One graph may ask for a tensor of any size: all of them together get half of the memory.
+_SHARE_OF_MEMORY = 0.5
+_OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc", "bad allocation")
+_FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
 class OnnxRuntimeBackend:
@@ -50,9 +58,12 @@ class OnnxRuntimeBackend:
         self._outputs = [output.name for output in manifest.outputs]
         self._what = f"the {precision} model of {bundle.path}"
         self._process = os.getpid()
+        # By thread: what ends the inference that it waits for.
+        self._running: dict[int, onnxruntime.RunOptions] = {}
         self._session: onnxruntime.InferenceSession | None = open_session(
             bundle.graph(precision), what=self._what, threads=threads
         )
+        self._check_interface(self._session, manifest.input.shape)
 
     def infer(
         self,
@@ -69,13 +80,39 @@ class OnnxRuntimeBackend:
         parts = [cut(*pair) for pair in zip(all_bgr(frames), regions, strict=True)]
         tensor = self._preprocess(parts)
         prepared = time.perf_counter()
-        found = run_batches(session, self._outputs, {self._input: tensor}, what=self._what)
+        found = run_batches(
+            session, self._outputs, {self._input: tensor}, what=self._what, running=self._running
+        )
         ended = time.perf_counter()
         tensors = {
             name: values.astype(np.float32, copy=False)
             for name, values in zip(self._outputs, found, strict=True)
         }
         return Outputs(tensors, 1e3 * (prepared - started), 1e3 * (ended - prepared))
+
+    def interrupt(self, thread: threading.Thread) -> None:
+        """End the inference that `thread` waits for; see `edge_fg.backends.base.Backend`."""
+        options = self._running.get(thread.ident or 0)
+        if options is not None:
+            options.terminate = True
+
+    def _check_interface(
+        self, session: onnxruntime.InferenceSession, shape: tuple[int | str, ...]
+    ) -> None:
+        """Refuse a graph that takes or gives something else than the manifest says."""
+        inputs = {one.name: one.shape for one in session.get_inputs()}
+        types = {one.name: one.type for one in session.get_outputs()}
+        wrong = [name for name in self._outputs if types.get(name) not in _FLOATS]
+        batch = (inputs.get(self._input) or [None])[0]
+        if list(inputs) != [self._input]:
+            found = f"takes {', '.join(map(printable, inputs)) or 'no input'}, not {self._input}"
+        elif wrong:
+            found = f"gives {types.get(wrong[0], 'nothing')} as {wrong[0]}, not float numbers"
+        elif isinstance(batch, int) and batch != shape[0]:
+            found = f"takes {batch} images at once, not {shape[0]}"
+        else:
+            return
+        raise BackendError(f"{self._what} {found}, as its manifest says: rebuild the bundle")
 
     def close(self) -> None:
         """Release the session; an inference under way still ends.
@@ -145,6 +182,9 @@ def open_session(
     options.intra_op_num_threads = threads
     options.log_severity_level = _ONLY_FATAL
     options.enable_cpu_mem_arena = arena
+    if arena:
+        _limit_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     entries = {
@@ -156,10 +196,39 @@ def open_session(
     }
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
+    cancel = getattr(options, "set_load_cancellation_flag", lambda _: None)
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return interruptible(
+            lambda: onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            ),
+            lambda: cancel(True),
+        )
     except Exception as failure:  # ONNX Runtime's own classes share no other base
-        raise error(f"ONNX Runtime can't load {what}: {first_line(failure)}") from failure
+        raise error(_sentence("load", what, failure)) from failure
+
+
+@functools.lru_cache(maxsize=1)
+def _limit_memory() -> None:
+    """Limit the memory that the sessions of this process take together."""
+    onnxruntime = import_onnxruntime()
+    limit = int(_SHARE_OF_MEMORY * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    where = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
+    with contextlib.suppress(Exception):  # the program has registered one of its own
+        onnxruntime.create_and_register_allocator(
+            where, onnxruntime.OrtArenaCfg({"max_mem": limit})
+        )
+
+
+def _sentence(verb: str, what: str, failure: Exception) -> str:
+    text = str(failure)
+    if isinstance(failure, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        return (
+            f"there is not enough memory to {verb} {what}: ONNX Runtime gets half of this "
+            "machine's; close other programs, or use a smaller model or batch"
+        )
+    return f"ONNX Runtime can't {verb} {what}: {first_line(failure)}"
 
 
 def run_session(
@@ -169,16 +238,30 @@ def run_session(
     *,
     what: str = "the model",
     error: type[EdgeFGError] = BackendError,
+    running: dict[int, onnxruntime.RunOptions] | None = None,
 ) -> list[NDArray[Any]]:
-    """Run a session from `open_session` once.
+    """Run a session from `open_session` once; a signal can interrupt it.
 
     `outputs` names the tensors wanted, None for all outputs; `inputs` has a batch for each input,
-    by the input's name. Raises `error` if ONNX Runtime can't run the graph, which `what` names.
+    by the input's name. While it runs, `running` has what ends it, by the caller's thread. Raises
+    `error` if ONNX Runtime can't run the graph, which `what` names.
     """
+    options: Any = import_onnxruntime().RunOptions()
+    running = {} if running is None else running
+    thread = threading.get_ident()
+    running[thread] = options
+    names = None if outputs is None else list(outputs)
     try:
-        return list(session.run(None if outputs is None else list(outputs), dict(inputs)))
+        return list(
+            interruptible(
+                lambda: session.run(names, dict(inputs), options),
+                lambda: setattr(options, "terminate", True),
+            )
+        )
     except Exception as failure:  # ONNX Runtime's own classes share no other base
-        raise error(f"ONNX Runtime can't run {what}: {first_line(failure)}") from failure
+        raise error(_sentence("run", what, failure)) from failure
+    finally:
+        del running[thread]
 
 
 def run_batches(
@@ -188,6 +271,7 @@ def run_batches(
     *,
     what: str = "the model",
     error: type[EdgeFGError] = BackendError,
+    running: dict[int, onnxruntime.RunOptions] | None = None,
 ) -> list[NDArray[Any]]:
     """Run a batch of any size on a graph with one input.
 
@@ -197,11 +281,18 @@ def run_batches(
     size = session.get_inputs()[0].shape[0]
     ((name, batch),) = inputs.items()
     if not isinstance(size, int) or len(batch) == size:
-        return run_session(session, outputs, inputs, what=what, error=error)
+        return run_session(session, outputs, inputs, what=what, error=error, running=running)
     parts = []
     for begin in range(0, len(batch), size):
         part = batch[begin : begin + size]
         filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-        found = run_session(session, outputs, {name: filled}, what=what, error=error)
-        parts.append([one[: len(part)] if len(one) == size else one for one in found])
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+        found = run_session(
+            session, outputs, {name: filled}, what=what, error=error, running=running
+        )
+        parts.append([one[: len(part)] if np.shape(one)[:1] == (size,) else one for one in found])
+    try:
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+    except ValueError as failure:
+        raise error(
+            f"{what} gives outputs that can't be joined: {first_line(failure)}"
+        ) from failure

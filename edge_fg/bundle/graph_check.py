@@ -2,8 +2,9 @@
 
 A bundle's hashes show that nothing was changed, not that its maker can be trusted. Weights as
 "external data" are a path that a runtime opens (or, with some, an address in its memory); functions
-that call themselves overflow the stack of ONNX Runtime up to 1.23.2. A device doesn't have the
-``onnx`` package, so the protobuf bytes are read directly, without the weights.
+that call themselves overflow the stack of ONNX Runtime up to 1.23.2; no runtime can be stopped in a
+loop whose body is empty. A device doesn't have the ``onnx`` package, so the protobuf bytes are read
+directly, without the weights.
 
 If a field occurs twice, protobuf takes the last number, or merges the two messages. Each occurrence
 is therefore judged alone, and one that names external data is enough to refuse the graph.
@@ -11,11 +12,13 @@ is therefore judged alone, and one that names external data is enough to refuse 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from enum import Enum
+from collections.abc import Collection, Iterator
 from typing import Final
 
-from edge_fg.bundle.wire import DELIMITED, VARINT, WireError, fields, varint
+from edge_fg.bundle.tensors import dimensions, read_tensor
+from edge_fg.bundle.wire import DELIMITED, VARINT, WireError, expect, fields, signed, varint
 from edge_fg.errors import BundleFormatError, UnsafeBundleError
 
 # Classifiers nest an If or a Loop or two; protobuf itself ends at some 33 levels.
@@ -24,145 +27,239 @@ _MAX_CALL_DEPTH: Final = 32
 # ONNX Runtime's time to load grows with the square of it: this many take some twenty seconds.
 _MAX_NODES: Final = 100_000
 _MAX_FIELDS: Final = 2_000_000
+# Of a tensor whose zeros are not stored: a gigabyte of float32.
+_MAX_SPARSE_VALUES: Final = 1 << 28
 _MAX_QUOTED_BYTES: Final = 100
 # ONNX Runtime reads bytes with this mark as its own format, even if they are ONNX as well: it would
 # run another graph than the one that was checked.
 _ORT_MARK: Final = b"ORTM"
 _ORT_MARK_AT: Final = 4
-
-
-class _Kind(Enum):
-    MODEL = "ModelProto"
-    TRAINING = "TrainingInfoProto"
-    FUNCTION = "FunctionProto"
-    GRAPH = "GraphProto"
-    NODE = "NodeProto"
-    ATTRIBUTE = "AttributeProto"
-    SPARSE = "SparseTensorProto"
-    TENSOR = "TensorProto"
-
-
-# Field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto: the messages that lead to
-# tensors and nodes; all others are skipped.
-_INNER: Final[dict[_Kind, dict[int, _Kind]]] = {
-    # graph, training_info, functions
-    _Kind.MODEL: {7: _Kind.GRAPH, 20: _Kind.TRAINING, 25: _Kind.FUNCTION},
-    _Kind.TRAINING: {1: _Kind.GRAPH, 2: _Kind.GRAPH},  # initialization, algorithm
-    _Kind.FUNCTION: {7: _Kind.NODE, 11: _Kind.ATTRIBUTE},  # node, attribute_proto
-    # node, initializer, sparse_initializer
-    _Kind.GRAPH: {1: _Kind.NODE, 5: _Kind.TENSOR, 15: _Kind.SPARSE},
-    _Kind.NODE: {5: _Kind.ATTRIBUTE},  # attribute
-    # t, g, tensors, graphs, sparse_tensor, sparse_tensors
-    _Kind.ATTRIBUTE: {5: _Kind.TENSOR, 6: _Kind.GRAPH, 10: _Kind.TENSOR, 11: _Kind.GRAPH}
-    | {22: _Kind.SPARSE, 23: _Kind.SPARSE},
-    _Kind.SPARSE: {1: _Kind.TENSOR, 2: _Kind.TENSOR},  # values, indices
-    _Kind.TENSOR: {},
-}
-_TENSOR_EXTERNAL_DATA: Final = 13
-_TENSOR_DATA_LOCATION: Final = 14
-
-# op_type of a node, name of a function and of a tensor
-_NAME: Final = {_Kind.NODE: 4, _Kind.FUNCTION: 1, _Kind.TENSOR: 8}
+# They run a subgraph for each row of a tensor, or as often as its values say: no constant of the
+# graph limits that. All but the first two are ONNX Runtime's own.
+_UNLIMITED: Final = frozenset(
+    {b"Scan", b"SequenceMap", b"BeamSearch", b"WhisperBeamSearch", b"GreedySearch", b"Sampling"}
+)
 
 _Calls = Counter[bytes]  # how often a body has each operator
 
 
-def check_graph(data: bytes, *, where: str) -> None:
+def check_graph(
+    data: bytes, *, where: str, external: bool = False, advice: str = "rebuild it"
+) -> None:
     """Refuse a serialized ONNX model that a runtime must not see; `where` names it in the message.
 
-    An `UnsafeBundleError` says that data of a tensor lies outside the graph, that subgraphs or
-    calls of functions are nested too deep or endlessly, or that the graph is larger than any
-    classifier; a `BundleFormatError`, that the bytes are damaged or not ONNX.
+    An `UnsafeBundleError` says that data of a tensor lies outside the graph (unless `external`
+    allows it) or is not as long as its shape says, that a loop has no constant limit, that
+    subgraphs or calls of functions are nested too deep or endlessly, or that the graph is larger
+    than any classifier; a `BundleFormatError`, that the bytes are damaged or not ONNX. Both end
+    with what to do: `advice`.
     """
     if data.startswith(_ORT_MARK, _ORT_MARK_AT):
-        raise BundleFormatError(f"{where} is in ONNX Runtime's own format, not ONNX: rebuild it")
-    walk = _Walk(data, where)
-    calls = Counter[bytes]()
+        raise BundleFormatError(f"{where} is in ONNX Runtime's own format, not ONNX: {advice}")
+    walk = _Walk(data, external)
     try:
-        walk.message(_Kind.MODEL, 0, len(data), calls, 0)
+        walk.model()
+        walk.repeat_loops()
+        _check_calls(walk.calls, walk.functions())
     except WireError as error:
-        raise BundleFormatError(f"{where} is damaged or not ONNX: {error}: rebuild it") from error
-    _check_calls(calls, walk.functions, where)
+        raise BundleFormatError(f"{where} is damaged or not ONNX: {error}: {advice}") from error
+    except _RefusedError as error:
+        raise UnsafeBundleError(f"{where}{error}: refused; {advice}") from error
+
+
+class _RefusedError(Exception):
+    """The rest of a sentence that begins with the graph's name."""
 
 
 class _Walk:
-    """One pass over a model."""
+    """One pass over a model.
 
-    def __init__(self, data: bytes, where: str) -> None:
-        # What each model-local function calls. Functions that differ only in domain or overload
-        # count as one, because not all runtimes distinguish them.
-        self.functions: dict[bytes, _Calls] = {}
+    Its numbers of fields are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto: the
+    messages that lead to tensors and nodes; all others are skipped. Each method reads the message
+    that stands between `start` and `end`.
+    """
+
+    def __init__(self, data: bytes, external: bool) -> None:
+        self.calls = Counter[bytes]()
+        self._functions: list[tuple[bytes, _Calls]] = []
         self._data = data
-        self._where = where
-        self._fields = 0
+        self._external = external
+        self._read = 0
         self._nodes = 0
+        # Of each Loop its limit, the body that it stands in and its own, the inner ones first.
+        self._loops: list[tuple[bytes, _Calls, _Calls]] = []
+        # The largest value of each constant, and the names of what is computed: the same name may
+        # stand in several graphs.
+        self._constants: dict[bytes, int] = {}
+        self._computed: set[bytes] = set()
 
-    def message(self, kind: _Kind, start: int, end: int, calls: _Calls, depth: int) -> None:
-        """Check a message and all in it; count its nodes in `calls`."""
-        if kind is _Kind.FUNCTION:
-            calls, depth = Counter(), 1
-        elif kind is _Kind.GRAPH:
-            depth += 1
-            # The model's own graph is no subgraph, nor is the body of a function.
-            if depth > 1 + _MAX_SUBGRAPH_DEPTH:
-                raise _unsafe(self._where, f"nests subgraphs over {_MAX_SUBGRAPH_DEPTH} deep")
-        inner = _INNER[kind]
-        name_number = _NAME.get(kind)
-        name = b""
-        external = False
-        for number, wire_type, begin, stop in fields(self._data, start, end):
-            self._fields += 1
-            if self._fields > _MAX_FIELDS:
-                raise _unsafe(self._where, f"has more than {_MAX_FIELDS} fields")
-            if number in inner or number == name_number:
-                _expect(DELIMITED, wire_type, kind, number)
-                if number == name_number:
-                    name = self._data[begin:stop]
-                else:
-                    self.message(inner[number], begin, stop, calls, depth)
-            elif kind is _Kind.TENSOR:
-                external |= self._is_external(number, wire_type, begin, stop)
-        if external:
-            raise UnsafeBundleError(
-                f"{self._where}: tensor {_quoted(name)} takes its data from outside the bundle: "
-                "refused; rebuild the bundle with the weights inside the graph"
+    def model(self) -> None:
+        for number, start, end in self._parts("ModelProto", 0, len(self._data), (7, 20, 25)):
+            if number == 7:
+                self._graph(start, end, self.calls, 0)
+            elif number == 25:
+                self._function(start, end)
+            else:  # what training starts with, and its steps
+                for _, begin, stop in self._parts("TrainingInfoProto", start, end, (1, 2)):
+                    self._graph(begin, stop, self.calls, 0)
+
+    def functions(self) -> dict[bytes, _Calls]:
+        """Return what each function calls.
+
+        Functions that differ only in domain or overload count as one, because not all runtimes
+        distinguish them.
+        """
+        merged: dict[bytes, _Calls] = {}
+        for name, calls in self._functions:
+            merged.setdefault(name, Counter()).update(calls)
+        return merged
+
+    def repeat_loops(self) -> None:
+        """Count what is in loops as often as it runs."""
+        for limit, calls, body in self._loops:
+            times = None if limit in self._computed else self._constants.get(limit)
+            if times is None:
+                raise _RefusedError(
+                    f" has a Loop whose number of rounds is no constant ({_quoted(limit)})"
+                )
+            calls[b"Loop"] += max(times, 0)
+            calls.update({name: count * max(times, 1) for name, count in body.items()})
+
+    def _function(self, start: int, end: int) -> None:
+        name, calls = b"", Counter[bytes]()
+        for number, begin, stop in self._parts("FunctionProto", start, end, (1, 4, 7, 11)):
+            if number == 7:
+                self._node(begin, stop, calls, 0)
+            elif number == 11:
+                self._attribute(begin, stop, calls, 0)
+            elif number == 4:
+                self._computed.add(self._data[begin:stop])
+            else:
+                name = self._data[begin:stop]
+        self._functions.append((name, calls))
+
+    def _graph(self, start: int, end: int, calls: _Calls, depth: int) -> None:
+        if depth > _MAX_SUBGRAPH_DEPTH:
+            raise _RefusedError(f" nests subgraphs over {_MAX_SUBGRAPH_DEPTH} deep")
+        for number, begin, stop in self._parts("GraphProto", start, end, (1, 5, 11, 15)):
+            if number == 1:
+                self._node(begin, stop, calls, depth)
+            elif number == 5:
+                self._constant(*self._tensor(begin, stop))
+            elif number == 15:
+                self._sparse(begin, stop)
+            elif depth:  # the input of a subgraph; the model's own may name its initializers
+                for _, *name in self._parts("ValueInfoProto", begin, stop, (1,)):
+                    self._computed.add(self._data[slice(*name)])
+
+    def _node(self, start: int, end: int, calls: _Calls, depth: int) -> None:
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise _RefusedError(f" has more than {_MAX_NODES} nodes")
+        op, first, outputs, value = b"", None, [], None
+        body = Counter[bytes]()
+        for number, begin, stop in self._parts("NodeProto", start, end, (1, 2, 4, 5)):
+            if number == 5:
+                found = self._attribute(begin, stop, body, depth)
+                value = found if value is None else max(value, found or value)
+                continue
+            name = self._data[begin:stop]
+            if number == 1 and first is None:
+                first = name
+            elif number == 2:
+                outputs.append(name)
+            elif number == 4:
+                op = name
+        if op in _UNLIMITED:
+            raise _RefusedError(f" has {_quoted(op)}, whose number of rounds no constant limits")
+        calls[op] += 1
+        if op == b"Loop":
+            self._loops.append((first or b"", calls, body))
+        else:
+            calls.update(body)
+        for name in outputs:
+            self._constant(name, value if op == b"Constant" else None)
+
+    def _attribute(self, start: int, end: int, calls: _Calls, depth: int) -> int | None:
+        """Return the largest integer in it; None where there is none."""
+        found: list[int] = []
+        integers = (3,)
+        tensors, graphs, sparse = (5, 10), (6, 11), (22, 23)
+        wanted = (*tensors, *graphs, *sparse)
+        for number, begin, stop in self._parts("AttributeProto", start, end, wanted, integers):
+            if number in tensors:
+                bound = self._tensor(begin, stop)[1]
+                found += [] if bound is None else [bound]
+            elif number in graphs:
+                self._graph(begin, stop, calls, depth + 1)
+            elif number in sparse:
+                self._sparse(begin, stop)
+            else:
+                found.append(signed(varint(self._data, begin, stop)[0]))
+        return max(found, default=None)
+
+    def _sparse(self, start: int, end: int) -> None:
+        sizes: list[int] = []
+        for number, wire_type, begin, stop in self._fields(start, end):
+            if number in (1, 2):  # values, indices
+                expect(DELIMITED, wire_type, "SparseTensorProto", number)
+                self._tensor(begin, stop)
+            elif number == 3:
+                sizes += dimensions(self._data, wire_type, begin, stop)
+        if math.prod(sizes) > _MAX_SPARSE_VALUES:
+            raise _RefusedError(f" has a sparse tensor of {math.prod(sizes)} values")
+
+    def _tensor(self, start: int, end: int) -> tuple[bytes, int | None]:
+        """Return its name, and its value where it is one integer."""
+        tensor = read_tensor(self._data, self._fields(start, end))
+        if tensor.external and not self._external:
+            raise _RefusedError(
+                f": tensor {_quoted(tensor.name)} takes its data from outside the bundle, not "
+                "from weights inside the graph"
             )
-        self._count(kind, name, calls)
+        if not tensor.complete:
+            raise _RefusedError(
+                f": tensor {_quoted(tensor.name)} declares {tensor.declared} values and holds "
+                "more or fewer"
+            )
+        return tensor.name, tensor.value
 
-    def _is_external(self, number: int, wire_type: int, begin: int, stop: int) -> bool:
-        if number == _TENSOR_EXTERNAL_DATA:
-            _expect(DELIMITED, wire_type, _Kind.TENSOR, number)
-            return True
-        if number == _TENSOR_DATA_LOCATION:
-            _expect(VARINT, wire_type, _Kind.TENSOR, number)
-            # Every value but DEFAULT: parsers differ in how many of its bits they read.
-            return varint(self._data, begin, stop)[0] != 0
-        return False
+    def _constant(self, name: bytes, value: int | None) -> None:
+        if value is None:
+            self._computed.add(name)
+        else:
+            self._constants[name] = max(value, self._constants.get(name, value))
 
-    def _count(self, kind: _Kind, name: bytes, calls: _Calls) -> None:
-        if kind is _Kind.NODE:
-            calls[name] += 1
-            self._nodes += 1
-            if self._nodes > _MAX_NODES:
-                raise _unsafe(self._where, f"has more than {_MAX_NODES} nodes")
-        elif kind is _Kind.FUNCTION:
-            self.functions.setdefault(name, Counter()).update(calls)
+    def _parts(
+        self,
+        message: str,
+        start: int,
+        end: int,
+        wanted: Collection[int],
+        integers: Collection[int] = (),
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield those fields of a message that are `wanted` or `integers`."""
+        for number, wire_type, begin, stop in self._fields(start, end):
+            if number in wanted:
+                expect(DELIMITED, wire_type, message, number)
+                yield number, begin, stop
+            elif number in integers:
+                expect(VARINT, wire_type, message, number)
+                yield number, begin, stop
 
-
-def _unsafe(where: str, what: str) -> UnsafeBundleError:
-    return UnsafeBundleError(f"{where} {what}: refused; rebuild the bundle")
-
-
-def _expect(wanted: int, wire_type: int, kind: _Kind, number: int) -> None:
-    if wire_type != wanted:
-        raise WireError(f"field {number} of a {kind.value} has wire type {wire_type}")
+    def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        for found in fields(self._data, start, end):
+            self._read += 1
+            if self._read > _MAX_FIELDS:
+                raise _RefusedError(f" has more than {_MAX_FIELDS} fields")
+            yield found
 
 
 def _quoted(name: bytes) -> str:
     return repr(name[:_MAX_QUOTED_BYTES].decode("utf-8", "backslashreplace"))
 
 
-def _check_calls(model: _Calls, functions: dict[bytes, _Calls], where: str) -> None:
+def _check_calls(model: _Calls, functions: dict[bytes, _Calls]) -> None:
     """Limit the nodes that there are when each call is replaced by its function's nodes.
 
     Each round takes the functions whose callees are known.
@@ -174,13 +271,16 @@ def _check_calls(model: _Calls, functions: dict[bytes, _Calls], where: str) -> N
         ready = {name for name, calls in waiting.items() if calls.keys().isdisjoint(waiting)}
         if not ready:
             name = _quoted(min(waiting))
-            raise _unsafe(f"{where}: function", f"{name} calls itself, directly or through others")
+            raise _RefusedError(f": function {name} calls itself, directly or through others")
         rounds += 1
         if rounds > _MAX_CALL_DEPTH:
-            raise _unsafe(where, f"nests calls of functions over {_MAX_CALL_DEPTH} deep")
+            raise _RefusedError(f" nests calls of functions over {_MAX_CALL_DEPTH} deep")
         nodes.update({name: _expanded(waiting.pop(name), nodes) for name in ready})
     if max([_expanded(model, nodes), *nodes.values()]) > _MAX_NODES:
-        raise _unsafe(where, f"has more than {_MAX_NODES} nodes once its functions are expanded")
+        raise _RefusedError(
+            f" has more than {_MAX_NODES} nodes once its functions are expanded and each round of "
+            "its loops is counted"
+        )
 
 
 def _expanded(calls: _Calls, nodes: dict[bytes, int]) -> int:

@@ -14,6 +14,8 @@ from edge_fg.preprocess.spec import PreprocessSpec
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "bundle.json"
 MAX_MANIFEST_BYTES: Final = 4 << 20
+# A graph with a fixed batch always computes all of it; a build accepts no more.
+_MAX_BATCH: Final = 256
 
 Precision = Literal["fp32", "fp16", "int8", "int8-fp16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8", "int8-fp16")
@@ -133,6 +135,9 @@ class Manifest(_Struct, frozen=True):
             raise ValueError(f"output `{self.scores.name}` must be N x {self.labels.count} labels")
         if self.input.shape[1:] != self.preprocess.tensor_shape:
             raise ValueError("the input's shape is not what preprocessing gives")
+        batch = self.input.shape[0]
+        if isinstance(batch, int) and batch > _MAX_BATCH:
+            raise ValueError(f"the model takes {batch} images at once, more than {_MAX_BATCH}")
         if self.input.dtype != self.preprocess.dtype:
             raise ValueError("the input's dtype is not what preprocessing gives")
 

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import Final
 
 VARINT: Final = 0
+FIXED64: Final = 1
 DELIMITED: Final = 2
+FIXED32: Final = 5
 
-_FIXED_BYTES: Final = {1: 8, 5: 4}  # the other wire types
+_FIXED_BYTES: Final = {FIXED64: 8, FIXED32: 4}
 _TAG_BYTES: Final = 5
 _VARINT_BYTES: Final = 10
 
@@ -69,3 +71,14 @@ def varint(data: bytes, at: int, end: int, most: int = _VARINT_BYTES) -> tuple[i
                 break
             return value, position + 1
     raise WireError(f"a damaged number at byte {at}")
+
+
+def signed(value: int) -> int:
+    """Return the number that a varint stands for where its kind is a signed one."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def expect(wanted: int, wire_type: int, message: str, number: int) -> None:
+    """Raise a `WireError` where field `number` of a `message` has another wire type."""
+    if wire_type != wanted:
+        raise WireError(f"field {number} of a {message} has wire type {wire_type}")

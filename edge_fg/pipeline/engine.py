@@ -25,6 +25,8 @@ from edge_fg.telemetry.stats import PipelineStats
 
 _logger = logging.getLogger("edge_fg")
 
+# The frames that the model works on may take so long after a stop.
+_PATIENCE_SECONDS = 5.0
 _STAGES = ("capture", "queue", "visits", "preprocess", "inference", "sink")
 
 
@@ -129,9 +131,15 @@ class Engine:
             self._release()
 
     def stop_and_wait(self) -> None:
-        """Stop soon and wait for the end, unless in a thread of the pipeline."""
+        """Stop soon and wait for the end, unless in a thread of the pipeline.
+
+        A model that goes on for too long is interrupted.
+        """
         self.stop()
-        self.wait()
+        if not self.wait(_PATIENCE_SECONDS) and not self.is_inside():
+            interrupt = getattr(self._classifier, "interrupt", lambda _: None)
+            interrupt(self._thread)
+            self.wait()
 
     def drain(self) -> None:
         """Read no more, and end when everything is answered; returns at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -31,6 +32,8 @@ from edge_fg.recognition.prediction import Latency, Prediction
 from edge_fg.recognition.submission import Submissions
 
 _LOGGER = logging.getLogger("edge_fg")
+_ROUNDING = 0.02
+_MAX_SUM = 2.1
 
 Image: TypeAlias = Pixels | str | os.PathLike[str] | PIL.Image.Image
 """What a classifier takes: a frame, an image file, or a Pillow image."""
@@ -201,15 +204,37 @@ class Classifier(Closing):
                 f"the {self.choice.precision} model gave NaN or infinity: "
                 "run the fp32 variant, and rebuild the bundle with a budget"
             )
+        if self._scores.kind == "probabilities":
+            _check_probabilities(scores, self.choice.precision)
         if self._scores.kind == "logits":  # their softmax, computed in float64
             odds = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
             scores = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
         return scores
 
+    def interrupt(self, thread: threading.Thread) -> None:
+        """End the call that `thread` waits for, because the program ends: it raises `BackendError`.
+
+        A GPU can't be stopped: there, the call ends by itself.
+        """
+        self._backend.interrupt(thread)
+
     def close(self) -> None:
         """Release the model; the classifier can't be used afterwards. May be called again."""
         self._submissions.close()
         self._backend.close()
+
+
+def _check_probabilities(scores: NDArray[np.float32], precision: str) -> None:
+    """Refuse what can't be probabilities.
+
+    In INT8 each of them is rounded, to at most twice its value, or to nothing.
+    """
+    low, high, most = scores.min(), scores.max(), scores.sum(axis=1).max()
+    if low < -_ROUNDING or high > 1 + _ROUNDING or most > _MAX_SUM:
+        raise BackendError(
+            f"the {precision} model gave probabilities from {low:.3g} to {high:.3g} that sum to "
+            f"{most:.3g}: rebuild the bundle"
+        )
 
 
 def load(

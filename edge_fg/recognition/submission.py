@@ -15,6 +15,9 @@ from edge_fg.closing import Closing
 from edge_fg.errors import BackendError, DeadlineError, SupersededError, UsageError
 from edge_fg.recognition.prediction import Prediction
 
+# The frame that is worked on may take so long after `close`.
+_PATIENCE_SECONDS = 5.0
+
 Classify = Callable[[Any, Any], Prediction]
 
 
@@ -84,6 +87,10 @@ class Submissions(Closing):
         if waiting is not None:
             waiting.refuse(BackendError("the classifier was closed before this frame's turn"))
         if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE_SECONDS)
+            interrupt = getattr(self._classify(), "interrupt", None)
+            if interrupt is not None and self._thread.is_alive():
+                interrupt(self._thread)
             self._thread.join()
 
     def _begin_after_fork(self) -> None:

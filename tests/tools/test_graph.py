@@ -6,6 +6,7 @@ import importlib
 import sys
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,53 @@ def test_a_damaged_model_fails_with_our_errors_only(
         prepare(load_model(saved(tmp_path, bytes(content))))
     except ModelError as error:
         assert str(error)
+
+
+def hostile(change: Callable[[onnx.ModelProto], object]) -> bytes:
+    model = net(HEAD)
+    change(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def recursive(model: onnx.ModelProto) -> None:
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("own", 1)]
+    call = onnx.helper.make_node("f", ["image"], ["again"], domain="own")
+    model.functions.append(
+        onnx.helper.make_function("own", "f", ["image"], ["again"], [call], opsets)
+    )
+    model.graph.node.append(call)
+    model.opset_import.append(opsets[1])
+
+
+def endless(model: onnx.ModelProto) -> None:
+    state = onnx.helper.make_tensor_value_info("s", onnx.TensorProto.FLOAT, [])
+    body = onnx.helper.make_graph([], "body", [], [state])
+    model.graph.node.append(onnx.helper.make_node("Loop", ["", "", "x"], ["y"], body=body))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (recursive, "function 'f' calls itself"),
+        (endless, "a Loop whose number of rounds is no constant"),
+        (
+            lambda m: m.graph.initializer.add(name="b", data_type=9, dims=[1 << 40]),
+            "declares 10995",
+        ),
+        (lambda m: m.graph.initializer.add(name="b", data_type=9, dims=[2], int32_data=[1]), "'b'"),
+        (lambda m: setattr(m.opset_import[0], "version", 1 << 62), f"at opset {1 << 62}"),
+        (lambda m: setattr(m.opset_import[0], "version", 1 << 31), f"at opset {1 << 31}"),
+        (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99), "unknown type 99"),
+    ],
+    ids=["recursive", "endless", "huge", "short", "opset", "32 bits", "type"],
+)
+def test_a_hostile_model_is_refused_in_one_line(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], object], says: str
+) -> None:
+    with pytest.raises(ModelError, match=says) as caught:
+        prepare(load_model(saved(tmp_path, hostile(change))))
+    assert len(str(caught.value)) < 400
 
 
 def external(folder: Path, location: str, length: int | None = None) -> Path:

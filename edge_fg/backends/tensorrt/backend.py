@@ -109,6 +109,9 @@ class TensorRTBackend:
         """
         return self._held.layers()
 
+    def interrupt(self, _thread: threading.Thread, /) -> None:
+        """Do nothing: what runs on a GPU ends by itself."""
+
     def close(self) -> None:
         """Wait for what is under way, then release everything. May be called again."""
         self._finalizer()

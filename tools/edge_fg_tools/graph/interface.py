@@ -64,7 +64,8 @@ def image_input(graph: onnx.GraphProto, input_size: tuple[int, int] | None) -> I
             "(batch, channels, height, width)"
         )
     if tensor.elem_type not in _INPUT_TYPES:
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        types = {number: name for name, number in onnx.TensorProto.DataType.items()}
+        kind = types.get(tensor.elem_type, f"of the unknown type {tensor.elem_type}")
         raise NotAClassifierError(
             f"input {value.name!r} is {kind}; images are float32, float16 or uint8"
         )

@@ -9,7 +9,8 @@ import onnx
 from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
-from edge_fg.errors import ModelFormatError
+from edge_fg.bundle.graph_check import check_graph
+from edge_fg.errors import BundleError, ModelFormatError
 from edge_fg.printing import first_line
 from edge_fg_tools.graph.nodes import check_operators, name_nodes, within
 
@@ -36,9 +37,10 @@ def load_model(path: Path) -> onnx.ModelProto:
     Weights stored outside the file must lie in its folder or below. The result is complete in
     memory (at most 2 GB, protobuf's limit), and every node of it has a unique name.
 
-    Raises ModelFormatError where the file is missing, not ONNX, truncated, too large or breaks the
-    ONNX specification, or its external weights are missing or outside its folder, and
-    UnsupportedNodeError where an operator is from another domain than ONNX's, or unknown there.
+    Raises ModelFormatError where the file is missing, not ONNX, truncated, too large, breaks the
+    ONNX specification or holds what `check_graph` refuses, or its external weights are missing or
+    outside its folder, and UnsupportedNodeError where an operator is from another domain than
+    ONNX's, or unknown there.
     """
     data = _read(path)
     model = onnx.ModelProto()
@@ -48,6 +50,10 @@ def load_model(path: Path) -> onnx.ModelProto:
         raise ModelFormatError(f"{path} {_what_it_looks_like(path, data)}") from error
     if not model.graph.node or not model.opset_import:
         raise ModelFormatError(f"{path} {_what_it_looks_like(path, data)}")
+    try:
+        check_graph(data, where=str(path), external=True, advice="export the model without that")
+    except BundleError as error:
+        raise ModelFormatError(str(error)) from error
     if not _text_is_text(model):
         raise ModelFormatError(f"{path} is damaged: a name in it is not text; copy it again")
     _load_external_data(model, path)

@@ -79,7 +79,7 @@ def check_operators(model: onnx.ModelProto) -> None:
         opset = opset_of(model)
         try:
             onnx.defs.get_schema(node.op_type, opset, "")
-        except onnx.defs.SchemaError as error:
+        except (onnx.defs.SchemaError, TypeError) as error:  # TypeError: over 32 bits
             raise UnsupportedNodeError(
                 f"node {node.name!r}: ONNX has no operator {node.op_type!r} at opset {opset}; "
                 "export the model with ONNX's own operators only"
