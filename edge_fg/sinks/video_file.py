@@ -20,6 +20,7 @@ from edge_fg.errors import OutputError, UsageError
 from edge_fg.files import opened_atomically
 from edge_fg.images import as_frame
 from edge_fg.opencv import is_utf8, load_cv2
+from edge_fg.sinks.video_encoder import SUFFIXES, Encoder, open_encoder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,15 +28,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("edge_fg")
 _RANDOM_LETTERS = 8  # that tempfile puts into a name
 _YOUNG_SECONDS = 60.0  # it may not be locked yet
-
-# MPEG-4 part 2 is in every OpenCV; H.264 (avc1) only where an encoder is installed.
-_CODECS = {
-    ".mp4": ("mp4v", "avc1"),
-    ".m4v": ("mp4v", "avc1"),
-    ".mov": ("mp4v", "avc1"),
-    ".mkv": ("mp4v", "avc1"),
-    ".avi": ("MJPG",),
-}
 
 
 class VideoSaver:
@@ -47,7 +39,8 @@ class VideoSaver:
     Parameters
     ----------
     path
-        Ends in .mp4, .m4v, .mov, .mkv (MPEG-4) or .avi (Motion JPEG).
+        Ends in .mp4, .m4v, .mov, .mkv (H.264 where PyAV or OpenCV has an encoder, else MPEG-4
+        part 2, which browsers don't play and is warned about) or .avi (Motion JPEG).
     fps
         Frames per second.
     size_wh
@@ -72,7 +65,7 @@ class VideoSaver:
         self._fps = fps
         check_video_path(self.path)
         self._cv2 = load_cv2("save videos")
-        self._writer: Any = None
+        self._writer: Encoder | None = None
         self._temporary = ""
         self._open = contextlib.ExitStack()
 
@@ -84,7 +77,7 @@ class VideoSaver:
             file = opening.enter_context(opened)
             with contextlib.suppress(OSError):  # not every network file system can lock
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._writer = self._new_writer(file.name)
+            self._writer = open_encoder(file.name, self.path, self._fps, self._size_wh)
             opening.push(self._finish)
             self._open = opening.pop_all()
             self._temporary = file.name
@@ -105,12 +98,15 @@ class VideoSaver:
     def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
         """Finish the video and, if there was no error, check that it is whole."""
         writer, self._writer = self._writer, None
-        writer.release()
+        assert writer is not None
         if kind is not None:
+            with contextlib.suppress(OutputError):
+                writer.release()
             return
+        writer.release()
         if not self.frames:
             raise OutputError(f"{self.path} was not written: there was no frame to save")
-        # The writer doesn't say that the disk is full; the file does.
+        # OpenCV's writer doesn't say that the disk is full; the file does.
         if not self._is_whole():
             raise OutputError(
                 f"can't save {self.path}: not all of its {self.frames} frames reached the file; "
@@ -132,19 +128,6 @@ class VideoSaver:
         self._writer.write(_letterboxed(self._cv2, as_frame(frame), self._size_wh))
         self.frames += 1
 
-    def _new_writer(self, temporary: str) -> Any:
-        for codec in _CODECS[self.path.suffix.lower()]:
-            code = self._cv2.VideoWriter_fourcc(*codec)
-            writer = self._cv2.VideoWriter(temporary, code, self._fps, self._size_wh)
-            if writer.isOpened():
-                return writer
-            writer.release()
-        width, height = self._size_wh
-        raise OutputError(
-            f"can't save {self.path}: this OpenCV can't write {width} x {height} pixels at "
-            f"{self._fps:g} frames per second to it"
-        )
-
     def _is_whole(self) -> bool:
         """Return whether the file counts every frame and gives the last one."""
         cv2 = self._cv2
@@ -162,8 +145,8 @@ def check_video_path(path: Path) -> None:
     """Refuse a path of an unknown suffix, of a name that is not UTF-8, or of a directory."""
     if not is_utf8(os.fspath(path.absolute())):
         raise OutputError(f"can't save {path}: its name is not UTF-8, which OpenCV needs")
-    if path.suffix.lower() not in _CODECS:
-        known = ", ".join(_CODECS)
+    if path.suffix.lower() not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
         raise OutputError(f"can't save {path}: its name must end in one of {known}")
     if path.is_dir():
         raise OutputError(f"can't save {path}: it is a directory")

@@ -201,6 +201,48 @@ def test_a_saved_video_has_every_frame(tmp_path: Path, suffix: str) -> None:
         assert np.abs(image.astype(int) - blocks(number)).mean() < 12
 
 
+def codec_of(path: Path) -> str:
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as video:
+        return video.streams.video[0].codec_context.name
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".mov", ".mkv", ".MP4"])
+@pytest.mark.parametrize(("fps", "frames"), [(0.5, 1), (29.97, 2), (1000, 40)])
+def test_videos_are_h264_which_browsers_play(
+    tmp_path: Path, suffix: str, fps: float, frames: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("av")
+    path = tmp_path / f"out{suffix}"
+    with VideoSaver(path, fps, (64, 48)) as saver:
+        for number in range(frames):
+            saver.write(blocks(number))
+    assert codec_of(path) == "h264"
+    with open_source(path) as video:
+        images = [frame.image for frame in video]
+    assert len(images) == frames
+    assert np.abs(images[-1].astype(int) - blocks(frames - 1)).mean() < 12
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("missing", ["module", "encoder"])
+def test_without_an_encoder_of_h264_that_is_said(
+    tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if missing == "module":
+        monkeypatch.setitem(sys.modules, "av", None)
+    else:
+        av = pytest.importorskip("av")
+        monkeypatch.setattr(av, "open", lambda *_, **__: av.codec.Codec("no such encoder", "w"))
+    with VideoSaver(tmp_path / "a.mp4", 10, (64, 48)) as saver:
+        saver.write(blocks(1))
+    monkeypatch.undo()
+    codec = codec_of(tmp_path / "a.mp4")
+    assert codec == "h264" or "a.mp4 is written as MPEG-4 part 2" in caplog.text
+    assert codec in ("h264", "mpeg4")
+    assert leftovers(tmp_path, "a.mp4") == []
+
+
 def test_frames_of_other_sizes_are_framed_in_black(tmp_path: Path) -> None:
     with VideoSaver(tmp_path / "a.avi", 10, (80, 40)) as saver:
         for size in ((80, 40), (40, 40), (300, 20), (1, 1)):
