@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from edge_fg_tools.building.class_labels import class_labels  # noqa: E402
-from edge_fg_tools.cli.run_output import VisitCounter  # noqa: E402
+from edge_fg_tools.cli.run_output import VisitCounter, printed_lines  # noqa: E402
 from support import sink_results  # noqa: E402
 
 NAMES = ["Tit, Great", 'owl\'s "kin"', "Eule\u00a0ä", "background"]
@@ -246,4 +247,8 @@ def test_visits_of_classes_of_one_name_are_counted_apart():
     event = sink_results.event(label="crane")
     events = tuple(dataclasses.replace(event, class_id=i) for i in (0, 2, 2, 1, None))
     counter(sink_results.result(events=events))
+    arguments = SimpleNamespace(format="text", min_confidence=0.0)
+    lines = printed_lines(arguments, "visits", parse_labels(b"crane\nheron\ncrane").shown)
+    told = lines(sink_results.result(events=events[:2]))
+    assert ["crane [0]" in told[0], "crane [2]" in told[1]] == [True, True]
     assert counter.visits == {"crane [0]": 1, "crane [2]": 2, "heron": 1, None: 1}

@@ -22,6 +22,8 @@ from edge_fg.sinks.text import check_standard_output, print_line
 from edge_fg.sources import Source
 
 Lines = Callable[[Result[Any]], Sequence[str]]
+Shown = Callable[[int], str]
+"""Gives the name of a class for people."""
 
 
 class StandardOutput(BaseSink):
@@ -59,9 +61,9 @@ class StandardOutput(BaseSink):
 
 
 class VisitCounter(BaseSink):
-    """Counts visits by species as they end; `shown` gives the name of a class for people."""
+    """Counts visits by species as they end."""
 
-    def __init__(self, shown: Callable[[int], str]) -> None:
+    def __init__(self, shown: Shown) -> None:
         super().__init__("visits")
         self._shown = shown
         self.visits: Counter[str | None] = Counter()
@@ -93,17 +95,18 @@ def file_sinks(
     return sinks
 
 
-def printed_lines(arguments: argparse.Namespace, content: Content) -> Lines:
+def printed_lines(arguments: argparse.Namespace, content: Content, shown: Shown) -> Lines:
     """Return what makes the lines of ``--format``."""
     sure = arguments.min_confidence
     if arguments.format == "jsonl":
         return lambda result: [
             json.dumps(record) for record in records(result, content, arguments.top_k, sure)
         ]
-    return partial(visit_lines if content == "visits" else frame_lines, min_confidence=sure)
+    lines = visit_lines if content == "visits" else frame_lines
+    return partial(lines, shown=shown, min_confidence=sure)
 
 
-def frame_lines(result: Result[Any], min_confidence: float = 0.0) -> Sequence[str]:
+def frame_lines(result: Result[Any], shown: Shown, min_confidence: float) -> Sequence[str]:
     """Return what ``--format text`` prints of a frame."""
     if result.closing or result.prediction is None:
         return ()
@@ -112,25 +115,25 @@ def frame_lines(result: Result[Any], min_confidence: float = 0.0) -> Sequence[st
         return ()
     first, *others = answers
     where = f"{_shown(result.frame.source)} [{result.frame.number}]"
-    line = f"{where}  {first.label}  {first.confidence:.1%}"
+    line = f"{where}  {shown(first.class_id)}  {first.confidence:.1%}"
     if others and sys.stdout.isatty():
-        line += "   (" + ", ".join(f"{a.label} {a.confidence:.1%}" for a in others) + ")"
+        line += "   (" + ", ".join(f"{shown(a.class_id)} {a.confidence:.1%}" for a in others) + ")"
     return (f"{line}  {result.prediction.latency}",)
 
 
-def visit_lines(result: Result[Any], min_confidence: float = 0.0) -> Sequence[str]:
+def visit_lines(result: Result[Any], shown: Shown, min_confidence: float) -> Sequence[str]:
     """Return what ``--format text --events visits`` prints."""
     sure = (event for event in result.events if is_sure(event, min_confidence))
-    return [_visit_line(event, result.frame.position is not None) for event in sure]
+    return [_visit_line(event, result.frame.position is not None, shown) for event in sure]
 
 
-def _visit_line(event: VisitEvent, in_a_file: bool) -> str:
+def _visit_line(event: VisitEvent, in_a_file: bool, shown: Shown) -> str:
     when = ""
     if event.ended_at is not None:
         when = event.ended_at.strftime(" %Y-%m-%d %H:%M:%S")
     elif in_a_file:  # the clock of anything else means nothing to the user
         when = f" {event.ended_s:.1f} s"
-    name = printable(event.label) if event.label is not None else "undecided"
+    name = "undecided" if event.class_id is None else printable(shown(event.class_id))
     sure = f"  {event.confidence:.1%}" if event.confidence is not None else ""
     what = event.kind.replace("visit_", "")
     stayed = f"  stayed {event.ended_s - event.started_s:.1f} s" if what == "ended" else ""
