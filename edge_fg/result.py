@@ -68,7 +68,7 @@ class VisitEvent:
         Seconds of the frame's clock (`position` of files, else `captured`): when it was first
         and last seen.
     started_at, ended_at
-        The same as wall time with a zone, for live sources; None for files.
+        The same as wall time; None where the source doesn't know it (see `Frame.time`).
     region_xywh
         Where it was seen last: (x, y, width, height) in pixels.
     time_s

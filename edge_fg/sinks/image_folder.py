@@ -82,7 +82,8 @@ class ImagesSink(BaseSink):
 
     def _file_name(self, result: Result[Any]) -> str:
         frame = result.frame
-        if frame.time is not None:
+        # Of files the time may be known, too, and their names say more.
+        if frame.time is not None and not Path(frame.source).is_file():
             stem = frame.time.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
         else:
             stem = _plain(Path(frame.source).stem) or "frame"

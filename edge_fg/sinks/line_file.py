@@ -41,6 +41,8 @@ class LineFile:
         sync_seconds: float = 5.0,
     ) -> None:
         self.path = path
+        #: The last line that was in the file when it was opened; None in a new one.
+        self.last_line: str | None = None
         self._prefix = (header or prefix).encode()
         self._header = header
         self._sync_seconds = sync_seconds
@@ -130,6 +132,9 @@ class LineFile:
                 "%s ended in the middle of a line: %d bytes were cut off", self.path, torn
             )
             os.ftruncate(descriptor, whole)
+        start = max(0, whole - _LONGEST_LINE)
+        lines = os.pread(descriptor, whole - start, start).splitlines()
+        self.last_line = lines[-1].decode(errors="replace") if lines else None
 
     def _is_ours(self, first: bytes, whole: bool) -> bool:
         if whole:

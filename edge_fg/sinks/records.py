@@ -12,10 +12,10 @@ Content = Literal["frames", "visits"]
 
 FRAME_COLUMNS: tuple[str, ...] = ("time", "source", "frame", "position_s", "label", "index")
 FRAME_COLUMNS += ("confidence", "runner_up", "runner_up_confidence", "latency_ms", "latency_frames")
-FRAME_COLUMNS += ("age_ms",)
+FRAME_COLUMNS += ("age_ms", "run")
 VISIT_COLUMNS: tuple[str, ...] = ("event", "visit", "source", "label", "index", "confidence")
 VISIT_COLUMNS += ("runner_up", "frames", "started_s", "ended_s", "started", "ended")
-VISIT_COLUMNS += ("time_s", "time", "x", "y", "width", "height")
+VISIT_COLUMNS += ("time_s", "time", "x", "y", "width", "height", "run")
 
 
 def is_sure(answer: Any, min_confidence: float) -> bool:
@@ -47,6 +47,7 @@ def frame_record(result: Result[Any], top_k: int, min_confidence: float = 0.0) -
         "frame": frame.number,
         "time": frame.time.isoformat() if frame.time else None,
         "source": frame.source,
+        **({} if frame.position is None else {"position_s": round(frame.position, 6)}),
         "top": [],
         "latency_ms": None,
     }
@@ -72,10 +73,10 @@ def frame_record(result: Result[Any], top_k: int, min_confidence: float = 0.0) -
 def rows(
     result: Result[Any], content: Content, min_confidence: float = 0.0
 ) -> list[Sequence[object]]:
-    """Return what a result adds to a table with `FRAME_COLUMNS` or `VISIT_COLUMNS`."""
+    """Return what a result adds to a table with `FRAME_COLUMNS` or `VISIT_COLUMNS`, but the run."""
     if content == "visits":
         events = records(result, content, 0, min_confidence)
-        return [[*(e[column] for column in VISIT_COLUMNS[:-4]), *e["box"]] for e in events]
+        return [[*(e[column] for column in VISIT_COLUMNS[:-5]), *e["box"]] for e in events]
     if result.closing or not is_sure(result.prediction, min_confidence):
         return []
     return [_frame_row(result, min_confidence)]
@@ -90,7 +91,7 @@ def _frame_row(result: Result[Any], min_confidence: float) -> Sequence[object]:
         frame.time.isoformat() if frame.time else None,
         frame.source,
         frame.number,
-        frame.position,
+        None if frame.position is None else round(frame.position, 6),
         *([top[0].label, top[0].class_id, top[0].confidence] if top else [""] * 3),
         *([top[1].label, top[1].confidence] if len(top) > 1 else [""] * 2),
         *((round(latency.total_ms, 3), latency.frames) if latency is not None else [None] * 2),

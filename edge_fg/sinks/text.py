@@ -28,7 +28,8 @@ class _LineSink(BaseSink):
         file: LineFile | None,
         content: Content,
         lossless: bool | None,
-        lines: Callable[[Result[Any]], Iterable[str]],
+        lines: Callable[[Result[Any], int], Iterable[str]],
+        run_of: Callable[[str], int],
     ) -> None:
         if content not in ("frames", "visits"):
             raise UsageError(f"content must be frames or visits, not {content!r}")
@@ -36,6 +37,8 @@ class _LineSink(BaseSink):
         super().__init__(f"{kind} to {where}", lossless)
         self._file = file
         self._lines = lines
+        self._run_of = run_of
+        self._run = 1
 
     def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
         """Open the file."""
@@ -43,11 +46,12 @@ class _LineSink(BaseSink):
             check_standard_output()
         else:
             self._file.open()
+            self._run = self._run_of(self._file.last_line) + 1 if self._file.last_line else 1
 
     def __call__(self, result: Result[Any], /) -> None:
         """Write the lines of a result."""
         write = print_line if self._file is None else self._file.write
-        for line in self._lines(result):
+        for line in self._lines(result, self._run):
             write(line)
 
     def close(self) -> None:
@@ -60,7 +64,8 @@ class JsonLinesSink(_LineSink):
     """Writes one JSON object a line, for each frame or each event of a visit.
 
     The keys are those of ``edge-fg run --format jsonl`` and of `VisitEvent.to_dict`. An existing
-    file is added to; see `LineFile` for what survives a crash.
+    file is added to, and the lines of such a later run have its number as ``run``, from 2; see
+    `LineFile` for what survives a crash.
 
     Parameters
     ----------
@@ -101,7 +106,11 @@ class JsonLinesSink(_LineSink):
             file,
             content,
             lossless,
-            lambda result: map(json.dumps, records(result, content, top_k, min_confidence)),
+            lambda result, run: (
+                json.dumps(record if run == 1 else {**record, "run": run})
+                for record in records(result, content, top_k, min_confidence)
+            ),
+            _run_of_json,
         )
 
 
@@ -109,7 +118,7 @@ class CsvSink(_LineSink):
     """Writes one row of comma-separated values for each frame or event of a visit.
 
     UTF-8 with a header. Control characters, like a line break in a file's name, are escaped. An
-    existing file with the same header is added to.
+    existing file with the same header is added to; ``run`` counts the runs that wrote to it.
 
     Parameters
     ----------
@@ -145,7 +154,10 @@ class CsvSink(_LineSink):
             file,
             content,
             lossless,
-            lambda result: map(_row, rows(result, content, min_confidence)),
+            lambda result, run: (
+                _row([*row, run]) for row in rows(result, content, min_confidence)
+            ),
+            _run_of_row,
         )
 
 
@@ -169,3 +181,18 @@ def _row(values: Sequence[object]) -> str:
     escaped = [printable(value) if isinstance(value, str) else value for value in values]
     csv.writer(buffer, lineterminator="").writerow(escaped)
     return buffer.getvalue()
+
+
+def _run_of_json(line: str) -> int:
+    """Return the run that wrote a line of JSON; 1 where it doesn't say."""
+    try:
+        run = json.loads(line).get("run", 1)
+    except (ValueError, AttributeError, RecursionError):
+        return 1
+    return run if isinstance(run, int) else 1
+
+
+def _run_of_row(line: str) -> int:
+    """Return the run that wrote a row; 0 for a header, which no answer followed."""
+    last = line.rpartition(",")[2]
+    return int(last) if last.isascii() and last.isdigit() else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from PIL import Image
 
@@ -40,10 +40,10 @@ def parse_time(text: str) -> datetime | None:
         return None
 
 
-def photo_time(path: Path) -> datetime | None:
-    """Return when an image file was taken by its EXIF data; None where it doesn't say."""
+def photo_time(file: Path | IO[bytes]) -> datetime | None:
+    """Return when an image was taken by its EXIF data; None where it doesn't say."""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             tags = image.getexif().get_ifd(_EXIF_IFD)
     # Damaged EXIF data can raise any error, and the image is good all the same.
     except Exception:  # noqa: BLE001

@@ -13,6 +13,7 @@ from edge_fg.errors import ImageError, MissingDependencyError, SourceError
 from edge_fg.images import IMAGE_SUFFIXES, read_image
 from edge_fg.preprocess.raw_frame import as_pixels
 from edge_fg.sources.base import BaseSource
+from edge_fg.sources.capture_time import photo_time
 from edge_fg.sources.flip import flipped, flipped_pixels
 from edge_fg.sources.folders import files_below, files_matching, with_suffixes
 from edge_fg.sources.frame import Frame
@@ -63,7 +64,7 @@ class FilesSource(BaseSource):
     def _frames_of(self, path: Path) -> Iterator[Frame]:
         if not _is_video(path):
             image = flipped(read_image(path), self._options.flip)
-            yield Frame(image, number=0, source=os.fspath(path))
+            yield Frame(image, number=0, source=os.fspath(path), time=photo_time(path))
             return
         with self._video(path) as video:
             try:

@@ -26,7 +26,9 @@ class Frame:
     source
         Path of the image or video file; for anything else its URI without credentials.
     time
-        When the frame was captured, with a time zone, for cameras and streams; None for files.
+        When the frame was captured, where that is known: by the clock of a camera or stream with
+        its time zone; of an image file by its EXIF data, of a video by its creation time and
+        position, with a zone only where the file states one (cameras write their local time).
     position
         Presentation time in a video file, in seconds; None for all other sources.
     captured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import sys
@@ -12,6 +13,7 @@ from typing import IO
 
 from edge_fg.errors import ImageError, SourceError, TruncatedSourceError
 from edge_fg.sources.base import BaseSource
+from edge_fg.sources.capture_time import photo_time
 from edge_fg.sources.flip import flipped
 from edge_fg.sources.frame import Frame
 from edge_fg.sources.jpeg import decoder
@@ -19,6 +21,7 @@ from edge_fg.sources.jpeg_splitter import JpegSplitter
 from edge_fg.sources.options import SourceOptions
 
 _READ_BYTES = 1 << 18
+_EXIF, _HEAD_BYTES = b"Exif\0\0", 4096
 # How often a read that waits looks whether the source was closed.
 _POLL_MS = 200
 
@@ -54,13 +57,15 @@ class PipeSource(BaseSource):
                 self._counted += damaged
                 self._count_corrupted(damaged)
             if self._images:
+                data = self._images.popleft()
                 try:
-                    image = flipped(self._decode(self._images.popleft()), self._options.flip)
+                    image = flipped(self._decode(data), self._options.flip)
                 except ImageError:
                     self._count_corrupted(1)
                     continue
                 lost, self._lost = self._lost, 0
-                return Frame(image, self._delivered, self.name, dropped=lost)
+                taken = photo_time(io.BytesIO(data)) if _EXIF in data[:_HEAD_BYTES] else None
+                return Frame(image, self._delivered, self.name, time=taken, dropped=lost)
             data = self._receive()
             self._images.extend(self._splitter.feed(data) if data else self._splitter.finish())
             if not (data or self._images):

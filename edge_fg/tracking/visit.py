@@ -116,7 +116,7 @@ class PredictionLike(Protocol):
 class Visit:
     """One individual: when and where it was seen, and its answer so far.
 
-    Times in seconds are of the frames' clock; those with a zone are None for files.
+    Times in seconds are of the frames' clock; the others None where the source doesn't know them.
     """
 
     number: int  # of its (first) track

@@ -6,17 +6,30 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.preprocess.raw_frame import RawFrame
 
+_MAX_CLOCK_ERROR_S = 60.0
+
 
 def wall_clock() -> datetime:
     """Return the time of day, with its zone; it is only shown, nothing is computed from it."""
     return datetime.now().astimezone()
+
+
+def camera_time(stated_s: float, arrived: datetime) -> datetime:
+    """Return the time that a camera's clock states, in seconds since 1970.
+
+    Many cameras count from when they were switched on, or never learnt the time: further than
+    a minute from the arrival, that is taken instead.
+    """
+    if abs(stated_s - arrived.timestamp()) > _MAX_CLOCK_ERROR_S:
+        return arrived
+    return arrived + timedelta(seconds=stated_s - arrived.timestamp())
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +40,8 @@ class CapturedImage:
     pixels: NDArray[np.uint8] | RawFrame
     # When it came, in seconds of `time.monotonic`.
     captured: float = field(default_factory=time.monotonic)
-    time: datetime = field(default_factory=wall_clock)  # The same on the wall clock, with a zone
+    # When it was taken by the camera's clock where that is known, else when it came; with a zone.
+    time: datetime = field(default_factory=wall_clock)
 
 
 @dataclass(frozen=True)

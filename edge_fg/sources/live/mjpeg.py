@@ -30,6 +30,7 @@ from edge_fg.sources.live.connection import (
     Connection,
     CorruptedData,
     EncodedImage,
+    camera_time,
     wall_clock,
 )
 from edge_fg.sources.live.http_address import HttpAddress, locate
@@ -148,8 +149,10 @@ class MjpegConnection(Connection):
     def _decoded(
         self, data: bytes, captured: float, wall: datetime
     ) -> CapturedImage | CorruptedData:
+        stamp_s = getattr(data, "stamp_s", None)
+        taken = wall if stamp_s is None else camera_time(stamp_s, wall)
         try:
-            return CapturedImage(self._decode(data), captured, wall)
+            return CapturedImage(self._decode(data), captured, taken)
         except ImageError as error:
             return CorruptedData(str(error))
 

@@ -11,9 +11,16 @@ from edge_fg.sources.jpeg_splitter import MAX_GAP_BYTES, MAX_JPEG_BYTES, JpegSpl
 
 _MAX_HEAD_BYTES: Final = 1 << 13
 _LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*([0-9]{1,10})[ \t]*\r?$")
+_STAMP = re.compile(rb"(?im)^x-timestamp[ \t]*:[ \t]*([0-9]{1,10}(?:\.[0-9]{1,9})?)[ \t]*\r?$")
 _OTHER_TYPE = re.compile(rb"(?im)^content-type[ \t]*:[ \t]*(?!image/)[^\s]+")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _PADDING = b"\0\r\n "
+
+
+class StampedJpeg(bytes):
+    """An image with the time that its part states (``X-Timestamp``), in seconds; None if none."""
+
+    stamp_s: float | None = None
 
 
 class MultipartSplitter:
@@ -35,6 +42,7 @@ class MultipartSplitter:
         self._at = 0  # of what was not used yet; what was is kept until there is a good part
         self._need: int | None = None  # length of the part that the buffer goes on with
         self._is_image = True  # that part
+        self._stamp_s: float | None = None  # of that part
         self._has_eoi: bool | None = None  # whether the camera writes it; None: no good part yet
         self._held: bytes | None = None  # the first image without it
         self._searching = False  # for the boundary, after damage
@@ -82,6 +90,8 @@ class MultipartSplitter:
         head = self._buffer[found.end() : head_end.end()]
         length = _LENGTH.search(head)
         self._is_image = _OTHER_TYPE.search(head) is None
+        stamp = _STAMP.search(head)
+        self._stamp_s = float(stamp[1]) if stamp else None
         self._at, self._searching = head_end.end(), False
         if length is None or not (self._is_image or self._has_eoi is not None):
             return self._damaged()
@@ -102,23 +112,28 @@ class MultipartSplitter:
         if self._is_image and _is_whole(data):
             self._corrupted += self._held is not None
             self._held, self._has_eoi = None, True
-            images.append(data)
+            images.append(self._stamped(data))
         elif self._is_image and (self._has_eoi or not _is_whole(data + EOI)):
             # The length may reach over the next boundary.
             inside = self._boundary.search(self._buffer, self._at, end)
             self._at = inside.start() if inside else end
             return self._damaged(searching=False)
         elif self._is_image and self._has_eoi is None and self._held is None:
-            self._held = data + EOI
+            self._held = self._stamped(data + EOI)
         elif self._is_image:
             images += [self._held] if self._held else []
-            images.append(data + EOI)
+            images.append(self._stamped(data + EOI))
             self._held, self._has_eoi = None, False
         self._at = end
         if self._has_eoi is not None:
             del self._buffer[: self._at]
             self._at = 0
         return True
+
+    def _stamped(self, data: bytes) -> StampedJpeg:
+        image = StampedJpeg(data)
+        image.stamp_s = self._stamp_s
+        return image
 
     def _damaged(self, *, searching: bool = True) -> bool:
         """Count damage; without a good part before it, use no lengths: then False."""

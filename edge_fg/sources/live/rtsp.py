@@ -8,6 +8,7 @@ here: the damaged image, and all after it that are built upon it, up to the next
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
@@ -15,7 +16,13 @@ from typing import Any, Final
 import numpy as np
 
 from edge_fg.errors import MissingDependencyError, SourceError
-from edge_fg.sources.live.connection import CapturedImage, Connection, CorruptedData
+from edge_fg.sources.live.connection import (
+    CapturedImage,
+    Connection,
+    CorruptedData,
+    camera_time,
+    wall_clock,
+)
 from edge_fg.sources.live.h264_gaps import GapFinder
 from edge_fg.sources.options import SourceOptions
 from edge_fg.sources.uri import SourceDescription
@@ -32,6 +39,10 @@ def has_pyav() -> bool:
     except ImportError:
         return False
     return bool(av.__version__)
+
+
+def _has_none(_kind: str) -> bool:
+    return False
 
 
 class AvConnection(Connection):
@@ -54,6 +65,7 @@ class AvConnection(Connection):
         self._frames: deque[Any] = deque()
         self._gaps: GapFinder | None = None
         self._damaged = False  # since the last key frame
+        self._clock_s: float | None = None  # the camera's, at the beginning of the stream
 
     def open(self) -> None:
         """Connect; see `Connection`."""
@@ -93,6 +105,7 @@ class AvConnection(Connection):
                 raise SourceError(self._in_words(error)) from None
             if packet is None or packet.size == 0:
                 return None
+            self._note_clock(packet)
             if self._gaps is not None and self._gaps.missing_before(bytes(packet)):
                 self._damaged = True
             try:
@@ -107,7 +120,10 @@ class AvConnection(Connection):
         if self._damaged and not frame.key_frame:
             return CorruptedData("an image is built upon a damaged one")
         self._damaged = False
-        return CapturedImage(np.ascontiguousarray(frame.to_ndarray(format="bgr24")))
+        arrived = taken = wall_clock()
+        if self._clock_s is not None and frame.time is not None:
+            taken = camera_time(self._clock_s + frame.time, arrived)
+        return CapturedImage(np.ascontiguousarray(frame.to_ndarray(format="bgr24")), time=taken)
 
     def close(self) -> None:
         """Release the connection."""
@@ -117,6 +133,14 @@ class AvConnection(Connection):
         if container is not None:
             with contextlib.suppress(self._av.error.FFmpegError):
                 container.close()
+
+    def _note_clock(self, packet: Any) -> None:
+        """Note the camera's clock, which it reports from time to time (RFC 3550, section 6.4.1)."""
+        # Older releases of PyAV don't show it.
+        if packet.pts is None or not getattr(packet, "has_sidedata", _has_none)("prft"):
+            return
+        stated_us: int = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))[0]
+        self._clock_s = stated_us / 1e6 - float(packet.pts * packet.time_base)
 
     def _leave_out(self, reason: str) -> CorruptedData:
         self._damaged = True

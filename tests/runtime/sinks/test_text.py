@@ -39,8 +39,8 @@ def test_frames_have_the_keys_of_the_command_line(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     written(JsonLinesSink(path, top_k=2), results.result(7, time=results.NOON))
     (line,) = lines(path)
-    assert list(line) == ["frame", "time", "source", "top", "latency_ms"]
-    assert (line["frame"], line["source"]) == (7, "clip.mp4")
+    assert list(line) == ["frame", "time", "source", "position_s", "top", "latency_ms"]
+    assert (line["frame"], line["source"], line["position_s"]) == (7, "clip.mp4", 0.7)
     assert line["time"] == "2026-05-01T12:00:00.250000+02:00"
     assert [(top["index"], top["label"]) for top in line["top"]] == [
         (0, "Burrowing Owl"),
@@ -76,6 +76,32 @@ def test_a_closing_result_gives_no_second_line_of_its_frame(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     written(JsonLinesSink(path), results.result(1), results.result(1, closing=True))
     assert len(lines(path)) == 1
+
+
+@pytest.mark.parametrize("content", ["frames", "visits"])
+def test_a_later_run_marks_what_it_adds(tmp_path, content) -> None:
+    events = (results.event(),) if content == "visits" else ()
+    for _ in range(3):
+        for sink in (JsonLinesSink, CsvSink):
+            path = tmp_path / f"{sink.__name__}.{content}"
+            two = [results.result(number, events=events) for number in (0, 1)]
+            written(sink(path, content=content), *two)
+    runs = [line.get("run", 1) for line in lines(tmp_path / f"JsonLinesSink.{content}")]
+    rows = list(csv.DictReader((tmp_path / f"CsvSink.{content}").open()))
+    assert runs == [int(row["run"]) for row in rows] == [1, 1, 2, 2, 3, 3]
+
+
+def test_the_run_is_counted_past_what_says_nothing_of_it(tmp_path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"frame": 0}\n{"frame": 1, "ru')  # and torn by a power cut
+    written(JsonLinesSink(path), results.result())
+    path.write_text(path.read_text() + '{"run": "what"}\n')
+    written(JsonLinesSink(path), results.result())
+    assert [line.get("run") for line in lines(path)] == [None, 2, "what", 2]
+    table = tmp_path / "a.csv"
+    for count in (0, 1, 0, 1):
+        written(CsvSink(table), *[results.result()] * count)
+    assert [row["run"] for row in csv.DictReader(table.open())] == ["1", "2"]
 
 
 def test_standard_output(capsys) -> None:

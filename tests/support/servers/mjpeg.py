@@ -19,6 +19,7 @@ def make(camera: ModuleType, images: ModuleType, **options: object):  # noqa: C9
         stated_boundary = "frame"
         content_type = "multipart/x-mixed-replace; boundary="
         check: Callable[[str], tuple[int, list[str]] | None] | None = None  # for logins
+        clock_behind: float | None = None  # states its clock, so many seconds late
         drip = 0.0  # seconds between single bytes of an image
 
         @property
@@ -48,6 +49,8 @@ def make(camera: ModuleType, images: ModuleType, **options: object):  # noqa: C9
             if self.spoil():
                 data = spoilt(data)
             head = f"{self.boundary}\r\nContent-Type: image/jpeg\r\n"
+            if self.clock_behind is not None:
+                head += f"X-Timestamp: {time.time() - self.clock_behind:.6f}\r\n"
             head += f"Content-Length: {len(data)}\r\n\r\n" if self.with_length else "\r\n"
             part = head.encode() + data + b"\r\n"
             if self.cut:

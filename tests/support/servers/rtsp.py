@@ -8,6 +8,7 @@ import re
 import select
 import socket
 import struct
+import time
 from fractions import Fraction
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ def make(camera: ModuleType, images: ModuleType, **options: object):  # noqa: C9
 
     class RtspServer(camera.CameraServer):
         codec = "jpeg"  # or h264, which needs PyAV
+        clock_behind: float | None = None  # reports its clock, so many seconds late
         lose = 0  # how many of the next images are never sent
 
         @property
@@ -70,7 +72,7 @@ def make(camera: ModuleType, images: ModuleType, **options: object):  # noqa: C9
                 ):
                     self._answer(client, asked.decode("latin-1"))
 
-        def _send(self, client: socket.socket, rtp: Rtp, data: bytes) -> None:
+        def _send(self, client: socket.socket, rtp: RtpStream, data: bytes) -> None:
             packets = rtp.packets(data, self.interval)
             if self.lose > 0:
                 self.lose -= 1
@@ -82,6 +84,8 @@ def make(camera: ModuleType, images: ModuleType, **options: object):  # noqa: C9
                 # Rubbish in the payload, with its RTP header sound; and one packet is missing.
                 packets = [p[:24] + os.urandom(max(len(p) - 24, 0)) for p in packets]
                 packets = packets[:-1]
+            if self.clock_behind is not None:
+                client.sendall(rtp.report(time.time() - self.clock_behind))
             framed = b"".join(struct.pack(">cBH", b"$", 0, len(p)) + p for p in packets)
             if self.cut:
                 self.cut = False
@@ -111,12 +115,25 @@ def sdp(fps: int, codec: str) -> str:
     return "\r\n".join(lines) + "\r\n"
 
 
-class RtpH264:
-    """RTP packets of H.264 (RFC 6184): single units and fragments; a key frame every 15."""
+class RtpStream:
+    """What the packets of a stream have in common."""
 
     def __init__(self) -> None:
         self._sequence = 1
         self._time = 0
+
+    def report(self, now: float) -> bytes:
+        """A sender report of what the camera's clock says (RFC 3550, section 6.4.1)."""
+        seconds, part = divmod(now + 2_208_988_800, 1)
+        report = (0x80, 200, 6, 0x5EED, int(seconds), int(part * 2**32), self._time, 0, 0)
+        return struct.pack(">cBH", b"$", 1, 28) + struct.pack(">BBHIIIIII", *report)
+
+
+class RtpH264(RtpStream):
+    """RTP packets of H.264 (RFC 6184): single units and fragments; a key frame every 15."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._encoder: Any = None
 
     def packets(self, data: bytes, interval: float) -> list[bytes]:
@@ -163,12 +180,8 @@ def _units(stream: bytes) -> list[bytes]:
     ]
 
 
-class Rtp:
+class Rtp(RtpStream):
     """RTP packets of JPEG images; type 1 (4:2:0) with the tables in band."""
-
-    def __init__(self) -> None:
-        self._sequence = 1
-        self._time = 0
 
     def packets(self, data: bytes, interval: float) -> list[bytes]:
         width, height, tables, scan = _parts(data)
