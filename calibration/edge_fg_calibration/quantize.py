@@ -60,8 +60,9 @@ class Int8Result:
     methods
         The range method of each quantised activation.
     candidates
-        For each method, used for all tensors, ``mean_kl`` (nats) and ``agreement`` (0..1) against
-        float32 on the validation images.
+        For each method, used for all tensors, ``mean_kl`` and ``softened`` (nats, with all
+        confidences evened out: the least is best) and ``agreement`` (0..1) against float32 on the
+        validation images; as they were when `method` was chosen for the last time.
     validation_images
         How many images that was.
     int8_macs
@@ -179,7 +180,7 @@ def quantize_int8(
     }
     choices = choose_for_all(Int8Recipe(model, placement, {}), histograms, scorer)
     trials = CorrectionTrials(
-        choices[0], histograms, scorer, images, lambda one: observe(one).histograms, progress
+        choices, histograms, scorer, images, lambda one: observe(one).histograms, progress
     )
     if corrections and images.is_split:
         trials.run()
@@ -198,8 +199,12 @@ def quantize_int8(
         method=choice.method,
         methods=choice.methods,
         candidates={
-            one.method: {"mean_kl": one.score.mean_kl, "agreement": one.score.agreement}
-            for one in choices
+            one.method: {
+                "mean_kl": one.score.mean_kl,
+                "softened": one.score.loss,
+                "agreement": one.score.agreement,
+            }
+            for one in trials.compared
         },
         validation_images=len(validation),
         int8_macs=Graph(model).macs_share(placement.nodes),

@@ -852,3 +852,70 @@ def test_a_correction_that_measured_nothing_finite_is_still_a_report() -> None:
     plain = report_json(report(corrections=(odd,)))["repairs"][0]
     assert plain["mean_kl"] is None
     assert plain["mean_kl_without"] is None
+
+
+def methods(**losses: float | None) -> CalibrationFacts:
+    candidates = {
+        name: {"mean_kl": 0.01 * (number + 1), "agreement": 0.9, "softened": loss}
+        for number, (name, loss) in enumerate(losses.items())
+    }
+    return CalibrationFacts("garden", 500, (), "", "mse", candidates, 166)
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        # The plain mean of the one taken is the largest: what decides is shown, with the reason.
+        ({"minmax": 0.0015, "entropy": 0.05, "mse": 0.001}, ["50.0 % more", "50 times as much"]),
+        ({"minmax": 0.0025, "entropy": 0.001, "mse": 0.001}, ["2.5 times as much", "as good: the"]),
+        ({"minmax": 0.1, "entropy": 0.0, "mse": 0.0}, ["more than none", "as good: the first"]),
+    ],
+)
+def test_why_a_method_of_calibration_was_taken(losses: dict[str, float], told: list[str]) -> None:
+    html = report_html(report(calibration=methods(**losses)))
+    (rows,) = tables(html, "methods")
+    reasons = {row[0]: row[1] for row in rows}
+    assert reasons["mse"].endswith("chosen</span> the least softened divergence")
+    for name, reason in zip(("minmax", "entropy"), told, strict=True):
+        assert reasons[name].startswith(reason)
+        assert "chosen" not in reasons[name]
+    assert float(rows[2][2]) == losses["mse"]
+    page = Page(html)
+    assert "on 166 calibration images that it saw nothing of" in page.text
+    assert "2 tensors of 2 had a better range by another one" in page.text  # those of `report()`
+    plain = report_json(report(calibration=methods(**losses)))["calibration"]["candidates"]
+    assert plain["minmax"]["softened"] == losses["minmax"]
+
+
+def test_a_plan_of_the_cache_took_no_time_and_is_called_so() -> None:
+    def said(seconds: float, **values: bool) -> str:
+        plan = PlanFacts("tensorrt-rtx", 4_100_000, seconds, "1.7", **values)
+        return Page(report_html(report(int8(plan=plan)))).text.replace("\u00a0", " ")
+
+    kept = said(0.0, from_cache=True)
+    assert (
+        "Compiled for tensorrt-rtx 1.7 by an earlier build, and taken from the plan cache" in kept
+    )
+    assert " 0.0 s" not in kept
+    assert "in <0.1 s: a plan" in said(0.03)
+    assert "in 0.5 s: a plan" in said(0.49)
+
+
+def test_versions_are_a_table() -> None:
+    versions = {"numpy": "2.4.6", "onnx": HOSTILE}
+    html = report_html(report(provenance={"seed": 0, "versions": versions, "command": "x"}))
+    (rows,) = [r for r in tables(html, "narrow") if r[0][0] == "numpy"]
+    assert rows[0] == ["numpy", "2.4.6"]
+    assert "{&#39;" not in html
+    assert "<caption>Versions</caption>" in html
+    assert HOSTILE not in html
+    assert "versions" not in Page(report_html(report(provenance={"seed": 0}))).text.lower()
+
+
+def test_drawings_fit_a_narrow_page() -> None:
+    """What is wider than a telephone is made smaller by the browser, its letters too."""
+    layers = [SearchedLayer((f"{'long ' * 20}{n}",), 0.01, 0.1, True) for n in range(3)]
+    html = report_html(report(search=searched(layers=tuple(layers))))
+    widths = [float(width) for width in re.findall(r"<svg [^>]*?\bwidth=\"([\d.]+)\"", html)]
+    assert len(widths) >= 5
+    assert max(widths) <= 360

@@ -55,7 +55,8 @@ _IMAGES_FOR_A_RANGE = 24
 class CorrectionTrials:
     """Tries one correction after the other on top of those that were kept."""
 
-    choice: RangeChoice  # The INT8 graph so far
+    # The range methods as compared last, the best first.
+    compared: Sequence[RangeChoice]
     histograms: Mapping[str, Histogram]  # Of its quantised activations
     scorer: Scorer  # Scores the candidates
     images: CalibrationImages  # What they are fitted to
@@ -64,6 +65,10 @@ class CorrectionTrials:
     progress: ProgressCallback  # Told the images done, stage ``observe channels``
     trials: list[CorrectionTrial] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # Names each correction that failed, and why
+    choice: RangeChoice = field(init=False)  # The INT8 graph so far
+
+    def __post_init__(self) -> None:
+        self.choice = self.compared[0]
 
     def run(self) -> None:
         """Try all corrections; `choice` and `histograms` become those with what helps."""
@@ -128,10 +133,10 @@ class CorrectionTrials:
         while groups:
             candidate = equalisation.equalised(groups)
             histograms = self.count(candidate.model)
-            best = choose_for_all(candidate, histograms, self.scorer)[0]
+            compared = choose_for_all(candidate, histograms, self.scorer)
             name = f"cross-layer equalisation of {len(groups)} groups of tensors together"
-            if self._keep_choice(name, best):
-                self.histograms = histograms
+            if self._keep_choice(name, compared[0]):
+                self.histograms, self.compared = histograms, compared
                 return
             # Not all that was won alone is won together: go on with what won most.
             groups = groups[: len(groups) // 2]
@@ -141,8 +146,9 @@ class CorrectionTrials:
         positive = find_shift_places(Graph(recipe.model), recipe.placement.activations)
         if positive:
             candidate = replace(recipe, positive=positive, correct_bias=True)
-            best = choose_for_all(candidate, self.histograms, self.scorer)[0]
-            self._keep_choice("zero-point shift of ReLU outputs", best)
+            compared = choose_for_all(candidate, self.histograms, self.scorer)
+            if self._keep_choice("zero-point shift of ReLU outputs", compared[0]):
+                self.compared = compared
 
     def _shift_padded(self, alone: dict[str, Score]) -> None:
         """Shift tensors in front of padding too, where few cost most: each needs a Pad."""

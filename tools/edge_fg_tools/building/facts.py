@@ -99,6 +99,7 @@ def _calibration(facts: BuildFacts, int8: Int8Result) -> CalibrationFacts:
         digest=facts.calibration_digest,
         method=int8.method,
         candidates=int8.candidates,
+        validation_images=int8.validation_images,
     )
 
 
@@ -113,7 +114,7 @@ def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
         file_bytes=len(facts.variants.graphs[precision]),
         fidelity=fidelity.to_dict(),
         int8_macs=facts.variants.int8_macs if precision.startswith("int8") else None,
-        plan=PlanFacts(plan.library, plan.bytes, plan.seconds, plan.version) if plan else None,
+        plan=_plan(plan) if plan else None,
         changed=tuple(_changed(facts.labels, *pair) for pair in changed[:MAX_CHANGED]),
         changed_total=len(changed),
         scatter=tuple(
@@ -122,6 +123,10 @@ def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
         sibling_confusions_added=_sibling_confusions(facts.labels, records),
         budget=() if precision == "fp32" else tuple(facts.options.budget.checks(fidelity)),
     )
+
+
+def _plan(plan: CompiledPlan) -> PlanFacts:
+    return PlanFacts(plan.library, plan.bytes, plan.seconds, plan.version, plan.from_cache)
 
 
 def _changed(labels: Labels, image: LabelledImage, record: ImageRecord) -> ChangedAnswer:

@@ -100,7 +100,7 @@ def agreement_bars(classes: Sequence[ClassAgreement]) -> str:
         )
         for item in classes
     ]
-    return _bars("Agreement with FP32, a bar per class", bars, 240.0)
+    return _bars("Agreement with FP32, a bar per class", bars, 200.0)
 
 
 def sensitivity_bars(layers: Sequence[SearchedLayer]) -> str:
@@ -124,7 +124,7 @@ def sensitivity_bars(layers: Sequence[SearchedLayer]) -> str:
                 note=f"{words.divergence(layer.mean_kl)}, {words.percent(layer.macs)} of the work",
             )
         )
-    return _bars("What each layer costs in INT8, a bar per layer", bars, 200.0)
+    return _bars("What each layer costs in INT8, a bar per layer", bars, 170.0)
 
 
 class _Bar(NamedTuple):
@@ -138,15 +138,16 @@ class _Bar(NamedTuple):
 
 
 def _bars(title: str, bars: Sequence[_Bar], width: float) -> str:
-    row, left = 24.0, 280.0
-    drawing = svg.canvas(660, max(1, len(bars)) * row + 4, title)
+    # Each label stands above its bar: so the drawing fits a telephone without being made smaller.
+    row = 38.0
+    drawing = svg.canvas(350, max(1, len(bars)) * row, title)
     for index, bar in enumerate(bars):
-        y = index * row + 4
-        svg.text(drawing, (left - 10, y + 14), bar.label, anchor="end", full=bar.full)
-        svg.rect(drawing, (left, y + 3), (width, 14), "track")
+        y = index * row
+        svg.text(drawing, (0, y + 12), bar.label, full=bar.full)
+        svg.rect(drawing, (0, y + 18), (width, 12), "track")
         if bar.share > 0:
-            svg.rect(drawing, (left, y + 3), (width * bar.share, 14), bar.kind)
-        svg.text(drawing, (left + width + 10, y + 14), bar.note)
+            svg.rect(drawing, (0, y + 18), (width * bar.share, 12), bar.kind)
+        svg.text(drawing, (width + 10, y + 28), bar.note)
     return svg.done(drawing)
 
 

@@ -44,9 +44,10 @@ class CalibrationFacts:
     skipped: tuple[tuple[str, str], ...]
     digest: str  # Digest of the images used
     method: str  # The calibration method chosen
-    # Per method tried: ``mean_kl`` (nats) and ``agreement`` (0..1) on the images that chose between
-    # them.
+    # Per method tried: ``mean_kl``, ``softened`` (nats, which decides) and ``agreement`` (0..1) on
+    # the images that chose between them.
     candidates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    validation_images: int = 0  # How many images that was; 0 where it is not known
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class PlanFacts:
     bytes: int  # Size of the plan file
     seconds: float  # Time that compiling took
     version: str  # Version of the library that compiled it
+    from_cache: bool = False  # Whether an earlier build had compiled it; `seconds` is 0 then
 
 
 @dataclass(frozen=True)

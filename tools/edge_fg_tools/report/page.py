@@ -9,7 +9,7 @@ from edge_fg_calibration.budget.results import Candidate
 from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_calibration.data.validation_split import validation_stride
 from edge_fg_tools.report import charts, verdict, words
-from edge_fg_tools.report.data import Answer, Report, VariantReport
+from edge_fg_tools.report.data import Answer, CalibrationFacts, Report, VariantReport
 from edge_fg_tools.report.thumbnails import data_uri
 
 MAX_LAYERS = 30
@@ -25,6 +25,10 @@ TERMS: tuple[tuple[str, str], ...] = (
     ("Calibration", "Looking at images to learn how large the numbers inside the model become."),
     ("Hold-out set", "Images that are used for this test alone, never for calibration."),
     ("Correction", "A change to the INT8 graph that brings its answers closer to those of FP32."),
+    (
+        "Softened divergence",
+        "KL divergence with all confidences evened out first, so that all classes count.",
+    ),
     ("Agreement", "Share of the images whose first answer is the same as that of FP32."),
     (
         "Top-1, top-5",
@@ -89,6 +93,8 @@ def report_html(report: Report) -> str:
         hold_out_sentence=_hold_out_sentence,
         corrections_sentence=_corrections_sentence,
         outcome=_outcome,
+        others=_others,
+        why_method=_why_method,
     )
     return words.xml_text(environment.get_template("report.html").render(report=report))
 
@@ -143,6 +149,33 @@ def _corrections_sentence(report: Report) -> str:
     if not kept:
         return f"Of {times} none brought INT8 nearer to FP32 by more than chance: none was kept."
     return f"Of {times} {kept:,} {'was' if kept == 1 else 'were'} kept."
+
+
+def _others(report: Report) -> int:
+    """Count the tensors whose range is by another method than the one chosen as a whole."""
+    method = report.calibration.method if report.calibration else ""
+    return sum(one.method != method for one in report.ranges)
+
+
+def _why_method(calibration: CalibrationFacts, method: str) -> str:
+    """Return why a method of calibration was taken, or why not: by its softened divergence."""
+    losses = {
+        name: words.finite(measured.get("softened"))
+        for name, measured in calibration.candidates.items()
+    }
+    loss, best = losses[method], losses.get(calibration.method)
+    if loss is None or best is None:
+        return ""
+    if method == calibration.method:
+        return "the least softened divergence" if len(losses) > 1 else ""
+    if loss == best:
+        return "as good: the first of equals is taken"
+    if not best:
+        return "more than none"
+    times = loss / best
+    if times < 2:
+        return f"{words.percent(times - 1)} more"
+    return f"{times:.1f} times as much" if times < 10 else f"{times:,.0f} times as much"
 
 
 def _outcome(candidate: Candidate) -> str:

@@ -98,6 +98,14 @@ def size(n_bytes: object) -> str:
     return f"{value:.{digits}f}{_NBSP}{unit}"
 
 
+def seconds(value: object) -> str:
+    """Return a time as ``12.3 s``; never as 0 where it took some."""
+    known = finite(value)
+    if known is None:
+        return NOT_MEASURED
+    return f"<0.1{_NBSP}s" if 0 < known < 0.1 else f"{known:.1f}{_NBSP}s"
+
+
 def large(value: object) -> str:
     """Return a large count in words: ``3.5 million``."""
     known = finite(value)
