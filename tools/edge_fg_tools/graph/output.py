@@ -158,6 +158,11 @@ def _refusal(outputs: dict[str, NDArray[Any]], fitting: dict[str, NDArray[Any]])
         return (
             f"the outputs are maps ({listed}), as for segmentation; a classifier gives N x classes"
         )
+    if any(value.ndim == 1 and value.size > 1 for value in outputs.values()):
+        return (
+            f"the outputs have no batch dimension ({listed}), as after torch's squeeze() of one "
+            "image: export the model with flatten(1) there, and with an example of two images"
+        )
     if len(fitting) > 1:
         return f"several outputs could be the classes ({listed}): choose one with --model-output"
     return f"no output scores two or more classes ({listed}); a classifier gives N x classes"

@@ -10,7 +10,7 @@ import onnx.shape_inference
 
 from edge_fg.errors import ModelFormatError
 from edge_fg.printing import first_line
-from edge_fg_tools.graph.batch import make_batch_dynamic
+from edge_fg_tools.graph.batch import make_batch_dynamic, pinned_batch
 from edge_fg_tools.graph.interface import ImageInput, Layout, image_input
 from edge_fg_tools.graph.nodes import has_quantisation, name_nodes
 from edge_fg_tools.graph.output import Kind, choose_output, find_kind, keep_output
@@ -86,6 +86,7 @@ def prepare(
             f"node {quantised.name!r} ({quantised.op_type}): the model is quantised already; its "
             "quantisation is kept and not calibrated again"
         )
+    image = pinned_batch(work, image)
     chosen = choose_output(work, image, output)
     warnings.append(chosen.warning)
     keep_output(work, chosen)
