@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edge_fg.bundle import PRECISIONS, Precision
 from edge_fg.errors import PreprocessError, UsageError
 from edge_fg.preprocess import PreprocessSpec, load_preprocess, presets
 from edge_fg.preprocess.spec import with_input
 from edge_fg_calibration import Budget, Target
-from edge_fg_tools.graph import PreparedModel
+from edge_fg_tools.graph import Kind, PreparedModel
 
 _LONGEST_NAME = 200
 
@@ -37,6 +39,7 @@ class BuildOptions:
     name: str | None = None  # Of the bundle; None takes the output's
     input_size: tuple[int, int] | None = None  # (height, width) for a model that leaves them open
     model_output: str | None = None  # Which output holds the classes, for a model with several
+    output_kind: Kind | None = None  # What it holds, where neither graph nor values tell it
     command: str = ""  # How the build was asked for, for the record
     cache: bool = True  # Whether calibration statistics are kept and reused
     overwrite: bool = False  # Whether a bundle that is there already is replaced
@@ -76,6 +79,14 @@ def fit_preprocess(asked: str | None, prepared: PreparedModel) -> PreprocessSpec
         spec = with_input(
             spec, height=prepared.height, width=prepared.width, layout=prepared.layout
         )
+    if prepared.is_grey:
+        if len(set(zip(spec.mean, spec.std, strict=True))) > 1:
+            raise PreprocessError(
+                f"{asked} normalises red, green and blue differently, but the model takes one grey "
+                "channel: give a TOML file whose mean and std are the same for all three"
+            )
+        # The weights of grey are in the order of RGB.
+        spec = msgspec.structs.replace(spec, color="rgb")
     shape = spec.tensor_shape
     wanted = prepared.image_shape
     if shape != wanted or spec.dtype != prepared.input_dtype:

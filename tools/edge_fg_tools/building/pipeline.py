@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata
@@ -25,6 +25,7 @@ from edge_fg.bundle.manifest import (
     VariantEntry,
 )
 from edge_fg.bundle.writer import check_output, write_bundle
+from edge_fg.errors import LabelsError, UsageError
 from edge_fg.files import cache_folder, sha256_of
 from edge_fg.labels import Labels
 from edge_fg.preprocess import PreprocessSpec
@@ -75,13 +76,30 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
     check_target(options.target)
     check_report()
     model = load_model(options.model)
-    prepared = prepare(model, input_size=options.input_size, output=options.model_output)
+    prepared = prepare(
+        model,
+        input_size=options.input_size,
+        output=options.model_output,
+        output_kind=options.output_kind,
+    )
     for warning in prepared.warnings:
         _LOGGER.warning("%s: %s", options.model.name, warning)
-    labels = class_labels(options.labels, model, prepared.classes)
+    with _hinted(prepared.features_hint):
+        labels = class_labels(options.labels, model, prepared.classes)
     spec = fit_preprocess(options.preprocess, prepared)
     with image_set(options, labels, progress) as images:
         return _write(_gather(options, prepared, labels, spec, images, progress), spec)
+
+
+@contextlib.contextmanager
+def _hinted(hint: str | None) -> Iterator[None]:
+    """Put a hint behind what is wrong with labels: the model may have no classes."""
+    try:
+        yield
+    except (LabelsError, UsageError) as error:
+        if hint is None:
+            raise
+        raise type(error)(f"{error}; the model's {hint}") from error
 
 
 def _gather(

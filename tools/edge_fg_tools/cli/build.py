@@ -102,7 +102,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from edge_fg_calibration import Budget
     from edge_fg_tools.building import BuildOptions, build
 
-    size, output = model_choices(arguments)
+    size, output, kind = model_choices(arguments)
     options = BuildOptions(
         model=arguments.model,
         labels=arguments.labels,
@@ -117,6 +117,7 @@ def execute(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         input_size=size,
         model_output=output,
+        output_kind=kind,
         command=shlex.join(["edge-fg", *sys.argv[1:]]),
         cache=not arguments.no_cache,
         overwrite=arguments.overwrite,

@@ -8,7 +8,7 @@ import json
 import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_fg.backends.plan_cache import PlanCache
 from edge_fg.backends.tensorrt.engine import plan_layers
@@ -18,6 +18,9 @@ from edge_fg.files import sha256_of
 from edge_fg.printing import printable
 from edge_fg_tools.cli.arguments import add_format, add_model_choices, model_choices
 from edge_fg_tools.cli.command import Command, show
+
+if TYPE_CHECKING:
+    from edge_fg_tools.graph import Kind
 
 _COMMONEST_OPS = 12
 # The usual ends of a plan's name.
@@ -35,19 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
-    size, output = model_choices(arguments)
-    facts = inspect(arguments.path, input_size=size, output=output)
+    size, output, kind = model_choices(arguments)
+    facts = inspect(arguments.path, input_size=size, output=output, output_kind=kind)
     show(arguments, facts, _as_text, indent=2)
     return 0
 
 
 def inspect(
-    path: Path, *, input_size: tuple[int, int] | None = None, output: str | None = None
+    path: Path,
+    *,
+    input_size: tuple[int, int] | None = None,
+    output: str | None = None,
+    output_kind: Kind | None = None,
 ) -> dict[str, Any]:
     """Return what `path` holds, as lines or lists of lines by their heading.
 
-    A bundle is verified whole: every hash is computed. `input_size` (height, width) and `output`
-    are for a model that leaves its size open or has several outputs. Raises UsageError where
+    A bundle is verified whole: every hash is computed. `input_size` (height, width), `output` and
+    `output_kind` are for a model that leaves them open. Raises UsageError where
     there is nothing at `path` or it is none of the three, EdgeFGError where it can't be used.
     """
     if not path.exists():
@@ -55,7 +62,7 @@ def inspect(
     if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
         return _bundle(path)
     if path.suffix.lower() == ".onnx":
-        return _model(path, input_size, output)
+        return _model(path, input_size, output, output_kind)
     if path.suffix.lower() in _PLAN_SUFFIXES and path.is_file():
         return _plan(path)
     raise UsageError(f"{path} is no bundle (folder or .zip), ONNX model (.onnx) or plan (.plan)")
@@ -106,13 +113,15 @@ def _calibration(manifest: Manifest) -> str:
     return f"{found.method} on {found.images} images" if found else "none (no INT8 variant)"
 
 
-def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -> dict[str, Any]:
+def _model(
+    path: Path, input_size: tuple[int, int] | None, output: str | None, kind: Kind | None
+) -> dict[str, Any]:
     from edge_fg_calibration.graph.onnx_graph import Graph
     from edge_fg_tools.building.class_labels import metadata_labels
     from edge_fg_tools.graph import load_model, prepare
 
     model = load_model(path)
-    prepared = prepare(model, input_size=input_size, output=output)
+    prepared = prepare(model, input_size=input_size, output=output, output_kind=kind)
     names, _ = metadata_labels(model, prepared.classes)
     graph = Graph(prepared.model)
     ops = Counter(node.op_type for node in graph.nodes)
