@@ -13,7 +13,7 @@ from PIL import Image
 import edge_fg
 from edge_fg.errors import ModelError, NotAClassifierError
 from edge_fg_tools.graph import prepare
-from support.graphs import HEAD, net, random_images, run
+from support.small_nets import HEAD, net, random_images, run
 
 STEM = np.random.default_rng(6).standard_normal((16, 1, 3, 3), dtype=np.float32)
 DENSE = np.random.default_rng(7).standard_normal((16, 5), dtype=np.float32)

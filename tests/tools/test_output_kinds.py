@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import edge_fg
 from edge_fg.errors import NotAClassifierError, UsageError
 from edge_fg_tools.graph import prepare
-from support.graphs import FEATURES, HEAD, net, random_images, run
+from support.small_nets import FEATURES, HEAD, net, random_images, run
 
 TRUNK = HEAD.replace("logits =", "z =")
 NUMBERS = {
