@@ -43,6 +43,7 @@ class BuildOptions:
     command: str = ""  # How the build was asked for, for the record
     cache: bool = True  # Whether calibration statistics are kept and reused
     overwrite: bool = False  # Whether a bundle that is there already is replaced
+    allow_low_accuracy: bool = False  # Whether a model that is right only by chance is built
 
     def __post_init__(self) -> None:
         unknown = [p for p in self.precisions if p not in PRECISIONS]
@@ -72,7 +73,8 @@ def fit_preprocess(asked: str | None, prepared: PreparedModel) -> PreprocessSpec
     if asked is None:
         raise PreprocessError(
             "how was the model's training data prepared? Guessing would cost accuracy: give "
-            f"--preprocess with a preset ({', '.join(presets())}) or a TOML file"
+            f"--preprocess with a preset ({', '.join(presets())}) or a TOML file "
+            "(see docs/preprocessing.md)"
         )
     spec = load_preprocess(asked)
     if asked in presets():
@@ -92,6 +94,7 @@ def fit_preprocess(asked: str | None, prepared: PreparedModel) -> PreprocessSpec
     if shape != wanted or spec.dtype != prepared.input_dtype:
         raise PreprocessError(
             f"{asked} gives {spec.layout} {shape} {spec.dtype}, the model takes "
-            f"{prepared.layout} {wanted} {prepared.input_dtype}: correct size, layout or dtype"
+            f"{prepared.layout} {wanted} {prepared.input_dtype}: correct size, layout or dtype "
+            "(see docs/preprocessing.md)"
         )
     return spec

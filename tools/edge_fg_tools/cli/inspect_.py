@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -20,9 +21,17 @@ from edge_fg_tools.cli.arguments import add_format, add_model_choices, model_cho
 from edge_fg_tools.cli.command import Command, show
 
 if TYPE_CHECKING:
-    from edge_fg_tools.graph import Kind
+    import onnx
+
+    from edge_fg_tools.graph import Kind, PreparedModel
 
 _COMMONEST_OPS = 12
+_MOST_METADATA, _LONGEST_VALUE = 20, 120
+_OF_IMAGES = re.compile(
+    r"mean|std|norm|size|colou?r|channel|pixel|range|crop|interpol|layout|scale|preproc|transform|"
+    r"image|input",
+    re.IGNORECASE,
+)
 # The usual ends of a plan's name.
 _PLAN_SUFFIXES = (".plan", ".engine", ".trt")
 
@@ -129,14 +138,37 @@ def _model(
     shape = f"{prepared.batch or 'N'} x {prepared.image_text}"
     return {
         "model": f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(path)}",
-        "input": f"{prepared.input_name} {shape} {prepared.layout}",
+        "input": f"{prepared.input_name} {shape} {prepared.layout} {prepared.input_dtype}",
         "output": f"{prepared.output_name}: {prepared.classes} classes, {prepared.kind}",
         "labels": [f"in its metadata, `{key}`: such as {x[0].label}" for key, x in names.items()]
         or ["none in its metadata: a build needs --labels"],
+        "preprocess": [_normalisation(prepared), *_metadata(model)],
         "work": f"{macs / 1e6:.1f} million multiply-accumulates for one image",
         "operators": ", ".join(f"{op} {n}" for op, n in ops.most_common(_COMMONEST_OPS)),
         "warnings": list(prepared.warnings) or ["none"],
     }
+
+
+def _normalisation(prepared: PreparedModel) -> str:
+    found = prepared.normalisation
+    if found is None:
+        return (
+            "the graph doesn't normalise: mean and std, as well as colour order and resizing, are "
+            "those of the training (docs/preprocessing.md)"
+        )
+    made_for = f"made for pixels of 0..{found.white}: " if found.white else ""
+    std = f"std = {[255 // found.white] * 3}" if found.white else "mean and std to match"
+    return f"the graph normalises by itself, {found}; {made_for}leave mean out, {std}"
+
+
+def _metadata(model: onnx.ModelProto) -> list[str]:
+    """Return what the model's metadata says of images; their keys follow no standard."""
+    said = [(one.key, one.value) for one in (*model.metadata_props, *model.graph.metadata_props)]
+    found = [f"exported by {model.producer_name[:_LONGEST_VALUE]}"] if model.producer_name else []
+    for key, value in said:
+        if _OF_IMAGES.search(key):
+            found.append(f"metadata {key[:_LONGEST_VALUE]}: {value[:_LONGEST_VALUE]}")
+    return found[:_MOST_METADATA]
 
 
 def _plan(path: Path) -> dict[str, Any]:

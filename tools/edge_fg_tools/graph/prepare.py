@@ -15,6 +15,7 @@ from edge_fg_tools.graph.grey import take_colour
 from edge_fg_tools.graph.interface import ImageInput, Layout, image_input
 from edge_fg_tools.graph.kinds import Kind, features_hint, settle_kind
 from edge_fg_tools.graph.nodes import has_quantisation, name_nodes
+from edge_fg_tools.graph.normalisation import Normalisation, find_normalisation
 from edge_fg_tools.graph.output import choose_output, keep_output
 from edge_fg_tools.graph.simplify import simplify
 from edge_fg_tools.graph.upgrade import (
@@ -48,6 +49,7 @@ class PreparedModel:
     features_hint: str | None  # Why it may hold features, not scores for classes
     batch: int | None  # None where the batch is dynamic (named ``N``), else its fixed size
     warnings: tuple[str, ...]  # What the user should know; each names the node where there is one
+    normalisation: Normalisation | None = None  # What it does to pixels before its first layer
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -97,6 +99,7 @@ def prepare(
     chosen = choose_output(work, image, output)
     warnings.append(chosen.warning)
     keep_output(work, chosen)
+    normalisation = find_normalisation(work, image)
     work, warning = raise_opset(work, image)
     warnings.append(warning)
     work, warning = widen_half(work, image)
@@ -126,6 +129,7 @@ def prepare(
         features_hint=hint if kind == "logits" else None,
         batch=image.batch,
         warnings=tuple(warning for warning in warnings if warning is not None),
+        normalisation=normalisation,
     )
 
 
