@@ -36,7 +36,10 @@ def quiet_ffmpeg() -> None:
     cv2 = load_cv2("read videos")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", str(_QUIET))
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        # OpenCV 4.8 and 4.9 have it under the first name only.
+        logging = getattr(cv2.utils, "logging", None)
+        set_level = cv2.setLogLevel if logging is None else logging.setLogLevel
+        set_level(0)  # LOG_LEVEL_SILENT
 
 
 def hush_ffmpeg() -> None:
