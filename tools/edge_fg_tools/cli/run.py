@@ -133,11 +133,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _named(source: str) -> str | list[Path]:
     """Return what `open_source` takes: instead of a table of images, the images in it."""
-    if "://" in source or not source.lower().endswith(".csv"):
+    path = Path(source)
+    if path.suffix.lower() != ".csv" or not path.is_file():
         return source
     from edge_fg_calibration import read_image_set
 
-    return [image.path for image in read_image_set(Path(source)).items]
+    return [image.path for image in read_image_set(path).items]
 
 
 def _check_outputs(save: Path | None, frames: Path | None, sources: list[str]) -> None:
