@@ -6,14 +6,12 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 DEPENDENCIES := $(VENV)/.dependencies
 
-.PHONY: demo test fast test-all explore lint install clean
+.PHONY: demo test test-all explore lint install clean
 
 demo: install
 	$(BIN)/edge-fg demo --output demo-out
 
-test: lint fast
-
-fast: install
+test: install lint
 	$(PYTEST) -m "not slow"
 
 test-all: install lint

@@ -1,17 +1,19 @@
 """Images as frames: decoded by Pillow, as the training pipelines decoded them.
 
-A model was trained on what a decoder and ``convert("RGB")`` of Pillow gave, so images are read by
-the same functions. There are two differences from a plain ``Image.open``: the EXIF orientation is
-applied, and 16-bit greys are scaled instead of clipped.
+A model was trained on what a decoder and ``convert("RGB")`` of Pillow gave, so images have the
+same pixels here. There are three differences from a plain ``Image.open``: the EXIF orientation is
+applied, 16-bit greys are scaled instead of clipped, and JPEGs that lost data are refused.
 """
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import stat
 import threading
-import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -19,15 +21,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from edge_fg.errors import EdgeFGError, ImageError
+from edge_fg.grey import (
+    check_grey_range,
+    grey_to_8_bits,
+    is_sliver,
+    ppm_samples,
+    stated_grey,
+)
+from edge_fg.image_formats import open_image, why_unidentified
+from edge_fg.jpeg import MAX_PIXELS_PER_BYTE, SOI, decode_jpeg, jpeg_size
 from edge_fg.printing import reason
 
 #: Suffixes (lower case) of the image files that a directory or a data set is searched for.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".jp2", ".avif", ".heic"}
+    | {".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif", ".hif", ".jxl"}
 )
 
 #: Most pixels that an image may have: the number from which Pillow refuses to decode. Telephones
@@ -38,38 +49,76 @@ MAX_PIXELS = 2 * (1024 * 1024 * 1024 // 4 // 3)
 #: the model's size would turn a few bytes into thousands of megapixels.
 MAX_SIDE_RATIO = 200
 
+# Above this, an image must have a byte for each MAX_PIXELS_PER_BYTE: a few bytes that claim more
+# were made to fill the memory.
+_MANY_PIXELS = 1 << 24
+
 # An uncompressed image of MAX_PIXELS with three channels of 16 bits, and its header.
 _MAX_FILE_BYTES = MAX_PIXELS * 6 + (1 << 20)
 
-# Formats of photographs. Pillow knows more, but some start other programs (EPS starts Ghostscript)
-# or have no signature (TGA).
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000")
-_FORMATS_OF_SOME_PILLOWS = ("AVIF", "HEIF")
+OnOdd = Callable[[str, str], None]
+"""Takes what is odd about an image that is used all the same: its kind, and a sentence."""
 
 _ORIENTATION_TAG = 0x0112
 
-# `warnings.catch_warnings` changes the whole process and must be left in the order of entering.
-_SILENCING = threading.Lock()
+_logger = logging.getLogger("edge_fg")
 
 
-def read_image(path: str | PathLike[Any]) -> NDArray[np.uint8]:
-    """Decode an image file into a frame.
+class OddImages:
+    """Logs what is odd about the images of one source or set: the first of each kind."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, kind: str, sentence: str) -> None:
+        """Log the sentence if it is the first of this kind."""
+        with self._lock:
+            self._seen[kind] += 1
+            if self._seen[kind] == 1:
+                _logger.warning("%s", sentence)
+
+    def finish(self) -> None:
+        """Log how many others there were."""
+        for kind, count in self._seen.items():
+            if count > 1:
+                _logger.warning("%d more images %s", count - 1, kind)
+        self._seen.clear()
+
+
+def read_image(
+    path: str | PathLike[Any],
+    *,
+    grey_range: tuple[int, int] | None = None,
+    on_odd: OnOdd | None = None,
+) -> NDArray[np.uint8]:
+    """Decode an image file into a frame: H x W x 3, BGR, 0..255, C-contiguous.
 
     The EXIF orientation is applied; transparency is dropped, not blended, as
-    ``convert("RGB")`` does it in torchvision and timm; 16-bit greys keep their upper eight
-    bits; of an animation or a multi-page file the first image is taken. JPEG, PNG, WebP, GIF, BMP,
-    TIFF, PPM and JPEG 2000 are read, and AVIF or HEIF where the installed Pillow reads them. The
-    frame is H x W x 3, BGR, 0..255, C-contiguous.
+    ``convert("RGB")`` does it in torchvision and timm; greys of more than 8 bits are scaled by
+    what the file states (see `edge_fg.grey`), or from `grey_range`, those of the file's values that
+    are black and white; of an animation or a multi-page file the first image is taken. JPEG, PNG,
+    WebP, GIF, BMP, TIFF, PPM and JPEG 2000 are read, and AVIF, HEIC or JPEG XL where their plugin
+    of Pillow is installed. An image that is odd but whole is used: `on_odd` is told of a JPEG with
+    a few bytes too many, and of values that use a sliver of their range; None logs a warning.
 
     An `ImageError` says that there is no such file, that it can't be read, is not an image, is
     damaged or cut short, has more than `MAX_PIXELS` pixels or is a strip beyond `MAX_SIDE_RATIO`,
-    or that it holds floating-point values, for which no white is defined.
+    says more pixels than its bytes can hold, has lost data as far as its decoder notices, or that
+    it holds floating-point values, for which no white is defined.
     """
     path = Path(os.fsdecode(path))
+    check_grey_range(grey_range)
     with _image_errors(path):
-        _check_regular(path)
-        with _opened(path) as image:
-            return _decoded(path, image)
+        file_bytes = _check_regular(path)
+        with path.open("rb") as file:
+            data = file.read() if file.read(2) == SOI else None
+        if data is not None:
+            return _frame_of_jpeg(path, SOI + data, on_odd or OddImages())
+        with open_image(path) as image:
+            _check_size(path, image.size)
+            _check_density(path, image.size, file_bytes)
+            return _decoded(path, image, grey_range, on_odd or OddImages())
 
 
 def to_frame(image: Any) -> NDArray[np.uint8]:
@@ -83,7 +132,7 @@ def to_frame(image: Any) -> NDArray[np.uint8]:
     if isinstance(image, Image.Image):
         where = Path(os.fsdecode(getattr(image, "filename", "") or "given"))
         with _image_errors(where):
-            return _decoded(where, image)
+            return _decoded(where, image, None, OddImages())
     return as_frame(image)
 
 
@@ -113,36 +162,99 @@ def _image_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ImageError(f"there is no image {path}") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not an image in a format that can be read") from error
+        raise ImageError(why_unidentified(path)) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has more than {MAX_PIXELS} pixels and is not decoded") from error
     except OSError as error:
         raise ImageError(f"can't read the image {path}: {reason(error)}") from error
+    except MemoryError as error:
+        raise ImageError(f"there is not enough memory to decode the image {path}") from error
     # Decoders meet damaged files with errors of nearly any type (struct.error, KeyError, ...).
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         raise ImageError(f"can't decode the image {path} ({what})") from error
 
 
-def _decoded(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+def _decoded(
+    path: Path, image: Image.Image, grey_range: tuple[int, int] | None, on_odd: OnOdd
+) -> NDArray[np.uint8]:
     _check_size(path, image.size)
-    image.load()
-    # Some formats learn their size only while decoding.
-    _check_size(path, image.size)
-    rgb = _upright(_as_rgb(path, image), _orientation(image))
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+    jpeg = _jpeg_data(image)
+    if jpeg is not None:
+        frame = _frame_of_jpeg(path, jpeg, on_odd)
+        if jpeg_size(jpeg) == image.size:  # else a smaller one was asked for by `draft`
+            return frame
+    stated, samples = stated_grey(image), ppm_samples(image)
+    is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if samples is None:
+        image.load()
+        # Some formats learn their size only while decoding.
+        _check_size(path, image.size)
+        samples = _samples(path, image, grey_range)
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        # A TIFF of mode "I" has 32 bits, and nothing says which of its values is white.
+        container = 255 if image.mode == "I" and image.format == "TIFF" else 65535
+        try:
+            samples, warning = grey_to_8_bits(samples, stated, container, grey_range)
+        except ImageError as error:
+            raise ImageError(f"the image {path} {error}") from error
+        if warning:
+            on_odd("use a sliver of their values", f"the image {path} {warning}")
+    elif is_deep and is_sliver(samples, 0, 255):
+        what = "uses a sliver of its 16 bits, so it is nearly black or flat: scale its values"
+        on_odd("use a sliver of their values", f"the image {path} {what}")
+    if samples.ndim == 2:
+        samples = np.repeat(samples[:, :, np.newaxis], 3, axis=2)
+    return np.ascontiguousarray(_upright(samples, _orientation(image))[:, :, ::-1])
 
 
-def _opened(path: Path) -> Image.Image:
-    # Pillow warns from half its limit on, and each time; the limit that counts is ours.
-    with _SILENCING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        Image.init()
-        formats = [name for name in _FORMATS + _FORMATS_OF_SOME_PILLOWS if name in Image.OPEN]
-        return Image.open(path, formats=formats)
+def _samples(path: Path, image: Image.Image, grey_range: tuple[int, int] | None) -> NDArray[Any]:
+    if image.mode == "F" and grey_range is None:
+        raise ImageError(
+            f"the image {path} holds floating-point values, and nothing says which is white: "
+            "save it with 8 or 16 unsigned bits, or give grey_range"
+        )
+    # `convert` clips at 255, which turns nearly every 16-bit image white. Pillow gives such
+    # a grey PNG the mode "I;16" or, in older releases, "I".
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return np.asarray(image)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def _check_regular(path: Path) -> None:
+def _jpeg_data(image: Image.Image) -> bytes | None:
+    """Return the file of a JPEG of which nothing was decoded yet."""
+    file = getattr(image, "fp", None)
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or not (image.tile and file):
+        return None
+    if image.tell() != 0:  # another image of an MPO
+        return None
+    file.seek(0)
+    data: bytes = file.read()
+    return data
+
+
+def _frame_of_jpeg(path: Path, data: bytes, on_odd: OnOdd) -> NDArray[np.uint8]:
+    try:
+        size_wh = jpeg_size(data)
+    except ImageError as error:
+        raise ImageError(f"the image {path} is cut short or damaged: {error}") from error
+    _check_size(path, size_wh)
+    try:
+        pixels, note = decode_jpeg(data, MAX_PIXELS)
+    except ImageError as error:
+        raise ImageError(f"the image {path} can't be used: {error}") from error
+    if note:
+        on_odd("have bytes too many", f"the image {path} has {note}: it is used")
+    try:
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
+            orientation = _orientation(image)
+    except Exception:  # noqa: BLE001 - a damaged EXIF segment must not cost the image
+        orientation = 1
+    return np.ascontiguousarray(_upright(pixels, orientation))
+
+
+def _check_regular(path: Path) -> int:
+    """Return the size of a file in bytes."""
     # A pipe or a device would make `open` wait, or never end.
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
@@ -153,6 +265,16 @@ def _check_regular(path: Path) -> None:
         raise ImageError(f"the image {path} is empty (0 bytes)")
     if status.st_size > _MAX_FILE_BYTES:
         raise ImageError(f"{path} has {status.st_size} bytes, at most {_MAX_FILE_BYTES} are read")
+    return status.st_size
+
+
+def _check_density(path: Path, size_wh: tuple[int, int], file_bytes: int) -> None:
+    pixels = size_wh[0] * size_wh[1]
+    if pixels > max(_MANY_PIXELS, file_bytes * MAX_PIXELS_PER_BYTE):
+        raise ImageError(
+            f"{path} says that it has {size_wh[0]} x {size_wh[1]} pixels in {file_bytes} bytes: "
+            "no photograph is so dense, and it is not decoded"
+        )
 
 
 def _check_size(path: Path, size_wh: tuple[int, int]) -> None:
@@ -189,33 +311,6 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return pixels
-
-
-def _as_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
-    # `convert` clips at 255, which turns nearly every 16-bit image white. Pillow gives such
-    # a grey PNG or PGM the mode "I;16" or, in older releases, "I"; a TIFF of mode "I" has 32
-    # bits, and nothing says which of its values is white.
-    if image.mode == "I" and image.format == "TIFF":
-        return _grey(path, np.asarray(image), bits=8)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _grey(path, np.asarray(image), bits=16)
-    if image.mode == "F":
-        raise ImageError(
-            f"the image {path} holds floating-point values, and nothing says which is white: "
-            "save it with 8 or 16 unsigned bits"
-        )
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
-
-
-def _grey(path: Path, values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    low, high, white = int(values.min()), int(values.max()), (1 << bits) - 1
-    if low < 0 or high > white:
-        raise ImageError(
-            f"the image {path} has values from {low} to {high}, outside 0..{white}: "
-            "save it with 8 or 16 unsigned bits"
-        )
-    grey = (values >> (bits - 8)).astype(np.uint8)
-    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
 
 
 def _advice_for_object(thing: Any) -> str:

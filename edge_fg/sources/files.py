@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_fg.errors import ImageError, MissingDependencyError, SourceError
-from edge_fg.images import IMAGE_SUFFIXES, read_image
+from edge_fg.images import IMAGE_SUFFIXES, OddImages, read_image
 from edge_fg.preprocess.raw_frame import as_pixels
 from edge_fg.sources.base import BaseSource
 from edge_fg.sources.capture_time import photo_time
@@ -37,6 +37,7 @@ class FilesSource(BaseSource):
         videos = [path for path in paths if _is_video(path)]
         super().__init__(name, frame_count=None if videos else len(paths))
         self._options = options
+        self._odd = OddImages()
         self._tolerant = tolerant
         if len(videos) == len(paths):
             self.fps = next(filter(None, map(self._stated_fps, videos)), None)
@@ -60,10 +61,12 @@ class FilesSource(BaseSource):
                 self._status.add("corrupted")
                 what = "video" if _is_video(path) else "image"
                 _logger.warning("%s skipped: %s", what, error)
+        self._odd.finish()
 
     def _frames_of(self, path: Path) -> Iterator[Frame]:
         if not _is_video(path):
-            image = flipped(read_image(path), self._options.flip)
+            pixels = read_image(path, grey_range=self._options.grey_range, on_odd=self._odd)
+            image = flipped(pixels, self._options.flip)
             yield Frame(image, number=0, source=os.fspath(path), time=photo_time(path))
             return
         with self._video(path) as video:

@@ -6,7 +6,7 @@ length and scans that hold no marker but their own, to its last, EOI. What stand
 images of an MJPEG stream (boundaries, headers, garbage) need not be believed.
 
 Bytes that were changed or left out within a scan, so that its markers still make sense, can't be
-noticed: JPEG has no checksum, and decoders fill in what is missing without an error.
+noticed here; the decoder notices most of them (`edge_fg.jpeg`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from collections import OrderedDict
 from typing import Final
 
 from edge_fg.errors import SourceError
-from edge_fg.sources.jpeg import EOI, FRAME_HEADERS, SEGMENTS, SOI, START_OF_SCAN, jpeg_size
+from edge_fg.jpeg import END_OF_SCAN, EOI, FRAME_HEADERS, SEGMENTS, SOI, START_OF_SCAN, jpeg_size
 
 MAX_JPEG_BYTES: Final = 64 << 20  # longest image in a stream
 MAX_GAP_BYTES: Final = 1 << 20  # between two images; with more, a stream is none of images
 
-# Within a scan: any marker but a stuffed zero, a restart and fill bytes.
-_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # Application data and comments may hold anything, thumbnails too. Where the start of an image
 # stands in a table, the image was cut there and the next one has begun.
 _MAY_HOLD_IMAGES = frozenset({*range(0xE0, 0xF0), 0xFE})
@@ -176,7 +174,7 @@ class JpegSplitter:
 
     def _skip_scan(self, place: int, start: int) -> bool:
         """Go to the marker that ends a scan; False when it isn't here yet."""
-        found = _MARKER_IN_SCAN.search(self._buffer, max(place, self._unmarked) - self._base)
+        found = END_OF_SCAN.search(self._buffer, max(place, self._unmarked) - self._base)
         if found is None:
             # The last byte may be the first half of a marker.
             self._unmarked = max(place, self._base + len(self._buffer) - 1)
@@ -212,7 +210,7 @@ class JpegSplitter:
 
     def _hand_on(self, start: int, end: int, images: list[bytes]) -> None:
         images.append(bytes(self._buffer[start - self._base : end - self._base]))
-        self._size_wh = jpeg_size(images[-1])
+        self._size_wh = self._size_of(start, end)
         self._heap.clear()
         self._starts.clear()
         self._doubtful = None
@@ -227,7 +225,8 @@ class JpegSplitter:
         self._trusted = False
 
     def _size_of(self, start: int, end: int) -> tuple[int, int]:
-        return jpeg_size(bytes(self._buffer[start - self._base : end - self._base]))
+        data = bytes(self._buffer[start - self._base : end - self._base])
+        return jpeg_size(data, max_segments=len(data))
 
     def _check_length(self, length: int) -> None:
         if length > self._max_bytes:

@@ -74,8 +74,6 @@ def open_source(
 def _open(described: SourceDescription, options: SourceOptions) -> Source:
     kind = described.kind
     _check_fit(kind, described.name, options)
-    if "\0" in str(described.target):  # FFmpeg would open what stands before it
-        raise SourceError(f"{described.name!r} names no source: it contains a null character")
     if kind in _FILES:
         return open_files(described, options)
     if kind == "pipe":
@@ -107,6 +105,8 @@ def _check_fit(kind: str, name: str, options: SourceOptions) -> None:
     if is_chosen and kind not in ("camera", "csi", "scheme"):
         advice = ": set them in the camera" if kind == "stream" else ""
         raise UsageError(f"size, fps and codec can't be chosen for {name}{advice}")
+    if options.grey_range is not None and kind not in _FILES:
+        raise UsageError(f"grey_range can't be chosen for {name}: it is for image files")
     has_password = (options.password_file, options.password_env) != (None, None)
     if has_password and kind not in ("stream", "scheme"):
         raise UsageError(f"{name} takes no password: password_file and password_env are of streams")

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypedDict, get_args
 from urllib.parse import unquote
 
 from edge_fg.errors import UsageError
+from edge_fg.grey import check_grey_range
 
 Flip = Literal[
     "none",
@@ -53,6 +54,11 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ValueError
     return int(text)
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    return _count(low), _count(high)
 
 
 def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -101,6 +107,9 @@ class SourceOptions:
     frozen_after: float | None = field(default=30.0, metadata={"read": _or_none(_number)})
     # Seconds of black images after which this is logged; None not to look.
     black_after: float | None = field(default=10.0, metadata={"read": _or_none(_number)})
+    # Black and white of grey image files with more than 8 bits, in the files' own values, such as
+    # (0, 4095); None takes what the file states. Behind a name it is ``grey_range=0-4095``.
+    grey_range: tuple[int, int] | None = field(default=None, metadata={"read": _range})
     # Frames of a live source that may wait for a loop over it, 1..64; the oldest is dropped. In a
     # pipeline its policy decides.
     buffer: int = field(default=1, metadata={"read": _count})
@@ -128,6 +137,7 @@ class SourceOptions:
             raise UsageError(f"codec must be one of {', '.join(CODECS)}, not {self.codec!r}")
         if self.reconnect is not None and not _whole(self.reconnect, 0, 1 << 31):
             raise UsageError(f"reconnect must be None or a count of tries, not {self.reconnect!r}")
+        check_grey_range(self.grey_range)
         if not _whole(self.buffer, 1, _MAX_BUFFER):
             raise UsageError(f"buffer must be 1..{_MAX_BUFFER} frames, not {self.buffer!r}")
         first, longest = self.backoff
@@ -160,6 +170,7 @@ class SourceKeywords(TypedDict, total=False):
     seed: int | None
     frozen_after: float | None
     black_after: float | None
+    grey_range: tuple[int, int] | None
     buffer: int
     password_file: str | None
     password_env: str | None

@@ -12,11 +12,11 @@ from collections import deque
 from typing import IO
 
 from edge_fg.errors import ImageError, SourceError, TruncatedSourceError
+from edge_fg.jpeg import JpegDecoder
 from edge_fg.sources.base import BaseSource
 from edge_fg.sources.capture_time import photo_time
 from edge_fg.sources.flip import flipped
 from edge_fg.sources.frame import Frame
-from edge_fg.sources.jpeg import decoder
 from edge_fg.sources.jpeg_splitter import JpegSplitter
 from edge_fg.sources.options import SourceOptions
 
@@ -40,7 +40,7 @@ class PipeSource(BaseSource):
         super().__init__(name)
         self._stream = sys.stdin.buffer if stream is None else stream
         self._options = options or SourceOptions()
-        self._decode = decoder()
+        self._decode = JpegDecoder(name)
         self._splitter = JpegSplitter()
         self._counted = 0
         self._images: deque[bytes] = deque()

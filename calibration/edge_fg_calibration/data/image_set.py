@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeAlias
 
@@ -188,9 +189,9 @@ def batches(
     if batch_size < 1:
         raise UsageError(f"batch size must be at least 1, not {batch_size}")
     if read is None:
-        from edge_fg.images import read_image
+        from edge_fg.images import OddImages, read_image
 
-        read = read_image
+        read = partial(read_image, on_odd=OddImages())
     left_out = 0
     pending: list[LabelledImage] = []
     frames: list[NDArray[np.uint8]] = []

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_fg.errors import ImageError
-from edge_fg.images import read_image
+from edge_fg.images import OddImages, read_image
 from edge_fg_calibration.data.image_set import ImageSet, LabelledImage
 from edge_fg_calibration.data.splitting import content_hash
 
@@ -46,9 +47,11 @@ def read_fingerprints(image_set: ImageSet) -> tuple[list[Fingerprint], dict[Path
 
     Returns what is remembered of those that can be read, and the reason for each that can't.
     """
+    odd = OddImages()
     # Decoding releases the interpreter lock.
     with ThreadPoolExecutor(_THREADS) as pool:
-        seen = list(pool.map(_fingerprint, image_set.items))
+        seen = list(pool.map(partial(_fingerprint, odd), image_set.items))
+    odd.finish()
     pairs = zip(image_set.items, seen, strict=True)
     corrupt = {item.path: one for item, one in pairs if isinstance(one, str)}
     return [one for one in seen if isinstance(one, Fingerprint)], corrupt
@@ -90,9 +93,9 @@ def _preference(one: Fingerprint) -> tuple[bool, bool, str, str]:
     return (item.index is None, item.label is None, one.content, str(item.path))
 
 
-def _fingerprint(item: LabelledImage) -> Fingerprint | str:
+def _fingerprint(odd: OddImages, item: LabelledImage) -> Fingerprint | str:
     try:
-        frame = read_image(item.path)
+        frame = read_image(item.path, on_odd=odd)
     except (ImageError, OSError) as error:
         return str(error)
     grey = Image.fromarray(frame).convert("L")

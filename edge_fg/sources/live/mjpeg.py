@@ -15,15 +15,11 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_fg.errors import ImageError, SourceError
-from edge_fg.sources.jpeg import decoder
+from edge_fg.jpeg import JpegDecoder
 from edge_fg.sources.jpeg_splitter import JpegSplitter
 from edge_fg.sources.live.connection import (
     CapturedImage,
@@ -70,7 +66,7 @@ class MjpegConnection(Connection):
         self._splitter: JpegSplitter | MultipartSplitter = JpegSplitter()
         self._counted = 0
         self._ready: deque[EncodedImage] = deque()
-        self._decode: Callable[[bytes], NDArray[np.uint8]] = decoder()
+        self._decode = JpegDecoder(self._name)
 
     def open(self) -> None:
         """Connect; `content_type` tells whether it is MJPEG."""

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from edge_fg.errors import SourceError
-from edge_fg.sources.jpeg import EOI
+from edge_fg.jpeg import EOI
 from edge_fg.sources.jpeg_splitter import MAX_GAP_BYTES, MAX_JPEG_BYTES, JpegSplitter
 
 _MAX_HEAD_BYTES: Final = 1 << 13

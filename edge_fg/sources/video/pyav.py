@@ -11,8 +11,8 @@ import av
 import numpy as np
 
 from edge_fg.errors import SourceError
+from edge_fg.jpeg import MAX_STREAM_PIXELS
 from edge_fg.sources.capture_time import parse_time
-from edge_fg.sources.jpeg import MAX_STREAM_PIXELS
 from edge_fg.sources.live.connection import CorruptedData
 from edge_fg.sources.uri import SourceDescription
 from edge_fg.sources.video.container import Container

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_fg.errors import ImageError, SourceError
-from edge_fg.sources import jpeg
-from edge_fg.sources.jpeg import decode_by_pillow, decoder, jpeg_size
+from edge_fg.jpeg import JpegDecoder, decode_jpeg, jpeg_size
 from edge_fg.sources.jpeg_splitter import JpegSplitter
 from support.properties import examples
 
@@ -278,32 +277,27 @@ def test_a_size_of_any_bytes_is_a_size_or_an_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [*KINDS, encoded(7, (200, 160), quality=60)])
-def test_both_decoders_give_the_same_pixels(data: bytes) -> None:
-    by_opencv, by_pillow = decoder()(data), decode_by_pillow(data)
-    np.testing.assert_array_equal(by_opencv, by_pillow)
-    assert by_opencv.dtype == np.uint8
+def test_the_pixels_are_those_of_pillow_and_of_opencv(data: bytes) -> None:
+    decoded = decode_jpeg(data)
+    assert decoded.note is None
+    assert decoded.pixels.dtype == np.uint8
     oracle = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))[:, :, ::-1]
-    np.testing.assert_array_equal(by_pillow, oracle)
+    np.testing.assert_array_equal(decoded.pixels, oracle)
+    by_opencv = cv2.imdecode(np.frombuffer(data, np.uint8), 1 | cv2.IMREAD_IGNORE_ORIENTATION)
+    np.testing.assert_array_equal(decoded.pixels, by_opencv)
 
 
-def test_without_opencv_pillow_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    assert decoder() is decode_by_pillow
-
-
-def test_a_grey_image_becomes_bgr() -> None:
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_four_colours_become_bgr(mode: str) -> None:
     buffer = io.BytesIO()
-    Image.new("L", (16, 8), 77).save(buffer, "JPEG")
-    for decode in (decoder(), decode_by_pillow):
-        assert decode(buffer.getvalue()).shape == (8, 16, 3)
+    Image.new(mode, (16, 8), 77).save(buffer, "JPEG")
+    assert decode_jpeg(buffer.getvalue()).pixels.shape == (8, 16, 3)
 
 
-@pytest.mark.parametrize("make", [lambda: decoder(), lambda: decode_by_pillow])
-def test_what_can_not_be_decoded_is_said(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = make()
+def test_what_can_not_be_decoded_is_said() -> None:
+    decode = JpegDecoder("camera")
     for bad in (b"", b"\xff\xd8\xff\xd9", b"\xff\xd8" + b"\0" * 50, b"GIF89a" + b"\0" * 50):
         with pytest.raises(ImageError):
             decode(bad)
-    monkeypatch.setattr(jpeg, "MAX_STREAM_PIXELS", 100)
     with pytest.raises(ImageError, match="40 x 24"):
-        decode(KINDS[0])
+        decode_jpeg(KINDS[0], max_pixels=100)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import SourceError
+from edge_fg.jpeg import JpegDecoder
 from edge_fg.pipeline import Pipeline
 from edge_fg.sources import SourceOptions, open_source
 from edge_fg.sources.live import capture_thread, supervisor
@@ -370,13 +371,13 @@ def test_opencv_grabs_and_does_not_retrieve(monkeypatch: pytest.MonkeyPatch) -> 
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The bytes of each JPEG that was decoded."""
     lengths: list[int] = []
-    make = http_module.decoder
 
-    def counting() -> Callable[[bytes], np.ndarray]:
-        decode = make()
-        return lambda data: (lengths.append(len(data)), decode(data))[1]
+    class Counting(JpegDecoder):
+        def __call__(self, data: bytes) -> np.ndarray:
+            lengths.append(len(data))
+            return super().__call__(data)
 
-    monkeypatch.setattr(http_module, "decoder", counting)
+    monkeypatch.setattr(http_module, "JpegDecoder", Counting)
     return lengths
 
 

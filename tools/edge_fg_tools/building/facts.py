@@ -40,7 +40,6 @@ class BuildFacts:
 
     options: BuildOptions
     prepared: PreparedModel
-    doubts: tuple[str, ...]  # What makes preprocessing, labels or images doubtful
     labels: Labels
     calibration: ImageSet
     calibration_digest: str
@@ -88,8 +87,7 @@ def _model(facts: BuildFacts) -> ModelFacts:
         kind=prepared.kind,
         parameters=sum(math.prod(tensor.dims) for tensor in graph.initializers.values()),
         macs=sum(map(graph.macs, graph.nodes)),
-        warnings=(*facts.doubts, *prepared.warnings),
-        doubts=len(facts.doubts),
+        warnings=prepared.warnings,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_fg.images import read_image
 from edge_fg.preprocess import CpuPreprocessor, PreprocessSpec
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import ImageSet, LabelledImage, batches, image_set_digest
@@ -18,6 +20,9 @@ from edge_fg_calibration.data.sampling import TopAnswer
 from edge_fg_calibration.graph.session import open_session, run_session
 from edge_fg_calibration.statistics.cache import IdentifiedBatches, StatisticsCache, digest_of
 from edge_fg_tools.graph import PreparedModel
+
+# What is odd about an image was said when the set was sampled.
+_read_quietly = partial(read_image, on_odd=lambda _kind, _sentence: None)
 
 
 class ImageFeed:
@@ -38,7 +43,7 @@ class ImageFeed:
 
     def labelled(self, images: ImageSet) -> Iterator[tuple[list[LabelledImage], NDArray[Any]]]:
         """Yield images with their tensor of shape (N, ...)."""
-        return batches(images, self._preprocess, self._batch, self._note)
+        return batches(images, self._preprocess, self._batch, self._note, read=_read_quietly)
 
     def tensors(self, images: ImageSet) -> IdentifiedBatches:
         """Return the tensors alone, which know what they are: statistics can be reused."""
@@ -70,23 +75,15 @@ class ImageFeed:
         self.skipped[path] = str(error)
 
 
-def float_answers(
-    prepared: PreparedModel, feed: ImageFeed, images: ImageSet
-) -> Iterator[tuple[list[LabelledImage], NDArray[np.float64]]]:
-    """Yield images that could be read with the float model's probabilities, N x classes."""
-    session = open_session(prepared.model.SerializeToString())
-    for some, tensor in feed.labelled(images):
-        (rows,) = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
-        yield some, np.exp(log_probabilities(rows, prepared.kind))
-
-
 def top_answers(
     prepared: PreparedModel, feed: ImageFeed, images: ImageSet, progress: ProgressCallback
 ) -> dict[Path, TopAnswer]:
     """Ask the float model about each image; those that can't be read are missing."""
+    session = open_session(prepared.model.SerializeToString())
     found: dict[Path, TopAnswer] = {}
-    for some, rows in float_answers(prepared, feed, images):
-        sure = np.sort(rows, axis=1)
+    for some, tensor in feed.labelled(images):
+        (rows,) = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
+        sure = np.sort(np.exp(log_probabilities(rows, prepared.kind)), axis=1)
         margins = (sure[:, -1] - sure[:, -2]).tolist()
         for image, row, margin in zip(some, rows, margins, strict=True):
             found[image.path] = TopAnswer(int(np.argmax(row)), margin)

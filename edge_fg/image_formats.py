@@ -1,0 +1,77 @@
+"""The formats that images may have, and what opens them: Pillow, or a plugin of it."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+# Formats of photographs. Pillow knows more, but some start other programs (EPS starts Ghostscript)
+# or have no signature (TGA).
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000")
+
+
+class _Plugin(NamedTuple):
+    name: str  # of the format
+    kind: str  # the format's name in Pillow
+    package: str
+    module: str  # registers itself where it is imported
+    signatures: tuple[bytes, ...]  # at the start of a file, or behind a length of four bytes
+
+
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+_PLUGINS = (
+    _Plugin("AVIF", "AVIF", "pillow-avif-plugin", "pillow_avif", (b"ftypavif", b"ftypavis")),
+    _Plugin(
+        "HEIC",
+        "HEIF",
+        "pillow-heif",
+        "pillow_heif.HeifImagePlugin",
+        tuple(b"ftyp" + brand for brand in _HEIC_BRANDS),
+    ),
+    _Plugin("JPEG XL", "JXL", "pillow-jxl-plugin", "pillow_jxl", (b"JXL \r\n\x87\n", b"\xff\x0a")),
+)
+
+# `warnings.catch_warnings` changes the whole process and must be left in the order of entering.
+_SILENCING = threading.Lock()
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open an image file without decoding it; raises what Pillow raises.
+
+    A plugin that the file needs is loaded, if it is installed.
+    """
+    plugin = _plugin_for(path)
+    # Pillow warns from half its limit on, and each time; the limit that counts is ours.
+    with _SILENCING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        Image.init()
+        if plugin is not None and plugin.kind not in Image.OPEN:
+            with suppress(ImportError):
+                importlib.import_module(plugin.module)
+        formats = [*_FORMATS, *(plugin.kind for plugin in _PLUGINS)]
+        return Image.open(path, formats=[name for name in formats if name in Image.OPEN])
+
+
+def why_unidentified(path: Path) -> str:
+    """Return why Pillow knows nothing of this file, and what helps."""
+    plugin = _plugin_for(path)
+    if plugin is None:
+        return f"{path} is not an image in a format that can be read"
+    if plugin.kind in Image.OPEN:
+        return f"{path} is a {plugin.name} image that is damaged or of a kind that can't be read"
+    return f"{path} is a {plugin.name} image: `pip install {plugin.package}`, or convert it to JPEG"
+
+
+def _plugin_for(path: Path) -> _Plugin | None:
+    with path.open("rb") as file:
+        start = file.read(12)
+    for plugin in _PLUGINS:
+        if start.startswith(plugin.signatures) or start[4:].startswith(plugin.signatures):
+            return plugin
+    return None
