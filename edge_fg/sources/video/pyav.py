@@ -38,12 +38,14 @@ class PyAVReader:
     def __init__(self, description: SourceDescription, container: Container) -> None:
         path = Path(str(description.target)).absolute()
         try:
-            self._file: Any = av.open(str(path), options=_OPTIONS)
+            self._file: Any = av.open(str(path), container_options=_OPTIONS)
             self._stream = self._file.streams.video[0]
         except (av.error.FFmpegError, IndexError, ValueError) as error:
             why = "it has no video" if isinstance(error, IndexError) else CANNOT_OPEN
             raise SourceError(f"can't open {description.name} as a video: {why}") from error
         stream = self._stream
+        if stream.codec_context is None:
+            raise SourceError(f"can't open {description.name} as a video: its codec is not known")
         stream.thread_type = "FRAME"  # with several threads for a frame, no damage is marked
         stream.codec_context.options = {"max_pixels": str(MAX_STREAM_PIXELS)}
         rate = stream.average_rate or stream.guessed_rate
