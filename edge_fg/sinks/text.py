@@ -27,12 +27,15 @@ class _LineSink(BaseSink):
         kind: str,
         file: LineFile | None,
         content: Content,
+        min_confidence: float,
         lossless: bool | None,
         lines: Callable[[Result[Any], int], Iterable[str]],
         run_of: Callable[[str], int],
     ) -> None:
         if content not in ("frames", "visits"):
             raise UsageError(f"content must be frames or visits, not {content!r}")
+        if not 0 <= min_confidence <= 1:
+            raise UsageError(f"min_confidence must be from 0 to 1, not {min_confidence}")
         where = "standard output" if file is None else file.path.name
         super().__init__(f"{kind} to {where}", lossless)
         self._file = file
@@ -83,7 +86,7 @@ class JsonLinesSink(_LineSink):
     Raises
     ------
     UsageError
-        `content` or `top_k` is wrong.
+        `content`, `top_k` or `min_confidence` is wrong.
     OutputError
         From `open`: the file can't be written to or holds something else. From the calls: the disk
         is full, for example; later results are written once there is space.
@@ -105,6 +108,7 @@ class JsonLinesSink(_LineSink):
             "JSON lines",
             file,
             content,
+            min_confidence,
             lossless,
             lambda result, run: (
                 json.dumps(record if run == 1 else {**record, "run": run})
@@ -134,7 +138,7 @@ class CsvSink(_LineSink):
     Raises
     ------
     UsageError
-        `content` is wrong.
+        `content` or `min_confidence` is wrong.
     OutputError
         As of `JsonLinesSink`.
     """
@@ -153,6 +157,7 @@ class CsvSink(_LineSink):
             "CSV",
             file,
             content,
+            min_confidence,
             lossless,
             lambda result, run: (
                 _row([*row, run]) for row in rows(result, content, min_confidence)

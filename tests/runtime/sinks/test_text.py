@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from edge_fg.errors import OutputError, UsageError
 from edge_fg.pipeline import Pipeline
+from edge_fg.recognition.prediction import Latency
 from edge_fg.sinks import CallbackSink, CsvSink, JsonLinesSink
 from edge_fg.sinks.line_file import LineFile
 from support import pipeline_fakes as fakes
@@ -47,6 +49,34 @@ def test_frames_have_the_keys_of_the_command_line(tmp_path) -> None:
         (1, "Little Owl"),
     ]
     assert line["latency_ms"] == {"preprocess": 1.25, "inference": 2.5, "total": 3.75}
+
+
+def test_the_latency_of_a_batch_is_told_with_the_share_of_one(tmp_path) -> None:
+    batch = dataclasses.replace(results.prediction(), latency=Latency(2.0, 10.0, 14.0, frames=4))
+    result = results.result(prediction=batch)
+    written(JsonLinesSink(tmp_path / "a.jsonl"), result)
+    written(CsvSink(tmp_path / "a.csv"), result)
+    (line,) = lines(tmp_path / "a.jsonl")
+    times = {"preprocess": 2.0, "inference": 10.0, "total": 14.0}
+    assert line["latency_ms"] == {**times, "frames": 4, "per_frame": 3.5}
+    (row,) = csv.DictReader((tmp_path / "a.csv").open())
+    assert (row["latency_ms"], row["latency_frames"]) == ("14.0", "4")
+
+
+@pytest.mark.parametrize("make", [JsonLinesSink, CsvSink])
+def test_only_what_is_sure_enough_is_written(tmp_path, make) -> None:
+    path = tmp_path / "answers"
+    unsure, sure = results.prediction(0.4, 0.3, 0.3), results.prediction(0.1, 0.7, 0.2)
+    sink = make(path, min_confidence=0.5)
+    written(sink, results.result(0, prediction=unsure), results.result(1, prediction=sure))
+    assert path.read_text().count("Little Owl") == 1
+    assert "Burrowing Owl" not in path.read_text()
+    events = (results.event(label=None), results.event("visit_started"))
+    path.unlink()
+    written(make(path, content="visits", min_confidence=0.9), results.result(events=events))
+    assert "visit_" not in path.read_text()
+    with pytest.raises(UsageError, match="min_confidence must be from 0 to 1, not 50"):
+        make(path, min_confidence=50)
 
 
 def test_frames_with_individuals_tell_of_them(tmp_path) -> None:
