@@ -27,8 +27,8 @@ _MAX_CALL_DEPTH: Final = 32
 # ONNX Runtime's time to load grows with the square of it: this many take some twenty seconds.
 _MAX_NODES: Final = 100_000
 _MAX_FIELDS: Final = 2_000_000
-# Of a tensor whose zeros are not stored: a gigabyte of float32.
-_MAX_SPARSE_VALUES: Final = 1 << 28
+# Of a tensor that takes few bytes in the graph: a gigabyte of float32.
+_MAX_VALUES: Final = 1 << 28
 _MAX_QUOTED_BYTES: Final = 100
 # ONNX Runtime reads bytes with this mark as its own format, even if they are ONNX as well: it would
 # run another graph than the one that was checked.
@@ -40,6 +40,11 @@ _UNLIMITED: Final = frozenset(
     {b"Scan", b"SequenceMap", b"BeamSearch", b"WhisperBeamSearch", b"GreedySearch", b"Sampling"}
 )
 
+# Their result has as many values as an input says, at least. ONNX Runtime up to 1.18 computes such
+# constants when it loads a graph, where nothing limits its memory.
+_GROWING: Final = {b"ConstantOfShape": 0, b"Expand": 1, b"Tile": 1, b"Resize": 3}
+
+_Values = tuple[int, ...]
 _Calls = Counter[bytes]  # how often a body has each operator
 
 
@@ -60,6 +65,7 @@ def check_graph(
     try:
         walk.model()
         walk.repeat_loops()
+        walk.check_sizes()
         _check_calls(walk.calls, walk.functions())
     except WireError as error:
         raise BundleFormatError(f"{where} is damaged or not ONNX: {error}: {advice}") from error
@@ -88,9 +94,10 @@ class _Walk:
         self._nodes = 0
         # Of each Loop its limit, the body that it stands in and its own, the inner ones first.
         self._loops: list[tuple[bytes, _Calls, _Calls]] = []
-        # The largest value of each constant, and the names of what is computed: the same name may
-        # stand in several graphs.
-        self._constants: dict[bytes, int] = {}
+        self._growing: list[tuple[bytes, bytes]] = []  # an operator and what says its size
+        # The values of short constants, and the names of what is computed: the same name may stand
+        # in several graphs.
+        self._constants: dict[bytes, _Values] = {}
         self._computed: set[bytes] = set()
 
     def model(self) -> None:
@@ -117,13 +124,20 @@ class _Walk:
     def repeat_loops(self) -> None:
         """Count what is in loops as often as it runs."""
         for limit, calls, body in self._loops:
-            times = None if limit in self._computed else self._constants.get(limit)
-            if times is None:
+            values = () if limit in self._computed else self._constants.get(limit, ())
+            if len(values) != 1:
                 raise _RefusedError(
                     f" has a Loop whose number of rounds is no constant ({_quoted(limit)})"
                 )
-            calls[b"Loop"] += max(times, 0)
-            calls.update({name: count * max(times, 1) for name, count in body.items()})
+            calls[b"Loop"] += max(*values, 0)
+            calls.update({name: count * max(*values, 1) for name, count in body.items()})
+
+    def check_sizes(self) -> None:
+        """Refuse results whose size is a constant, and huge."""
+        for op, name in self._growing:
+            values = math.prod(self._constants.get(name, ()))
+            if values > _MAX_VALUES:
+                raise _RefusedError(f": {_quoted(op)} makes a tensor of {values} values")
 
     def _function(self, start: int, end: int) -> None:
         name, calls = b"", Counter[bytes]()
@@ -156,47 +170,46 @@ class _Walk:
         self._nodes += 1
         if self._nodes > _MAX_NODES:
             raise _RefusedError(f" has more than {_MAX_NODES} nodes")
-        op, first, outputs, value = b"", None, [], None
+        op, inputs = b"", [b""]  # which count from 1
+        outputs: list[bytes] = []
+        value: _Values | None = None
         body = Counter[bytes]()
         for number, begin, stop in self._parts("NodeProto", start, end, (1, 2, 4, 5)):
             if number == 5:
-                found = self._attribute(begin, stop, body, depth)
-                value = found if value is None else max(value, found or value)
-                continue
-            name = self._data[begin:stop]
-            if number == 1 and first is None:
-                first = name
-            elif number == 2:
-                outputs.append(name)
+                value = self._attribute(begin, stop, body, depth)
             elif number == 4:
-                op = name
+                op = self._data[begin:stop]
+            else:
+                (inputs if number == 1 else outputs).append(self._data[begin:stop])
         if op in _UNLIMITED:
             raise _RefusedError(f" has {_quoted(op)}, whose number of rounds no constant limits")
         calls[op] += 1
         if op == b"Loop":
-            self._loops.append((first or b"", calls, body))
+            self._loops.append((inputs[min(1, len(inputs) - 1)], calls, body))
         else:
             calls.update(body)
+        size = 1 + _GROWING.get(op, len(inputs))
+        if size < len(inputs):
+            self._growing.append((op, inputs[size]))
         for name in outputs:
             self._constant(name, value if op == b"Constant" else None)
 
-    def _attribute(self, start: int, end: int, calls: _Calls, depth: int) -> int | None:
-        """Return the largest integer in it; None where there is none."""
-        found: list[int] = []
+    def _attribute(self, start: int, end: int, calls: _Calls, depth: int) -> _Values | None:
+        """Return the integers in it; None where there are none, or of several kinds."""
+        found: list[_Values | None] = []
         integers = (3,)
         tensors, graphs, sparse = (5, 10), (6, 11), (22, 23)
         wanted = (*tensors, *graphs, *sparse)
         for number, begin, stop in self._parts("AttributeProto", start, end, wanted, integers):
             if number in tensors:
-                bound = self._tensor(begin, stop)[1]
-                found += [] if bound is None else [bound]
+                found.append(self._tensor(begin, stop)[1])
             elif number in graphs:
                 self._graph(begin, stop, calls, depth + 1)
             elif number in sparse:
                 self._sparse(begin, stop)
             else:
-                found.append(signed(varint(self._data, begin, stop)[0]))
-        return max(found, default=None)
+                found.append((signed(varint(self._data, begin, stop)[0]),))
+        return found[0] if len(found) == 1 else None
 
     def _sparse(self, start: int, end: int) -> None:
         sizes: list[int] = []
@@ -206,11 +219,11 @@ class _Walk:
                 self._tensor(begin, stop)
             elif number == 3:
                 sizes += dimensions(self._data, wire_type, begin, stop)
-        if math.prod(sizes) > _MAX_SPARSE_VALUES:
+        if math.prod(sizes) > _MAX_VALUES:
             raise _RefusedError(f" has a sparse tensor of {math.prod(sizes)} values")
 
-    def _tensor(self, start: int, end: int) -> tuple[bytes, int | None]:
-        """Return its name, and its value where it is one integer."""
+    def _tensor(self, start: int, end: int) -> tuple[bytes, _Values | None]:
+        """Return its name, and its values where they are a few integers."""
         tensor = read_tensor(self._data, self._fields(start, end))
         if tensor.external and not self._external:
             raise _RefusedError(
@@ -222,13 +235,13 @@ class _Walk:
                 f": tensor {_quoted(tensor.name)} declares {tensor.declared} values and holds "
                 "more or fewer"
             )
-        return tensor.name, tensor.value
+        return tensor.name, tensor.values
 
-    def _constant(self, name: bytes, value: int | None) -> None:
-        if value is None:
+    def _constant(self, name: bytes, values: _Values | None) -> None:
+        if values is None or self._constants.get(name, values) != values:
             self._computed.add(name)
         else:
-            self._constants[name] = max(value, self._constants.get(name, value))
+            self._constants[name] = values
 
     def _parts(
         self,

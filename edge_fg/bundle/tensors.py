@@ -7,6 +7,7 @@ or read past the end.
 from __future__ import annotations
 
 import math
+import struct
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ _TYPED: Final = {
     _STRING: (_STRINGS, 1),
 }
 _MAX_DIMENSIONS: Final = 64
+_MAX_VALUES: Final = 8
 _CONTINUED: Final = bytes(range(0x80, 0x100))  # bytes of a varint before its last
 
 
@@ -65,7 +67,8 @@ class Tensor:
     external: bool  # its data lie elsewhere
     declared: int  # how many values its shape has
     complete: bool  # whether it holds just as many
-    value: int | None  # the largest that it may have, if it is one int64
+    # Those of a short list of int64, which may be a shape; None for other tensors.
+    values: tuple[int, ...] | None
 
 
 def read_tensor(data: bytes, fields: Iterable[tuple[int, int, int, int]]) -> Tensor:
@@ -74,6 +77,7 @@ def read_tensor(data: bytes, fields: Iterable[tuple[int, int, int, int]]) -> Ten
     dims: list[int] = []
     held = Counter[int]()
     values: list[int] = []
+    packed = b""
     for number, wire_type, begin, stop in fields:
         if number == _DIMS:
             dims += dimensions(data, wire_type, begin, stop)
@@ -90,17 +94,22 @@ def read_tensor(data: bytes, fields: Iterable[tuple[int, int, int, int]]) -> Ten
                 name = data[begin:stop]
             elif number == _RAW:
                 raw = stop - begin
-                values.append(int.from_bytes(data[begin : begin + 8], "little", signed=True))
+                packed = data[begin : min(stop, begin + 8 * _MAX_VALUES)]
         elif number in (_FLOATS, _DOUBLES, _INT32S, _INT64S, _UINT64S):
             held[number] += _count(data, wire_type, begin, stop, number)
-            if number == _INT64S and stop > begin:
-                values.append(signed(varint(data, begin, stop)[0]))
+            while number == _INT64S and begin < stop and len(values) < _MAX_VALUES:
+                value, begin = varint(data, begin, stop)
+                values.append(signed(value))
     _check_dimensions(dims)
     declared = math.prod(dims)
     external |= held[_EXTERNAL_DATA] > 0
     complete = external or _is_complete(declared, data_type, raw, held)
-    one = declared == 1 and data_type == _INT64 and not external
-    return Tensor(name, external, declared, complete, max(values, default=None) if one else None)
+    # Runtimes could differ in which of several contents they take.
+    clear = held[_RAW] + (held[_INT64S] > 0) <= 1 and not external
+    known = None
+    if data_type == _INT64 and declared <= _MAX_VALUES and complete and clear:
+        known = struct.unpack(f"<{declared}q", packed) if raw >= 0 else tuple(values)
+    return Tensor(name, external, declared, complete, known)
 
 
 def dimensions(data: bytes, wire_type: int, begin: int, stop: int) -> list[int]:

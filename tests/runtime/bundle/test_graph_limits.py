@@ -161,3 +161,26 @@ def test_a_sparse_tensor_must_not_stand_for_gigabytes():
                 check(graph)
         else:
             check(graph)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("ConstantOfShape", ["s"], ["c"]),
+        helper.make_node("Expand", ["x", "s"], ["c"]),
+        helper.make_node("Tile", ["x", "s"], ["c"]),
+        helper.make_node("Resize", ["x", "", "", "s"], ["c"], mode="nearest"),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_a_result_of_a_huge_constant_size_is_refused(node):
+    def graph(*shape: int, constant: bool) -> bytes:
+        stored = whole("s", *shape)
+        made = [helper.make_node("Constant", [], ["s"], value=stored)] if constant else []
+        tensors = [] if constant else [stored]
+        return classifier([*made, node], tensors=tensors, output=value("flat", shape=["N", 3]))
+
+    for constant in (False, True):
+        check(graph(1, 3, 1 << 10, 1 << 10, constant=constant))
+        with pytest.raises(UnsafeBundleError, match="makes a tensor of 1610612736 values"):
+            check(graph(1, 3, 1 << 15, 1 << 14, constant=constant))
