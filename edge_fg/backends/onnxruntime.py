@@ -5,13 +5,12 @@ Every ONNX Runtime session of edge_fg is opened by `open_session`, and it is imp
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +59,12 @@ class OnnxRuntimeBackend:
         self._process = os.getpid()
         # By thread: what ends the inference that it waits for.
         self._running: dict[int, onnxruntime.RunOptions] = {}
-        self._session: onnxruntime.InferenceSession | None = open_session(
+        self._open: Callable[[], onnxruntime.InferenceSession] = lambda: open_session(
             bundle.graph(precision), what=self._what, threads=threads
         )
+        self._reopening = threading.Lock()
+        self._left: onnxruntime.InferenceSession | None = None
+        self._session: onnxruntime.InferenceSession | None = self._open()
         self._check_interface(self._session, manifest.input.shape)
 
     def infer(
@@ -71,9 +73,7 @@ class OnnxRuntimeBackend:
         regions: Sequence[Region | None] | None = None,
     ) -> Outputs:
         """Return the model's outputs; see `edge_fg.backends.base.Backend.infer`."""
-        session = self._session
-        if session is None:
-            raise BackendError("the classifier is closed: load the bundle again")
+        session = self._own_session()
         if regions is None:
             regions = [None] * len(frames)
         started = time.perf_counter()
@@ -114,13 +114,26 @@ class OnnxRuntimeBackend:
             return
         raise BackendError(f"{self._what} {found}, as its manifest says: rebuild the bundle")
 
-    def close(self) -> None:
-        """Release the session; an inference under way still ends.
+    def _own_session(self) -> onnxruntime.InferenceSession:
+        """Return the session; a forked child opens its own.
 
-        A forked child keeps it: releasing waits for threads that did not come along.
+        The parent's threads are not in the child, and its locks may be held there for ever. The
+        parent's session is kept: releasing it waits for those threads.
         """
-        if self._process == os.getpid():
-            self._session = None
+        if self._process != os.getpid():
+            with self._reopening:
+                if self._process != os.getpid() and self._session is not None:
+                    self._left, self._session = self._session, self._open()
+                    self._process = os.getpid()
+        if self._session is None:
+            raise BackendError("the classifier is closed: load the bundle again")
+        return self._session
+
+    def close(self) -> None:
+        """Release the session; an inference under way still ends."""
+        if self._process != os.getpid():
+            self._left = self._session
+        self._session = None
 
 
 def available() -> tuple[bool, str]:
@@ -182,8 +195,7 @@ def open_session(
     options.intra_op_num_threads = threads
     options.log_severity_level = _ONLY_FATAL
     options.enable_cpu_mem_arena = arena
-    if arena:
-        _limit_memory()
+    if arena and _limits_memory(os.getpid()):
         options.add_session_config_entry("session.use_env_allocators", "1")
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
@@ -209,16 +221,22 @@ def open_session(
 
 
 @functools.lru_cache(maxsize=1)
-def _limit_memory() -> None:
-    """Limit the memory that the sessions of this process take together."""
+def _limits_memory(_process: int) -> bool:
+    """Limit the memory that the sessions of a process take together; return whether it could be.
+
+    It can't where the program has done so itself, or, with some versions, in a forked child.
+    """
     onnxruntime = import_onnxruntime()
     limit = int(_SHARE_OF_MEMORY * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     where = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
-    with contextlib.suppress(Exception):  # the program has registered one of its own
+    try:
         onnxruntime.create_and_register_allocator(
             where, onnxruntime.OrtArenaCfg({"max_mem": limit})
         )
+    except Exception:  # noqa: BLE001  ONNX Runtime's own classes share no other base
+        return False
+    return True
 
 
 def _sentence(verb: str, what: str, failure: Exception) -> str:

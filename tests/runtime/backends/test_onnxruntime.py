@@ -117,6 +117,61 @@ def test_a_classifier_that_is_closed_interrupts_what_was_submitted(tmp_path: Pat
         future.result(HANG)
 
 
+# --- after a fork ---------------------------------------------------------------------------------
+
+# Forks while other threads are in the model, as a server with workers may do.
+FORKS = """
+import os, sys, threading
+import numpy as np
+import edge_fg
+classifier = edge_fg.load(sys.argv[1], backend="onnxruntime", threads=4)
+frame = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+wanted = classifier(frame)
+ended = threading.Event()
+def work():
+    while not ended.is_set():
+        classifier(frame)
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for ask in [lambda: classifier(frame), lambda: classifier.submit(frame).result(60)] * 2:
+    child = os.fork()
+    if not child:
+        same = np.allclose(ask().probabilities, wanted.probabilities, atol=1e-5)
+        classifier.close()
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+ended.set()
+for thread in threads:
+    thread.join()
+assert np.allclose(classifier(frame).probabilities, wanted.probabilities, atol=1e-5)
+"""
+
+
+def parallel() -> bytes:
+    """A classifier with enough work for several threads."""
+    weights = np.random.default_rng(0).normal(0, 0.05, (64, 64, 3, 3)).astype(np.float32)
+    scales = np.float32([1, 1, 8, 8])
+    nodes = [
+        helper.make_node("Resize", ["x", "", "scales"], ["large"], mode="nearest"),
+        helper.make_node("Conv", ["large", "first"], ["c0"], pads=[1] * 4),
+        *(
+            helper.make_node("Conv", [f"c{i}", "weights"], [f"c{i + 1}"], pads=[1] * 4)
+            for i in range(4)
+        ),
+    ]
+    tensors = {"weights": weights, "first": weights[:, :3], "scales": scales}
+    stored = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    return classifier(nodes, tensors=stored, added="c4")
+
+
+def test_a_forked_child_is_answered_by_a_model_of_several_threads(tmp_path: Path):
+    bundle = bundle_of(tmp_path / "b.edgefg", parallel())
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, str(bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 
