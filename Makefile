@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 DEPENDENCIES := $(VENV)/.dependencies
 
-.PHONY: demo test test-all explore lint install clean
+.PHONY: demo test fast test-all explore lint install clean
 
 demo: install
 	$(BIN)/edge-fg demo --output demo-out
 
-test: install lint
+test: lint fast
+
+fast: install
 	$(PYTEST) -m "not slow"
 
 test-all: install lint

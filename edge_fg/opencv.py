@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 from edge_fg.errors import MissingDependencyError
+
+_QUIET = -8  # AV_LOG_QUIET
 
 
 def load_cv2(purpose: str) -> Any:
@@ -29,9 +34,28 @@ def quiet_ffmpeg() -> None:
     failure that matters by itself. A level that the user has set is kept.
     """
     cv2 = load_cv2("read videos")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", str(_QUIET))
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        # OpenCV 4.8 and 4.9 have it under the first name only.
+        logging = getattr(cv2.utils, "logging", None)
+        set_level = cv2.setLogLevel if logging is None else logging.setLogLevel
+        set_level(0)  # LOG_LEVEL_SILENT
+
+
+def hush_ffmpeg() -> None:
+    """Keep FFmpeg within OpenCV from writing to stderr from now on, for the whole process.
+
+    It is called once a video is open: FFmpeg writes lines for each damaged frame, without end for
+    a camera, while edge_fg counts them. A level that the user has set is kept.
+    """
+    if "OPENCV_FFMPEG_LOGLEVEL" in os.environ:
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
+            path = line.partition("/")[2]
+            # PyAV's own is quiet, or speaks because the program wants it.
+            if "libavutil" in path and "/av.libs/" not in path:
+                ctypes.CDLL(f"/{path}").av_log_set_level(_QUIET)
 
 
 def is_utf8(text: str) -> bool:

@@ -279,9 +279,9 @@ def test_what_public_signatures_mention_is_public():
         for function in signatures(getattr(edge_fg, name)):
             if not callable(function):
                 continue
-            hints = typing.get_type_hints(
-                function, localns={"Self": object, "Unpack": typing.Optional}
-            )
+            # Python 3.10 can't evaluate dataclasses' KW_ONLY.
+            names = {"Self": object, "Unpack": typing.Optional, "KW_ONLY": object}
+            hints = typing.get_type_hints(function, localns=names)
             public = {key: hint for key, hint in hints.items() if not key.startswith("_")}
             errors = set(vars(edge_fg.errors))
             missing = edge_fg_classes(list(public.values())) - allowed - errors

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -21,7 +19,6 @@ Level = Annotated[float, Meta(ge=-1024.0, le=1024.0)]
 Deviation = Annotated[float, Meta(gt=1e-6, le=1024.0)]
 Byte = Annotated[int, Meta(ge=0, le=255)]
 
-_MAX_FILE_BYTES: Final = 1 << 16
 _MAX_FLOAT16: Final = 65504.0
 
 
@@ -154,53 +151,6 @@ def presets() -> dict[str, PreprocessSpec]:
     }
 
 
-def parse_preprocess(text: str, *, where: str = "preprocessing") -> PreprocessSpec:
-    """Read a specification from TOML text with a ``[preprocess]`` table.
-
-    Raises `PreprocessError` if the text is not TOML, or a key is unknown, missing or out of its
-    range.
-    """
-    # Bundles hold JSON: only builds pay for importing the TOML parser.
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        document = tomllib.loads(text)
-    # ValueError: TOMLDecodeError, and a number of more digits than Python converts.
-    except (ValueError, RecursionError) as error:
-        raise PreprocessError(f"{where} is not TOML: {error}") from error
-    table = document.get("preprocess")
-    if not isinstance(table, dict) or set(document) != {"preprocess"}:
-        raise PreprocessError(f"{where} must hold one table named [preprocess]")
-    return _convert(table, where)
-
-
-def load_preprocess(source: str | Path) -> PreprocessSpec:
-    """Return a preset by its name, or read a TOML file.
-
-    Raises `PreprocessError` if it is neither a preset nor a readable file, or its content can't be
-    followed.
-    """
-    known = presets()
-    if str(source) in known:
-        return known[str(source)]
-    path = Path(source)
-    try:
-        if not path.is_file():
-            raise PreprocessError(
-                f"`{source}` is neither a preset ({', '.join(known)}) nor a TOML file that exists"
-            )
-        with path.open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
-        text = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PreprocessError(f"can't read {path} as text: {error}") from error
-    if len(data) > _MAX_FILE_BYTES:
-        raise PreprocessError(f"{path} is over {_MAX_FILE_BYTES} bytes: not a preprocessing file")
-    return parse_preprocess(text, where=str(path))
-
-
 def with_input(spec: PreprocessSpec, *, height: int, width: int, layout: str) -> PreprocessSpec:
     """Fit `spec` to a model's input: its layout and, for a preset, its size.
 
@@ -219,11 +169,7 @@ def with_input(spec: PreprocessSpec, *, height: int, width: int, layout: str) ->
         else:
             fields["resize"]["size"] = [height, width]
             fields["crop"] = None
-    return _convert(fields, "preprocessing")
-
-
-def _convert(fields: object, where: str) -> PreprocessSpec:
     try:
         return msgspec.convert(fields, PreprocessSpec)
     except msgspec.ValidationError as error:
-        raise PreprocessError(f"{where}: {error}") from error
+        raise PreprocessError(f"preprocessing: {error}") from error

@@ -74,6 +74,8 @@ def open_source(
 def _open(described: SourceDescription, options: SourceOptions) -> Source:
     kind = described.kind
     _check_fit(kind, described.name, options)
+    if "\0" in str(described.target):  # FFmpeg would open what stands before it
+        raise SourceError(f"{described.name!r} names no source: it contains a null character")
     if kind in _FILES:
         return open_files(described, options)
     if kind == "pipe":

@@ -168,6 +168,8 @@ def _parse_text(text: str) -> SourceDescription:
 
 def _parse_plain(text: str) -> SourceDescription:
     """Parse what has no scheme: a camera or a path."""
+    if "\0" in text:
+        raise SourceError(f"{redact(text)!r} names no source: it contains a null character")
     name, _, query = text.partition("?")
     camera = _parse_camera(name)
     if camera is not None:

@@ -31,7 +31,7 @@ def test_the_demo_says_what_it_did_and_leaves_what_it_names(
     words = "\n".join(lines[:begin])
     assert f"INT8 is right on {figures['accuracy_int8']:.1%}" in words
     assert f"right on {figures['clip_frames_right']} of the " in words
-    named = [line.split()[0] for line in lines[:begin] if line.startswith("  ") and "." in line]
+    named = [line.split()[0] for line in lines[lines.index("In out:") + 1 : begin]]
     assert {"report.html", "annotated.mp4", "predictions.jsonl", "clip.mp4"} <= set(named)
     answers = [json.loads(line) for line in Path("out/predictions.jsonl").read_text().splitlines()]
     assert len(answers) == 300

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -312,6 +313,19 @@ def test_what_an_earlier_run_wrote_is_not_read(
     done = edge_fg_command("run", tiny_bundle, images, option, out)
     assert done.code == 1
     assert "out.avi lies in" in done.complaint
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.png", "1*"])
+def test_text_tells_equal_names_in_different_folders_apart(
+    tiny_bundle, images, tmp_path, edge_fg_command, pattern
+) -> None:
+    one = next(images.glob("*.png"))
+    wanted = [f"{folder}/IMG_0001.PNG" for folder in ("100MEDIA", "101MEDIA")]
+    for name in wanted:
+        (tmp_path / "DCIM" / name).parent.mkdir(parents=True)
+        shutil.copy(one, tmp_path / "DCIM" / name)
+    done = edge_fg_command("run", tiny_bundle, f"{tmp_path}/DCIM/{pattern}", "--format", "text")
+    assert [line.split()[0] for line in done.out.splitlines()] == wanted
 
 
 # ---------------------------------------------------------------- watching, and the end

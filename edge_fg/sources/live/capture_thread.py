@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
-from edge_fg.errors import SourceError
+from edge_fg.errors import EdgeFGError, SourceError
 from edge_fg.sources.live.connection import (
     CapturedImage,
     Connection,
@@ -15,6 +18,8 @@ from edge_fg.sources.live.connection import (
     Opener,
 )
 from edge_fg.sources.live.frame_interval import FrameInterval
+
+_logger = logging.getLogger("edge_fg")
 
 # How often a thread that may not open a connection asks whether it may now.
 _ASK_S = 0.25
@@ -53,14 +58,16 @@ class CaptureListener(Protocol):
 class CaptureThread:
     """Opens a connection, reads it, and begins again when it is lost, in a thread of its own.
 
-    The first connection is made after `delay` seconds. A thread that was told to go (`leave`)
-    reports nothing any more; it closes its connection and ends as soon as the call that it is in
-    returns, which for a driver that hangs may be never.
+    What a library raises at an odd answer of the camera `name` is a loss like any other. The first
+    connection is made after `delay` seconds. A thread that was told to go (`leave`) reports nothing
+    any more; it closes its connection and ends as soon as the call that it is in returns, which for
+    a driver that hangs may be never.
     """
 
     def __init__(self, opener: Opener, listener: CaptureListener, name: str, delay: float) -> None:
         self._opener = opener
         self._listener = listener
+        self._name = name
         self._delay = delay
         self._gone = threading.Event()
         # Reentrant: while a thread holds it, the interpreter may collect the source as garbage in
@@ -70,7 +77,9 @@ class CaptureThread:
         self._phase: Phase = "waiting"
         self._since = time.monotonic()
         self.interrupted = False  # since it began what it is doing
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread = threading.Thread(
+            target=self._run, name=f"edge_fg-capture-{name}", daemon=True
+        )
 
     @property
     def progress(self) -> tuple[Phase, float]:
@@ -111,6 +120,19 @@ class CaptureThread:
             if not self._gone.is_set():
                 self._listener.failed(self, error)
 
+    @contextmanager
+    def _odd_answers_in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except EdgeFGError:
+            raise
+        except Exception as error:
+            _logger.debug("%s answered oddly", self._name, exc_info=True)
+            # The error's own text may repeat the address with its password.
+            raise SourceError(
+                f"{self._name} answered what can't be understood ({type(error).__name__})"
+            ) from None
+
     def _wait(self, delay: float) -> bool:
         """Wait before the next connection; False when there is to be none."""
         self._enter("waiting")
@@ -130,14 +152,19 @@ class CaptureThread:
         try:
             self._enter("opening")
             if not self._gone.is_set():
-                connection.open()
+                with self._odd_answers_in_words():
+                    connection.open()
                 self._read(connection)
         except SourceError as raised:
             error = raised
         finally:
             with self._lock:
                 self._connection = None
-            connection.close()
+            try:
+                with self._odd_answers_in_words():
+                    connection.close()
+            except SourceError:
+                _logger.debug("%s could not be closed", self._name, exc_info=True)
             self._enter("waiting")
         if error is None or self._gone.is_set():
             return None
@@ -150,7 +177,8 @@ class CaptureThread:
             self._listener.opened(self, connection)
         interval = FrameInterval()
         while not self._gone.is_set():
-            received = connection.read()
+            with self._odd_answers_in_words():
+                received = connection.read()
             if self._gone.is_set():
                 return
             if received is None:
@@ -174,6 +202,7 @@ class CaptureThread:
         interval.arrived(began)
         if interval.next_in_time(self._listener.next_wanted):
             return None
-        image = encoded.decode()
+        with self._odd_answers_in_words():
+            image = encoded.decode()
         interval.decoded(time.monotonic() - began)
         return image

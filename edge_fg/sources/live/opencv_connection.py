@@ -9,7 +9,7 @@ from typing import Any
 
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.images import as_frame
-from edge_fg.opencv import load_cv2, positive, stated_size
+from edge_fg.opencv import hush_ffmpeg, load_cv2, positive, stated_size
 from edge_fg.preprocess.pixel_layout import PixelFormat
 from edge_fg.sources.live.connection import (
     CapturedImage,
@@ -52,6 +52,7 @@ class OpenCVConnection(Connection):
                 self._capture, self._raw, self._stamped = opened
         if not self._capture.isOpened():
             raise SourceError(why_not_opened(description, self._options))
+        hush_ffmpeg()
         self.size_wh = stated_size(cv2, self._capture)
         self.fps = positive(self._capture.get(cv2.CAP_PROP_FPS))
         # A file behind http:// has an end and waits for its reader; a camera does neither.

@@ -215,7 +215,7 @@ class Supervisor:
         self._buffer.finish(error)
 
     def _start_capture(self, delay: float) -> None:
-        capture = CaptureThread(self._opener, self, f"edge_fg-capture-{self._name}", delay)
+        capture = CaptureThread(self._opener, self, self._name, delay)
         with self._changed:
             if self._stopped:
                 return

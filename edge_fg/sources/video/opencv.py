@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.images import as_frame
-from edge_fg.opencv import load_cv2, positive, stated_size
+from edge_fg.opencv import hush_ffmpeg, load_cv2, positive, stated_size
 from edge_fg.sources.live.connection import CorruptedData
 from edge_fg.sources.options import SourceOptions
 from edge_fg.sources.uri import SourceDescription
@@ -48,6 +48,7 @@ class OpenCVReader:
         if not self._capture.isOpened():
             self._capture.release()
             raise SourceError(f"can't open {description.name} as a video: {CANNOT_OPEN}")
+        hush_ffmpeg()
         # What mirrors is turned here wrongly, so what is known is left to the source.
         self.matrix = container.matrix
         turned_here = container.matrix is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 NOTHING = dict.fromkeys(
@@ -130,6 +131,9 @@ def test_graphs_are_captured_once_and_replayed(software_cuda):
     assert seen["counts"] == NOTHING
 
 
+@pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "1.22.0", reason="PyCUDA's tools need NumPy 1.22"
+)
 def test_pycuda_itself_works_in_the_same_context(software_cuda):
     seen = software_cuda.run("on_device.pycuda_itself")
     assert seen["result"] == [-7.0, 0.5, 1e300, 65534.0]

@@ -33,6 +33,9 @@ def filled(values) -> Histogram:
     return histogram
 
 
+@pytest.mark.skipif(
+    np.lib.NumpyVersion(np.__version__) < "1.22.0", reason="NumPy 1.21 has no such percentile"
+)
 @examples(200)
 @given(st.lists(SECONDS, min_size=1, max_size=200), st.floats(0, 100))
 def test_percentiles_against_numpy(values: list[float], percent: float) -> None:

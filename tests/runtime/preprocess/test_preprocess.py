@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from edge_fg.preprocess import CpuPreprocessor, Resize, load_preprocess, parse_p
 from edge_fg.preprocess.geometry import MAX_RESIZED_PIXELS, geometry
 from edge_fg.preprocess.resample import resample
 from edge_fg.preprocess.spec import with_input
+from edge_fg.preprocess.spec_file import TAKES
 from support.properties import examples
 
 FILTERS = ["bilinear", "bicubic", "lanczos", "box"]
@@ -222,6 +224,85 @@ def test_wrong_toml_says_what_is_wrong(text, said):
     with pytest.raises(PreprocessError, match="preprocess") as caught:
         parse_preprocess(text)
     assert said in str(caught.value)
+
+
+SQUASH = 'resize = { mode = "squash", size = [7, 7] }'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("maen = [1, 1, 1]", "unknown field 'maen'; did you mean 'mean'?"),
+        ('colour = "rgb"', "unknown field 'colour'; did you mean 'color'?"),
+        ("interpolation = 1", "there are resize, crop, color, mean, std, layout, dtype"),
+        ('mode = "squash"', "unknown field 'mode'; it belongs in the table resize"),
+        ("mean = 0.5", "mean = 0.5 is wrong; it takes three numbers >= -1024 and <= 1024"),
+        ("mean = [1, 1]", "mean = [1, 1] is wrong; it takes three numbers"),
+        ('std = ["1", 1, 1]', "it takes three numbers > 1e-06 and <= 1024, in units of 0..255"),
+        ('color = "RGB"', 'it takes "rgb" or "bgr"; did you mean \'rgb\'?'),
+        ('layout = "hwc"', 'it takes "nchw" or "nhwc"; did you mean \'nhwc\'?'),
+        ("dtype = 16", 'dtype = 16 is wrong; it takes "float32", "float16" or "uint8"'),
+        ("crop = 224", "crop = 224 is wrong; it takes [height, width]"),
+        ('"resize.mode" = "squash"', "unknown field 'resize.mode'; did you mean 'resize'?"),
+        (f'color = "{"x" * 5000}"', "..."),
+        ('"\\u001b[31m" = 1', "'\\x1b[31m'"),
+    ],
+)
+def test_a_wrong_key_or_value_names_what_is_allowed(line: str, said: str):
+    with pytest.raises(PreprocessError) as caught:
+        parse_preprocess(f"[preprocess]\n{SQUASH}\n{line}\n")
+    assert said in str(caught.value)
+    assert "docs/preprocessing.md" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("{}", 'resize.mode is missing; it takes "squash", "shortest-side+center-crop" or'),
+        ('{ mode = "squash" }', "resize.size is missing; it takes [height, width]"),
+        ('"squash"', "resize = 'squash' is wrong; it takes a table such as {"),
+        ('{ mode = "sqash", size = [7, 7] }', "did you mean 'squash'?"),
+        ('{ mode = "squash", size = [7, 7], antialais = true }', "did you mean 'antialias'?"),
+        ('{ mode = "squash", size = [7, 7], antialias = 1 }', "it takes true or false"),
+        ('{ mode = "squash", size = [7, 7], fill = 300 }', "whole number >= 0 and <= 255"),
+        ('{ mode = "squash", size = [7, 7], mean = 1 }', "in resize; it belongs in [preprocess]"),
+        ('{ mode = "squash", size = [7, 7], filter = "lanczos3" }', "did you mean 'lanczos'?"),
+        ('{ mode = "squash", size = [7.5, 7] }', "resize.size = [7.5, 7] is wrong"),
+    ],
+)
+def test_a_wrong_resize_names_what_is_allowed(table: str, said: str):
+    with pytest.raises(PreprocessError) as caught:
+        parse_preprocess(f"[preprocess]\nresize = {table}\n")
+    assert said in str(caught.value)
+
+
+def test_a_file_with_a_byte_order_mark(tmp_path: Path):
+    path = tmp_path / "p.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + f"[preprocess]\n{SQUASH}\n".encode())
+    assert load_preprocess(path).output_size == (7, 7)
+
+
+def test_the_document_has_every_key_preset_and_default():
+    page = (Path(__file__).parents[3] / "docs" / "preprocessing.md").read_text()
+    for key in TAKES:
+        assert f"| `{key}` |" in page
+        for choice in re.findall(r'"[^"]+"', TAKES[key]) if TAKES[key][0] == '"' else ():
+            assert f"`{choice}`" in page
+    for preset, spec in presets().items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{preset}` |"))
+        assert spec.resize.filter in row
+        assert spec.color.upper() in row
+    keys = {*PreprocessSpec.__struct_fields__, *(f"resize.{k}" for k in Resize.__struct_fields__)}
+    assert keys == set(TAKES)
+    spec = parse_preprocess(f"[preprocess]\n{SQUASH}\n")
+    defaults = {"mean": "[0, 0, 0]", "std": "[1, 1, 1]", "resize.fill": "114"}
+    defaults |= {"layout": '"nchw"', "dtype": '"float32"', "color": '"rgb"'}
+    for key, text in defaults.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{key}` |"))
+        assert f"`{text}`" in row
+    assert (spec.mean, spec.std, spec.resize.fill) == ((0,) * 3, (1,) * 3, 114)
+    assert (spec.layout, spec.dtype, spec.color) == ("nchw", "float32", "rgb")
 
 
 @given(st.text(max_size=200))

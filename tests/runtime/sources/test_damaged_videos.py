@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -252,3 +254,30 @@ def test_a_list_of_other_files_is_refused(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match="is a text"):
         open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("level", [None, "16"])
+def test_ffmpeg_does_not_write_without_bound(tmp_path: Path, level: str | None) -> None:
+    path = damaged(write_video(tmp_path / "a.avi", "mjpeg"), zero(*range(5, FRAMES - 5)))
+    code = """if True:
+        import sys
+        sys.modules["av"] = None
+        from edge_fg.sources import open_source
+        with open_source(sys.argv[1]) as video:
+            print(len(list(video)), video.counters["corrupted"])
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("OPENCV_FFMPEG_LOGLEVEL", None)
+    if level is not None:
+        environment["OPENCV_FFMPEG_LOGLEVEL"] = level
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    *lines, last = (done.stderr + done.stdout).splitlines()
+    assert last == f"10 {FRAMES - 10}"
+    lines = [line for line in lines if "JPEG data" in line]
+    assert len(lines) >= FRAMES - 10 if level else len(lines) <= 2, lines

@@ -178,6 +178,33 @@ def test_what_names_nothing(source: object, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(
+            "~\0/x.jpg",
+            "*\0.jpg",
+            "http://cam\0/live",
+            "rtsp://cam\0.example/",
+            "rtsp://u:p\0w@cam/",
+        ),
+        *(
+            "csi://\0",
+            "v4l2://\0",
+            "fieldguide://?seed=1\0",
+            "file:///clip%00.mp4",
+            Path("a\0.mp4"),
+        ),
+    ],
+)
+def test_a_null_character_is_said_in_one_line(source: str | Path) -> None:
+    with pytest.raises((SourceError, UsageError)) as caught:
+        open_source(source)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "p\\x00w" not in message
+
+
 def test_a_file_of_an_unknown_kind(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("notes")
     with pytest.raises(SourceError, match=r"neither an image nor a video .*\.txt"):

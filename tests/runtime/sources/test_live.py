@@ -29,7 +29,7 @@ from edge_fg.preprocess.yuv import ColorStandard
 from edge_fg.sources import SourceOptions, StateChange
 from edge_fg.sources.live import connection, supervisor
 from edge_fg.sources.live.capture_thread import CaptureThread
-from edge_fg.sources.live.connection import CapturedImage, CorruptedData
+from edge_fg.sources.live.connection import CapturedImage, CorruptedData, EncodedImage
 from edge_fg.sources.live.frame_buffer import FrameBuffer
 from edge_fg.sources.live.freeze_detector import FreezeDetector
 from edge_fg.sources.live.reconnection import Backoff
@@ -215,6 +215,36 @@ def test_what_no_try_can_fix_is_raised() -> None:
     assert number_of(next(source).image) == 1
     with pytest.raises(UsageError, match="this can't be"):
         next(source)
+
+
+ODD = [ValueError("odd"), KeyError("odd"), UnicodeDecodeError("utf-8", b"", 0, 1, "odd")]
+ODD += [RecursionError("odd"), TypeError("odd"), OverflowError("odd"), MemoryError()]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda error: type(error).__name__)
+def test_an_odd_answer_is_a_loss_like_any_other(odd: Exception) -> None:
+    def fail() -> CapturedImage:
+        raise odd
+
+    scripts: list[list[object]] = [
+        ["open", image(1), odd],
+        [odd],
+        ["open", EncodedImage(fail)],
+        ["open", image(4), None],
+    ]
+    camera = FakeCamera(lambda number: scripts[number - 1] if number <= 4 else steady())
+    with LiveSource("cam", camera, replace(FAST, buffer=8)) as source:
+        numbers = [number_of(next(source).image) for _ in range(2)]
+        assert numbers == [1, 4]
+        assert source.counters["reconnects"] >= 1
+    until(lambda: camera.opened == camera.closed >= 4)
+
+
+def test_an_odd_answer_to_the_first_try_is_told_in_one_line() -> None:
+    odd = ValueError("rtsp://user:secret@cam makes no sense")
+    with pytest.raises(SourceError, match="cam answered what can't be understood") as caught:
+        LiveSource("cam", FakeCamera(lambda n: [odd]), FAST)
+    assert "secret" not in str(caught.value)
 
 
 def test_waits_grow_until_a_connection_has_proven_itself() -> None:

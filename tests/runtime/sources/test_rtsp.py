@@ -31,11 +31,14 @@ def serve() -> Iterator[Callable[..., Any]]:
 
 @pytest.mark.parametrize("codec", ["jpeg", "h264"])
 def test_frames_come_as_they_were_sent(serve: Callable[..., Any], codec: str) -> None:
-    pytest.importorskip("av")
+    av = pytest.importorskip("av")
     server = serve(codec=codec)
     with open_source(server.url, timeout=3, buffer=32) as source:
         assert source.size_wh == images.SMALL
-        assert source.fps == pytest.approx(33, abs=1)
+        if av.library_versions["libavformat"] >= (62,):
+            assert source.fps == pytest.approx(33, abs=1)
+        else:  # before FFmpeg 8 the description's rate is not read, only that of H.264 itself
+            assert source.fps == {"jpeg": None, "h264": 30}[codec]
         numbers = [images.shown(next(source).image) for _ in range(20)]
     assert numbers == list(range(numbers[0], numbers[0] + 20))
     assert source.counters["corrupted"] == 0

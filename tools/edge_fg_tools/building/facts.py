@@ -40,6 +40,7 @@ class BuildFacts:
 
     options: BuildOptions
     prepared: PreparedModel
+    doubts: tuple[str, ...]  # What makes preprocessing, labels or images doubtful
     labels: Labels
     calibration: ImageSet
     calibration_digest: str
@@ -87,7 +88,8 @@ def _model(facts: BuildFacts) -> ModelFacts:
         kind=prepared.kind,
         parameters=sum(math.prod(tensor.dims) for tensor in graph.initializers.values()),
         macs=sum(map(graph.macs, graph.nodes)),
-        warnings=prepared.warnings,
+        warnings=(*facts.doubts, *prepared.warnings),
+        doubts=len(facts.doubts),
     )
 
 

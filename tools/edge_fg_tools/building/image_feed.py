@@ -75,15 +75,23 @@ class ImageFeed:
         self.skipped[path] = str(error)
 
 
+def float_answers(
+    prepared: PreparedModel, feed: ImageFeed, images: ImageSet
+) -> Iterator[tuple[list[LabelledImage], NDArray[np.float64]]]:
+    """Yield images that could be read with the float model's probabilities, N x classes."""
+    session = open_session(prepared.model.SerializeToString())
+    for some, tensor in feed.labelled(images):
+        (rows,) = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
+        yield some, np.exp(log_probabilities(rows, prepared.kind))
+
+
 def top_answers(
     prepared: PreparedModel, feed: ImageFeed, images: ImageSet, progress: ProgressCallback
 ) -> dict[Path, TopAnswer]:
     """Ask the float model about each image; those that can't be read are missing."""
-    session = open_session(prepared.model.SerializeToString())
     found: dict[Path, TopAnswer] = {}
-    for some, tensor in feed.labelled(images):
-        (rows,) = run_session(session, [prepared.output_name], {prepared.input_name: tensor})
-        sure = np.sort(np.exp(log_probabilities(rows, prepared.kind)), axis=1)
+    for some, rows in float_answers(prepared, feed, images):
+        sure = np.sort(rows, axis=1)
         margins = (sure[:, -1] - sure[:, -2]).tolist()
         for image, row, margin in zip(some, rows, margins, strict=True):
             found[image.path] = TopAnswer(int(np.argmax(row)), margin)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edge_fg.bundle import PRECISIONS, Precision
 from edge_fg.errors import PreprocessError, UsageError
 from edge_fg.preprocess import PreprocessSpec, load_preprocess, presets
 from edge_fg.preprocess.spec import with_input
 from edge_fg_calibration import Budget, Target
-from edge_fg_tools.graph import PreparedModel
+from edge_fg_tools.graph import Kind, PreparedModel
 
 _LONGEST_NAME = 200
 
@@ -37,9 +39,11 @@ class BuildOptions:
     name: str | None = None  # Of the bundle; None takes the output's
     input_size: tuple[int, int] | None = None  # (height, width) for a model that leaves them open
     model_output: str | None = None  # Which output holds the classes, for a model with several
+    output_kind: Kind | None = None  # What it holds, where neither graph nor values tell it
     command: str = ""  # How the build was asked for, for the record
     cache: bool = True  # Whether calibration statistics are kept and reused
     overwrite: bool = False  # Whether a bundle that is there already is replaced
+    allow_low_accuracy: bool = False  # Whether a model that is right only by chance is built
 
     def __post_init__(self) -> None:
         unknown = [p for p in self.precisions if p not in PRECISIONS]
@@ -69,18 +73,28 @@ def fit_preprocess(asked: str | None, prepared: PreparedModel) -> PreprocessSpec
     if asked is None:
         raise PreprocessError(
             "how was the model's training data prepared? Guessing would cost accuracy: give "
-            f"--preprocess with a preset ({', '.join(presets())}) or a TOML file"
+            f"--preprocess with a preset ({', '.join(presets())}) or a TOML file "
+            "(see docs/preprocessing.md)"
         )
     spec = load_preprocess(asked)
     if asked in presets():
         spec = with_input(
             spec, height=prepared.height, width=prepared.width, layout=prepared.layout
         )
+    if prepared.is_grey:
+        if len(set(zip(spec.mean, spec.std, strict=True))) > 1:
+            raise PreprocessError(
+                f"{asked} normalises red, green and blue differently, but the model takes one grey "
+                "channel: give a TOML file whose mean and std are the same for all three"
+            )
+        # The weights of grey are in the order of RGB.
+        spec = msgspec.structs.replace(spec, color="rgb")
     shape = spec.tensor_shape
     wanted = prepared.image_shape
     if shape != wanted or spec.dtype != prepared.input_dtype:
         raise PreprocessError(
             f"{asked} gives {spec.layout} {shape} {spec.dtype}, the model takes "
-            f"{prepared.layout} {wanted} {prepared.input_dtype}: correct size, layout or dtype"
+            f"{prepared.layout} {wanted} {prepared.input_dtype}: correct size, layout or dtype "
+            "(see docs/preprocessing.md)"
         )
     return spec

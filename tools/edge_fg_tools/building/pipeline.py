@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata
@@ -25,20 +25,22 @@ from edge_fg.bundle.manifest import (
     VariantEntry,
 )
 from edge_fg.bundle.writer import check_output, write_bundle
+from edge_fg.errors import LabelsError, UsageError
 from edge_fg.files import cache_folder, sha256_of
 from edge_fg.labels import Labels
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.printing import printable
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg_calibration import ImageSet, image_set_digest
-from edge_fg_calibration.data.out_of_domain import domain_warnings
 from edge_fg_calibration.int8.model_warnings import model_warnings
 from edge_fg_calibration.int8.qat import is_quantised
 from edge_fg_calibration.statistics.cache import StatisticsCache
 from edge_fg_tools.building.class_labels import class_labels
 from edge_fg_tools.building.facts import BuildFacts, make_report
+from edge_fg_tools.building.first_look import image_doubts
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
+from edge_fg_tools.building.preprocess_check import preprocess_doubts
 from edge_fg_tools.building.proof import Proof, check_budget, prove
 from edge_fg_tools.building.split import image_set, left_out, split_images
 from edge_fg_tools.building.variants import KEPT, Variants, make_variants
@@ -69,19 +71,37 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
     Raises
     ------
     EdgeFGError
-        What was wrong and what to do; `BudgetError` when the fidelity is too low.
+        What was wrong and what to do; `BudgetError` when the fidelity is too low, or the model is
+        right only by chance.
     """
     check_output(options.output, overwrite=options.overwrite)
     check_target(options.target)
     check_report()
     model = load_model(options.model)
-    prepared = prepare(model, input_size=options.input_size, output=options.model_output)
-    for warning in prepared.warnings:
-        _LOGGER.warning("%s: %s", options.model.name, warning)
-    labels = class_labels(options.labels, model, prepared.classes)
+    prepared = prepare(
+        model,
+        input_size=options.input_size,
+        output=options.model_output,
+        output_kind=options.output_kind,
+    )
     spec = fit_preprocess(options.preprocess, prepared)
+    for warning in (*preprocess_doubts(spec, prepared.normalisation), *prepared.warnings):
+        _LOGGER.warning("%s: %s", options.model.name, warning)
+    with _hinted(prepared.features_hint):
+        labels = class_labels(options.labels, model, prepared.classes)
     with image_set(options, labels, progress) as images:
         return _write(_gather(options, prepared, labels, spec, images, progress), spec)
+
+
+@contextlib.contextmanager
+def _hinted(hint: str | None) -> Iterator[None]:
+    """Put a hint behind what is wrong with labels: the model may have no classes."""
+    try:
+        yield
+    except (LabelsError, UsageError) as error:
+        if hint is None:
+            raise
+        raise type(error)(f"{error}; the model's {hint}") from error
 
 
 def _gather(
@@ -96,6 +116,10 @@ def _gather(
     cache = StatisticsCache(cache_folder("calibration")) if options.cache else None
     feed = ImageFeed(spec, prepared.batch or _BATCH, cache)
     chosen = split_images(options, prepared, images, feed, progress)
+    low = options.allow_low_accuracy
+    seen = image_doubts(prepared, feed, chosen, labels, progress, allow_low_accuracy=low)
+    for line in seen:
+        _LOGGER.warning("%s", line)
     variants = make_variants(
         prepared,
         options.precisions,
@@ -111,15 +135,16 @@ def _gather(
     for path, reason in {**chosen.corrupt, **feed.skipped}.items():
         _LOGGER.warning("left out %s: %s", path.name, reason)
     notes = _notes(prepared, variants)
-    doubts = (*variants.warnings, *_doubts(proof, labels))
     for line in notes:
         _LOGGER.info("%s", line)
-    for line in doubts:
+    warnings = (*variants.warnings, *_shared_names(labels))
+    for line in warnings:
         _LOGGER.warning("%s", line)
     check_budget(options.budget, proof.fidelity)
     return BuildFacts(
         options=options,
-        prepared=replace(prepared, warnings=(*prepared.warnings, *notes, *doubts)),
+        prepared=replace(prepared, warnings=(*prepared.warnings, *notes, *warnings)),
+        doubts=(*preprocess_doubts(spec, prepared.normalisation), *seen),
         labels=labels,
         calibration=chosen.calibration,
         calibration_digest=image_set_digest(chosen.calibration),
@@ -138,20 +163,6 @@ def _notes(prepared: PreparedModel, variants: Variants) -> tuple[str, ...]:
     if variants.int8 is not None:
         return model_warnings(prepared.model, variants.int8.histograms)
     return (KEPT,) if is_quantised(prepared.model) else ()
-
-
-def _doubts(proof: Proof, labels: Labels) -> tuple[str, ...]:
-    """Return what the report must warn of: names of two classes, images from another domain."""
-    records = next(iter(proof.records.values()))
-    return (
-        *_shared_names(labels),
-        *domain_warnings(
-            [record.reference_top1 for record in records],
-            [record.reference_confidence for record in records],
-            [record.index for record in records],
-            labels.names,
-        ),
-    )
 
 
 def _shared_names(labels: Labels) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from edge_fg.backends.selection import BACKENDS
 from edge_fg.bundle import PRECISIONS
@@ -74,14 +74,20 @@ def add_model_choices(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="output with the classes, for a model with several; default: the only one",
     )
+    parser.add_argument(
+        "--output-kind",
+        choices=("logits", "probabilities"),
+        help="what the output holds, where a build can't tell; default: found from the graph and "
+        "its values",
+    )
 
 
 def model_choices(
     arguments: argparse.Namespace,
-) -> tuple[tuple[int, int] | None, str | None]:
-    """Return the input size and output that were chosen, None where they were not."""
+) -> tuple[tuple[int, int] | None, str | None, Literal["logits", "probabilities"] | None]:
+    """Return the input size, output and its kind that were chosen, None where they were not."""
     size = arguments.input_size
-    return (size[0], size[1]) if size else None, arguments.model_output
+    return (size[0], size[1]) if size else None, arguments.model_output, arguments.output_kind
 
 
 def positive(text: str) -> int:

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preprocess",
         metavar="PRESET|FILE.toml",
         help=f"how the images are prepared: {', '.join(presets())}, or a TOML file (see "
-        "the README); default: none, since a guess would cost accuracy",
+        "docs/preprocessing.md); default: none, since a guess would cost accuracy",
     )
     parser.add_argument(
         "--precision",
@@ -90,6 +90,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overwrite(parser, "a bundle")
     add_model_choices(parser)
     parser.add_argument(
+        "--allow-low-accuracy",
+        action="store_true",
+        help="build a model that names labelled images right no more often than by chance, which "
+        "ends the build otherwise (exit 3)",
+    )
+    parser.add_argument(
         "--no-cache",
         action="store_true",
         help="collect calibration statistics again, and don't keep them for the next build",
@@ -102,7 +108,7 @@ def execute(arguments: argparse.Namespace) -> int:
     from edge_fg_calibration import Budget
     from edge_fg_tools.building import BuildOptions, build
 
-    size, output = model_choices(arguments)
+    size, output, kind = model_choices(arguments)
     options = BuildOptions(
         model=arguments.model,
         labels=arguments.labels,
@@ -117,9 +123,11 @@ def execute(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         input_size=size,
         model_output=output,
+        output_kind=kind,
         command=shlex.join(["edge-fg", *sys.argv[1:]]),
         cache=not arguments.no_cache,
         overwrite=arguments.overwrite,
+        allow_low_accuracy=arguments.allow_low_accuracy,
     )
     with shown_progress() as progress:
         result = build(options, progress)
@@ -129,7 +137,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _as_text(report: dict[str, Any]) -> str:
     output = Path(report["bundle"])
-    lines = [f"{output}: proven on {report['proof']['images']} hold-out images"]
+    images, model = report["proof"]["images"], report["model"]
+    lines = [f"{output}: proven on {images} hold-out images"]
+    if model["doubts"]:
+        lines = [f"{output}: compared with FP32 on {images} hold-out images, which is no proof"]
+        lines += [f"  in doubt: {line}" for line in model["warnings"][: model["doubts"]]]
     for variant in report["variants"]:
         fidelity, plan = variant["fidelity"], variant["plan"]
         parts = [f"agreement {fidelity['agreement']:.2%}", f"mean KL {fidelity['mean_kl']:.5f}"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edge_fg.opencv import quiet_ffmpeg
 from edge_fg.printing import printable
 from edge_fg_tools.cli.command import Command
 from edge_fg_tools.cli.progress import shown_progress
@@ -37,6 +38,7 @@ def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
     from edge_fg_tools.fieldguide.demonstration import demonstrate
 
+    quiet_ffmpeg()  # which would list the encoders that aren't there
     with shown_progress() as progress:
         summary = demonstrate(arguments.output, progress)
     print("\n".join(_in_words(summary, arguments.output)))

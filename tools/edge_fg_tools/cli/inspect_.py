@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_fg.backends.plan_cache import PlanCache
 from edge_fg.backends.tensorrt.engine import plan_layers
@@ -19,7 +20,18 @@ from edge_fg.printing import printable
 from edge_fg_tools.cli.arguments import add_format, add_model_choices, model_choices
 from edge_fg_tools.cli.command import Command, show
 
+if TYPE_CHECKING:
+    import onnx
+
+    from edge_fg_tools.graph import Kind, PreparedModel
+
 _COMMONEST_OPS = 12
+_MOST_METADATA, _LONGEST_VALUE = 20, 120
+_OF_IMAGES = re.compile(
+    r"mean|std|norm|size|colou?r|channel|pixel|range|crop|interpol|layout|scale|preproc|transform|"
+    r"image|input",
+    re.IGNORECASE,
+)
 # The usual ends of a plan's name.
 _PLAN_SUFFIXES = (".plan", ".engine", ".trt")
 
@@ -35,19 +47,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
-    size, output = model_choices(arguments)
-    facts = inspect(arguments.path, input_size=size, output=output)
+    size, output, kind = model_choices(arguments)
+    facts = inspect(arguments.path, input_size=size, output=output, output_kind=kind)
     show(arguments, facts, _as_text, indent=2)
     return 0
 
 
 def inspect(
-    path: Path, *, input_size: tuple[int, int] | None = None, output: str | None = None
+    path: Path,
+    *,
+    input_size: tuple[int, int] | None = None,
+    output: str | None = None,
+    output_kind: Kind | None = None,
 ) -> dict[str, Any]:
     """Return what `path` holds, as lines or lists of lines by their heading.
 
-    A bundle is verified whole: every hash is computed. `input_size` (height, width) and `output`
-    are for a model that leaves its size open or has several outputs. Raises UsageError where
+    A bundle is verified whole: every hash is computed. `input_size` (height, width), `output` and
+    `output_kind` are for a model that leaves them open. Raises UsageError where
     there is nothing at `path` or it is none of the three, EdgeFGError where it can't be used.
     """
     if not path.exists():
@@ -55,7 +71,7 @@ def inspect(
     if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
         return _bundle(path)
     if path.suffix.lower() == ".onnx":
-        return _model(path, input_size, output)
+        return _model(path, input_size, output, output_kind)
     if path.suffix.lower() in _PLAN_SUFFIXES and path.is_file():
         return _plan(path)
     raise UsageError(f"{path} is no bundle (folder or .zip), ONNX model (.onnx) or plan (.plan)")
@@ -106,13 +122,15 @@ def _calibration(manifest: Manifest) -> str:
     return f"{found.method} on {found.images} images" if found else "none (no INT8 variant)"
 
 
-def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -> dict[str, Any]:
+def _model(
+    path: Path, input_size: tuple[int, int] | None, output: str | None, kind: Kind | None
+) -> dict[str, Any]:
     from edge_fg_calibration.graph.onnx_graph import Graph
     from edge_fg_tools.building.class_labels import metadata_labels
     from edge_fg_tools.graph import load_model, prepare
 
     model = load_model(path)
-    prepared = prepare(model, input_size=input_size, output=output)
+    prepared = prepare(model, input_size=input_size, output=output, output_kind=kind)
     names, _ = metadata_labels(model, prepared.classes)
     graph = Graph(prepared.model)
     ops = Counter(node.op_type for node in graph.nodes)
@@ -120,14 +138,37 @@ def _model(path: Path, input_size: tuple[int, int] | None, output: str | None) -
     shape = f"{prepared.batch or 'N'} x {prepared.image_text}"
     return {
         "model": f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(path)}",
-        "input": f"{prepared.input_name} {shape} {prepared.layout}",
+        "input": f"{prepared.input_name} {shape} {prepared.layout} {prepared.input_dtype}",
         "output": f"{prepared.output_name}: {prepared.classes} classes, {prepared.kind}",
         "labels": [f"in its metadata, `{key}`: such as {x[0].label}" for key, x in names.items()]
         or ["none in its metadata: a build needs --labels"],
+        "preprocess": [_normalisation(prepared), *_metadata(model)],
         "work": f"{macs / 1e6:.1f} million multiply-accumulates for one image",
         "operators": ", ".join(f"{op} {n}" for op, n in ops.most_common(_COMMONEST_OPS)),
         "warnings": list(prepared.warnings) or ["none"],
     }
+
+
+def _normalisation(prepared: PreparedModel) -> str:
+    found = prepared.normalisation
+    if found is None:
+        return (
+            "the graph doesn't normalise: mean and std, as well as colour order and resizing, are "
+            "those of the training (docs/preprocessing.md)"
+        )
+    made_for = f"made for pixels of 0..{found.white}: " if found.white else ""
+    std = f"std = {[255 // found.white] * 3}" if found.white else "mean and std to match"
+    return f"the graph normalises by itself, {found}; {made_for}leave mean out, {std}"
+
+
+def _metadata(model: onnx.ModelProto) -> list[str]:
+    """Return what the model's metadata says of images; their keys follow no standard."""
+    said = [(one.key, one.value) for one in (*model.metadata_props, *model.graph.metadata_props)]
+    found = [f"exported by {model.producer_name[:_LONGEST_VALUE]}"] if model.producer_name else []
+    for key, value in said:
+        if _OF_IMAGES.search(key):
+            found.append(f"metadata {key[:_LONGEST_VALUE]}: {value[:_LONGEST_VALUE]}")
+    return found[:_MOST_METADATA]
 
 
 def _plan(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import threading
 from collections import Counter
@@ -95,18 +96,22 @@ def file_sinks(
     return sinks
 
 
-def printed_lines(arguments: argparse.Namespace, content: Content, shown: Shown) -> Lines:
-    """Return what makes the lines of ``--format``."""
+def printed_lines(
+    arguments: argparse.Namespace, content: Content, shown: Shown, names: Sequence[str] = ()
+) -> Lines:
+    """Return what makes the lines of ``--format``; `names` are those of the sources."""
     sure = arguments.min_confidence
     if arguments.format == "jsonl":
         return lambda result: [
             json.dumps(record) for record in records(result, content, arguments.top_k, sure)
         ]
     lines = visit_lines if content == "visits" else frame_lines
-    return partial(lines, shown=shown, min_confidence=sure)
+    return partial(lines, shown=shown, min_confidence=sure, names=names)
 
 
-def frame_lines(result: Result[Any], shown: Shown, min_confidence: float) -> Sequence[str]:
+def frame_lines(
+    result: Result[Any], shown: Shown, min_confidence: float, names: Sequence[str]
+) -> Sequence[str]:
     """Return what ``--format text`` prints of a frame."""
     if result.closing or result.prediction is None:
         return ()
@@ -114,20 +119,23 @@ def frame_lines(result: Result[Any], shown: Shown, min_confidence: float) -> Seq
     if not answers:
         return ()
     first, *others = answers
-    where = f"{_shown(result.frame.source)} [{result.frame.number}]"
+    where = f"{_shown(result.frame.source, _root_of(result, names))} [{result.frame.number}]"
     line = f"{where}  {shown(first.class_id)}  {first.confidence:.1%}"
     if others and sys.stdout.isatty():
         line += "   (" + ", ".join(f"{shown(a.class_id)} {a.confidence:.1%}" for a in others) + ")"
     return (f"{line}  {result.prediction.latency}",)
 
 
-def visit_lines(result: Result[Any], shown: Shown, min_confidence: float) -> Sequence[str]:
+def visit_lines(
+    result: Result[Any], shown: Shown, min_confidence: float, names: Sequence[str]
+) -> Sequence[str]:
     """Return what ``--format text --events visits`` prints."""
     sure = (event for event in result.events if is_sure(event, min_confidence))
-    return [_visit_line(event, result.frame.position is not None, shown) for event in sure]
+    where, in_a_file = _root_of(result, names), result.frame.position is not None
+    return [_visit_line(event, _shown(event.source, where), in_a_file, shown) for event in sure]
 
 
-def _visit_line(event: VisitEvent, in_a_file: bool, shown: Shown) -> str:
+def _visit_line(event: VisitEvent, where: str, in_a_file: bool, shown: Shown) -> str:
     when = ""
     if event.ended_at is not None:
         when = event.ended_at.strftime(" %Y-%m-%d %H:%M:%S")
@@ -137,9 +145,23 @@ def _visit_line(event: VisitEvent, in_a_file: bool, shown: Shown) -> str:
     sure = f"  {event.confidence:.1%}" if event.confidence is not None else ""
     what = event.kind.replace("visit_", "")
     stayed = f"  stayed {event.ended_s - event.started_s:.1f} s" if what == "ended" else ""
-    return f"{_shown(event.source)}{when}  visit {event.visit} {what}  {name}{sure}{stayed}"
+    return f"{where}{when}  visit {event.visit} {what}  {name}{sure}{stayed}"
 
 
-def _shown(source: str) -> str:
-    """Return a source's name for a line: a path's last part, or a whole address."""
-    return printable(source if "://" in source else Path(source).name)
+def _root_of(result: Result[Any], names: Sequence[str]) -> Path | None:
+    """Return the folder that a result's source reads, also that of a glob; None if unknown."""
+    if result.source_index >= len(names):
+        return None
+    name = names[result.source_index]
+    wildcard = re.search(r"[*?[]", name)
+    return Path(name) if wildcard is None else Path(name[: wildcard.start()] + "_").parent
+
+
+def _shown(source: str, root: Path | None) -> str:
+    """Return a source's name for a line: a file's place in the folder read, or a whole address."""
+    path = Path(source)
+    if "://" in source:
+        return printable(source)
+    if root is None or path == root or not path.is_relative_to(root):
+        return printable(path.name)
+    return printable(str(path.relative_to(root)))

@@ -60,7 +60,9 @@ class Session:
         self._window = WindowSink("edge-fg", annotate=annotate) if arguments.display else None
         self._visits = VisitCounter(classifier.labels.shown) if arguments.events else None
         self._output = StandardOutput(
-            printed_lines(arguments, content, classifier.labels.shown),
+            printed_lines(
+                arguments, content, classifier.labels.shown, [source.name for source in sources]
+            ),
             self._status.clear if self._status else None,
         )
         self._pipeline: Pipeline[Prediction] = Pipeline(

@@ -16,6 +16,7 @@ from edge_fg.labels import Labels
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg.recognition.classifier import Classifier
 from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set, resolve_labels
+from edge_fg_calibration.data.near_chance import near_chance
 
 _LOGGER = logging.getLogger("edge_fg")
 _BATCH = 4
@@ -40,6 +41,13 @@ def evaluate(
     classifiers = [classifier] if against is None else [classifier, against]
     indices, (probabilities, *reference) = _answer_all(classifiers, images, progress)
     document = _accuracy(probabilities, indices, classifier.labels.names)
+    low = near_chance(probabilities.argmax(axis=1).tolist(), indices, probabilities.shape[1])
+    if low is not None:
+        _LOGGER.warning(
+            "only %d of %d labelled images are named right, which is near chance: check the order "
+            "of the labels and the preprocessing (see docs/preprocessing.md)",
+            *low,
+        )
     if against is not None:
         fidelity = compare(
             reference[0],

@@ -13,13 +13,13 @@ from edge_fg.backends.selection import GPU_PREFERENCE, survey
 from edge_fg.backends.tensorrt.library import Library
 from edge_fg.bundle import PRECISIONS, Bundle, Precision
 from edge_fg.errors import UsageError
-from edge_fg.images import read_image
+from edge_fg.images import IMAGE_SUFFIXES, read_image
+from edge_fg.sources.folders import files_below, with_suffixes
 from edge_fg_tools.gpu_check.settings import Settings
 
 _PHOTOGRAPHS_PER_CLASS: Final = 4
 _CALIBRATION_IMAGES: Final = 60
 _SEED: Final = 20_000  # far from the seeds that the model was trained on
-_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def best_variant(bundle: Bundle) -> Precision:
@@ -56,7 +56,7 @@ def load_images(settings: Settings) -> list[NDArray[np.uint8]]:
         from edge_fg_tools import fieldguide
 
         fieldguide.write_image_set(folder, settings.per_class, _SEED + 1 + settings.seed)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    paths = with_suffixes(files_below(folder), IMAGE_SUFFIXES, str(folder))
     if not paths:
         raise UsageError(f"there are no images in {folder}: give another --images")
     return [read_image(path) for path in paths]

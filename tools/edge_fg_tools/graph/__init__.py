@@ -7,8 +7,9 @@ try:
 except ImportError as _error:
     raise MissingDependencyError("onnx", "build", "read a model") from _error
 
+from edge_fg_tools.graph.kinds import KINDS, Kind
 from edge_fg_tools.graph.load import load_model
 from edge_fg_tools.graph.prepare import PreparedModel, prepare
 from edge_fg_tools.graph.simplify import simplify
 
-__all__ = ["PreparedModel", "load_model", "prepare", "simplify"]
+__all__ = ["KINDS", "Kind", "PreparedModel", "load_model", "prepare", "simplify"]

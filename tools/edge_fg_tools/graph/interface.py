@@ -8,6 +8,7 @@ from typing import Literal
 import onnx
 
 from edge_fg.errors import ModelError, NotAClassifierError
+from edge_fg_calibration.graph.onnx_graph import attribute
 
 Layout = Literal["nchw", "nhwc"]
 _CHANNELS = (1, 3, 4)
@@ -70,9 +71,13 @@ def image_input(graph: onnx.GraphProto, input_size: tuple[int, int] | None) -> I
             f"input {value.name!r} is {kind}; images are float32, float16 or uint8"
         )
     layout = _layout(graph, value.name, shape)
-    channels = shape[1] if layout == "nchw" else shape[3]
+    fixed = (shape[1] if layout == "nchw" else shape[3]) or _first_channels(graph, value.name) or 3
+    if fixed not in (1, 3):
+        raise NotAClassifierError(
+            f"input {value.name!r} takes {fixed} channels; images give three (RGB) or one (grey): "
+            "export the model for one of these"
+        )
     height, width = _size(value.name, shape, layout, input_size)
-    fixed = channels or 3
     _refuse_giants(value.name, shape[0] or 1, height, width)
     return ImageInput(
         name=value.name,
@@ -109,7 +114,7 @@ def _layout(graph: onnx.GraphProto, name: str, shape: list[int | None]) -> Layou
         return "nchw"
     if shape[3] in _CHANNELS:
         return "nhwc"
-    if shape[1] is None and shape[3] is None and _feeds_three_channels(graph, name):
+    if shape[1] is None and _first_channels(graph, name) in _CHANNELS:
         return "nchw"
     raise NotAClassifierError(
         f"input {name!r} has shape {shape}: neither its second nor its last dimension is 1, 3 "
@@ -117,13 +122,13 @@ def _layout(graph: onnx.GraphProto, name: str, shape: list[int | None]) -> Layou
     )
 
 
-def _feeds_three_channels(graph: onnx.GraphProto, name: str) -> bool:
-    """Tell whether a convolution reads the input directly and wants three channels."""
+def _first_channels(graph: onnx.GraphProto, name: str) -> int | None:
+    """Return how many channels a convolution wants that reads the input directly."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Conv" and node.input[0] == name and node.input[1] in weights:
-            return bool(weights[node.input[1]].dims[1] == 3)
-    return False
+            return int(weights[node.input[1]].dims[1]) * int(attribute(node, "group", 1))
+    return None
 
 
 def _size(

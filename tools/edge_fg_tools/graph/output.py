@@ -1,27 +1,22 @@
-"""Choose the output that holds the classes, and tell logits from probabilities."""
+"""Choose the output that holds the classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edge_fg.errors import ModelError, NotAClassifierError, UsageError
+from edge_fg.errors import NotAClassifierError, UsageError
 from edge_fg_calibration.graph.editing import replace_nodes
-from edge_fg_calibration.graph.observation import check_finite
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.nodes import within
 from edge_fg_tools.graph.running import GraphRunError, Runner, random_images
 
-Kind = Literal["logits", "probabilities"]
-# Nodes between a Softmax and the output that leave its values alone.
-_PASSING = frozenset(
-    {"Identity", "Reshape", "Flatten", "Squeeze", "Cast", "QuantizeLinear", "DequantizeLinear"}
-)
-_SUM_TOLERANCE = 1e-2
+# What a transformer says of each token; what a detector says of each box is less or odd.
+_FEATURES = 128
 
 
 @dataclass(frozen=True)
@@ -50,6 +45,11 @@ def choose_output(model: onnx.ModelProto, image: ImageInput, wanted: str | None)
     if len(fitting) != 1 or (wanted is None and _has_boxes(outputs)):
         raise NotAClassifierError(_refusal(outputs, fitting))
     name, value = next(iter(fitting.items()))
+    if value.ndim > 1 and value.shape[1] > 1 and np.issubdtype(value.dtype, np.integer):
+        raise NotAClassifierError(
+            f"output {name!r} is {value.dtype}: its scores are rounded to whole numbers; export "
+            "the model with outputs in float32"
+        )
     if not np.issubdtype(value.dtype, np.floating):
         raise NotAClassifierError(
             f"output {name!r} is {value.dtype}: it holds the winning class, not a score for each; "
@@ -73,45 +73,14 @@ def keep_output(model: onnx.ModelProto, chosen: ClassOutput) -> None:
         _drop_dead(graph)
 
 
-def find_kind(model: onnx.ModelProto, image: ImageInput, output: str) -> tuple[Kind, str | None]:
-    """Tell logits from probabilities, from the graph and from what it computes.
-
-    Probabilities are never negative and sum to 1 for each image; a warning tells where graph and
-    values don't say the same. Raises NotAClassifierError where the graph ends in a Sigmoid
-    (independent yes/no answers), ModelError where the outputs are not numbers or differ from run
-    to run.
-    """
-    runner = Runner(model)
-    images = random_images((image.batch or 1, *image.shape), image.elem_type, seed=7)
-    values = runner(images)[0].astype(np.float64)
-    check_finite(
-        values, output, model=model, batch=images, input_name=image.name, images="random images"
-    )
-    if not np.allclose(values, runner(images)[0], rtol=1e-3, atol=1e-6):
-        raise ModelError(
-            f"output {output!r} differs from run to run: export the model in evaluation mode"
-        )
-    last = _last_node(model.graph, output)
-    ends_in = last.op_type if last is not None else "the input"
-    name = last.name if last is not None else ""
-    if ends_in in {"Sigmoid", "HardSigmoid"} and values.shape[1] > 1:
-        raise NotAClassifierError(
-            f"node {name!r} ({ends_in}) makes each class a yes or no of its own (multi-label); "
-            "export the model without it if exactly one class is right for an image"
-        )
-    sums = values.sum(axis=1)
-    normalised = bool((values >= 0).all() and (np.abs(sums - 1) < _SUM_TOLERANCE).all())
-    if ends_in == "Softmax" and not normalised:
-        raise NotAClassifierError(
-            f"node {name!r} (Softmax) doesn't run over the classes: its values sum to "
-            f"{sums[0]:.3g} for an image"
-        )
-    if normalised and ends_in != "Softmax":
-        return "probabilities", (
-            f"node {name!r} ({ends_in}): no Softmax, but the values sum to 1 and are taken for "
-            "probabilities"
-        )
-    return ("probabilities" if normalised else "logits"), None
+def put_behind(graph: onnx.GraphProto, output: str, inner: str, *nodes: onnx.NodeProto) -> None:
+    """Put nodes that read `inner` and make `output` behind what made `output` until now."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == output:
+                    names[index] = inner
+    graph.node.extend(nodes)
 
 
 def _run(model: onnx.ModelProto, image: ImageInput) -> dict[str, NDArray[Any]]:
@@ -152,11 +121,25 @@ def _list(outputs: dict[str, NDArray[Any]]) -> str:
 
 def _refusal(outputs: dict[str, NDArray[Any]], fitting: dict[str, NDArray[Any]]) -> str:
     listed = _list(outputs)
+    if any(
+        value.ndim == 3 and value.shape[2] >= _FEATURES and value.shape[2] % 32 == 0
+        for value in outputs.values()
+    ):
+        return (
+            f"the outputs are tokens ({listed}): features of a backbone without its classifier; "
+            "a classifier gives N x classes"
+        )
     if _has_boxes(outputs) or any(value.ndim == 3 for value in outputs.values()):
         return f"the outputs look like a detector's ({listed}); a classifier gives N x classes"
     if any(value.ndim == 4 and max(value.shape[2:]) > 1 for value in outputs.values()):
         return (
-            f"the outputs are maps ({listed}), as for segmentation; a classifier gives N x classes"
+            f"the outputs are maps ({listed}): features of a backbone without its classifier, or "
+            "a segmentation; a classifier gives N x classes"
+        )
+    if any(value.ndim == 1 and value.size > 1 for value in outputs.values()):
+        return (
+            f"the outputs have no batch dimension ({listed}), as after torch's squeeze() of one "
+            "image: export the model with flatten(1) there, and with an example of two images"
         )
     if len(fitting) > 1:
         return f"several outputs could be the classes ({listed}): choose one with --model-output"
@@ -164,17 +147,9 @@ def _refusal(outputs: dict[str, NDArray[Any]], fitting: dict[str, NDArray[Any]])
 
 
 def _flatten(graph: onnx.GraphProto, kept: onnx.ValueInfoProto, chosen: ClassOutput) -> None:
-    inner = f"{chosen.name}_unflattened"
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name == chosen.name:
-                    names[index] = inner
-    graph.node.append(
-        onnx.helper.make_node(
-            "Flatten", [inner], [chosen.name], name=f"{chosen.name}_flatten", axis=1
-        )
-    )
+    inner, name = f"{chosen.name}_unflattened", f"{chosen.name}_flatten"
+    flatten = onnx.helper.make_node("Flatten", [inner], [chosen.name], name=name, axis=1)
+    put_behind(graph, chosen.name, inner, flatten)
     dims = kept.type.tensor_type.shape.dim
     del dims[1:]
     dims.add().dim_value = chosen.classes
@@ -197,11 +172,3 @@ def _reads(node: onnx.NodeProto) -> set[str]:
     names = {name for inner in within(node, onnx.NodeProto) for name in inner.input}
     graphs = within(node, onnx.GraphProto)
     return names.union(value.name for graph in graphs for value in graph.output)
-
-
-def _last_node(graph: onnx.GraphProto, output: str) -> onnx.NodeProto | None:
-    made_by = {name: node for node in graph.node for name in node.output}
-    node = made_by.get(output)
-    while node is not None and node.op_type in _PASSING:
-        node = made_by.get(node.input[0])
-    return node

@@ -31,7 +31,11 @@ class ModelFacts:
     parameters: int  # Number of weights
     # Multiply-accumulate operations for one image; None where they can't be counted.
     macs: int | None
-    warnings: tuple[str, ...] = ()  # What the check of the graph remarked on, a sentence each
+    # What the build doubts and what the check of the graph remarked on, a sentence each.
+    warnings: tuple[str, ...] = ()
+    # How many of them, the first ones, make the proof itself doubtful: preprocessing, labels or
+    # images may not be those of the model.
+    doubts: int = 0
 
 
 @dataclass(frozen=True)

@@ -141,12 +141,14 @@ def _accuracy(variant: VariantReport) -> tuple[str, ...]:
 
 def concerns(report: Report) -> tuple[str, ...]:
     """Return what a reader should worry about, a sentence each, the most serious first."""
-    found = [*_budget_concerns(report)]
+    warnings = [f"The model: {warning.rstrip('. ')}." for warning in report.model.warnings]
+    # Where these are in doubt, the figures mean nothing.
+    found = [*warnings[: report.model.doubts], *_budget_concerns(report)]
     for variant in report.variants:
         found.extend(_variant_concerns(variant))
     found.extend(_proof_concerns(report))
     found.extend(_calibration_concerns(report))
-    found.extend(f"The model: {warning.rstrip('. ')}." for warning in report.model.warnings)
+    found.extend(warnings[report.model.doubts :])
     return tuple(found)
 
 
