@@ -112,6 +112,34 @@ def test_a_source_that_cannot_be_opened(workshop, edge_fg_command, source) -> No
     assert source.split("//")[-1].split("/")[0] in done.complaint
 
 
+@pytest.mark.parametrize("source", ["/dev/v4l/by-id/none-index0", "v4l2:///dev/nestbox"])
+def test_a_camera_that_is_unplugged(workshop, edge_fg_command, source) -> None:
+    pytest.importorskip("cv2")
+    done = edge_fg_command(*workshop.arguments(calibration=source))
+    assert done.code == 1
+    assert "is it plugged in" in done.complaint
+
+
+@pytest.mark.parametrize("option", ["--calibration ", "--calibration="])
+def test_no_bundle_keeps_the_password_of_a_camera(
+    workshop, edge_fg_command, monkeypatch, option
+) -> None:
+    from edge_fg_tools import building
+
+    commands: list[str] = []
+
+    def build(options: building.BuildOptions, progress: object) -> None:
+        commands.append(options.command)
+        raise edge_fg.SourceError("no camera here")
+
+    monkeypatch.setattr(building, "build", build)
+    words = f"edge-fg build x=y:z {option}rtsp://user:geheim@cam/live?channel=1#timeout=5"
+    monkeypatch.setattr(sys, "argv", words.split())
+    assert edge_fg_command(*workshop.arguments()).code == 1
+    (command,) = commands
+    assert command.replace("'", "") == f"edge-fg build x=y:z {option}rtsp://cam/live?channel=1"
+
+
 def quantised_model(workshop, edge_fg_command) -> Path:
     """A model with Q/DQ of its own, as quantisation-aware training leaves one."""
     output = workshop.folder / "first.edgefg"

@@ -10,6 +10,7 @@ from typing import Any
 
 from edge_fg.bundle import PRECISIONS
 from edge_fg.preprocess import presets
+from edge_fg.sources import redact
 from edge_fg_tools.cli.arguments import (
     add_format,
     add_model_choices,
@@ -124,7 +125,7 @@ def execute(arguments: argparse.Namespace) -> int:
         input_size=size,
         model_output=output,
         output_kind=kind,
-        command=shlex.join(["edge-fg", *sys.argv[1:]]),
+        command=shlex.join(["edge-fg", *map(_without_password, sys.argv[1:])]),
         cache=not arguments.no_cache,
         overwrite=arguments.overwrite,
         allow_low_accuracy=arguments.allow_low_accuracy,
@@ -133,6 +134,12 @@ def execute(arguments: argparse.Namespace) -> int:
         result = build(options, progress)
     show(arguments, {"bundle": str(result.output), **result.report}, _as_text)
     return 0
+
+
+def _without_password(word: str) -> str:
+    """Return a word of the command line as the manifest and the report may keep it."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + redact(value)
 
 
 def _as_text(report: dict[str, Any]) -> str:

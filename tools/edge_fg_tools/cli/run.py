@@ -22,7 +22,8 @@ from edge_fg_tools.cli.arguments import (
 from edge_fg_tools.cli.command import Command
 
 _SOURCES = """image, folder (with all in it), quoted glob, CSV with a column `file`, video file,
-camera number or name (/dev/v4l/by-id/...), csi://0, rtsp://...; several share one model"""
+camera number or name (/dev/v4l/by-id/...), csi://0,
+rtsp://USER@HOST/...#password_file=FILE; several share one model"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
