@@ -482,6 +482,23 @@ def test_a_quantised_model_is_kept_as_it_is() -> None:
     assert [text for text in prepared.warnings if "quantizelinear_0" in text]
 
 
+@pytest.mark.parametrize("in_pairs", [False, True])
+def test_sparse_weights_are_filled_with_their_zeros(in_pairs: bool) -> None:
+    dense = weights()["d"] * (weights()["d"] > 0)
+    places = np.argwhere(dense) if in_pairs else np.flatnonzero(dense)
+    model = net(HEAD, d=dense)
+    del model.graph.initializer[[one.name for one in model.graph.initializer].index("d")]
+    sparse = model.graph.sparse_initializer.add(dims=dense.shape)
+    sparse.values.CopyFrom(numpy_helper.from_array(dense[dense != 0], "d"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(places.astype(np.int64), "at"))
+    prepared = prepare(model)
+    assert not prepared.model.graph.sparse_initializer
+    images = random_images(2)
+    np.testing.assert_allclose(
+        run(prepared.model, images), run(net(HEAD, d=dense), images), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_local_functions_are_inlined() -> None:
     model = parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17, "mine" : 1]> '

@@ -146,3 +146,10 @@ def test_an_output_that_lost_its_batch_is_named() -> None:
     body = "p = GlobalAveragePool(image) f = Squeeze(p) logits = MatMul(f, three)"
     with pytest.raises(NotAClassifierError, match=r"no batch dimension .*flatten\(1\)"):
         prepare(net(body, "float[1,3,8,8] image", "float[5] logits", three=floats(3, 5)))
+
+
+def test_an_output_whose_dimensions_depend_on_the_batch_is_named() -> None:
+    body = "p = GlobalAveragePool(image) f = Flatten(p) z = MatMul(f, three) logits = Squeeze(z)"
+    model = net(body, "float[N,3,8,8] image", "float[N,5] logits", three=floats(3, 5))
+    with pytest.raises(NotAClassifierError, match=r"shape \[5\] for a batch of 1.*flatten\(1\)"):
+        prepare(model)

@@ -60,6 +60,19 @@ def test_the_number_of_channels_is_read_from_the_first_convolution() -> None:
     assert not prepare(net(HEAD, "float[N,C,8,8] image")).is_grey
 
 
+def test_a_batch_that_stays_is_exported_again_with_one_channel() -> None:
+    body = (
+        "a = GlobalAveragePool(image) f = Conv(a, k) own = Reshape(f, shape) c = Conv(image, own) "
+        "p = GlobalAveragePool(c) features = Flatten(p) logits = Gemm(features, d)"
+    )
+    kernels = {"k": np.ones((4, 1, 1, 1), np.float32), "shape": np.array([4, 1, 1, 1])}
+    grey, batch = prepare(
+        net(body, "float[1,1,8,8] image", "float[1,5] logits", **kernels)
+    ).warnings
+    assert "takes one grey channel" in grey
+    assert "torch.rand(2, 1, 8, 8)" in batch
+
+
 def test_other_numbers_of_channels_are_refused() -> None:
     four = np.ones((4, 4, 3, 3), np.float32)
     with pytest.raises(NotAClassifierError, match="takes 4 channels"):

@@ -43,13 +43,14 @@ def pinned_batch(model: onnx.ModelProto, image: ImageInput) -> ImageInput:
 
 
 def make_batch_dynamic(
-    model: onnx.ModelProto, image: ImageInput
+    model: onnx.ModelProto, image: ImageInput, exported: ImageInput
 ) -> tuple[onnx.ModelProto, ImageInput, str | None]:
     """Make the first dimension of the input and of the only output ``N``; `model` is not changed.
 
     What pins the batch is rewritten, such as a Reshape to a constant shape. The result is run with
     batches of 1 and 3 and compared with the original; where that does not prove it, the batch is
-    fixed, and the last value returned says why and how to export the model.
+    fixed, and the last value returned says why, and how to export the model, which then had the
+    input `exported`.
     Raises GraphRunError where the original can't be run.
     """
     fixed = image.batch or 1
@@ -69,7 +70,7 @@ def make_batch_dynamic(
     why = (
         f"the answer to an image depends on those beside it ({mixed})"
         if mixed
-        else f"with three images {found[-1]}; {_export_call(image)}"
+        else f"with three images {found[-1]}; {_export_call(exported)}"
     )
     return (
         _with_batch(model, image, fixed),

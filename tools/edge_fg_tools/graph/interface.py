@@ -127,7 +127,8 @@ def _first_channels(graph: onnx.GraphProto, name: str) -> int | None:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Conv" and node.input[0] == name and node.input[1] in weights:
-            return int(weights[node.input[1]].dims[1]) * int(attribute(node, "group", 1))
+            dims = weights[node.input[1]].dims
+            return int(dims[1]) * int(attribute(node, "group", 1)) if len(dims) > 1 else None
     return None
 
 

@@ -73,8 +73,8 @@ def settle_kind(
     was done and what is unusual is returned as a warning.
 
     Raises NotAClassifierError where the values are neither (independent yes or no answers, an
-    embedding), ModelError where they are not numbers or differ from run to run, and UsageError
-    where `wanted` can't be.
+    embedding) or have no batch, ModelError where they are not numbers or differ from run to run,
+    and UsageError where `wanted` can't be.
     """
     values = _observe(model, image, output)
     end = _end(Graph(model), output)
@@ -131,6 +131,11 @@ def _observe(model: onnx.ModelProto, image: ImageInput, output: str) -> NDArray[
     if not np.allclose(plain, runner(images)[0], rtol=1e-3, atol=1e-6):
         raise ModelError(
             f"output {output!r} differs from run to run: export the model in evaluation mode"
+        )
+    if plain.ndim != 2 or len(plain) != batch:
+        raise NotAClassifierError(
+            f"output {output!r} has the shape {list(plain.shape)} for a batch of {batch}: export "
+            "the model with flatten(1) where it has squeeze()"
         )
     count = batch * math.ceil(len(_CONTRASTS) / batch)
     more = random_images((count, *image.shape), image.elem_type, seed=8)

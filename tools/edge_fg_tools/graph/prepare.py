@@ -19,6 +19,7 @@ from edge_fg_tools.graph.normalisation import Normalisation, find_normalisation
 from edge_fg_tools.graph.output import choose_output, keep_output
 from edge_fg_tools.graph.simplify import simplify
 from edge_fg_tools.graph.upgrade import (
+    fill_sparse,
     inline_functions,
     raise_opset,
     refuse_training,
@@ -85,6 +86,7 @@ def prepare(
     """
     warnings: list[str | None] = []
     work = inline_functions(model)
+    fill_sparse(work)
     settle_format(work)
     refuse_training(work.graph)
     image = image_input(work.graph, input_size)
@@ -109,10 +111,10 @@ def prepare(
     hint = features_hint(work, chosen.name)
     kind, warning = settle_kind(work, image, chosen.name, output_kind)
     warnings.append(warning)
-    is_grey = image.chw[0] == 1
+    exported = image
     work, image, warning = take_colour(work, image)
     warnings.append(warning)
-    work, image = _clean(work, image, warnings)
+    work, image = _clean(work, image, exported, warnings)
     channels, height, width = image.chw
     return PreparedModel(
         model=work,
@@ -120,7 +122,7 @@ def prepare(
         channels=channels,
         height=height,
         width=width,
-        is_grey=is_grey,
+        is_grey=exported.chw[0] == 1,
         layout=image.layout,
         input_dtype=image.dtype,
         output_name=chosen.name,
@@ -134,14 +136,14 @@ def prepare(
 
 
 def _clean(
-    model: onnx.ModelProto, image: ImageInput, warnings: list[str | None]
+    model: onnx.ModelProto, image: ImageInput, exported: ImageInput, warnings: list[str | None]
 ) -> tuple[onnx.ModelProto, ImageInput]:
     """Make the batch dynamic, simplify, infer shapes and check."""
-    work, image, fixed = make_batch_dynamic(model, image)
+    work, image, fixed = make_batch_dynamic(model, image, exported)
     work, kept = simplify(work, image)
     if fixed is not None:
         # Folded constants can be repaired where computed ones could not.
-        work, image, fixed = make_batch_dynamic(work, image)
+        work, image, fixed = make_batch_dynamic(work, image, exported)
     if has_quantisation(work) is None:
         warnings.append(kept)
     warnings.append(fixed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx.inliner
 import onnx.version_converter
@@ -45,6 +46,25 @@ def settle_format(model: onnx.ModelProto) -> None:
     stored = {tensor.name for tensor in model.graph.initializer}
     for value in [v for v in model.graph.input if v.name in stored]:
         model.graph.input.remove(value)
+
+
+def fill_sparse(model: onnx.ModelProto) -> None:
+    """Store sparse weights with their zeros, in place: neither TensorRT nor calibration reads them.
+
+    Raises ModelFormatError where an index lies outside.
+    """
+    for sparse in model.graph.sparse_initializer:
+        values, indices = map(onnx.numpy_helper.to_array, (sparse.values, sparse.indices))
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
+        try:
+            places = (
+                np.ravel_multi_index(tuple(indices.T), dense.shape) if indices.ndim > 1 else indices
+            )
+            dense.reshape(-1)[places] = values
+        except (ValueError, IndexError) as error:
+            raise ModelFormatError(f"sparse tensor {sparse.values.name!r}: {error}") from error
+        model.graph.initializer.append(onnx.numpy_helper.from_array(dense, sparse.values.name))
+    del model.graph.sparse_initializer[:]
 
 
 def refuse_training(graph: onnx.GraphProto) -> None:
