@@ -85,6 +85,8 @@ def test_a_table_of_images_is_a_source(tiny_bundle, images, edge_fg_command):
     table.write_text("file,label\nimages/07.png,Great Tit\nimages/02.png,\n")
     found = lines(edge_fg_command("run", tiny_bundle, table, "--format", "jsonl").out)
     assert [Path(line["source"]).name for line in found] == ["07.png", "02.png"]
+    text = edge_fg_command("run", tiny_bundle, table).out.splitlines()
+    assert [line.split()[0] for line in text] == ["images/07.png", "images/02.png"]
     both = edge_fg_command("run", tiny_bundle, table, images / "01.png", "--format", "jsonl").out
     assert len(lines(both)) == 3
     table.write_text("file\nimages/07.png\nimages/none.png\n")

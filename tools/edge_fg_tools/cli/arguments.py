@@ -130,6 +130,11 @@ def share(text: str) -> float:
     return number
 
 
+def is_table(source: str) -> bool:
+    """Say whether a source is a CSV file of images."""
+    return source.lower().endswith(".csv") and Path(source).is_file()
+
+
 def policy(text: str) -> Policy:
     """Parse a policy."""
     try:

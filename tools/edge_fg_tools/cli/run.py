@@ -15,6 +15,7 @@ from edge_fg_tools.cli.arguments import (
     add_bundle,
     add_format,
     address,
+    is_table,
     policy,
     positive,
     share,
@@ -134,12 +135,11 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def _named(source: str) -> str | list[Path]:
     """Return what `open_source` takes: instead of a table of images, the images in it."""
-    path = Path(source)
-    if path.suffix.lower() != ".csv" or not path.is_file():
+    if not is_table(source):
         return source
     from edge_fg_calibration import read_image_set
 
-    return [image.path for image in read_image_set(path).items]
+    return [image.path for image in read_image_set(Path(source)).items]
 
 
 def _check_outputs(save: Path | None, frames: Path | None, sources: list[str]) -> None:

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edge_fg.errors import OutputError, SourceError, UsageError
@@ -24,7 +25,7 @@ from edge_fg.telemetry.jetson import JetsonSensors
 from edge_fg.telemetry.prometheus import MetricsServer, PipelineCollector
 from edge_fg.telemetry.status_line import StatusLine, summary_text
 from edge_fg.tracking.visits import follow_visits
-from edge_fg_tools.cli.arguments import Address
+from edge_fg_tools.cli.arguments import Address, is_table
 from edge_fg_tools.cli.run_output import (
     StandardOutput,
     VisitCounter,
@@ -61,7 +62,13 @@ class Session:
         self._visits = VisitCounter(classifier.labels.shown) if arguments.events else None
         self._output = StandardOutput(
             printed_lines(
-                arguments, content, classifier.labels.shown, [source.name for source in sources]
+                arguments,
+                content,
+                classifier.labels.shown,
+                [
+                    str(Path(given).parent) if is_table(given) else source.name
+                    for given, source in zip(arguments.sources, sources, strict=True)
+                ],
             ),
             self._status.clear if self._status else None,
         )
