@@ -118,10 +118,11 @@ def grey_to_8_bits(
     warning = None
     if is_sliver(values, low, high):
         whole = least < most / 8
-        black, white = (low, (1 << int(most).bit_length()) - 1) if whole else (least, most)
+        black, white = (low, (1 << most.bit_length()) - 1) if whole else (least, most)
+        example = f" (such as grey_range={black}-{white})" if black < white else ""
         warning = (
             f"uses the values {least} to {most} of {low}..{high}, so it is nearly black or flat: "
-            f"say which are black and white (such as grey_range={black}-{white}), or scale it"
+            f"say which are black and white{example}, or scale it"
         )
     return _scaled(values, low, high), warning
 

@@ -108,7 +108,7 @@ def decode_jpeg(data: bytes, max_pixels: int = MAX_STREAM_PIXELS) -> DecodedJpeg
     _check_effort(data, header, max_pixels)
     note = None
     if header.junk:
-        note = f"{sum(end - start for start, end in header.junk)} bytes too many in its header"
+        note = f"{sum(end - start for start, end in header.junk)} bytes too many in the header"
         edges = [0, *(edge for stretch in header.junk for edge in stretch), len(data)]
         data = b"".join(data[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
         header = _read_header(data)
@@ -126,7 +126,7 @@ def decode_jpeg(data: bytes, max_pixels: int = MAX_STREAM_PIXELS) -> DecodedJpeg
         # Later warnings are not told.
         for part in _restarted_parts(data, header):
             _check_loss(_decode_into(None, part, header))
-        note = "a few bytes too many in its data"
+        note = "a few bytes too many in the data"
     elif report or header.components not in (1, 3):
         # Not for simplejpeg, such as a fourth colour.
         pixels = _decoded_by_pillow(data)

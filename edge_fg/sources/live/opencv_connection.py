@@ -7,10 +7,15 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_fg.errors import ImageError, SourceError
 from edge_fg.images import as_frame
+from edge_fg.jpeg import EOI, JpegDecoder
 from edge_fg.opencv import hush_ffmpeg, load_cv2, positive, stated_size
 from edge_fg.preprocess.pixel_layout import PixelFormat
+from edge_fg.preprocess.raw_frame import RawFrame
 from edge_fg.sources.live.connection import (
     CapturedImage,
     Connection,
@@ -37,6 +42,7 @@ class OpenCVConnection(Connection):
         self._cv2: Any = None
         self._capture: Any = None
         self._raw: PixelFormat | None = None
+        self._decode: JpegDecoder | None = None  # of JPEGs that OpenCV hands on
         self._stamped = False
         self._grabbed = False
 
@@ -49,7 +55,8 @@ class OpenCVConnection(Connection):
                 self._capture = open_stream(cv2, description, self._options)
             else:
                 opened = open_camera(cv2, description, self._options)
-                self._capture, self._raw, self._stamped = opened
+                self._capture, self._raw, self._stamped, sends_jpegs = opened
+                self._decode = JpegDecoder(description.name) if sends_jpegs else None
         if not self._capture.isOpened():
             raise SourceError(why_not_opened(description, self._options))
         hush_ffmpeg()
@@ -108,9 +115,16 @@ class OpenCVConnection(Connection):
             good, image = self._capture.retrieve()
             if not good:
                 return CorruptedData("a frame could not be decoded")
-            pixels = as_frame(image) if self._raw is None else as_raw_frame(image, self._raw)
+            pixels = self._pixels(image)
         except ImageError as error:
             return CorruptedData(str(error))
         except self._cv2.error as error:
             raise SourceError(f"OpenCV can't read it: {error}") from error
         return CapturedImage(pixels, captured, wall)
+
+    def _pixels(self, image: Any) -> NDArray[np.uint8] | RawFrame:
+        if self._decode is not None and image.shape[-1] != 3:
+            data = image.tobytes()
+            end = data.rfind(EOI)  # the driver's buffer is longer
+            return self._decode(data[: end + 2] if end >= 0 else data)
+        return as_frame(image) if self._raw is None else as_raw_frame(image, self._raw)

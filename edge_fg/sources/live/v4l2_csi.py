@@ -28,6 +28,7 @@ _RAW_FORMATS: Final = {
     "YUY2": PixelFormat.YUYV,
     "NV12": PixelFormat.NV12,
 }
+_JPEGS: Final = ("MJPG", "JPEG")
 _PARSERS: Final = {"h264": ("video/x-h264", "h264parse"), "h265": ("video/x-h265", "h265parse")}
 _SAFE_PATH: Final = re.compile(r"/dev/[A-Za-z0-9_/-]+")
 # The newest frame only, and as soon as it is there.
@@ -40,6 +41,7 @@ class OpenedCamera(NamedTuple):
     capture: Any
     raw: PixelFormat | None  # format of the camera's own bytes, if frames are kept raw
     stamped: bool  # whether the kernel stamps its frames with the monotonic clock
+    sends_jpegs: bool = False  # undecoded, for OpenCV doesn't say what was wrong with them
 
 
 def open_camera(cv2: Any, description: SourceDescription, options: SourceOptions) -> OpenedCamera:
@@ -59,7 +61,8 @@ def open_camera(cv2: Any, description: SourceDescription, options: SourceOptions
     capture = cv2.VideoCapture(target, backend)
     if not capture.isOpened():
         return OpenedCamera(capture, None, False)
-    return OpenedCamera(capture, _configure(cv2, capture, description.name, options), has_v4l2)
+    raw, sends_jpegs = _configure(cv2, capture, description.name, options)
+    return OpenedCamera(capture, raw, has_v4l2, sends_jpegs)
 
 
 def as_raw_frame(image: Any, pixel_format: PixelFormat) -> RawFrame:
@@ -191,10 +194,12 @@ def _pipeline_of(description: SourceDescription, options: SourceOptions, device:
     return None
 
 
-def _configure(cv2: Any, capture: Any, name: str, options: SourceOptions) -> PixelFormat | None:
+def _configure(
+    cv2: Any, capture: Any, name: str, options: SourceOptions
+) -> tuple[PixelFormat | None, bool]:
     """Ask a V4L2 camera for what was chosen, and say where it gives something else.
 
-    Returns the format of its bytes if they are kept raw.
+    Returns the format of its bytes if they are kept raw, and whether it hands JPEGs on.
     """
     # The format comes first: sizes and rates depend on it.
     if options.codec is not None:
@@ -214,12 +219,11 @@ def _configure(cv2: Any, capture: Any, name: str, options: SourceOptions) -> Pix
     sends = fourcc_text(capture.get(cv2.CAP_PROP_FOURCC))
     if options.codec is not None and sends != _FOURCC[options.codec]:
         _logger.warning("%s sends %s, not %s", name, sends or "?", options.codec)
-    if not options.raw:
-        return None
-    if sends in _RAW_FORMATS and capture.set(cv2.CAP_PROP_CONVERT_RGB, 0):
-        return _RAW_FORMATS[sends]
-    _logger.warning("%s sends %s, which is decoded, not kept raw", name, sends or "?")
-    return None
+    is_wanted = sends in _JPEGS or (options.raw and sends in _RAW_FORMATS)
+    is_kept = is_wanted and capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+    if options.raw and not (is_kept and sends in _RAW_FORMATS):
+        _logger.warning("%s sends %s, which is decoded, not kept raw", name, sends or "?")
+    return (_RAW_FORMATS.get(sends), sends in _JPEGS) if is_kept else (None, False)
 
 
 def _has(cv2: Any, backend: str) -> bool:

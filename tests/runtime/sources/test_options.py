@@ -259,6 +259,10 @@ def test_an_encoded_camera_needs_gstreamer() -> None:
 # ---------------------------------------------------------------- a camera of OpenCV's
 
 
+def jpeg_of(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
 class FakeCapture:
     """Stands for cv2.VideoCapture on a V4L2 camera, as far as we use it."""
 
@@ -268,6 +272,7 @@ class FakeCapture:
         self.convert = True
         self.opened = self.plugged = True
         self.stamp_ms = 0.0
+        self.jpeg = jpeg_of(np.zeros((size_wh[1], size_wh[0], 3), np.uint8))
 
     def __call__(self, target: object, backend: int) -> FakeCapture:
         return self
@@ -295,6 +300,10 @@ class FakeCapture:
 
     def retrieve(self) -> tuple[bool, np.ndarray]:
         width, height = self.size_wh
+        if self.fourcc == "MJPG" and not self.convert:
+            return True, np.frombuffer(self.jpeg + bytes(500), np.uint8)[
+                None
+            ]  # a buffer of its own
         if self.convert:
             return True, np.zeros((height, width, 3), np.uint8)
         shape = (height * 3 // 2, width) if self.fourcc == "NV12" else (height, width, 2)
@@ -339,6 +348,29 @@ def test_a_camera_that_sends_something_else_is_decoded_and_that_is_said(
     assert isinstance(frame.pixels, np.ndarray)
     for said in ("sends MJPG, not nv12", "is decoded, not kept raw", "not the 640 x 480 asked for"):
         assert said in caplog.text
+
+
+def test_a_jpeg_of_a_camera_that_lost_data_is_left_out(
+    fake: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capture = fake("MJPG", size_wh=(160, 120))
+    noise = np.random.default_rng(1).integers(0, 256, (120, 160, 3), np.uint8)
+    good = jpeg_of(noise)
+    middle = len(good) // 2
+    extra = good[:-2] + b"\1\2\3\4" * 3 + good[-2:]
+    lost = good[:middle] + good[middle + 600 :]
+    connection = OpenCVConnection(parse_source(0), SourceOptions())
+    connection.open()
+    for data, whole in ((good, True), (lost, False), (good[:middle], False), (extra, True)) * 2:
+        capture.jpeg = data
+        shot = connection.read().decode()
+        assert isinstance(shot, CorruptedData) is not whole
+        if whole:
+            np.testing.assert_array_equal(shot.pixels, cv2.imdecode(np.frombuffer(good, "u1"), 1))
+    assert [record.getMessage() for record in caplog.records] == [
+        "/dev/video0 sends JPEGs with a few bytes too many in the data: they are used"
+    ]
+    assert capfd.readouterr().err == ""
 
 
 def test_raw_bytes_of_the_wrong_length_are_no_frame(fake: Any) -> None:
