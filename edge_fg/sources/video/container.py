@@ -87,9 +87,10 @@ def _refuse_text(path: Path, head: bytes) -> None:
 
 
 def _structure(file: BinaryIO, head: bytes, size: int) -> Container:
-    if head.startswith((b"RIFF", b"\x1a\x45\xdf\xa3")):
-        whole = _riff_is_whole if head.startswith(b"RIFF") else _matroska_is_whole
-        return Container(whole(file, size))
+    if head.startswith(b"RIFF"):
+        return Container(_riff_is_whole(file, size))
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return Container(_matroska_is_whole(file, size))
     if head.startswith(b"FLV"):
         return Container(_flash_is_whole(file, size))
     if _IDENTIFIER.fullmatch(head[4:8]):
@@ -101,19 +102,36 @@ def _structure(file: BinaryIO, head: bytes, size: int) -> Container:
     return Container(True if head.startswith(unbounded) or head[4:5] == b"\x47" else None)
 
 
-def _riff_is_whole(file: BinaryIO, size: int) -> bool:
-    """Return whether all chunks of an AVI lie within the file, and begin as chunks do."""
-    at, chunks = 12, [b"RIFF"]
-    file.seek(0)
-    end = 8 + struct.unpack("<4xI", file.read(8).ljust(8, b"\0"))[0]
-    while at + 8 <= min(end, size) and len(chunks) < _MAX_CHUNKS:
+def _riff_is_whole(file: BinaryIO, size: int) -> bool | None:
+    """Return whether an AVI's parts lie within the file; None where their length was not written.
+
+    Beyond a gigabyte it has several (OpenDML). The chunks in each must begin as chunks do.
+    """
+    at = 0
+    for _ in range(_MAX_CHUNKS):
+        file.seek(at)
+        name, length = struct.unpack("<4sI", file.read(8).ljust(8, b"\0"))
+        if name != b"RIFF":
+            break
+        if length < 4:
+            return None
+        end = at + 8 + length
+        if end > size + 1 or not _chunks_make_sense(file, at + 12, min(end, size)):
+            return False
+        at = end + length % 2
+    return True
+
+
+def _chunks_make_sense(file: BinaryIO, at: int, end: int) -> bool:
+    for _ in range(_MAX_CHUNKS):
+        if at + 8 > end:
+            break
         file.seek(at)
         name, length = struct.unpack("<4sI", file.read(8))
         if not _IDENTIFIER.fullmatch(name):
             return False
-        chunks.append(name)
         at += 8 + length + length % 2
-    return max(at, end) <= size + 1 and len(chunks) > 1
+    return at <= end + 1
 
 
 def _matroska_is_whole(file: BinaryIO, size: int) -> bool | None:

@@ -203,6 +203,16 @@ def test_a_cut_file_is_still_an_error(decoder: str, tmp_path: Path, name: str) -
         read_all(path)
 
 
+def test_a_large_avi_that_is_cut_in_its_second_part(decoder: str, tmp_path: Path) -> None:
+    def second_part(content: bytearray, _: object) -> None:
+        content += b"RIFF" + struct.pack("<I", 5000) + b"AVIX" + bytes(100)
+        struct.pack_into("<I", content, content.index(b"strh") + 40, 10 * FRAMES)
+
+    path = damaged(write_video(tmp_path / "a.avi", "mjpeg"), second_part)
+    with pytest.raises(TruncatedSourceError, match=f"after frame {FRAMES} of {10 * FRAMES}"):
+        read_all(path)
+
+
 @pytest.mark.parametrize(
     ("matrix", "turn"),
     [
