@@ -10,8 +10,8 @@ from typing import Any, Final
 import av
 import numpy as np
 
-from edge_fg.errors import SourceError
-from edge_fg.jpeg import MAX_STREAM_PIXELS
+from edge_fg.errors import ImageError, SourceError
+from edge_fg.jpeg import MAX_STREAM_PIXELS, JpegDecoder, jpeg_size
 from edge_fg.sources.capture_time import parse_time
 from edge_fg.sources.live.connection import CorruptedData
 from edge_fg.sources.uri import SourceDescription
@@ -32,7 +32,8 @@ class PyAVReader:
     """A video file held by PyAV; see `VideoReader`.
 
     A damaged frame is left out where FFmpeg marks it. Those that build upon it are handed on:
-    FFmpeg repairs them as far as it can, and a key frame may be seconds away.
+    FFmpeg repairs them as far as it can, and a key frame may be seconds away. MJPEG is decoded as
+    images are, except where a packet holds two fields of half the height.
     """
 
     def __init__(self, description: SourceDescription, container: Container) -> None:
@@ -63,6 +64,8 @@ class PyAVReader:
         self._failed = 0
         self._ended = False
         self.matrix = container.matrix
+        self._decode = JpegDecoder(description.name)
+        self._is_jpeg = stream.codec_context.name == "mjpeg"
         self._fill()
 
     def read(self) -> PlacedImage | CorruptedData | None:
@@ -90,6 +93,9 @@ class PyAVReader:
             self._ended = packet is None
             if packet is not None and packet.size == 0:
                 continue  # a recorder's mark of a dropped frame, or PyAV's of the end
+            if self._is_jpeg and packet is not None and not self._is_field(packet):
+                self._ready.append(self._from_jpeg(packet))
+                continue
             try:
                 frames = self._stream.codec_context.decode(packet)
             except av.error.FFmpegError:
@@ -128,7 +134,25 @@ class PyAVReader:
             image = np.ascontiguousarray(frame.to_ndarray(format="bgr24"))
         except (av.error.FFmpegError, ValueError) as error:
             return CorruptedData(str(error))
-        stamp = frame.dts if frame.pts is None else frame.pts
+        return image, self._position(frame, number)
+
+    def _is_field(self, packet: Any) -> bool:
+        """Whether a packet of MJPEG holds a field, of which two make a frame."""
+        try:
+            return jpeg_size(bytes(packet)) != self.size_wh
+        except ImageError:
+            return False
+
+    def _from_jpeg(self, packet: Any) -> PlacedImage | CorruptedData:
+        """Decode a packet of MJPEG as images are, which notices damage that FFmpeg passes over."""
+        number, self._given = self._given, self._given + 1
+        try:
+            return self._decode(bytes(packet)), self._position(packet, number)
+        except ImageError as error:
+            return CorruptedData(str(error))
+
+    def _position(self, of: Any, number: int) -> float:
+        stamp = of.dts if of.pts is None else of.pts
         if stamp is None or not self._tick_s:
-            return image, number / (self.fps or 1)
-        return image, max(stamp * self._tick_s - self._start, 0.0)
+            return number / (self.fps or 1)
+        return max(float(stamp * self._tick_s) - self._start, 0.0)

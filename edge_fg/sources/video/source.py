@@ -117,7 +117,7 @@ class VideoSource(BaseSource):
                 f"{self.name} ended after frame {seen} of {count}: "
                 "the file is cut short or damaged; copy it again from where it was recorded"
             )
-        if count - found > forgiven:
+        if count - found > (0 if self._damaged else forgiven):
             _logger.warning(
                 "%s gave %d of the %d frames that its header states: "
                 "the others are lost, or were never recorded",

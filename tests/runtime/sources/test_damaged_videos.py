@@ -139,6 +139,28 @@ def test_a_frame_that_was_patched_up_is_left_out(tmp_path: Path) -> None:
     assert video.counters["corrupted"] == frames[30].dropped == 1
 
 
+def test_mjpeg_that_ffmpeg_would_pass_over_is_left_out(tmp_path: Path) -> None:
+    def change(content: bytearray, places: list[tuple[int, int]]) -> None:
+        at, size = places[10]
+        content[at + size // 2 : at + size - 100] = bytes(size // 2 - 100)
+        at, size = places[20]
+        content[at + size // 2 : at + size // 2 + 40] = b"\x5a\xa5" * 20
+
+    whole = read_all(write_video(tmp_path / "whole.avi", "mjpeg"))[1]
+    video, frames = read_all(damaged(write_video(tmp_path / "a.avi", "mjpeg"), change))
+    assert video.counters["corrupted"] == FRAMES - len(frames)
+    assert 10 not in {round(10 * frame.position) for frame in frames}
+    for frame in frames:  # what is handed on is as it was recorded
+        np.testing.assert_array_equal(frame.image, whole[round(10 * frame.position)].image)
+
+
+def test_mjpeg_has_the_pixels_that_images_have(tmp_path: Path) -> None:
+    frame = read_all(write_video(tmp_path / "a.avi", "mjpeg"))[1][3]
+    buffer = io.BytesIO()
+    Image.fromarray(scene(3)).save(buffer, "JPEG", quality=90, subsampling=2)
+    np.testing.assert_array_equal(frame.image[:, :, ::-1], np.asarray(Image.open(buffer)))
+
+
 def test_frames_lost_with_the_structure_around_them_are_named(
     decoder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
