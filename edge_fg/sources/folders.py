@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_fg.errors import SourceError
 from edge_fg.images import IMAGE_SUFFIXES
+from edge_fg.printing import printable
 from edge_fg.sources.uri import VIDEO_SUFFIXES
 
 _logger = logging.getLogger("edge_fg")
@@ -109,14 +110,16 @@ def with_suffixes(files: Iterable[Path], suffixes: frozenset[str], where: str) -
         else:
             others[suffix] += 1
     if others:
-        named = others.most_common(_NAMED_SUFFIXES)
+        named = sorted(others, key=lambda suffix: (suffix not in _MEANT, suffix))
         _logger.log(
             logging.WARNING if others.keys() & _MEANT else logging.INFO,
-            "%s: %d files are left out, for these are not read here: %s",
+            "%s: left out, for they are not read here: %s",
             where,
-            others.total(),
-            ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in named)
-            + (", ..." if len(others) > len(named) else ""),
+            ", ".join(
+                f"{others[suffix]} {printable(suffix) or 'without a suffix'}"
+                for suffix in named[:_NAMED_SUFFIXES]
+            )
+            + (", ..." if len(named) > _NAMED_SUFFIXES else ""),
         )
     return kept
 

@@ -160,8 +160,12 @@ def test_what_is_left_out_is_said(card: Path, caplog: pytest.LogCaptureFixture) 
     open_source(card).close()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "2 files are left out" in record.getMessage()
-    assert "1 .dng" in record.getMessage()
+    assert record.getMessage().endswith("left out, for they are not read here: 1 .dng, 1 .mrk")
+    for suffix in ("a", "b", "c", "\x1b[31m"):
+        (card / f"x.{suffix}").touch()
+    caplog.clear()
+    open_source(card).close()
+    assert caplog.messages[0].endswith(r": 1 .dng, 1 .\x1b[31m, 1 .a, 1 .b, 1 .c, ...")
 
 
 def test_a_folder_that_can_not_be_listed(
