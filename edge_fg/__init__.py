@@ -80,5 +80,20 @@ _ROOMS = (
     "sinks sources telemetry tracking"
 )
 
+
+def _escape_records() -> None:
+    """Escape what records of the logger quote, whatever shows them, from the first one on."""
+    import logging
+
+    def escape(record: logging.LogRecord) -> bool:
+        from edge_fg.printing import escape_record
+
+        return escape_record(record)
+
+    logging.getLogger(__name__).addFilter(escape)
+
+
+_escape_records()
+
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(__name__, _NAMES_OF, _ROOMS.split())

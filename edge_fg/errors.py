@@ -39,10 +39,6 @@ Each message is one line: what was wrong, where, and what to do about it.
 
 from __future__ import annotations
 
-import re
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
 
 class EdgeFGError(Exception):
     """Base of every error that edge_fg reports."""
@@ -50,13 +46,13 @@ class EdgeFGError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message as one line, so that a log keeps it together.
+        """Return the message as one line of less than 2 kB, so that a log keeps it together.
 
         Control characters are escaped: in quoted text they could control a terminal.
         """
-        return _CONTROL.sub(
-            lambda found: ascii(found[0])[1:-1], " ".join(super().__str__().split())
-        )
+        from edge_fg.printing import message  # when there is one: `import edge_fg` stays small
+
+        return message(" ".join(super().__str__().split()))
 
 
 class UsageError(EdgeFGError, ValueError):

@@ -1,8 +1,22 @@
-"""Text from outside that is shown: on a terminal, in a log, in a message."""
+"""Text from outside that is shown: on a terminal, in a log, in a message.
+
+Names of files, labels, nodes and cameras may hold escape sequences, line breaks and characters that
+turn the direction of writing. They are kept as they are and escaped where they are shown: in
+messages of errors, in records of the logger ``edge_fg``, and by the command line.
+"""
 
 from __future__ import annotations
 
+import traceback
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
+
 _QUOTED_CHARACTERS = 300
+_CONTROL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_HEAD_BYTES, _TAIL_BYTES = 1300, 600  # Of a long message; together below 2 kB
 
 
 def printable(text: str) -> str:
@@ -15,6 +29,35 @@ def printable(text: str) -> str:
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
         for c in text
     )
+
+
+def has_control(text: str) -> bool:
+    """Say whether `text` holds what no name needs: control characters, line breaks, bidi marks."""
+    return not text.isprintable() and any(unicodedata.category(c) in _CONTROL for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` with everything escaped but its line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def message(text: str) -> str:
+    """Return `text` escaped, and without its middle where it has more than 2 kB."""
+    whole = printable(text).encode()
+    if len(whole) <= _HEAD_BYTES + _TAIL_BYTES:
+        return whole.decode()
+    return " ... ".join(
+        part.decode(errors="ignore") for part in (whole[:_HEAD_BYTES], whole[-_TAIL_BYTES:])
+    )
+
+
+def escape_record(record: logging.LogRecord) -> bool:
+    """Escape the message and traceback of a record: a filter of `logging`, which keeps it."""
+    record.msg, record.args = message(record.getMessage()), None
+    if record.exc_info and record.exc_info[0] is not None:
+        lines = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        record.exc_text = printable_lines(lines)
+    return True
 
 
 def first_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, SupportsInt
 
 from edge_fg.errors import BackendError, DeviceMemoryError
+from edge_fg.printing import escape_record
 
 if TYPE_CHECKING:
     from edge_fg.backends.tensorrt.api import Logger, TensorRT
@@ -22,6 +23,7 @@ _LEVELS = (logging.ERROR, logging.ERROR, logging.WARNING, logging.DEBUG, logging
 # Not every word of memory: an illegal access is another failure.
 _OUT_OF_MEMORY = re.compile(r"out ?of ?memory|allocat|bad_alloc|not enough.*memory", re.IGNORECASE)
 _log = logging.getLogger("edge_fg.tensorrt")
+_log.addFilter(escape_record)  # what stands at "edge_fg" is not asked for the records of this one
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 
+from edge_fg.printing import printable
+
 STYLE = """
 :root { color-scheme: dark; font: 15px/1.45 system-ui, sans-serif; }
 body { margin: 0; background: #111; color: #eee; }
@@ -61,10 +63,10 @@ def index_page(names: tuple[str, ...]) -> str:
     """Return the page that shows these sources."""
     figures = "\n".join(
         f'<figure><img src="stream.mjpg?source={i}" data-stream="stream.mjpg?source={i}" '
-        f'alt="live image of {html.escape(name)}">\n'
-        f'<figcaption>{html.escape(name)}<br><span class="state" id="state{i}">waiting</span>'
+        f'alt="live image of {name}">\n'
+        f'<figcaption>{name}<br><span class="state" id="state{i}">waiting</span>'
         f' <a href="snapshot.jpg?source={i}">image</a></figcaption></figure>'
-        for i, name in enumerate(names)
+        for i, name in enumerate(html.escape(printable(one)) for one in names)
     )
     return f"""<!doctype html>
 <html lang="en">

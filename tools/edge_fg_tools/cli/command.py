@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edge_fg.printing import printable, printable_lines
+
 GROUP = "edge_fg.commands"
 """Group of the entry points; each names a `Command` and bears the command's name."""
 
@@ -39,4 +41,13 @@ def show(
     if arguments.format == "json":
         print(json.dumps(document, indent=indent, default=str))
     else:
-        print(as_text(document))
+        print(printable_lines(as_text(_escaped(document))))
+
+
+def _escaped(value: Any) -> Any:
+    """Return the document with its texts escaped: a name's line break must not make a line."""
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_escaped(inner) for inner in value]
+    return printable(value) if isinstance(value, str) else value

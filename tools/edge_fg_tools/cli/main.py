@@ -14,10 +14,11 @@ import traceback
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from typing import NoReturn
 
 import edge_fg
 from edge_fg.errors import EdgeFGError, MissingDependencyError
-from edge_fg.printing import first_line
+from edge_fg.printing import first_line, message, printable_lines
 from edge_fg_tools.cli.command import GROUP, Command
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:  # noqa: BLE001  a defect of ours: one line too
         if os.environ.get("EDGE_FG_DEBUG"):
-            traceback.print_exc()
+            print(printable_lines(traceback.format_exc()), file=sys.stderr)
         _print_error(
             f"internal error, {type(error).__name__}: {' '.join(str(error).split())} "
             "(set EDGE_FG_DEBUG=1 for the details and report them)"
@@ -90,6 +91,14 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         if action.required:
             return f"{text}; required"
         return f"{text}; default: {'off' if action.nargs == 0 else '%(default)s'}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Escapes what it quotes of a command line: a shell's `*` may have given a file's name."""
+
+    def error(self, text: str) -> NoReturn:
+        """Say what is wrong, and end the program."""
+        super().error(message(text))
 
 
 def _prepare_streams() -> None:
@@ -133,7 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
     found = entry_points(group=GROUP)
     if not found:
         raise EdgeFGError("this installation of edge-fg lists no commands: install it again")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="edge-fg",
         description="Fine-grained image recognition on edge devices.",
         epilog=_EPILOG,
@@ -192,5 +201,5 @@ def _log_to_stderr(level: int) -> None:
     logger.setLevel(level)
 
 
-def _print_error(message: str) -> None:
-    print(f"edge-fg: {message}", file=sys.stderr)
+def _print_error(text: str) -> None:
+    print(f"edge-fg: {message(text)}", file=sys.stderr)

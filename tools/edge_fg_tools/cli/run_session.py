@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_fg.errors import OutputError, SourceError, UsageError
 from edge_fg.pipeline import Pipeline, Sink, Throttle
-from edge_fg.printing import printable
+from edge_fg.printing import message
 from edge_fg.recognition.classifier import Classifier
 from edge_fg.recognition.prediction import Prediction
 from edge_fg.sinks import PreviewSink, WindowSink
@@ -218,9 +218,9 @@ class Session:
 def _warn_if_remote(option: str, where: Address) -> None:
     if where.remote:
         _LOGGER.warning(
-            "%s %s: everyone who can reach this machine can read it", option, printable(where.host)
+            "%s %s: everyone who can reach this machine can read it", option, where.host
         )
 
 
 def _print_note(text: str) -> None:
-    print(f"edge-fg: {text}", file=sys.stderr, flush=True)
+    print(f"edge-fg: {message(text)}", file=sys.stderr, flush=True)

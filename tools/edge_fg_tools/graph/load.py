@@ -11,11 +11,14 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from edge_fg.bundle.graph_check import check_graph
 from edge_fg.errors import BundleError, ModelFormatError
-from edge_fg.printing import first_line
+from edge_fg.printing import first_line, has_control
 from edge_fg_tools.graph.nodes import check_operators, name_nodes, within
 
 _MAX_BYTES = 2**31 - 1
 _HEAD_BYTES = 4096
+# Fields with names, which messages, reports and the manifest of a bundle show.
+_NAMES = frozenset({"name", "input", "output", "op_type", "domain", "dim_param", "key"})
+_QUOTED = 60
 # What people often give instead of ONNX, by its first bytes.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG image"),
@@ -54,8 +57,7 @@ def load_model(path: Path) -> onnx.ModelProto:
         check_graph(data, where=str(path), external=True, advice="export the model without that")
     except BundleError as error:
         raise ModelFormatError(str(error)) from error
-    if not _text_is_text(model):
-        raise ModelFormatError(f"{path} is damaged: a name in it is not text; copy it again")
+    _check_texts(model, path)
     _load_external_data(model, path)
     name_nodes(model.graph)
     check_operators(model)
@@ -135,15 +137,23 @@ def _is_text(head: bytes) -> bool:
     return all(letter.isprintable() or letter in "\r\n\t" for letter in text)
 
 
-def _text_is_text(model: onnx.ModelProto) -> bool:
-    """Tell whether every string is UTF-8; protobuf hands over others as bytes."""
+def _check_texts(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse strings that are not UTF-8 (protobuf hands them over as bytes), and unsafe names."""
     for message in within(model, Message):
         for descriptor, value in message.ListFields():
-            if descriptor.type == FieldDescriptor.TYPE_STRING:
-                texts = (value,) if isinstance(value, (str, bytes)) else value
-                if not all(isinstance(text, str) for text in texts):
-                    return False
-    return True
+            if descriptor.type != FieldDescriptor.TYPE_STRING:
+                continue
+            texts = (value,) if isinstance(value, (str, bytes)) else value
+            if not all(isinstance(text, str) for text in texts):
+                raise ModelFormatError(
+                    f"{path} is damaged: a name in it is not text; copy it again"
+                )
+            unsafe = descriptor.name in _NAMES and next(filter(has_control, texts), None)
+            if unsafe:
+                raise ModelFormatError(
+                    f"{path}: the name {unsafe[:_QUOTED]!r} holds a "
+                    "control character: give it another name, or export the model again"
+                )
 
 
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:

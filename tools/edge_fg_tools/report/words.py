@@ -139,8 +139,12 @@ def meaning(name: str) -> str:
     return _MEANINGS.get(name, "")
 
 
+# What turns the direction of writing, and the line and paragraph separators.
+_TURNING = frozenset({*range(0x2028, 0x202F), *range(0x2066, 0x206A)})
+
+
 def xml_text(text: str) -> str:
-    """Return `text` with every character that XML 1.0 forbids replaced by U+FFFD.
+    """Return `text` with what XML 1.0 forbids, and other control characters, replaced by U+FFFD.
 
     File names may hold control characters, and lone surrogates where they are not UTF-8; the
     result can be encoded as UTF-8 and stands in HTML, SVG and JSON.
@@ -157,7 +161,8 @@ def xml_text(text: str) -> str:
 def _allowed(code: int) -> bool:
     return (
         code in {0x9, 0xA, 0xD}
-        or 0x20 <= code <= 0xD7FF
+        or 0x20 <= code <= 0x7E
+        or (0xA0 <= code <= 0xD7FF and code not in _TURNING)
         or 0xE000 <= code <= 0xFFFD
         or 0x10000 <= code <= 0x10FFFF
     )
