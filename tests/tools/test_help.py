@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import re
 import shlex
 import subprocess
@@ -82,18 +81,18 @@ def test_the_packages_are_commands_too(package: str):
     assert done.stdout.startswith("usage: edge-fg doctor ")
 
 
-def completed(line: str, tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def completed(line: str, tmp_path: Path, *paths: Path) -> subprocess.CompletedProcess[str]:
     """Ask as a shell does that is to complete `line`; the answers stand in `tmp_path/answers`."""
     return subprocess.run(
         [sys.executable, "-m", "edge_fg_tools"],
         env=environment(
+            *paths,
             _ARGCOMPLETE="1",
             _ARGCOMPLETE_STDOUT_FILENAME=str(tmp_path / "answers"),
             _ARGCOMPLETE_SUPPRESS_SPACE="1",
             COMP_LINE=line,
             COMP_POINT=str(len(line)),
             COMP_TYPE="",
-            **variables,
         ),
         capture_output=True,
         text=True,
@@ -119,6 +118,6 @@ def test_a_shell_completes(line: str, among: set[str], tmp_path: Path):
 
 def test_completion_without_its_package_names_the_extra(tmp_path: Path):
     (tmp_path / "argcomplete.py").write_text("raise ImportError\n")
-    done = completed("edge-fg ru", tmp_path, PYTHONPATH=os.fspath(tmp_path))
+    done = completed("edge-fg ru", tmp_path, tmp_path)
     assert done.returncode == 1
     assert "edge-fg[complete]" in done.stderr

@@ -11,6 +11,7 @@ import queue
 import threading
 
 import numpy as np
+from numpy.typing import NDArray
 
 import edge_fg
 from edge_fg.pipeline import Result
@@ -22,7 +23,7 @@ UPLOADS = 24
 
 def work(
     classifier: edge_fg.Classifier,
-    uploads: queue.Queue[np.ndarray | None],
+    uploads: queue.Queue[NDArray[np.uint8] | None],
     answers: queue.Queue[str],
 ) -> None:
     """Answer images until None comes."""
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("sources", nargs="+")
     given = parser.parse_args()
-    uploads: queue.Queue[np.ndarray | None] = queue.Queue(maxsize=8)
+    uploads: queue.Queue[NDArray[np.uint8] | None] = queue.Queue(maxsize=8)
     answers: queue.Queue[str] = queue.Queue()
     seen: list[str] = []
 
