@@ -71,6 +71,16 @@ def test_the_kind_is_found_and_mended(body: str, kind: str, warns: str) -> None:
         np.testing.assert_allclose(softmax(found), softmax(plain), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+def test_probabilities_that_hardly_vary_are_told_by_the_graph(size: float) -> None:
+    known = {"size": np.array(size, np.float32), "order": np.arange(5, dtype=np.float32) * 99}
+    body = "b = Add(z, order) t = Mul(b, size) s = Softmax(t) y = Mul(s, hundred)"
+    model = ending(body, **known)
+    prepared = prepare(model)
+    assert prepared.kind == "probabilities"
+    np.testing.assert_allclose(run(prepared.model, random_images(2)).sum(axis=1), 1, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

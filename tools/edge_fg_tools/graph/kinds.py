@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_fg.errors import ModelError, NotAClassifierError, UsageError
 from edge_fg_calibration.graph.editing import GraphEditor
 from edge_fg_calibration.graph.observation import check_finite
-from edge_fg_calibration.graph.onnx_graph import Graph
+from edge_fg_calibration.graph.onnx_graph import Graph, attribute
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.output import put_behind
 from edge_fg_tools.graph.running import Runner, in_batches, random_images
@@ -58,6 +58,13 @@ class _End:
         return self.node.op_type if self.node is not None else ""
 
     @property
+    def scales_softmax(self) -> bool:
+        """Whether the graph itself says that a softmax over the classes is scaled."""
+        if self.node is None or self.op not in {"Softmax", "LogSoftmax"}:
+            return False
+        return self.scaled and attribute(self.node, "axis", -1) in {1, -1}
+
+    @property
     def text(self) -> str:
         return "the input itself" if self.node is None else f"node {self.node.name!r} ({self.op})"
 
@@ -87,8 +94,8 @@ def settle_kind(
     if normalised:
         unusual = f"{end.text}: no Softmax, but the values sum to 1 and are taken for probabilities"
         return "probabilities", None if end.op == "Softmax" else unusual
-    # What hardly depends on the image has everything in common.
-    if np.ptp(values, axis=0).max() > _VARIED * np.abs(values).max():
+    # What hardly depends on the image has everything in common, unless the graph says as much.
+    if end.scales_softmax or np.ptp(values, axis=0).max() > _VARIED * np.abs(values).max():
         total = float(np.median(sums))
         if positive and np.ptp(sums) < (_ROUNDED_TOLERANCE if end.rounded else _ALIKE) * total:
             total = round(total) if abs(round(total) - total) < tolerance * total else total
