@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import struct
 import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from PIL import Image
+
+from edge_fg.errors import ImageError
 
 # Formats of photographs. Pillow knows more, but some start other programs (EPS starts Ghostscript)
 # or have no signature (TGA).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000")
+
+
+# Pillow reads each chunk of a PNG in Python; files of cameras and editors have up to some thousand.
+_MAX_CHUNKS = 10_000
+# OpenJPEG takes about ten kilobytes for each tile before it decodes one.
+_MAX_TILES = 4096
 
 
 class _Plugin(NamedTuple):
@@ -24,6 +33,7 @@ class _Plugin(NamedTuple):
     signatures: tuple[bytes, ...]  # at the start of a file, or behind a length of four bytes
 
 
+_CODESTREAM = b"\xff\x4f"  # of JPEG 2000
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _PLUGINS = (
     _Plugin("AVIF", "AVIF", "pillow-avif-plugin", "pillow_avif", (b"ftypavif", b"ftypavis")),
@@ -44,8 +54,11 @@ _SILENCING = threading.Lock()
 def open_image(path: Path) -> Image.Image:
     """Open an image file without decoding it; raises what Pillow raises.
 
-    A plugin that the file needs is loaded, if it is installed.
+    A plugin that the file needs is loaded, if it is installed. `ImageError` if its parts are so
+    many that they were made to take long.
     """
+    with path.open("rb") as file:
+        _check_parts(path, file)
     plugin = _plugin_for(path)
     # Pillow warns from half its limit on, and each time; the limit that counts is ours.
     with _SILENCING, warnings.catch_warnings():
@@ -66,6 +79,25 @@ def why_unidentified(path: Path) -> str:
     if plugin.kind in Image.OPEN:
         return f"{path} is a {plugin.name} image that is damaged or of a kind that can't be read"
     return f"{path} is a {plugin.name} image: `pip install {plugin.package}`, or convert it to JPEG"
+
+
+def _check_parts(path: Path, file: IO[bytes]) -> None:
+    start = file.read(8)
+    if start == b"\x89PNG\r\n\x1a\n":
+        for _ in range(_MAX_CHUNKS):
+            head = file.read(8)
+            if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+                return
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+        raise ImageError(f"the image {path} has more than {_MAX_CHUNKS} chunks before its pixels")
+    if start[:4] == _CODESTREAM or start[4:] == b"jP  ":
+        head = start + file.read(1 << 20)
+        at = head.find(_CODESTREAM + b"\xff\x51")
+        if at >= 0 and len(head) >= at + 40:
+            # The corner of the image, its origin, the size of a tile (ISO/IEC 15444-1, A.5.1).
+            right, bottom, _, _, width, height = struct.unpack_from(">6I", head, at + 8)
+            if min(width, height) and -(-right // width) * -(-bottom // height) > _MAX_TILES:
+                raise ImageError(f"the image {path} has more than {_MAX_TILES} tiles")
 
 
 def _plugin_for(path: Path) -> _Plugin | None:

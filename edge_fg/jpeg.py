@@ -129,7 +129,7 @@ def decode_jpeg(data: bytes, max_pixels: int = MAX_STREAM_PIXELS) -> DecodedJpeg
         note = "a few bytes too many in the data"
     elif report or header.components not in (1, 3):
         # Not for simplejpeg, such as a fourth colour.
-        pixels = _decoded_by_pillow(data)
+        pixels = _decoded_by_pillow(data, report)
     return DecodedJpeg(pixels, note)
 
 
@@ -202,7 +202,7 @@ def _check_effort(data: bytes, header: _Header, max_pixels: int) -> None:
     pixels = header.width * header.height
     size = f"{header.width} x {header.height} pixels"
     if not 0 < pixels <= max_pixels:
-        raise ImageError(f"a JPEG of {size} is not decoded")
+        raise ImageError(f"it has {size}, of 1 to {max_pixels} that are decoded")
     if pixels > MAX_PIXELS_PER_BYTE * len(data):
         raise ImageError(f"it says that it has {size}, which {len(data)} bytes can't hold")
     if header.is_simple:
@@ -262,14 +262,14 @@ def _restarted_parts(data: bytes, header: _Header) -> Iterator[bytes]:
         yield data[: start + 5] + size + data[start + 9 : header.scan.end] + part + EOI
 
 
-def _decoded_by_pillow(data: bytes) -> NDArray[np.uint8]:
+def _decoded_by_pillow(data: bytes, report: str | None) -> NDArray[np.uint8]:
     try:
         with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
             rgb = np.asarray(image.convert("RGB"), np.uint8)
     # Decoders meet damaged data with errors of nearly any type.
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ImageError(f"a JPEG can't be decoded ({what})") from error
+        what = report or f"{type(error).__name__}: {error}"
+        raise ImageError(f"it can't be decoded ({what})") from error
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 

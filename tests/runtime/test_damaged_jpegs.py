@@ -266,3 +266,23 @@ def test_a_few_bytes_that_claim_many_pixels_are_refused(tmp_path: Path, suffix: 
     assert path.stat().st_size < 25000
     with pytest.raises(ImageError, match=rf"bomb\{suffix} says that it has 5000 x 5000 pixels in"):
         read_image(path)
+
+
+def test_images_of_very_many_parts_are_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "PNG")
+    png = buffer.getvalue()
+    (tmp_path / "chunks.png").write_bytes(png[:33] + (b"\0" * 4 + b"teXt" + b"\0" * 4) * 20_000)
+    with pytest.raises(ImageError, match=r"chunks\.png has more than 10000 chunks"):
+        read_image(tmp_path / "chunks.png")
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "JPEG2000", tile_size=(64, 64))
+    data = bytearray(buffer.getvalue())
+    size = data.index(b"\xff\x4f\xff\x51") + 8
+    for at, side in ((0, 4000), (16, 16)):  # of the image, of a tile
+        data[size + at : size + at + 8] = side.to_bytes(4, "big") * 2
+    (tmp_path / "tiles.jp2").write_bytes(data)
+    with pytest.raises(ImageError, match=r"tiles\.jp2 has more than 4096 tiles"):
+        read_image(tmp_path / "tiles.jp2")
+    Image.new("RGB", (640, 480)).save(tmp_path / "good.jp2", tile_size=(16, 16))
+    assert read_image(tmp_path / "good.jp2").shape == (480, 640, 3)

@@ -71,6 +71,18 @@ def test_a_broken_image_does_not_stop_a_folder(tiny_bundle, images, edge_fg_comm
     assert "aa.jpg" in alone.complaint
 
 
+def test_an_image_that_lost_data_is_left_out_everywhere(tiny_bundle, images, edge_fg_command):
+    data = (images / "a.jpg").read_bytes()
+    middle = data.index(b"\xff\xda") + (len(data) - data.index(b"\xff\xda")) // 2
+    (images / "aa.jpg").write_bytes(data[:middle] + b"\xff" * 60 + data[middle + 60 :])
+    whole = len(list(images.glob("*"))) - 1
+    done = edge_fg_command("run", tiny_bundle, images, "--format", "jsonl")
+    assert (len(lines(done.out)), done.err.count("aa.jpg can't be used")) == (whole, 1)
+    done = edge_fg_command("evaluate", tiny_bundle, images, "--format", "json")
+    assert json.loads(done.out)["images"] == whole
+    assert "aa.jpg can't be used" in done.err
+
+
 def test_text_and_max_frames(tiny_bundle, images, edge_fg_command):
     done = edge_fg_command("run", tiny_bundle, images, "--max-frames", "2")
     assert len(done.out.splitlines()) == 2
