@@ -37,18 +37,12 @@ class PyAVReader:
     """
 
     def __init__(self, description: SourceDescription, container: Container) -> None:
-        path = Path(str(description.target)).absolute()
-        try:
-            self._file: Any = av.open(str(path), container_options=_OPTIONS)
-            self._stream = self._file.streams.video[0]
-        except (av.error.FFmpegError, IndexError, ValueError) as error:
-            why = "it has no video" if isinstance(error, IndexError) else CANNOT_OPEN
-            raise SourceError(f"can't open {description.name} as a video: {why}") from error
+        self._description = description
+        self._ready: deque[PlacedImage | CorruptedData] = deque()
+        self._skipped = 0  # frames that were given before it began again
+        self._threads = 0  # as many as there are cores
+        self._begin()
         stream = self._stream
-        if stream.codec_context is None:
-            raise SourceError(f"can't open {description.name} as a video: its codec is not known")
-        stream.thread_type = "FRAME"  # with several threads for a frame, no damage is marked
-        stream.codec_context.options = {"max_pixels": str(MAX_STREAM_PIXELS)}
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else None
         self.size_wh = (stream.width, stream.height) if stream.width and stream.height else None
@@ -57,15 +51,8 @@ class PyAVReader:
         self.frame_count = stream.frames or self._estimated_count()
         times = (parse_time(self._file.metadata.get(key, "")) for key in _TIMES)
         self.created = next(filter(None, times), None)
-        self._packets = self._file.demux(stream)
-        self._ready: deque[PlacedImage | CorruptedData] = deque()
-        self._expected = 0  # frames, as many as packets
-        self._given = 0
-        self._failed = 0
-        self._ended = False
         self.matrix = container.matrix
         self._decode = JpegDecoder(description.name)
-        self._is_jpeg = stream.codec_context.name == "mjpeg"
         self._fill()
 
     def read(self) -> PlacedImage | CorruptedData | None:
@@ -78,6 +65,34 @@ class PyAVReader:
         self._ready.clear()
         with contextlib.suppress(av.error.FFmpegError):
             self._file.close()
+
+    def _begin(self) -> None:
+        name, path = self._description.name, Path(str(self._description.target)).absolute()
+        try:
+            self._file: Any = av.open(str(path), container_options=_OPTIONS)
+            self._stream = stream = self._file.streams.video[0]
+        except (av.error.FFmpegError, IndexError, ValueError) as error:
+            why = "it has no video" if isinstance(error, IndexError) else CANNOT_OPEN
+            raise SourceError(f"can't open {name} as a video: {why}") from error
+        if stream.codec_context is None:
+            raise SourceError(f"can't open {name} as a video: its codec is not known")
+        stream.thread_type = "FRAME"  # with several threads for a frame, no damage is marked
+        self._is_jpeg = stream.codec_context.name == "mjpeg"
+        if self._is_jpeg:
+            self._threads = 1
+        stream.codec_context.thread_count = self._threads
+        stream.codec_context.options = {"max_pixels": str(MAX_STREAM_PIXELS)}
+        self._packets = self._file.demux(stream)
+        self._expected = 0  # frames, as many as packets
+        self._given = 0
+        self._failed = 0
+        self._ended = False
+
+    def _begin_again(self) -> None:
+        """Come back to here with one thread: with several, an error costs other frames, too."""
+        self._file.close()
+        self._skipped, self._threads = self._given, 1
+        self._begin()
 
     def _estimated_count(self) -> int | None:
         seconds = (self._file.duration or 0) / av.time_base
@@ -99,10 +114,13 @@ class PyAVReader:
             try:
                 frames = self._stream.codec_context.decode(packet)
             except av.error.FFmpegError:
+                if self._threads != 1:
+                    self._begin_again()
+                    continue
                 self._failed += 1
                 self._ready.append(CorruptedData("a packet can't be decoded"))
             else:
-                self._ready.extend(map(self._placed, frames))
+                self._ready.extend(filter(None, map(self._placed, frames)))
             self._expected += packet is not None
             # Without its key frame, a decoder gives none of the frames that build upon it.
             silent = self._expected - self._given - self._failed
@@ -122,8 +140,10 @@ class PyAVReader:
             return packet
         return None
 
-    def _placed(self, frame: Any) -> PlacedImage | CorruptedData:
+    def _placed(self, frame: Any) -> PlacedImage | CorruptedData | None:
         number, self._given = self._given, self._given + 1
+        if number < self._skipped:
+            return None
         if self.matrix is None and number == 0:
             self.matrix = next(
                 (bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None
@@ -139,9 +159,10 @@ class PyAVReader:
     def _is_field(self, packet: Any) -> bool:
         """Whether a packet of MJPEG holds a field, of which two make a frame."""
         try:
-            return jpeg_size(bytes(packet)) != self.size_wh
+            width, height = jpeg_size(bytes(packet))
         except ImageError:
             return False
+        return self.size_wh in ((width, 2 * height), (width, 2 * height - 1))
 
     def _from_jpeg(self, packet: Any) -> PlacedImage | CorruptedData:
         """Decode a packet of MJPEG as images are, which notices damage that FFmpeg passes over."""

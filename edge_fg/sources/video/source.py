@@ -102,7 +102,7 @@ class VideoSource(BaseSource):
         """Raise unless the source was to end here; say what was left out."""
         seen, count = self._delivered, self.frame_count
         if self._damaged:
-            _logger.warning("%s: %d damaged frames were left out", self.name, self._damaged)
+            _logger.warning("%s: frames left out as damaged: %d", self.name, self._damaged)
         if seen == 0 and (count is None or self._whole):
             raise SourceError(f"{self.name} holds no frame that can be decoded")
         if count is None:

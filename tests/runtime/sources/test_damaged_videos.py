@@ -125,7 +125,7 @@ def test_damaged_frames_cost_no_others(
         assert 1 <= video.counters["corrupted"] <= FRAMES - len(frames)
     said = [r.getMessage() for r in caplog.records if r.name == "edge_fg"]
     assert f"{path} is damaged after frame {bad[0]}" in said[0]
-    assert f"{path}: {video.counters['corrupted']} damaged frames were left out" in said[-1]
+    assert f"{path}: frames left out as damaged: {video.counters['corrupted']}" in said[-1]
     assert len(said) == 2
 
 
@@ -313,3 +313,26 @@ def test_ffmpeg_does_not_write_without_bound(tmp_path: Path, level: str | None) 
     assert last == f"10 {FRAMES - 10}"
     lines = [line for line in lines if "JPEG data" in line]
     assert len(lines) >= FRAMES - 10 if level else len(lines) <= 2, lines
+
+
+def test_mjpeg_of_two_fields_a_frame(tmp_path: Path) -> None:
+    path = tmp_path / "fields.avi"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuvj420p"
+        for number in range(5):
+            data = b""
+            for field in (0, 1):
+                buffer = io.BytesIO()
+                Image.fromarray(scene(number)[field::2]).save(buffer, "JPEG", subsampling=2)
+                data += buffer.getvalue()
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.pts = stream, Fraction(1, 10), number
+            packet.dts = number
+            file.mux(packet)
+    video, frames = read_all(path)
+    assert [frame.size_wh for frame in frames] == [(160, 96)] * 5
+    assert video.counters["corrupted"] == 0
+    for number, frame in enumerate(frames):
+        error = frame.image[:, :96].astype(float) - scene(number)[:, :96, ::-1]
+        assert abs(error).mean() < 3
