@@ -25,6 +25,8 @@ def printable(text: str) -> str:
     File names and labels come from outside: their escape sequences must not reach the terminal, and
     their line breaks must not break a line.
     """
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
         for c in text

@@ -173,11 +173,11 @@ def check_standard_output() -> None:
 
 
 def print_line(line: str) -> None:
-    """Write a line to standard output at once.
+    """Write a line to standard output at once, with control characters escaped.
 
     An `OSError` says that it is closed or full; a `BrokenPipeError` that its reader has gone.
     """
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(printable(line) + "\n")
     sys.stdout.flush()
 
 

@@ -73,6 +73,7 @@ def test_names_of_folders_images_and_bundles(workshop, edge_fg_command) -> None:
         shutil.move(path, folder / f"{EVIL}{path.name}")
     (folder / f"broken\n{EVIL}.png").write_bytes(b"no image")
     (workshop.images / os.fsdecode(b"\xff\xfe.png")).write_bytes(b"no image")
+    workshop.labels.write_text("".join(f"\u202e{name}\u2066\n" for name in "abcd"))
     model = workshop.model.rename(workshop.folder / f"m{EVIL}\n.onnx")
     output = workshop.folder / "b.edgefg"
     done = edge_fg_command(*workshop.arguments("--precision", "fp32", model=model))
@@ -88,6 +89,7 @@ def test_names_of_folders_images_and_bundles(workshop, edge_fg_command) -> None:
         ["evaluate", output, workshop.images],
         ["evaluate", output, workshop.folder / EVIL],
         ["run", output, folder],
+        ["run", output, folder, "--events", "visits"],
         ["inspect", output],
         ["run", output, f"none{EVIL}\n.mp4"],
         ["run", output, folder, f"--{EVIL}\n"],

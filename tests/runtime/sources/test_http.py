@@ -293,3 +293,25 @@ def test_addresses_that_make_no_sense() -> None:
     for url in ("http://127.0.0.1:99999/x", "http://[::1/x", "http://a\u2488b/x"):
         with pytest.raises(SourceError):
             open_source(url, timeout=1)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 404 \x1b[31mgone\x9b2J\r\n\r\n",
+        b'HTTP/1.1 401 No\r\nWWW-Authenticate: \x1b]0;x\x07 realm="\xe2\x80\xae"\r\n\r\n',
+        b"HTTP/1.1 302 F\r\nLocation: http://\x1b[31m\xe2\x80\xae.local:x/\r\n\r\n",
+        b"HTTP/1.1 302 F\r\nLocation: gopher\x9b://\x7f\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/\x1b[31m\xe2\x80\xae\r\n\r\nno image",
+        b"\x1b[31mHTTP\x00\r\n\r\n",
+    ],
+)
+def test_headers_are_quoted_without_control_characters(
+    say: Callable[..., str], caplog: pytest.LogCaptureFixture, head: bytes
+) -> None:
+    caplog.set_level("DEBUG", "edge_fg")
+    with pytest.raises(SourceError) as caught:  # noqa: SIM117
+        with open_source(say(head), timeout=1, reconnect=0) as source:
+            next(source)
+    assert str(caught.value).isprintable()
+    assert all(record.getMessage().isprintable() for record in caplog.records)

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_fg.errors import OutputError, SourceError, UsageError
 from edge_fg.pipeline import Pipeline, Sink, Throttle
-from edge_fg.printing import message
+from edge_fg.printing import message, printable_lines
 from edge_fg.recognition.classifier import Classifier
 from edge_fg.recognition.prediction import Prediction
 from edge_fg.sinks import PreviewSink, WindowSink
@@ -163,7 +163,8 @@ class Session:
         if self._status is not None:
             self._status.clear()
         visits = self._visits.visits if self._visits is not None else None
-        print(summary_text(self._pipeline.stats(), visits), file=sys.stderr, flush=True)
+        text = summary_text(self._pipeline.stats(), visits)
+        print(printable_lines(text), file=sys.stderr, flush=True)
 
     def _watchers(self) -> list[Sink]:
         return [sink for sink in (self._preview, self._window, self._visits) if sink is not None]
