@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
+from pathlib import PurePosixPath
 
 from edge_fg.errors import SourceError
 from edge_fg.sources.live.connection import CorruptedData, EncodedImage, Opener
@@ -10,7 +12,10 @@ from edge_fg.sources.live.mjpeg import STREAM_TYPES, MjpegConnection
 from edge_fg.sources.live.opencv_connection import OpenCVConnection
 from edge_fg.sources.live.rtsp import AvConnection, has_pyav
 from edge_fg.sources.options import SourceOptions
-from edge_fg.sources.uri import SourceDescription
+from edge_fg.sources.uri import VIDEO_SUFFIXES, SourceDescription
+from edge_fg.sources.video.container import refuse_text
+
+_HEAD_BYTES = 1 << 11
 
 _logger = logging.getLogger("edge_fg")
 
@@ -29,6 +34,7 @@ class HttpConnection(MjpegConnection):
         super().open()
         if self.content_type in STREAM_TYPES:
             return
+        self._refuse_disguise()
         super().close()
         if self.content_type.startswith("image/"):
             raise SourceError(
@@ -40,6 +46,16 @@ class HttpConnection(MjpegConnection):
         other = self._by_opencv = OpenCVConnection(self._description, self._options)
         other.open()
         self.fps, self.size_wh, self.frame_count = other.fps, other.size_wh, other.frame_count
+
+    def _refuse_disguise(self) -> None:
+        """Refuse what is named like a video and lists other addresses, which FFmpeg would open."""
+        address = str(self._description.target).partition("?")[0]
+        if PurePosixPath(address).suffix.lower() in VIDEO_SUFFIXES and self._response is not None:
+            try:
+                head = self._response.read(_HEAD_BYTES)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise SourceError(f"can't open {self._name}: it broke off") from error
+            refuse_text(self._name, head)
 
     def read(self) -> EncodedImage | CorruptedData | None:
         """Return the next image."""

@@ -58,7 +58,7 @@ def examine(path: Path) -> Container:
             head = file.read(_HEAD_BYTES)
             if not head:
                 raise SourceError(f"the video {path} is empty (0 bytes)")
-            _refuse_text(path, head)
+            refuse_text(os.fspath(path), head)
             return _structure(file, head, size)
     except OSError as error:
         raise SourceError(f"can't read {path}: {error.strerror or error}") from error
@@ -73,7 +73,8 @@ def flip_of(matrix: bytes | None) -> Flip | None:
     return _TURNS.get(tuple(round(value / largest) for value in (a, b, c, d)))
 
 
-def _refuse_text(path: Path, head: bytes) -> None:
+def refuse_text(name: str, head: bytes) -> None:
+    """Raise a `SourceError` if what begins with `head`, a kilobyte or all of it, is a text."""
     if head.startswith(b"ID3") and len(head) > 10:  # FFmpeg passes over such a tag
         seven = head[6:10]
         head = head[10 + (seven[0] << 21 | seven[1] << 14 | seven[2] << 7 | seven[3]) :]
@@ -81,7 +82,7 @@ def _refuse_text(path: Path, head: bytes) -> None:
     # No video has a kilobyte without a zero.
     if _PLAYLIST.search(text) or text == head or len(text) > 1024:
         raise SourceError(
-            f"can't open {path} as a video: it is a text, perhaps a playlist that names other "
+            f"can't open {name} as a video: it is a text, perhaps a playlist that names other "
             "files: give the video itself"
         )
 

@@ -8,8 +8,11 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +83,7 @@ def damaged(path: Path, damage: Damage) -> Path:
     return path
 
 
-def read_all(path: Path, **options: Any) -> tuple[Source, list[Frame]]:
+def read_all(path: Path | str, **options: Any) -> tuple[Source, list[Frame]]:
     with open_source(path, **options) as video:
         return video, list(video)
 
@@ -286,6 +289,24 @@ def test_a_list_of_other_files_is_refused(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match="is a text"):
         open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "CLIP.AVI?x=1"])
+def test_a_list_behind_http_is_refused_where_it_is_named_like_a_video(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name.partition("?")[0]).write_bytes(PLAYLIST)
+    write_video(tmp_path / "good.mp4")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        with pytest.raises(SourceError, match="is a text"):
+            open_source(f"{address}/{name}", timeout=5)
+        assert len(read_all(f"{address}/good.mp4", timeout=5)[1]) == FRAMES
+    finally:
+        server.shutdown()
 
 
 @pytest.mark.parametrize("level", [None, "16"])
