@@ -76,11 +76,11 @@ def ppm_samples(image: Image.Image) -> NDArray[Any] | None:
     data = file.read(math.prod(shape) * kind.itemsize)
     if len(data) < math.prod(shape) * kind.itemsize:
         raise OSError("it is truncated")
-    samples = np.frombuffer(data, kind).reshape(shape)
+    samples: NDArray[Any] = np.frombuffer(data, kind).reshape(shape)
     if image.mode == "I":
         return samples.astype(np.uint16)
-    eight_bits: NDArray[Any] = np.minimum(np.rint(samples / largest * 255), 255).astype(np.uint8)
-    return eight_bits
+    table = np.rint(np.arange(largest + 1) / largest * 255).astype(np.uint8)
+    return np.take(table, samples, mode="clip")
 
 
 def is_sliver(values: NDArray[Any], low: int, high: int) -> bool:

@@ -75,6 +75,9 @@ def why_unidentified(path: Path) -> str:
     """Return why Pillow knows nothing of this file, and what helps."""
     plugin = _plugin_for(path)
     if plugin is None:
+        with path.open("rb") as file:
+            if file.read(4) in (b"II*\0", b"MM\0*"):
+                return f"{path} is a damaged or unusual TIFF: save it with 8 or 16 bits a sample"
         return f"{path} is not an image in a format that can be read"
     if plugin.kind in Image.OPEN:
         return f"{path} is a {plugin.name} image that is damaged or of a kind that can't be read"

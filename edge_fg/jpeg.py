@@ -186,6 +186,8 @@ def _read_header(data: bytes) -> _Header:
         between = data[segment.junk : segment.start].rstrip(b"\xff")
         if between:
             junk.append((segment.junk, segment.junk + len(between)))
+        if segment.kind == SOI[1]:  # some webcams begin twice
+            junk.append((segment.start, segment.end))
         if segment.kind in FRAME_HEADERS and frame is None:
             frame = segment
         if segment.kind == START_OF_SCAN:

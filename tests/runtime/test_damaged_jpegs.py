@@ -117,6 +117,22 @@ def test_damage_shows_beside_a_cameras_own_bytes(kind: str, how: str) -> None:
         decode_jpeg(DAMAGE[how](data, start + (len(data) - start) // 2))
 
 
+def test_what_webcams_leave_out_or_write_twice_is_no_loss() -> None:
+    data = KINDS["baseline"]
+    expected = pixels(data)
+    twice = decode_jpeg(b"\xff\xd8" + data)
+    assert twice.note == "2 bytes too many in the header"
+    np.testing.assert_array_equal(twice.pixels, expected)
+    # Without Huffman tables, those of the standard are meant, and Pillow writes these.
+    without = data
+    while (at := without.find(b"\xff\xc4")) >= 0:
+        without = without[:at] + without[at + 2 + int.from_bytes(without[at + 2 : at + 4], "big") :]
+    assert len(without) < len(data) - 300
+    np.testing.assert_array_equal(decode_jpeg(without).pixels, expected)
+    for behind in (bytes(1000), data):
+        np.testing.assert_array_equal(decode_jpeg(data + behind).pixels, expected)
+
+
 def test_a_missing_end_marker_is_no_loss(caplog: pytest.LogCaptureFixture) -> None:
     for kind, data in KINDS.items():
         if kind != "two images":

@@ -55,13 +55,13 @@ def save_plain_pgm(path: Path, values: np.ndarray, white: int) -> None:
     path.write_bytes(f"P2 60 40 {white}\n{text}\n".encode())
 
 
-def packed_tiff(path: Path, values: np.ndarray) -> None:
-    """A TIFF of 12 bits a sample, two in three bytes."""
+def packed_tiff(path: Path, values: np.ndarray, bits: int = 12) -> None:
+    """A TIFF of 12 bits a sample, two in three bytes; or one that says so of other bits."""
     pairs = values.reshape(-1, 2).astype(int)
     packed = np.stack(
         [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1
     )
-    tags = [(256, 60), (257, 40), (258, 12), (259, 1), (262, 1), (273, 0), (277, 1), (278, 40)]
+    tags = [(256, 60), (257, 40), (258, bits), (259, 1), (262, 1), (273, 0), (277, 1), (278, 40)]
     tags += [(279, packed.size)]
     entries = b""
     for tag, value in tags:
@@ -178,6 +178,13 @@ def test_what_a_tiff_states_wrongly_is_not_believed(tmp_path: Path) -> None:
     for tags in ({341: 1000}, {340: 500}, {340: 9, 341: 3}):
         save_tiff(tmp_path / "a.tif", ramp(0, 65535), tags)
         np.testing.assert_array_equal(grey_of(tmp_path / "a.tif"), ramp(0, 65535) >> 8)
+
+
+@pytest.mark.parametrize("bits", [10, 14])
+def test_a_tiff_of_packed_bits_that_can_not_be_read_gets_advice(tmp_path: Path, bits: int) -> None:
+    packed_tiff(tmp_path / "a.tif", ramp(0, 4095), bits)
+    with pytest.raises(ImageError, match=r"a\.tif is a .*TIFF.*: save it with 8 or 16 bits"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_floating_point_values_can_be_read_with_a_range(tmp_path: Path) -> None:
