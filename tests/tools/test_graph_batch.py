@@ -69,6 +69,16 @@ CONSTANTS = (
     "logits = Gemm(f, head)"
 )
 
+# Of one example torch makes a batch of any size in some places, and a constant one in others.
+MIXED = TOKENS.replace("b_d_n", "any_d_n") + (
+    "n = Shape<start=0, end=1>(image) m = Concat<axis=0>(n, two_d) many = Expand(query, m) "
+    "l = Transpose<perm=[1,0,2]>(many) h = R(l, two_any_e) q = Transpose<perm=[1,0,2]>(h) "
+    "q4 = R(q, any_2_2_e) k = Transpose<perm=[1,0,2]>(x) g = R(k, n_any_e) "
+    "k3 = Transpose<perm=[1,2,0]>(g) k4 = R(k3, b_2_e_n) s = MatMul(q4, k4) a = Softmax(s) "
+    "v = Transpose<perm=[0,1,3,2]>(k4) o = MatMul(a, v) u = ReduceMean<keepdims=0>(o, one) "
+    "f = R(u, any_d) logits = Gemm(f, head)"
+)
+
 
 def constants(b: int) -> dict[str, NDArray[Any]]:
     """What the graphs above read; 8 features in 2 heads, 4 tokens or windows."""
@@ -86,6 +96,13 @@ def constants(b: int) -> dict[str, NDArray[Any]]:
         "wanted": np.repeat(floats(1, 8, 1) > 0, b, 0),
         "none": np.zeros((b, 1, 1), np.float32),
         "repeats": sizes(b, 1, 1),
+        "two_d": sizes(2, 8),
+        "any_d_n": sizes(-1, 8, 4),
+        "two_any_e": sizes(2, -1, 4),
+        "any_2_2_e": sizes(-1, 2, 2, 4),
+        "n_any_e": sizes(4, -1, 4),
+        "b_2_e_n": sizes(b, 2, 4, 4),
+        "any_d": sizes(-1, 8),
         "zero": np.array(0),
         "one": sizes(1),
         "middle": sizes(1, 2),
@@ -136,10 +153,13 @@ def test_the_shapes_of_one_example_are_freed(name: str, batch: int) -> None:
     assert_freed(exported(GRAPHS[name], batch, **constants(batch)), batch)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 8])
-def test_a_batch_that_is_only_declared_is_freed(batch: int) -> None:
+@pytest.mark.parametrize(
+    ("body", "batch"),
+    [(CLASS_TOKEN, 1), (CLASS_TOKEN, 2), (CLASS_TOKEN, 8), (MIXED, 1), (MIXED, 4)],
+)
+def test_a_batch_that_is_only_declared_is_freed(body: str, batch: int) -> None:
     """torch writes N for the input even where constants inside hold the example's batch."""
-    assert_freed(exported(CLASS_TOKEN, batch, "N", **constants(batch)), batch)
+    assert_freed(exported(body, batch, "N", **constants(batch)), batch)
 
 
 def test_an_output_that_lost_its_batch_is_named() -> None:

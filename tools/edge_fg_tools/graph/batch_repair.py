@@ -14,28 +14,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.shape_inference
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from edge_fg_calibration.graph.editing import GraphEditor
-from edge_fg_calibration.graph.onnx_graph import Graph, attribute, node_key, opset_of
-from edge_fg_tools.graph.interface import dimensions
+from edge_fg_calibration.graph.onnx_graph import attribute, node_key
+from edge_fg_tools.graph.growth import MORE, Growth, Shape
 
-# A prime that no dimension of a model is likely to hold: what grows by it grows with the batch.
-_MORE = 61
 # Where all inputs need the same batch: which of them could be constant, and the batch's axis.
 _JOINING: dict[str, tuple[Sequence[int], int]] = {
     "GridSample": ((1,), 0),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), ((5, 6), 1)),
 }
-# Sizes, axes and the like have at most so many values; weights tell nothing of shapes.
-_SMALL = 64
-
 # Where a batch of 1 serves for any other.
 _BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "MatMul")
-
-_Shape = list[int | None] | None
 
 
 def free_batch(model: onnx.ModelProto, pinned: onnx.ModelProto, batch: int) -> None:
@@ -52,19 +43,7 @@ class _Repair:
     def __init__(self, model: onnx.ModelProto, pinned: onnx.ModelProto, batch: int) -> None:
         self._editor = GraphEditor(model)
         self._batch = batch
-        self._opset = opset_of(model)
-        self._before = _inferred(pinned)
-        self._constants = _constants(model)
-        self._after: dict[str, onnx.TypeProto] = {
-            name: onnx.helper.make_tensor_type_proto(
-                onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
-            )
-            for name, value in self._constants.items()
-        }
-        image = model.graph.input[0]
-        shape = [batch * _MORE, *(dimensions(image) or [])[1:]]
-        elem_type = image.type.tensor_type.elem_type
-        self._after[image.name] = onnx.helper.make_tensor_type_proto(elem_type, shape)
+        self._growth = Growth(model, pinned, batch)
 
     def run(self) -> None:
         """Rewrite the graph."""
@@ -79,33 +58,39 @@ class _Repair:
         for node in self._editor.graph.nodes:
             if node.op_type in rewrite:
                 rewrite[node.op_type](node)
-            self._follow(node)
+            self._growth.follow(node)
         self._editor.write()
 
     def _free_reshape(self, node: onnx.NodeProto) -> None:
         """Let the dimension that holds the batch follow from the others."""
-        given, shape = self._constants.get(node.input[1]), self._before.get(node.output[0])
+        given, shape = (
+            self._growth.constants.get(node.input[1]),
+            self._growth.before.get(node.output[0]),
+        )
         if given is None:
             return
         target = given.reshape(-1).tolist()
         if shape is not None and None not in shape and len(shape) == len(target):
             target = [size for size in shape if size is not None]
-        if not target or min(target) <= 0:
+        lost = given.size and given.min() < 0 and not self._growth.is_known(node.input[0])
+        if not target or min(target) <= 0 or lost:
+            # Where the batch stands is unknown: what follows from the rest is left as it is.
+            target = given.reshape(-1).tolist()
             if target and target[0] == self._batch and not attribute(node, "allowzero", 0):
                 self._replace(node, 1, np.array([0, *target[1:]], np.int64))
             return
-        if self._is_same(node.input[0]):
+        if self._growth.is_same(node.input[0]):
             return
-        axis = self._axis(node.input[0])
-        place = _place(self._before.get(node.input[0]) or [], axis or 0, target, self._batch)
+        axis = self._growth.axis(node.input[0])
+        place = _place(self._growth.before.get(node.input[0]) or [], axis or 0, target, self._batch)
         if place is not None:
             target[place] = -1
             self._replace(node, 1, np.array(target, np.int64))
 
     def _free_expand(self, node: onnx.NodeProto) -> None:
         """Let the batch of what is expanded stay as it is: 1 does that."""
-        given, axis = self._constants.get(node.input[1]), self._axis(node.input[0])
-        dims = self._before.get(node.input[0])
+        given, axis = self._growth.constants.get(node.input[1]), self._growth.axis(node.input[0])
+        dims = self._growth.before.get(node.input[0])
         if given is None or axis is None or dims is None:
             return
         place = given.size - len(dims) + axis
@@ -116,8 +101,8 @@ class _Repair:
 
     def _free_resize(self, node: onnx.NodeProto) -> None:
         """Say how many times larger instead of how large."""
-        given = self._constants.get(node.input[3]) if len(node.input) > 3 else None
-        dims = self._before.get(node.input[0])
+        given = self._growth.constants.get(node.input[3]) if len(node.input) > 3 else None
+        dims = self._growth.before.get(node.input[0])
         if given is None or dims is None or given.size != len(dims) or None in dims:
             return
         pairs = zip(given.tolist(), (size for size in dims if size), strict=True)
@@ -126,7 +111,7 @@ class _Repair:
 
     def _join(self, node: onnx.NodeProto) -> None:
         """Repeat for each image what is the same for all, such as a class token."""
-        grown = [axis for name in node.input if (axis := self._axis(name)) is not None]
+        grown = [axis for name in node.input if (axis := self._growth.axis(name)) is not None]
         positions, axis = _JOINING.get(node.op_type) or (
             range(len(node.input)),
             min(grown, default=0),
@@ -135,8 +120,8 @@ class _Repair:
             return
         for position in positions:
             name = node.input[position] if position < len(node.input) else ""
-            dims = self._before.get(name) or []
-            if not self._is_same(name) or axis >= len(dims) or dims[axis] != self._batch:
+            dims = self._growth.before.get(name) or []
+            if not self._growth.is_same(name) or axis >= len(dims) or dims[axis] != self._batch:
                 continue
             if node.op_type == "Concat" and attribute(node, "axis", 0) % len(dims) == axis:
                 return
@@ -147,14 +132,14 @@ class _Repair:
         """Take what is the same for all images from the first of them alone."""
         # Dimensions are aligned at the last.
         grown = {
-            axis - len(self._before.get(name) or ())
+            axis - len(self._growth.before.get(name) or ())
             for name in node.input
-            if (axis := self._axis(name)) is not None
+            if (axis := self._growth.axis(name)) is not None
         }
         for position, name in enumerate(node.input):
-            dims = self._before.get(name) or []
+            dims = self._growth.before.get(name) or []
             for axis in grown:
-                if self._is_same(name) and -axis <= len(dims) and dims[axis] == self._batch:
+                if self._growth.is_same(name) and -axis <= len(dims) and dims[axis] == self._batch:
                     first = self._first(f"{node_key(node)}_{name}", name, axis % len(dims))
                     node.input[position] = first
 
@@ -165,10 +150,7 @@ class _Repair:
         where = self._store(f"{stem}_axis", [axis])
         behind = self._editor.maker(name)
         self._editor.insert("Slice", [name, *parts, where], first, behind=behind)
-        kind = self._after[name].tensor_type
-        dims = _sizes(self._after[name]) or []
-        dims[axis] = 1
-        self._after[first] = onnx.helper.make_tensor_type_proto(kind.elem_type, dims)
+        self._growth.derive(first, name, axis, 1)
         return first
 
     def _store(self, name: str, content: list[int]) -> str:
@@ -189,59 +171,17 @@ class _Repair:
         inner = self._store(f"{stem}_inner", dims[axis + 1 :])
         insert("Concat", [outer, batch, inner], target, axis=0)
         insert("Expand", [first, target], repeated)
-        self._after[repeated] = onnx.helper.make_tensor_type_proto(
-            self._after[name].tensor_type.elem_type,
-            [*dims[:axis], dims[axis] * _MORE, *dims[axis + 1 :]],
-        )
+        self._growth.derive(repeated, name, axis, dims[axis] * MORE)
         return repeated
 
     def _replace(self, node: onnx.NodeProto, position: int, value: NDArray[Any]) -> None:
         # A tensor of its own: others may read the old one.
         stored = self._editor.store(f"{node_key(node)}_freed", value)
-        self._constants[stored] = value
-        elem_type = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-        self._after[stored] = onnx.helper.make_tensor_type_proto(elem_type, value.shape)
+        self._growth.add_constant(stored, value)
         node.input[position] = stored
 
-    def _axis(self, name: str) -> int | None:
-        """Return which axis of a tensor grows with the batch, or None where none does."""
-        before, after = self._before.get(name), _sizes(self._after.get(name))
-        if before is None or after is None or len(before) != len(after):
-            return None
-        grown = [axis for axis, size in enumerate(before) if size and after[axis] == size * _MORE]
-        return grown[0] if len(grown) == 1 else None
 
-    def _is_same(self, name: str) -> bool:
-        """Say whether a tensor is known not to grow with the batch."""
-        before = self._before.get(name)
-        return before is not None and None not in before and before == _sizes(self._after.get(name))
-
-    def _follow(self, node: onnx.NodeProto) -> None:
-        """Infer what a node makes of a larger batch, as far as ONNX can tell."""
-        names = [name for name in node.input if name]
-        if any(name not in self._after for name in names) or any(
-            one.HasField("g") for one in node.attribute
-        ):
-            return
-        small = {name: self._constants[name] for name in names if name in self._constants}
-        try:
-            found = onnx.shape_inference.infer_node_outputs(
-                onnx.defs.get_schema(node.op_type, self._opset, ""),
-                node,
-                {name: self._after[name] for name in names},
-                {
-                    name: numpy_helper.from_array(value)
-                    for name, value in small.items()
-                    if value.size <= _SMALL
-                },
-                opset_imports=[onnx.helper.make_opsetid("", self._opset)],
-            )
-        except (RuntimeError, onnx.shape_inference.InferenceError, onnx.defs.SchemaError):
-            return
-        self._after.update(found)
-
-
-def _place(dims: _Shape, axis: int, target: list[int], batch: int) -> int | None:
+def _place(dims: Shape, axis: int, target: list[int], batch: int) -> int | None:
     """Return which dimension of `target` holds the batch, or None where it isn't one alone.
 
     `dims` is what is reshaped, of which `axis` holds the batch: as its outermost part, as in
@@ -269,27 +209,3 @@ def _scale(wanted: int, size: int) -> float:
     while int(factor * np.float32(size)) < wanted:
         factor = np.nextafter(factor, np.float32(np.inf))
     return float(factor)
-
-
-def _constants(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
-    stored = Graph(model).initializers
-    constants = {name: numpy_helper.to_array(tensor) for name, tensor in stored.items()}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return constants
-
-
-def _inferred(model: onnx.ModelProto) -> dict[str, _Shape]:
-    """Return the shapes of all tensors, as far as ONNX can tell."""
-    shapes: dict[str, _Shape] = {one.name: list(one.dims) for one in model.graph.initializer}
-    try:
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except onnx.shape_inference.InferenceError:
-        return shapes
-    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    return shapes | {value.name: dimensions(value) for value in values}
-
-
-def _sizes(kind: onnx.TypeProto | None) -> _Shape:
-    return None if kind is None else dimensions(onnx.ValueInfoProto(type=kind))
