@@ -79,6 +79,14 @@ class MissingDependencyError(EdgeFGError, ImportError):
         )
         self.package = package
         self.extra = extra
+        self._needed = f"{package} is needed to {purpose}"
+
+    def __str__(self) -> str:
+        """Return the message; where the machine lacks something, it says that instead."""
+        from edge_fg.printing import shortage
+
+        lacking = shortage(self.__cause__)
+        return super().__str__() if lacking is None else f"{self._needed}, and {lacking}"
 
 
 class OutputError(EdgeFGError, OSError):

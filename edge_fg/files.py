@@ -34,7 +34,9 @@ def output_errors(path: Path, failed: str = "can't write") -> Iterator[None]:
         yield
     except OutputError:
         raise
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and "\0" not in str(path):
+            raise  # nothing about the path
         raise OutputError(f"{failed} {path}: {reason(error)}") from error
 
 

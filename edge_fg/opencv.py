@@ -21,7 +21,7 @@ def load_cv2(purpose: str) -> Any:
     """
     try:
         import cv2
-    except ImportError as error:
+    except (ImportError, OSError, MemoryError) as error:
         raise MissingDependencyError("opencv-python-headless", "opencv", purpose) from error
     return cv2
 

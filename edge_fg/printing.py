@@ -7,6 +7,7 @@ messages of errors, in records of the logger ``edge_fg``, and by the command lin
 
 from __future__ import annotations
 
+import errno
 import traceback
 import unicodedata
 from typing import TYPE_CHECKING
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
 _QUOTED_CHARACTERS = 300
 _CONTROL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _HEAD_BYTES, _TAIL_BYTES = 1300, 600  # Of a long message; together below 2 kB
+
+_NO_MEMORY = "there is not enough memory: close other programs, or use a smaller model or image"
+_NO_FILES = "too many files are open (EMFILE): allow more, for example with `ulimit -n 4096`"
+_NO_FILES_AT_ALL = "too many files are open on this machine (ENFILE): close other programs"
+_ERRORS = {
+    errno.ENOMEM: _NO_MEMORY,
+    errno.EMFILE: _NO_FILES,
+    errno.ENFILE: _NO_FILES_AT_ALL,
+    errno.ENOSPC: "No space left on device (ENOSPC): make room",
+    errno.EDQUOT: "Disk quota exceeded (EDQUOT): make room",
+}
+# As the loader of libraries, C++ and Python's threads say it.
+_WORDS = {
+    "cannot allocate memory": _NO_MEMORY,
+    "failed to map segment": _NO_MEMORY,
+    "bad_alloc": _NO_MEMORY,
+    "bad allocation": _NO_MEMORY,
+    "failed to allocate memory": _NO_MEMORY,
+    "start new thread": _NO_MEMORY,
+    "pthread_create": _NO_MEMORY,
+    "too many open files in system": _NO_FILES_AT_ALL,
+    "too many open files": _NO_FILES,
+}
 
 
 def printable(text: str) -> str:
@@ -68,6 +92,27 @@ def first_line(error: BaseException) -> str:
     return lines[0][:_QUOTED_CHARACTERS] if lines else type(error).__name__
 
 
+def shortage(error: BaseException | None) -> str | None:
+    """Return what the machine lacks and what to do, if `error` or one behind it comes from that.
+
+    Such an error says nothing of the file or the package that it is about.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, MemoryError):
+            return _NO_MEMORY
+        if isinstance(error, OSError) and error.errno in _ERRORS:
+            return _ERRORS[error.errno]
+        if not isinstance(error, OSError):
+            text = Exception.__str__(error).lower()
+            lack = next((lack for words, lack in _WORDS.items() if words in text), None)
+            if lack is not None:
+                return lack
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def reason(error: BaseException) -> str:
-    """Return why a call failed: the system's message, or else the first line of the error's."""
-    return str(getattr(error, "strerror", None) or first_line(error))
+    """Return why a call failed: what the machine lacks, the system's message or the error's."""
+    return shortage(error) or str(getattr(error, "strerror", None) or first_line(error))

@@ -24,7 +24,7 @@ from edge_fg.bundle import Bundle, Precision
 from edge_fg.errors import BackendError, EdgeFGError, MissingDependencyError
 from edge_fg.preprocess import CpuPreprocessor
 from edge_fg.preprocess.raw_frame import Pixels, all_bgr
-from edge_fg.printing import first_line, printable
+from edge_fg.printing import first_line, printable, shortage
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -34,7 +34,7 @@ _NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _ONLY_FATAL = 4
 # One graph may ask for a tensor of any size: all of them together get half of the memory.
 _SHARE_OF_MEMORY = 0.5
-_OUT_OF_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc", "bad allocation")
+_OVER_LIMIT = "Available memory of"
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
@@ -140,7 +140,9 @@ def available() -> tuple[bool, str]:
     """Return whether ONNX Runtime can be used, and its version or what is missing."""
     try:
         onnxruntime = import_onnxruntime()
-    except ImportError:
+    except (ImportError, OSError, MemoryError) as error:
+        if (lacking := shortage(error)) is not None:
+            return False, f"onnxruntime can't be loaded: {lacking}"
         return False, "onnxruntime is not installed (pip install 'edge-fg[cpu]')"
     return True, f"onnxruntime {onnxruntime.__version__}, CPU"
 
@@ -189,7 +191,7 @@ def open_session(
     """
     try:
         onnxruntime = import_onnxruntime()
-    except ImportError as missing:
+    except (ImportError, OSError, MemoryError) as missing:
         raise MissingDependencyError("onnxruntime", extra, purpose) from missing
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -240,8 +242,7 @@ def _limits_memory(_process: int) -> bool:
 
 
 def _sentence(verb: str, what: str, failure: Exception) -> str:
-    text = str(failure)
-    if isinstance(failure, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+    if _OVER_LIMIT in str(failure) or shortage(failure):
         return (
             f"there is not enough memory to {verb} {what}: ONNX Runtime gets half of this "
             "machine's; close other programs, or use a smaller model or batch"

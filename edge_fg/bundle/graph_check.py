@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from edge_fg.bundle.tensors import dimensions, read_tensor
-from edge_fg.bundle.wire import DELIMITED, VARINT, WireError, expect, fields, signed, varint
+from edge_fg.bundle.wire import DELIMITED, VARINT, Data, WireError, expect, fields, signed, varint
 from edge_fg.errors import BundleFormatError, UnsafeBundleError
 
 # Classifiers nest an If or a Loop or two; protobuf itself ends at some 33 levels.
@@ -49,7 +49,7 @@ _Calls = Counter[bytes]  # how often a body has each operator
 
 
 def check_graph(
-    data: bytes, *, where: str, external: bool = False, advice: str = "rebuild it"
+    data: Data, *, where: str, external: bool = False, advice: str = "rebuild it"
 ) -> None:
     """Refuse a serialized ONNX model that a runtime must not see; `where` names it in the message.
 
@@ -59,7 +59,7 @@ def check_graph(
     than any classifier; a `BundleFormatError`, that the bytes are damaged or not ONNX. Both end
     with what to do: `advice`.
     """
-    if data.startswith(_ORT_MARK, _ORT_MARK_AT):
+    if data[_ORT_MARK_AT : _ORT_MARK_AT + len(_ORT_MARK)] == _ORT_MARK:
         raise BundleFormatError(f"{where} is in ONNX Runtime's own format, not ONNX: {advice}")
     walk = _Walk(data, external)
     try:
@@ -85,7 +85,7 @@ class _Walk:
     that stands between `start` and `end`.
     """
 
-    def __init__(self, data: bytes, external: bool) -> None:
+    def __init__(self, data: Data, external: bool) -> None:
         self.calls = Counter[bytes]()
         self._functions: list[tuple[bytes, _Calls]] = []
         self._data = data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from edge_fg.errors import (
 )
 from edge_fg.label_files import parse_labels
 from edge_fg.labels import Labels
-from edge_fg.printing import reason
+from edge_fg.printing import reason, shortage
 
 if TYPE_CHECKING:
     import zipfile
@@ -40,6 +41,9 @@ _MAX_SIDE_FILE_BYTES: Final = 64 << 20
 _MAX_PACKED_RATIO: Final = 200
 _PACKED_ALLOWANCE: Final = 1 << 20
 _STORED_OR_DEFLATED: Final = (0, 8)
+_MAX_ZIP_LIST_BYTES: Final = 1 << 18  # a thousand for each file
+# Protobuf's limit, and with it ONNX's.
+_MAX_GRAPH_BYTES: Final = (1 << 31) - 1
 
 
 class Bundle:
@@ -86,6 +90,8 @@ class Bundle:
             raise BundleIntegrityError(f"{self.path} lists no file `{name}`")
         # The size first, so that the manifest can't make us read a huge file.
         whole = self._store.size(name) == entry.bytes
+        if whole and entry.bytes > _MAX_GRAPH_BYTES:
+            raise UnsafeBundleError(f"{self.path}: `{name}` is larger than 2 GB: refused")
         data = self._store.read(name, entry.bytes + 1) if whole else b""
         if not whole or hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleIntegrityError(
@@ -214,6 +220,24 @@ class _Folder:
             raise BundleIntegrityError(f"can't read {path}: {reason(error)}") from error
 
 
+class _ZipReader(io.FileIO):
+    """A file of which only a little is read at once while a zip's list of files is read.
+
+    The list says itself how long it is, and each entry takes memory and time.
+    """
+
+    limit: int | None = _MAX_ZIP_LIST_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.limit is None:
+            return super().read(size)
+        most = self.limit + 1
+        data = super().read(most if size is None or not 0 <= size < most else size)
+        if len(data) == most:
+            raise UnsafeBundleError(f"{self.name} has more than {_MAX_MEMBERS} files: refused")
+        return data
+
+
 class _Zip:
     """The files of a bundle that is a zip."""
 
@@ -281,10 +305,14 @@ class _Zip:
         # For damaged archives zipfile also raises ValueError (names that are not UTF-8, seeks
         # before the start), RuntimeError (encryption, unsupported features) and OverflowError
         # (offsets beyond 64 bits).
-        damage = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError)
+        damage = (zipfile.BadZipFile, zlib.error, struct.error, EOFError)
         try:
-            with zipfile.ZipFile(self._path) as archive:
+            with _ZipReader(self._path) as file, zipfile.ZipFile(file) as archive:
+                file.limit = None
                 yield archive
+        except OSError as error:
+            lacking = shortage(error) or f"{reason(error)}; if it is damaged, copy it again"
+            raise BundleIntegrityError(f"can't read {self._path}: {lacking}") from error
         except (*damage, ValueError, RuntimeError, OverflowError) as error:
             raise BundleIntegrityError(
                 f"{self._path} is damaged, copy it again: {reason(error)}"

@@ -18,6 +18,7 @@ from edge_fg.bundle.wire import (
     FIXED32,
     FIXED64,
     VARINT,
+    Data,
     WireError,
     expect,
     signed,
@@ -71,7 +72,7 @@ class Tensor:
     values: tuple[int, ...] | None
 
 
-def read_tensor(data: bytes, fields: Iterable[tuple[int, int, int, int]]) -> Tensor:
+def read_tensor(data: Data, fields: Iterable[tuple[int, int, int, int]]) -> Tensor:
     """Read a TensorProto from its `fields` in `data`; a `WireError` says that it is damaged."""
     name, external, data_type, raw = b"", False, 0, -1
     dims: list[int] = []
@@ -112,7 +113,7 @@ def read_tensor(data: bytes, fields: Iterable[tuple[int, int, int, int]]) -> Ten
     return Tensor(name, external, declared, complete, known)
 
 
-def dimensions(data: bytes, wire_type: int, begin: int, stop: int) -> list[int]:
+def dimensions(data: Data, wire_type: int, begin: int, stop: int) -> list[int]:
     """Return one dimension, or a packed list of them; a `WireError` says that they are damaged."""
     if wire_type != DELIMITED:
         expect(VARINT, wire_type, "TensorProto", _DIMS)
@@ -139,7 +140,7 @@ def _is_complete(declared: int, data_type: int, raw: int, held: Counter[int]) ->
     return held[place] == -(-declared * numbers // max(8 // bits, 1))
 
 
-def _count(data: bytes, wire_type: int, begin: int, stop: int, number: int) -> int:
+def _count(data: Data, wire_type: int, begin: int, stop: int, number: int) -> int:
     """Return how many numbers a field holds."""
     length, alone = _FIXED.get(number, (0, VARINT))
     if wire_type == alone:

@@ -8,7 +8,11 @@ and lengths over 32 bits and varints over 64, which some parsers truncate.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from mmap import mmap
+from typing import Final, TypeAlias
+
+Data: TypeAlias = bytes | mmap
+"""A message's bytes; a mapped file is read only where the walk goes."""
 
 VARINT: Final = 0
 FIXED64: Final = 1
@@ -24,7 +28,7 @@ class WireError(ValueError):
     """The bytes are not protobuf; the message says where."""
 
 
-def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def fields(data: Data, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield each field of the message that is `data[start:end]`, in its order.
 
     That is its number, its wire type, and where its content begins and ends in `data`. A
@@ -56,7 +60,7 @@ def fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, i
         yield number, wire_type, begin, at
 
 
-def varint(data: bytes, at: int, end: int, most: int = _VARINT_BYTES) -> tuple[int, int]:
+def varint(data: Data, at: int, end: int, most: int = _VARINT_BYTES) -> tuple[int, int]:
     """Return the number at `at`, which need not be in its shortest form, and where it ends.
 
     A `WireError` says that it has more than `most` bytes, ends past `end`, or has more bits than

@@ -99,7 +99,7 @@ def _load_font(path: Path | str | None, size: int) -> Font:
         try:
             return ImageFont.load_default(size=size)
         # Pillow before 10.1 knows no size; without FreeType there is no scalable font.
-        except (TypeError, ImportError) as error:
+        except (TypeError, ImportError, OSError) as error:
             raise MissingDependencyError("Pillow>=10.1", "build", "write on frames") from error
     try:
         return ImageFont.truetype(os.fspath(path), size)

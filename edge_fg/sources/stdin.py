@@ -38,6 +38,8 @@ class PipeSource(BaseSource):
         self, name: str = "-", stream: IO[bytes] | None = None, options: SourceOptions | None = None
     ) -> None:
         super().__init__(name)
+        if stream is None and sys.stdin is None:
+            raise SourceError("standard input is closed: give it JPEGs, or name another source")
         self._stream = sys.stdin.buffer if stream is None else stream
         self._options = options or SourceOptions()
         self._decode = JpegDecoder(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_fg.errors import OutputError
-from edge_fg.files import opened_atomically, write_atomically
+from edge_fg.files import opened_atomically, output_errors, write_atomically
 
 
 def test_a_failed_block_leaves_what_was_there(tmp_path: Path) -> None:
@@ -37,3 +37,10 @@ def test_an_output_error_of_another_file_keeps_its_own_name(tmp_path: Path) -> N
     assert str(other) in str(caught.value)
     assert "mine.jsonl" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_with_a_null_character_is_an_output_error(tmp_path: Path):
+    with pytest.raises(OutputError, match=r"can't write .*a\\x00b: .*null"):
+        write_atomically(tmp_path / "a\0b", "text")
+    with pytest.raises(ValueError, match="of the block"), output_errors(tmp_path):
+        raise ValueError("of the block")

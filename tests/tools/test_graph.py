@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +113,19 @@ def test_a_damaged_model_fails_with_our_errors_only(
         prepare(load_model(saved(tmp_path, bytes(content))))
     except ModelError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("head", [b"", b"\x08\x08", b"\x08\x08\x3a\xff\xff\xff\xff\x07"])
+def test_a_sparse_file_is_refused_unread(tmp_path: Path, head: bytes) -> None:
+    path = saved(tmp_path, head)
+    os.truncate(path, (1 << 31) - 100)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelFormatError):
+            load_model(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def hostile(change: Callable[[onnx.ModelProto], object]) -> bytes:

@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from edge_fg.errors import DatasetError, ImageError, SourceError, UsageError
 from edge_fg.images import IMAGE_SUFFIXES
 from edge_fg.labels import Labels
+from edge_fg.printing import reason
 from edge_fg.sources.folders import files_below, with_suffixes
 
 Preprocess: TypeAlias = Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]]
 """Frames (H x W x 3 uint8 BGR) to one network input (N x 3 x H x W float32)."""
 
 _NAMED_IN_ERRORS = 5
+_NAME_CHARACTERS = 200
+# A row takes some thirty times its bytes in memory where it is short.
+_MAX_CSV_BYTES = 64 << 20
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -97,9 +101,9 @@ def read_image_set(path: Path, *, minimum: int = 1) -> ImageSet:
     DatasetError
         Nothing there, too few images, a listed file is missing, or the CSV is malformed.
     """
-    if path.is_dir():
+    if _is(path, Path.is_dir):
         items = _read_directory(path)
-    elif path.is_file():
+    elif _is(path, Path.is_file):
         items = _read_csv(path)
     else:
         raise DatasetError(f"{path}: no such directory or CSV file of images")
@@ -226,6 +230,8 @@ def _read_directory(root: Path) -> list[LabelledImage]:
 
 def _read_csv(path: Path) -> list[LabelledImage]:
     try:
+        if path.stat().st_size > _MAX_CSV_BYTES:
+            raise DatasetError(f"{path} is larger than {_MAX_CSV_BYTES >> 20} MB: split it")
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = [name.strip() if name else "" for name in reader.fieldnames or []]
@@ -239,16 +245,26 @@ def _read_csv(path: Path) -> list[LabelledImage]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: not a CSV file of images ({error})") from error
     except OSError as error:
-        raise DatasetError(f"{path}: can't be read ({error.strerror or error})") from error
-    missing = [item.path for item in items if not item.path.is_file()]
+        raise DatasetError(f"{path}: can't be read ({reason(error)})") from error
+    missing = [item.path for item in items if not _is(item.path, Path.is_file)]
     if missing:
-        names = ", ".join(os.path.relpath(one, path.parent) for one in missing[:_NAMED_IN_ERRORS])
+        names = ", ".join(
+            os.path.relpath(one, path.parent)[:_NAME_CHARACTERS]
+            for one in missing[:_NAMED_IN_ERRORS]
+        )
         more = f" and {len(missing) - _NAMED_IN_ERRORS} more"
         raise DatasetError(
             f"{path}: {len(missing)} of {len(items)} files are missing: {names}"
             f"{more if len(missing) > _NAMED_IN_ERRORS else ''}"
         )
     return items
+
+
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return kind(path)
+    except (OSError, ValueError):  # a name that is too long, or holds a null character
+        return False
 
 
 def _csv_row(path: Path, line: int, row: dict[str, Any]) -> LabelledImage:

@@ -213,3 +213,22 @@ def test_a_folder_is_read_whole_each_image_once_and_the_rest_is_named(
     assert {one.label for one in found.items if one.path.stem in ("IMG_1", "jay")} == {"owl", "jay"}
     assert [one.path for one in found.items] == sorted(one.path for one in found.items)
     assert "left out, for they are not read here: 1 .mp4, 1 .txt" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "folder/" + "x" * 300, "a/" * 3000 + "b.png"])
+def test_names_that_no_file_can_have_are_missing_files(tmp_path: Path, name: str) -> None:
+    table = tmp_path / "set.csv"
+    table.write_text(f"file\n{name}\n")
+    with pytest.raises(DatasetError, match="1 of 1 files are missing") as caught:
+        read_image_set(table)
+    assert len(str(caught.value)) < 700
+    with pytest.raises(DatasetError, match="no such directory or CSV"):
+        read_image_set(tmp_path / name)
+
+
+def test_a_giant_table_is_refused_unread(tmp_path: Path) -> None:
+    table = tmp_path / "set.csv"
+    with table.open("wb") as file:
+        file.truncate(5 << 30)
+    with pytest.raises(DatasetError, match="larger than 64 MB"):
+        read_image_set(table)

@@ -173,3 +173,9 @@ def test_standard_input_is_named_by_a_dash(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "stdin", Input)
     with open_source("-") as source:
         assert values(list(source)) == [3]
+
+
+def test_a_closed_standard_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python does where the descriptor is closed
+    with pytest.raises(SourceError, match="standard input is closed"):
+        open_source("-")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import zipfile
@@ -16,7 +15,7 @@ from edge_fg.backends.tensorrt.engine import plan_layers
 from edge_fg.bundle import Bundle, Manifest
 from edge_fg.errors import BundleError, EdgeFGError, UsageError
 from edge_fg.files import sha256_of
-from edge_fg.printing import printable
+from edge_fg.printing import printable, reason
 from edge_fg_tools.cli.arguments import add_format, add_model_choices, model_choices
 from edge_fg_tools.cli.command import Command, show
 
@@ -33,6 +32,7 @@ _OF_IMAGES = re.compile(
     re.IGNORECASE,
 )
 # The usual ends of a plan's name.
+_MAX_PLAN_BYTES = 4 << 30
 _PLAN_SUFFIXES = (".plan", ".engine", ".trt")
 
 
@@ -66,7 +66,11 @@ def inspect(
     `output_kind` are for a model that leaves them open. Raises UsageError where
     there is nothing at `path` or it is none of the three, EdgeFGError where it can't be used.
     """
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"can't look at {path}: {reason(error)}") from error
+    if not there:
         raise UsageError(f"there is nothing at {path}")
     if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
         return _bundle(path)
@@ -172,12 +176,14 @@ def _metadata(model: onnx.ModelProto) -> list[str]:
 
 
 def _plan(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    if not data:
+    size = path.stat().st_size
+    if not size:
         raise BundleError(f"{path} is empty: build the plan again with `edge-fg compile`")
-    digest = hashlib.sha256(data).hexdigest()
+    if size > _MAX_PLAN_BYTES:
+        raise BundleError(f"{path} has {size / 1e9:.1f} GB: no classifier's plan is that large")
+    digest = sha256_of(path)
     return {
-        "plan": f"{path.name}, {len(data) / 1e6:.1f} MB",
+        "plan": f"{path.name}, {size / 1e6:.1f} MB",
         "sha256": digest,
         "built": _record(path, digest),
         "layers": _layers(path),

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import edge_fg
 from edge_fg.errors import EdgeFGError, MissingDependencyError
-from edge_fg.printing import first_line, message, printable_lines
+from edge_fg.printing import first_line, message, printable_lines, shortage
 from edge_fg_tools.cli.command import GROUP, Command
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -59,9 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        _print_error(f"the operating system refused: {error}")
+        _print_error(shortage(error) or f"the operating system refused: {first_line(error)}")
         return 1
     except Exception as error:  # noqa: BLE001  a defect of ours: one line too
+        if (lacking := shortage(error)) is not None:
+            _print_error(lacking)
+            return 1
         if os.environ.get("EDGE_FG_DEBUG"):
             print(printable_lines(traceback.format_exc()), file=sys.stderr)
         _print_error(
@@ -170,7 +173,7 @@ def _load(entry: EntryPoint) -> Command:
     try:
         command: Command = entry.load()
     except Exception as error:  # noqa: BLE001  a command of another package may fail in any way
-        reason = f"edge-fg {entry.name} can't be loaded: {first_line(error)}"
+        reason = f"edge-fg {entry.name} can't be loaded: {shortage(error) or first_line(error)}"
 
         def refuse(_arguments: argparse.Namespace) -> int:
             raise EdgeFGError(reason)

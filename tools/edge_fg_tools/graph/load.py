@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import zipfile
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-un
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from edge_fg.bundle.graph_check import check_graph
-from edge_fg.errors import BundleError, ModelFormatError
-from edge_fg.printing import first_line, has_control
+from edge_fg.bundle.wire import Data
+from edge_fg.errors import BundleFormatError, ModelFormatError, UnsafeBundleError
+from edge_fg.printing import first_line, has_control, reason
 from edge_fg_tools.graph.nodes import check_operators, name_nodes, within
 
 _MAX_BYTES = 2**31 - 1
@@ -53,10 +55,6 @@ def load_model(path: Path) -> onnx.ModelProto:
         raise ModelFormatError(f"{path} {_what_it_looks_like(path, data)}") from error
     if not model.graph.node or not model.opset_import:
         raise ModelFormatError(f"{path} {_what_it_looks_like(path, data)}")
-    try:
-        check_graph(data, where=str(path), external=True, advice="export the model without that")
-    except BundleError as error:
-        raise ModelFormatError(str(error)) from error
     _check_texts(model, path)
     _load_external_data(model, path)
     name_nodes(model.graph)
@@ -85,17 +83,34 @@ def _read(path: Path) -> bytes:
             raise ModelFormatError(f"{path} is empty; export or copy the model again")
         if size > _MAX_BYTES:
             raise ModelFormatError(f"{path} has {size / 1e9:.1f} GB; ONNX files end at 2 GB")
+        _check_unread(path)
         return path.read_bytes()
     except OSError as error:
-        raise ModelFormatError(f"can't read {path}: {error.strerror or error}") from error
+        raise ModelFormatError(f"can't read {path}: {reason(error)}") from error
 
 
-def _what_it_looks_like(path: Path, data: bytes) -> str:
+def _check_unread(path: Path) -> None:
+    """Refuse what is no model, or a hostile one, before all of it is in memory."""
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        try:
+            check_graph(data, where=str(path), external=True, advice="export it without that")
+        except UnsafeBundleError as error:
+            raise ModelFormatError(str(error)) from error
+        except BundleFormatError as error:
+            raise ModelFormatError(f"{path} {_what_it_looks_like(path, data)}") from error
+
+
+def _what_it_looks_like(path: Path, data: Data) -> str:
     """Return the rest of a sentence that begins with the file's name."""
     head = data[:_HEAD_BYTES]
     for signature, name in _SIGNATURES:
         if head.startswith(signature):
             return f"is not ONNX but {name}"
+    if head[4:8] == b"ORTM":
+        return "is not ONNX but in ONNX Runtime's own format: give the ONNX model"
     if head[4:8] == b"TFL3":
         return "is not ONNX but a TensorFlow Lite model: convert it with tf2onnx"
     if head.startswith(b"PK\x03\x04"):
