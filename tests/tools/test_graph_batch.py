@@ -79,6 +79,12 @@ MIXED = TOKENS.replace("b_d_n", "any_d_n") + (
     "f = R(u, any_d) logits = Gemm(f, head)"
 )
 
+# as_strided(): one row of all values, and where each lies in it.
+STRIDED = (
+    "c = Conv<strides=[4,4]>(image, patch) p = GlobalAveragePool(c) row = R(p, one_row) "
+    "g = Gather<axis=0>(row, places_of) f = R(g, b_d) logits = Gemm(f, head)"
+)
+
 
 def constants(b: int) -> dict[str, NDArray[Any]]:
     """What the graphs above read; 8 features in 2 heads, 4 tokens or windows."""
@@ -96,6 +102,8 @@ def constants(b: int) -> dict[str, NDArray[Any]]:
         "wanted": np.repeat(floats(1, 8, 1) > 0, b, 0),
         "none": np.zeros((b, 1, 1), np.float32),
         "repeats": sizes(b, 1, 1),
+        "one_row": sizes(-1),
+        "places_of": np.arange(8)[::-1].reshape(1, 8, 1, 1).copy(),
         "two_d": sizes(2, 8),
         "any_d_n": sizes(-1, 8, 4),
         "two_any_e": sizes(2, -1, 4),
@@ -160,6 +168,10 @@ def test_the_shapes_of_one_example_are_freed(name: str, batch: int) -> None:
 def test_a_batch_that_is_only_declared_is_freed(body: str, batch: int) -> None:
     """torch writes N for the input even where constants inside hold the example's batch."""
     assert_freed(exported(body, batch, "N", **constants(batch)), batch)
+
+
+def test_values_that_are_picked_from_one_row_are_picked_image_by_image() -> None:
+    assert_freed(exported(STRIDED, 1, **constants(1)), 1)
 
 
 def test_an_output_that_lost_its_batch_is_named() -> None:

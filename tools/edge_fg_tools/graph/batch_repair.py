@@ -49,6 +49,7 @@ class _Repair:
         """Rewrite the graph."""
         rewrite: dict[str, Callable[[onnx.NodeProto], None]] = {
             "Reshape": self._free_reshape,
+            "Gather": self._free_gather,
             "Expand": self._free_expand,
             "Resize": self._free_resize,
             "Concat": self._join,
@@ -86,6 +87,23 @@ class _Repair:
         if place is not None:
             target[place] = -1
             self._replace(node, 1, np.array(target, np.int64))
+
+    def _free_gather(self, node: onnx.NodeProto) -> None:
+        """Pick values image by image: torch's as_strided() makes one row of all, to pick from."""
+        row = self._editor.graph.producers.get(node.input[0])
+        places = self._growth.constants.get(node.input[1])
+        if row is None or row.op_type != "Reshape" or places is None or self._batch != 1:
+            return
+        flat = self._growth.before.get(row.output[0]) or []
+        readers = self._editor.graph.consumers[row.output[0]]
+        if len(flat) == 1 and self._growth.axis(row.input[0]) == 0 and len(readers) == 1:
+            if places.ndim < 2 or len(places) != 1 or attribute(node, "axis", 0) != 0:
+                return
+            self._replace(row, 1, np.array([-1, flat[0] or 0], np.int64))
+            self._growth.follow(row)
+            self._replace(node, 1, places[0])
+            del node.attribute[:]
+            node.attribute.append(onnx.helper.make_attribute("axis", 1))
 
     def _free_expand(self, node: onnx.NodeProto) -> None:
         """Let the batch of what is expanded stay as it is: 1 does that."""
