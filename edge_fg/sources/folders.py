@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -48,31 +48,7 @@ def files_below(folder: Path) -> list[Path]:
     names, and folders that systems keep for themselves, are passed over. A folder further down that
     can't be listed is logged as a warning; `SourceError` if `folder` itself can't be.
     """
-    found: list[Path] = []
-    seen: set[object] = set()
-    folders, links = [folder], deque[Path]()
-    # Links come last, so that what has a name of its own is found under it.
-    while folders or links:
-        here = folders.pop() if folders else links.popleft()
-        try:
-            identity = _identity(here)
-            entries = [] if identity in seen else list(os.scandir(here))
-        except OSError as error:
-            message = f"can't list {here}: {error.strerror or error}"
-            if here == folder:
-                raise SourceError(message) from error
-            _logger.warning("%s; what is in it is left out", message)
-            continue
-        seen.add(identity)
-        for entry in entries:
-            path = here / entry.name
-            if entry.name.startswith("."):
-                continue
-            if not os.path.isdir(entry):  # noqa: PTH112  Path.is_dir raises what it can't look at
-                found.append(path)
-            elif entry.name.lower() not in _SYSTEM_FOLDERS:
-                (links if entry.is_symlink() else folders).append(path)
-    return _each_once(found)
+    return _each_once(_walk(folder, must_list=True))
 
 
 def files_matching(pattern: str) -> list[Path]:
@@ -91,8 +67,8 @@ def files_matching(pattern: str) -> list[Path]:
     return _each_once(
         path
         for root in roots
-        if root.is_dir()
-        for path in files_below(root)
+        if root.is_dir() and root.name.lower() not in _SYSTEM_FOLDERS
+        for path in _walk(root)
         if _matches(path.relative_to(root).parts, below)
     )
 
@@ -124,12 +100,43 @@ def with_suffixes(files: Iterable[Path], suffixes: frozenset[str], where: str) -
     return kept
 
 
-def _expanded(pattern: Path) -> Iterable[Path]:
+def _walk(top: Path, *, must_list: bool = False) -> Iterator[Path]:
+    """Yield the files of `files_below` in any order, some perhaps by several names.
+
+    Where `top` can't be listed, that is an error only if `must_list`.
+    """
+    seen: set[object] = set()
+    folders, links = [top], deque[Path]()
+    # Links come last, so that what has a name of its own is found under it.
+    while folders or links:
+        here = folders.pop() if folders else links.popleft()
+        try:
+            identity = _identity(here)
+            entries = [] if identity in seen else list(os.scandir(here))
+        except OSError as error:
+            message = f"can't list {here}: {error.strerror or error}"
+            if must_list and here == top:
+                raise SourceError(message) from error
+            _logger.warning("%s; what is in it is left out", message)
+            continue
+        seen.add(identity)
+        for entry in entries:
+            path = here / entry.name
+            if entry.name.startswith("."):
+                continue
+            if not os.path.isdir(entry):  # noqa: PTH112  Path.is_dir raises what it can't look at
+                yield path
+            elif entry.name.lower() not in _SYSTEM_FOLDERS:
+                (links if entry.is_symlink() else folders).append(path)
+
+
+def _expanded(pattern: Path) -> Iterator[Path]:
     for match in map(Path, glob.iglob(os.fspath(pattern))):  # noqa: PTH207  it may be absolute
-        if match.is_dir():
-            yield from files_below(match)
-        elif not match.name.startswith("."):
-            yield match
+        if not match.is_dir():
+            if not match.name.startswith("."):
+                yield match
+        elif match.name.lower() not in _SYSTEM_FOLDERS:
+            yield from _walk(match)
 
 
 def _each_once(paths: Iterable[Path]) -> list[Path]:
