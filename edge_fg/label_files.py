@@ -41,7 +41,7 @@ _NAME_COLUMNS = (
     "scientific_name",
     "class",
 )
-_SEPARATOR = r"(?:\s*[,;=|]|\s*[:.)](?=\s)|:|\s+(?:->?|=>)(?=\s)|\s)"
+_SEPARATOR = r"(?:\s*[-=]>|\s*[,;=|]|\s*[:.)](?=\s)|:|\s+-(?=\s)|\s)"
 _INDEX_FIRST = re.compile(rf'("?)([0-9]{{1,18}})\1{_SEPARATOR}(.*)')
 _NUMBER = re.compile(r"(?<![^\W_])[0-9]{1,18}(?![^\W_])")
 _DIGITS = "0123456789"

@@ -48,6 +48,7 @@ SHUFFLED = {
     "id|name": "id|name\n2|blue\n0|red\n1|green\n",
     "dash": "0 - red\n2 - blue\n1 - green\n",
     "arrow": "0 -> red\n2 -> blue\n1 -> green\n",
+    "double arrow": "0 => red\n2=>blue\n1 =>green\n",
     "quoted without header": '"2","blue"\n"0", "red"\n"1","green"\n',
     "json list": '\n[ "red", "green",\n "blue"]\n',
     "yaml mapping": "path: x\nnames:\n  2: blue # sky\n  0: 'red'\n  1: \"green\"\n\nnc: 3\n",
