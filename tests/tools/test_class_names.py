@@ -248,7 +248,7 @@ def test_visits_of_classes_of_one_name_are_counted_apart():
     events = tuple(dataclasses.replace(event, class_id=i) for i in (0, 2, 2, 1, None))
     counter(sink_results.result(events=events))
     arguments = SimpleNamespace(format="text", min_confidence=0.0)
-    lines = printed_lines(arguments, "visits", parse_labels(b"crane\nheron\ncrane").shown)
+    lines = printed_lines(arguments, "visits", parse_labels(b"crane\nheron\ncrane").shown, [Path()])
     told = lines(sink_results.result(events=events[:2]))
     assert ["crane [0]" in told[0], "crane [2]" in told[1]] == [True, True]
     assert counter.visits == {"crane [0]": 1, "crane [2]": 2, "heron": 1, None: 1}

@@ -317,6 +317,29 @@ def test_what_an_earlier_run_wrote_is_not_read(
     assert "out.avi lies in" in done.complaint
 
 
+@pytest.mark.parametrize(
+    ("pattern", "words", "complaint"),
+    [
+        ("*.avi", ["--save", "out.avi"], "out.avi would replace a source"),
+        ("**/*.avi", ["--save", "sub/out.avi"], "out.avi would replace a source"),
+        ("*.png", ["--save-frames", "."], "which is written"),
+        ("*", ["--save-frames", "sub"], "which is written"),
+        ("out.avi?flip=vertical", ["--save", "out.avi"], "out.avi would replace a source"),
+    ],
+)
+def test_no_glob_or_address_reads_what_is_written(
+    tiny_bundle, images, edge_fg_command, pattern, words, complaint
+) -> None:
+    (images / "sub").mkdir()
+    for made in ("out.avi", "sub/out.avi"):
+        (images / made).touch()
+    option, out = words
+    done = edge_fg_command("run", tiny_bundle, f"{images}/{pattern}", option, images / out)
+    assert done.code == 1
+    assert complaint in done.complaint
+    assert (images / "out.avi").stat().st_size == 0
+
+
 @pytest.mark.parametrize("pattern", ["", "**/*.png", "1*"])
 def test_text_tells_equal_names_in_different_folders_apart(
     tiny_bundle, images, tmp_path, edge_fg_command, pattern

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import edge_fg
 from edge_fg.errors import MissingDependencyError, OutputError
 from edge_fg.opencv import quiet_ffmpeg
+from edge_fg.sources import parse_source
+from edge_fg.sources.folders import files_matching
 from edge_fg_tools.cli.arguments import (
     above_zero,
     add_backend,
@@ -115,17 +118,15 @@ def _add_watching(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Carry the command out and return the exit code."""
-    _check_outputs(arguments.save, arguments.save_frames, arguments.sources)
+    named = [_named(source) for source in arguments.sources]
+    _check_outputs(arguments.save, arguments.save_frames, named)
     with contextlib.suppress(MissingDependencyError):  # images need no OpenCV
         quiet_ffmpeg()
     with contextlib.ExitStack() as opened:
         classifier = opened.enter_context(
             edge_fg.load(arguments.bundle, backend=arguments.backend, precision=arguments.precision)
         )
-        sources = [
-            opened.enter_context(edge_fg.open_source(_named(source)))
-            for source in arguments.sources
-        ]
+        sources = [opened.enter_context(edge_fg.open_source(source)) for source in named]
         # Only this command needs windows, servers and tables.
         from edge_fg_tools.cli.run_session import Session
 
@@ -142,19 +143,32 @@ def _named(source: str) -> str | list[Path]:
     return [image.path for image in read_image_set(Path(source)).items]
 
 
-def _check_outputs(save: Path | None, frames: Path | None, sources: list[str]) -> None:
+def _check_outputs(
+    save: Path | None, frames: Path | None, sources: Sequence[str | list[Path]]
+) -> None:
     """Refuse to write over what is being read, or to read what an earlier run has written."""
     outputs = [] if save is None else [save]
     if save is not None and len(sources) > 1:
         outputs = [save.with_name(f"{save.stem}-{i}{save.suffix}") for i in range(len(sources))]
-    for path in [*outputs, *([] if frames is None else [frames])]:
-        for source in map(Path, sources):
-            if not (path.exists() and source.exists()):
-                continue
-            if path.samefile(source):
+    outputs = [path for path in [*outputs, *([] if frames is None else [frames])] if path.exists()]
+    for read, is_match in (place for one in sources if outputs for place in _places(one)):
+        for path in outputs:
+            if read.exists() and path.samefile(read):
                 raise OutputError(f"{path} would replace a source: name another place")
-            if source.is_dir() and source.resolve() in path.resolve().parents:
-                raise OutputError(f"{path} lies in {source}, which is read: name another place")
+            if read.resolve() in path.resolve().parents:
+                raise OutputError(f"{path} lies in {read}, which is read: name another place")
+            if is_match and path.resolve() in read.resolve().parents:
+                raise OutputError(f"{read} lies in {path}, which is written: name another place")
+
+
+def _places(source: str | list[Path]) -> Iterator[tuple[Path, bool]]:
+    """Yield the files and folders that are read, and whether a glob matches them."""
+    described = parse_source(source)
+    if described.kind == "glob":
+        yield from ((path, True) for path in files_matching(described.name))
+    elif described.kind in ("directory", "video"):
+        yield Path(str(described.target)), False
+    yield from ((path, False) for path in described.paths)
 
 
 COMMAND = Command(

@@ -97,20 +97,20 @@ def file_sinks(
 
 
 def printed_lines(
-    arguments: argparse.Namespace, content: Content, shown: Shown, names: Sequence[str] = ()
+    arguments: argparse.Namespace, content: Content, shown: Shown, roots: Sequence[Path]
 ) -> Lines:
-    """Return what makes the lines of ``--format``; `names` are those of the sources."""
+    """Return what makes the lines of ``--format``; `roots` as of `root_of`, one a source."""
     sure = arguments.min_confidence
     if arguments.format == "jsonl":
         return lambda result: [
             json.dumps(record) for record in records(result, content, arguments.top_k, sure)
         ]
     lines = visit_lines if content == "visits" else frame_lines
-    return partial(lines, shown=shown, min_confidence=sure, names=names)
+    return partial(lines, shown=shown, min_confidence=sure, roots=roots)
 
 
 def frame_lines(
-    result: Result[Any], shown: Shown, min_confidence: float, names: Sequence[str]
+    result: Result[Any], shown: Shown, min_confidence: float, roots: Sequence[Path]
 ) -> Sequence[str]:
     """Return what ``--format text`` prints of a frame."""
     if result.closing or result.prediction is None:
@@ -119,7 +119,7 @@ def frame_lines(
     if not answers:
         return ()
     first, *others = answers
-    where = f"{_shown(result.frame.source, _root_of(result, names))} [{result.frame.number}]"
+    where = f"{_shown(result.frame.source, roots[result.source_index])} [{result.frame.number}]"
     line = f"{where}  {shown(first.class_id)}  {first.confidence:.1%}"
     if others and sys.stdout.isatty():
         line += "   (" + ", ".join(f"{shown(a.class_id)} {a.confidence:.1%}" for a in others) + ")"
@@ -127,12 +127,12 @@ def frame_lines(
 
 
 def visit_lines(
-    result: Result[Any], shown: Shown, min_confidence: float, names: Sequence[str]
+    result: Result[Any], shown: Shown, min_confidence: float, roots: Sequence[Path]
 ) -> Sequence[str]:
     """Return what ``--format text --events visits`` prints."""
     sure = (event for event in result.events if is_sure(event, min_confidence))
-    where, in_a_file = _root_of(result, names), result.frame.position is not None
-    return [_visit_line(event, _shown(event.source, where), in_a_file, shown) for event in sure]
+    root, in_a_file = roots[result.source_index], result.frame.position is not None
+    return [_visit_line(event, _shown(event.source, root), in_a_file, shown) for event in sure]
 
 
 def _visit_line(event: VisitEvent, where: str, in_a_file: bool, shown: Shown) -> str:
@@ -148,20 +148,16 @@ def _visit_line(event: VisitEvent, where: str, in_a_file: bool, shown: Shown) ->
     return f"{where}{when}  visit {event.visit} {what}  {name}{sure}{stayed}"
 
 
-def _root_of(result: Result[Any], names: Sequence[str]) -> Path | None:
-    """Return the folder that a result's source reads, also that of a glob; None if unknown."""
-    if result.source_index >= len(names):
-        return None
-    name = names[result.source_index]
+def root_of(name: str) -> Path:
+    """Return the folder that a source of this name reads; of a glob, that before its wildcards."""
     wildcard = re.search(r"[*?[]", name)
     return Path(name) if wildcard is None else Path(name[: wildcard.start()] + "_").parent
 
 
-def _shown(source: str, root: Path | None) -> str:
+def _shown(source: str, root: Path) -> str:
     """Return a source's name for a line: a file's place in the folder read, or a whole address."""
-    path = Path(source)
     if "://" in source:
         return printable(source)
-    if root is None or path == root or not path.is_relative_to(root):
-        return printable(path.name)
-    return printable(str(path.relative_to(root)))
+    path = Path(source)
+    inside = path != root and path.is_relative_to(root)
+    return printable(str(path.relative_to(root)) if inside else path.name)

@@ -31,6 +31,7 @@ from edge_fg_tools.cli.run_output import (
     VisitCounter,
     file_sinks,
     printed_lines,
+    root_of,
 )
 
 _LOGGER = logging.getLogger("edge_fg")
@@ -66,7 +67,7 @@ class Session:
                 content,
                 classifier.labels.shown,
                 [
-                    str(Path(given).parent) if is_table(given) else source.name
+                    Path(given).parent if is_table(given) else root_of(source.name)
                     for given, source in zip(arguments.sources, sources, strict=True)
                 ],
             ),
