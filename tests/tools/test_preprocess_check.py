@@ -27,7 +27,7 @@ def row(*values: float) -> np.ndarray:
     return np.array(values, np.float32).reshape(1, -1, 1, 1)
 
 
-def model(nodes, stored, *, layout="nchw", dtype=FLOAT):
+def model(nodes, stored, *, layout="nchw", dtype=FLOAT, channels=3):
     """Return a classifier whose first layer reads what `nodes` make of `image`, `x`."""
     nodes = [helper.make_node(op, inputs, [out], **kw) for op, inputs, out, kw in nodes]
     read = nodes[-1].output[0] if nodes else "image"
@@ -39,8 +39,9 @@ def model(nodes, stored, *, layout="nchw", dtype=FLOAT):
         helper.make_node("GlobalAveragePool", ["c"], ["p"]),
         helper.make_node("Flatten", ["p"], ["logits"]),
     ]
-    stored = {**stored, "w": np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)}
-    shape = ["N", 3, 16, 16] if layout == "nchw" else ["N", 16, 16, 3]
+    weights = np.random.default_rng(0).normal(size=(4, channels, 3, 3)).astype(np.float32)
+    stored = {**stored, "w": weights}
+    shape = ["N", channels, 16, 16] if layout == "nchw" else ["N", 16, 16, channels]
     graph = helper.make_graph(
         nodes,
         "g",
@@ -104,6 +105,7 @@ DOUBLED = {
     "half and half": (sub_div((0.5,) * 3, (0.5,) * 3), UNIT, "std = [255, 255, 255]"),
     "batch normalisation": (batch_norm(118, 3500), RAW, "std = [1, 1, 1]"),
     "Keras rescaling": (rescaled(layout="nhwc"), RAW, "std = [1, 1, 1]"),
+    "one grey channel": (rescaled(channels=1), RAW, "std = [1, 1, 1]"),
     "only scaled": (from_bytes(), RAW, "std = [1, 1, 1]"),
     "colours exchanged": (flipped(), RAW, "std = [1, 1, 1]"),
 }
