@@ -100,16 +100,22 @@ class OnnxRuntimeBackend:
         self, session: onnxruntime.InferenceSession, shape: tuple[int | str, ...]
     ) -> None:
         """Refuse a graph that takes or gives something else than the manifest says."""
-        inputs = {one.name: one.shape for one in session.get_inputs()}
-        types = {one.name: one.type for one in session.get_outputs()}
+        try:
+            inputs = {one.name: one.shape for one in session.get_inputs()}
+            types = {one.name: one.type for one in session.get_outputs()}
+        except UnicodeDecodeError as error:
+            raise BackendError(f"{self._what} has names that are no text: rebuild it") from error
         wrong = [name for name in self._outputs if types.get(name) not in _FLOATS]
-        batch = (inputs.get(self._input) or [None])[0]
+        taken = inputs.get(self._input, [])
+        stated = [size for size in taken if isinstance(size, int)]
         if list(inputs) != [self._input]:
             found = f"takes {', '.join(map(printable, inputs)) or 'no input'}, not {self._input}"
         elif wrong:
             found = f"gives {types.get(wrong[0], 'nothing')} as {wrong[0]}, not float numbers"
-        elif isinstance(batch, int) and batch != shape[0]:
-            found = f"takes {batch} images at once, not {shape[0]}"
+        elif len(taken) != len(shape) or stated != [
+            size for size, own in zip(shape, taken, strict=True) if isinstance(own, int)
+        ]:
+            found = f"takes images of {taken}, not {list(shape)}"
         else:
             return
         raise BackendError(f"{self._what} {found}, as its manifest says: rebuild the bundle")
@@ -214,7 +220,7 @@ def open_session(
     try:
         return interruptible(
             lambda: onnxruntime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
+                graph, options, providers=["CPUExecutionProvider"], enable_fallback=False
             ),
             lambda: cancel(True),
         )

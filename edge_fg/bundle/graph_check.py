@@ -147,24 +147,27 @@ class _Walk:
             elif number == 11:
                 self._attribute(begin, stop, calls, 0)
             elif number == 4:
-                self._computed.add(self._data[begin:stop])
+                self._computed.add(self._text(begin, stop))
             else:
-                name = self._data[begin:stop]
+                name = self._text(begin, stop)
         self._functions.append((name, calls))
 
     def _graph(self, start: int, end: int, calls: _Calls, depth: int) -> None:
         if depth > _MAX_SUBGRAPH_DEPTH:
             raise _RefusedError(f" nests subgraphs over {_MAX_SUBGRAPH_DEPTH} deep")
-        for number, begin, stop in self._parts("GraphProto", start, end, (1, 5, 11, 15)):
+        for number, begin, stop in self._parts("GraphProto", start, end, (1, 5, 11, 12, 15)):
             if number == 1:
                 self._node(begin, stop, calls, depth)
             elif number == 5:
                 self._constant(*self._tensor(begin, stop))
             elif number == 15:
                 self._sparse(begin, stop)
-            elif depth:  # the input of a subgraph; the model's own may name its initializers
-                for _, *name in self._parts("ValueInfoProto", begin, stop, (1,)):
-                    self._computed.add(self._data[slice(*name)])
+            else:
+                for _, first, last in self._parts("ValueInfoProto", begin, stop, (1,)):
+                    name = self._text(first, last)
+                    # The inputs of the model itself may name its initializers.
+                    if number == 11 and depth:
+                        self._computed.add(name)
 
     def _node(self, start: int, end: int, calls: _Calls, depth: int) -> None:
         self._nodes += 1
@@ -174,13 +177,15 @@ class _Walk:
         outputs: list[bytes] = []
         value: _Values | None = None
         body = Counter[bytes]()
-        for number, begin, stop in self._parts("NodeProto", start, end, (1, 2, 4, 5)):
+        for number, begin, stop in self._parts("NodeProto", start, end, (1, 2, 3, 4, 5, 7)):
             if number == 5:
                 value = self._attribute(begin, stop, body, depth)
-            elif number == 4:
-                op = self._data[begin:stop]
-            else:
-                (inputs if number == 1 else outputs).append(self._data[begin:stop])
+                continue
+            text = self._text(begin, stop)
+            if number == 4:
+                op = text
+            elif number < 3:
+                (inputs if number == 1 else outputs).append(text)
         if op in _UNLIMITED:
             raise _RefusedError(f" has {_quoted(op)}, whose number of rounds no constant limits")
         calls[op] += 1
@@ -225,6 +230,7 @@ class _Walk:
     def _tensor(self, start: int, end: int) -> tuple[bytes, _Values | None]:
         """Return its name, and its values where they are a few integers."""
         tensor = read_tensor(self._data, self._fields(start, end))
+        _check_text(tensor.name)
         if tensor.external and not self._external:
             raise _RefusedError(
                 f": tensor {_quoted(tensor.name)} takes its data from outside the bundle, not "
@@ -242,6 +248,11 @@ class _Walk:
             self._computed.add(name)
         else:
             self._constants[name] = values
+
+    def _text(self, start: int, end: int) -> bytes:
+        text = self._data[start:end]
+        _check_text(text)
+        return text
 
     def _parts(
         self,
@@ -266,6 +277,14 @@ class _Walk:
             if self._read > _MAX_FIELDS:
                 raise _RefusedError(f" has more than {_MAX_FIELDS} fields")
             yield found
+
+
+def _check_text(text: bytes) -> None:
+    """Refuse what ONNX Runtime can't even name in its own errors."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise WireError("a name that is not UTF-8") from error
 
 
 def _quoted(name: bytes) -> str:

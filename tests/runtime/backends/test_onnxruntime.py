@@ -238,8 +238,9 @@ def sequence() -> bytes:
         constant(np.array([[True, False, True]]), TensorProto.BOOL),
         sequence(),
         classifier(batch=2),
+        classifier().replace(b"\x0a\x02\x08\x08", b"\x0a\x02\x08\x09", 1),
     ],
-    ids=["strings", "integers", "booleans", "sequence", "another batch"],
+    ids=["strings", "integers", "booleans", "sequence", "another batch", "another size"],
 )
 def test_a_graph_that_is_not_what_its_manifest_says_is_not_loaded(tmp_path: Path, graph: bytes):
     with pytest.raises(BackendError, match=r"as its manifest says: rebuild the bundle"):

@@ -184,3 +184,11 @@ def test_a_result_of_a_huge_constant_size_is_refused(node):
         check(graph(1, 3, 1 << 10, 1 << 10, constant=constant))
         with pytest.raises(UnsafeBundleError, match="makes a tensor of 1610612736 values"):
             check(graph(1, 3, 1 << 15, 1 << 14, constant=constant))
+
+
+@pytest.mark.parametrize("old", [b"GlobalAveragePool", b"means", b"flat", b"y"])
+def test_names_that_are_no_text_are_refused(old: bytes):
+    graph = classifier()
+    assert old in graph
+    with pytest.raises(BundleFormatError, match="a name that is not UTF-8"):
+        check(graph.replace(old, b"\xff" * len(old)))
