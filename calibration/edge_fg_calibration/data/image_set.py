@@ -9,20 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import DatasetError, ImageError, SourceError, UsageError
-from edge_fg.images import IMAGE_SUFFIXES
+from edge_fg.images import IMAGE_SUFFIXES, OddImages, read_image
 from edge_fg.labels import Labels
 from edge_fg.printing import reason
 from edge_fg.sources.folders import files_below, with_suffixes
 
-Preprocess: TypeAlias = Callable[[Sequence[NDArray[np.uint8]]], NDArray[Any]]
-"""Frames (H x W x 3 uint8 BGR) to one network input (N x 3 x H x W float32)."""
-
+T = TypeVar("T")
 _NAMED_IN_ERRORS = 5
 _NAME_CHARACTERS = 200
 # A row takes some thirty times its bytes in memory where it is short.
@@ -164,12 +162,12 @@ def resolve_labels(image_set: ImageSet, labels: Labels) -> tuple[ImageSet, tuple
 
 def batches(
     image_set: ImageSet,
-    preprocess: Preprocess,
+    preprocess: Callable[[Sequence[NDArray[np.uint8]]], T],
     batch_size: int,
     on_error: Callable[[Path, Exception], None],
     *,
     read: Callable[[Path], NDArray[np.uint8]] | None = None,
-) -> Iterator[tuple[list[LabelledImage], NDArray[Any]]]:
+) -> Iterator[tuple[list[LabelledImage], T]]:
     """Yield preprocessed batches; an image that can't be read goes to `on_error` instead.
 
     Parameters
@@ -177,13 +175,14 @@ def batches(
     image_set
         The images.
     preprocess
-        Turns frames into one network input, N x 3 x H x W float32.
+        Turns frames, H x W x 3 uint8 BGR, into what is yielded, such as one network input.
     batch_size
         Most images in one batch.
     on_error
         Called with each image that was left out and why; it may raise to stop.
     read
-        Reads one image as H x W x 3 uint8 BGR; `edge_fg.images.read_image` by default.
+        Reads one image as H x W x 3 uint8 BGR; `edge_fg.images.read_image` by default, which logs
+        what is odd about images that are used.
 
     Raises
     ------
@@ -192,10 +191,8 @@ def batches(
     """
     if batch_size < 1:
         raise UsageError(f"batch size must be at least 1, not {batch_size}")
-    if read is None:
-        from edge_fg.images import OddImages, read_image
-
-        read = partial(read_image, on_odd=OddImages())
+    odd = OddImages()
+    read = read or partial(read_image, on_odd=odd)
     left_out = 0
     pending: list[LabelledImage] = []
     frames: list[NDArray[np.uint8]] = []
@@ -212,6 +209,7 @@ def batches(
             pending, frames = [], []
     if pending:
         yield pending, preprocess(frames)
+    odd.finish()
     if left_out == len(image_set):
         raise DatasetError(f"{image_set.name}: none of its {len(image_set)} images can be read")
 

@@ -185,6 +185,15 @@ def test_batches_leave_out_what_cannot_be_read_and_say_so(folder: Path) -> None:
     assert found[0][1][0, 0, 0, 0] == len(listed[0].path.name)
 
 
+def test_batches_count_the_odd_images(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):  # a few extraneous bytes, as some cameras write them
+        made = folder / "owl" / f"odd{number}.jpg"
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(made)
+        made.write_bytes(made.read_bytes()[:-2] + bytes(4) + b"\xff\xd9")
+    assert len(list(batches(read_image_set(folder), len, 4, pytest.fail))) > 4
+    assert "2 more images" in caplog.text
+
+
 def test_a_set_without_one_readable_image_is_refused(folder: Path) -> None:
     def read(path: Path) -> np.ndarray:
         raise ImageError("broken")

@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.errors import DatasetError, ImageError, UsageError
-from edge_fg.images import OddImages, read_image
+from edge_fg.errors import UsageError
 from edge_fg.labels import Labels
 from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg.recognition.classifier import Classifier
-from edge_fg_calibration import ImageSet, LabelledImage, compare, read_image_set, resolve_labels
+from edge_fg_calibration import (
+    ImageSet,
+    LabelledImage,
+    batches,
+    compare,
+    read_image_set,
+    resolve_labels,
+)
 from edge_fg_calibration.data.near_chance import near_chance
 
 _LOGGER = logging.getLogger("edge_fg")
@@ -116,31 +122,17 @@ def _answer_all(
     images = labelled_set(source, classifiers[0].labels)
     indices: list[int | None] = []
     rows: list[list[NDArray[np.float32]]] = [[] for _ in classifiers]
-    odd = OddImages()
-    for begin in range(0, len(images), _BATCH):
-        some, frames = _read(images.items[begin : begin + _BATCH], odd)
+    for some, frames in batches(images, list, _BATCH, _leave_out):
         indices.extend(image.index for image in some)
         for classifier, answers in zip(classifiers, rows, strict=True):
             answers.extend(p.probabilities for p in classifier.batch(frames))
-        progress("evaluate", min(begin + _BATCH, len(images)), len(images))
-    odd.finish()
-    if not indices:
-        raise DatasetError(f"none of the {len(images)} images of {source} could be read")
+        progress("evaluate", len(indices), len(images))
+    progress("evaluate", len(images), len(images))
     return indices, [np.stack(answers) for answers in rows]
 
 
-def _read(
-    items: tuple[LabelledImage, ...], odd: OddImages
-) -> tuple[list[LabelledImage], list[NDArray[np.uint8]]]:
-    images, frames = [], []
-    for item in items:
-        try:
-            frames.append(read_image(item.path, on_odd=odd))
-        except ImageError as error:
-            _LOGGER.warning("left out: %s", error)
-        else:
-            images.append(item)
-    return images, frames
+def _leave_out(_path: Path, error: Exception) -> None:
+    _LOGGER.warning("left out: %s", error)
 
 
 def _accuracy(
