@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from datetime import timezone
 from pathlib import Path
@@ -83,7 +84,8 @@ class ImagesSink(BaseSink):
     def _file_name(self, result: Result[Any]) -> str:
         frame = result.frame
         # Of files the time may be known, too, and their names say more.
-        if frame.time is not None and not Path(frame.source).is_file():
+        named = os.path.isfile(frame.source)  # noqa: PTH113  a source may have any name
+        if frame.time is not None and not named:
             stem = frame.time.astimezone(timezone.utc).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
         else:
             stem = _plain(Path(frame.source).stem) or "frame"

@@ -31,7 +31,8 @@ def records(
     if content == "visits":
         return [event.to_dict() for event in result.events if is_sure(event, min_confidence)]
     # The frame of a closing result already has its line.
-    if result.closing or not is_sure(result.prediction, min_confidence):
+    answers = (result.prediction, *result.sightings)
+    if result.closing or not any(is_sure(one, min_confidence) for one in answers):
         return []
     return [frame_record(result, top_k, min_confidence)]
 
@@ -66,6 +67,7 @@ def frame_record(result: Result[Any], top_k: int, min_confidence: float = 0.0) -
                 "confidence": sighting.confidence,
             }
             for sighting in result.sightings
+            if is_sure(sighting, min_confidence)
         ]
     return record
 

@@ -90,6 +90,21 @@ def test_frames_with_individuals_tell_of_them(tmp_path) -> None:
     ]
 
 
+def test_an_individual_that_is_sure_enough_keeps_its_frame(tmp_path) -> None:
+    path = tmp_path / "a.jsonl"
+    sure = results.sighting(3, (1, 2, 3, 4), "Great, Tit")
+    unsure = dataclasses.replace(sure, track=4, confidence=0.4)
+    undecided = dataclasses.replace(sure, track=5, label=None, class_id=None, confidence=None)
+    written(
+        JsonLinesSink(path, min_confidence=0.5),
+        results.result(0, prediction=None, sightings=(unsure, sure, undecided)),
+        results.result(1, prediction=None, sightings=(unsure,)),
+        results.result(2, prediction=None),
+    )
+    (line,) = lines(path)
+    assert (line["frame"], [one["track"] for one in line["sightings"]]) == (0, [3])
+
+
 def test_visits_have_a_line_an_event(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
     first, last = results.event("visit_started"), results.event("visit_ended", label=None)
