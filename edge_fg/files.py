@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +15,9 @@ from edge_fg.errors import OutputError
 from edge_fg.printing import reason
 
 _CHUNK_BYTES = 1 << 20
+# Of Linux's fcntl.h and fs.h.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def sha256_of(path: Path) -> str:
@@ -76,6 +81,23 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of `data`; after an `OSError`, nothing of it stays in a file."""
+    written = 0
+    try:
+        # More than one call only where the first could not place all of it.
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        status = os.fstat(descriptor)
+        if written and stat.S_ISREG(status.st_mode):
+            end = os.lseek(descriptor, 0, os.SEEK_CUR)
+            if end == status.st_size:  # nobody else has written behind it
+                os.ftruncate(descriptor, end - written)
+                os.lseek(descriptor, end - written, os.SEEK_SET)
+        raise
+
+
 def cache_folder(name: str) -> Path:
     """Return ``$XDG_CACHE_HOME/edge-fg/NAME``, or the same below ``~/.cache``.
 
@@ -91,6 +113,42 @@ def cache_folder(name: str) -> Path:
                 f"this user has no home folder to keep {name} in: set XDG_CACHE_HOME"
             ) from error
     return base / "edge-fg" / name
+
+
+def swap_in(fresh: Path, place: Path, *, aside: Path) -> None:
+    """Put the file or folder `fresh` in the place of what is at `place`, if there is something.
+
+    Linux exchanges the two in one step (renameat2): what was at `place` is at `fresh` then. Where
+    the C library or the file system can't, what was there moves to `aside` first, and for a moment
+    nothing is at `place`; if the second step fails, it is moved back. All three lie in one file
+    system.
+    """
+    if not place.exists():
+        fresh.rename(place)
+    elif not _exchanged(fresh, place):
+        place.rename(aside)
+        try:
+            fresh.rename(place)
+        except BaseException:
+            aside.rename(place)
+            raise
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; return False where this can't be done here."""
+    import ctypes  # here, because most programs on a device replace no folder
+
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # musl, and glibc before 2.28
+        return False
+    names = [ctypes.c_char_p(os.fsencode(path)) for path in (one, other)]
+    if not rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)):
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def sync_folder(folder: Path) -> None:

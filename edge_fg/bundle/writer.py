@@ -19,7 +19,13 @@ from edge_fg.bundle.manifest import (
 )
 from edge_fg.bundle.reader import Bundle
 from edge_fg.errors import BundleError, OutputError
-from edge_fg.files import opened_atomically, output_errors, sync_folder, write_atomically
+from edge_fg.files import (
+    opened_atomically,
+    output_errors,
+    swap_in,
+    sync_folder,
+    write_atomically,
+)
 
 
 def check_output(output: Path, *, overwrite: bool = True) -> None:
@@ -91,25 +97,12 @@ def _write_folder(output: Path, content: dict[str, bytes]) -> None:
             fresh.mkdir()
             for name, data in content.items():
                 write_atomically(fresh / name, data)
-            _swap(fresh, output, old)
+            swap_in(fresh, output, aside=old)
             sync_folder(parent)
         finally:
             # If the old bundle could not be put back, it stays where it can be found.
             if output.exists() or not old.exists():
                 shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _swap(fresh: Path, output: Path, old: Path) -> None:
-    """Put `fresh` in the place of `output`; if that fails, put the old bundle back."""
-    replacing = output.exists()
-    if replacing:
-        output.rename(old)
-    try:
-        fresh.rename(output)
-    except BaseException:
-        if replacing:
-            old.rename(output)
-        raise
 
 
 def _check_replaceable(output: Path, overwrite: bool) -> None:

@@ -22,7 +22,7 @@ from edge_fg.boxes import Region
 from edge_fg.bundle import Bundle
 from edge_fg.bundle.manifest import OutputSpec
 from edge_fg.closing import Closing
-from edge_fg.errors import BackendError, ImageError
+from edge_fg.errors import BackendError, BundleIntegrityError, ImageError
 from edge_fg.images import to_frame
 from edge_fg.labels import Labels
 from edge_fg.preprocess.raw_frame import Pixels, RawFrame
@@ -281,12 +281,25 @@ def load(
     UsageError
         There is no backend or precision of that name, or `threads` or `device` is out of range.
     """
-    opened = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-    labels = opened.labels()
     if device is not None:
         options = dataclasses.replace(options or EngineOptions(), device=device)
-    executed, choice = open_best(
-        opened, backend, precision, threads=threads, options=options, progress=progress
-    )
-    _LOGGER.info("%s runs on %s: %s", opened.path, choice.backend, choice.reason)
-    return Classifier(executed, opened.manifest.scores, labels, choice, str(opened.path))
+
+    def load_from(opened: Bundle) -> Classifier:
+        labels = opened.labels()
+        executed, choice = open_best(
+            opened, backend, precision, threads=threads, options=options, progress=progress
+        )
+        _LOGGER.info("%s runs on %s: %s", opened.path, choice.backend, choice.reason)
+        return Classifier(executed, opened.manifest.scores, labels, choice, str(opened.path))
+
+    if isinstance(bundle, Bundle):
+        return load_from(bundle)
+    opened = Bundle(bundle)
+    while True:
+        try:
+            return load_from(opened)
+        except BundleIntegrityError:
+            before, opened = opened, Bundle(bundle)
+            if opened.manifest == before.manifest:
+                raise
+            # A new build has replaced it while it was read.

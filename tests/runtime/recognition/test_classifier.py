@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 import edge_fg
 from edge_fg.backends.selection import choose, survey
-from edge_fg.bundle.manifest import LabelsEntry, OutputSpec
+from edge_fg.bundle.manifest import FileEntry, LabelsEntry, Manifest, OutputSpec
 from edge_fg.bundle.writer import write_bundle
 from edge_fg.errors import (
     BackendError,
@@ -256,6 +257,38 @@ def test_a_graph_with_other_classes_than_labels(tiny_bundle: Path, frame: np.nda
     )
     with pytest.raises(BackendError, match=rf"shape \(1, 4\) for 1 frames and {count} labels"):
         edge_fg.load(tiny_bundle)(frame)
+
+
+def test_a_bundle_that_is_replaced_again_and_again_always_loads(tiny_bundle: Path):
+    """Each load gets the one build or the other, never none and never parts of both."""
+    manifest, done = edge_fg.Bundle(tiny_bundle).manifest, threading.Event()
+    # Behind the second one there is an empty field that nobody knows.
+    graph = (tiny_bundle / "model.fp32.onnx").read_bytes()
+    graphs = [graph, graph + b"\xa2\x06\x00"]
+
+    def manifest_of(entries: dict[str, FileEntry]) -> Manifest:
+        sha256 = entries["model.fp32.onnx"].sha256
+        variant = msgspec.structs.replace(manifest.variants["fp32"], sha256=sha256)
+        return msgspec.structs.replace(manifest, files=entries, variants={"fp32": variant})
+
+    def build() -> None:
+        for number in itertools.count():
+            labels = Labels([Label(i, f"{i} of build {number % 2}") for i in range(4)])
+            files = {"model.fp32.onnx": graphs[number % 2], "labels.csv": labels.to_csv().encode()}
+            write_bundle(tiny_bundle, files, manifest_of)
+            if done.is_set():
+                return
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    try:
+        for _ in range(60):
+            with edge_fg.load(tiny_bundle, threads=1) as classifier:
+                builds = {label.label.partition(" of ")[2] for label in classifier.labels}
+                assert len(builds) == 1
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_classifying_writes_nothing_into_the_home(tiny_bundle: Path, tmp_path: Path):
