@@ -25,6 +25,9 @@ from edge_fg.bundle.writer import write_bundle
 from edge_fg.labels import Label, Labels
 from edge_fg.preprocess import PreprocessSpec, Resize
 
+# Tests import ONNX Runtime by themselves; those of its telemetry take this away again.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # The same examples in every run, however busy the machine is.

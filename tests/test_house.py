@@ -39,6 +39,7 @@ SHARED = {
     "printing",
     "progress",
     "public_names",
+    "standard_output",
 }
 ARROWS: dict[str, set[str]] = {
     "preprocess": {"cuda"},
@@ -101,7 +102,12 @@ def modules(package) -> list[tuple[str, Path]]:
 
 def import_statements(path: Path) -> Iterator[tuple[str, str]]:
     """Module and name (empty for a whole module) of each import, also of those for types alone."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    yield from statements_of(ast.parse(path.read_text()), path)
+
+
+def statements_of(tree: ast.AST, path: Path) -> Iterator[tuple[str, str]]:
+    """Do as `import_statements` for what was parsed."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -137,6 +143,19 @@ def imported_rooms(package, path: Path) -> set[str]:
     """Return the rooms of a package from which a file imports anything."""
     parts = [imported.split(".") for imported in imports(path)]
     return {part[1] for part in parts if part[0] == package.__name__ and len(part) > 1}
+
+
+def test_onnx_runtime_is_imported_with_its_telemetry_off():
+    """By `import_onnxruntime` alone; what is imported for types is not loaded."""
+    for package in PACKAGES:
+        for name, path in modules(package):
+            text = path.read_text()
+            tree = ast.parse(text if "onnxruntime" in text else "")
+            for node in ast.walk(tree):
+                if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                    node.body = []
+            named = {module.split(".")[0] for module, _ in statements_of(tree, path)}
+            assert "onnxruntime" not in named, f"{name}: use import_onnxruntime"
 
 
 @ROOMS

@@ -52,7 +52,8 @@ def run_child(
                 encoding="utf-8",
                 errors="replace",
                 timeout=limit_s,
-                env={**os.environ, **(environment or {})},
+                # ONNX Runtime's telemetry is off in all that is compared.
+                env={"ORT_DISABLE_TELEMETRY": "1", **os.environ, **(environment or {})},
                 check=False,
             )
         except subprocess.TimeoutExpired:

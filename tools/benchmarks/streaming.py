@@ -36,6 +36,7 @@ from common import HERE, Row, in_turns, parser_of, run_child, table
 from streaming_camera import SIZE_WH, numbered_images
 
 import edge_fg
+from edge_fg.backends.onnxruntime import import_onnxruntime
 from edge_fg.pipeline import Pipeline
 from edge_fg.preprocess import CpuPreprocessor
 from edge_fg.sinks.base import BaseSink
@@ -192,8 +193,7 @@ class CountingSink(BaseSink):
 
 
 def _overhead(bundle: Path, blocks: int) -> None:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     jpegs = [cv2.imencode(".jpg", image)[1] for image in numbered_images(4)]
     opened = edge_fg.Bundle(bundle)
