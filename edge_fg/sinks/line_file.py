@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from edge_fg.errors import OutputError
-from edge_fg.files import output_errors
+from edge_fg.files import output_errors, write_whole
 
 _LOGGER = logging.getLogger("edge_fg")
 _CHUNK_BYTES = 1 << 16
@@ -146,17 +146,11 @@ class LineFile:
     def _append(self, line: str) -> None:
         assert self._descriptor is not None
         data = line.encode(errors="backslashreplace") + b"\n"
-        start = os.fstat(self._descriptor).st_size if self._regular else 0
-        written = 0
         try:
-            # More than one call only where the first could not place all of it.
-            while written < len(data):
-                written += os.write(self._descriptor, data[written:])
+            write_whole(self._descriptor, data)
         except OSError:
             if not self._regular:
                 self._drop()  # a pipe whose reader has gone is opened again
-            elif written:
-                os.ftruncate(self._descriptor, start)
             raise
 
     def _follow_renaming(self) -> None:

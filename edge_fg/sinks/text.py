@@ -8,24 +8,25 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from edge_fg.errors import OutputError, UsageError
+from edge_fg.errors import UsageError
 from edge_fg.printing import printable
 from edge_fg.result import Result
 from edge_fg.sinks.base import BaseSink
 from edge_fg.sinks.line_file import LineFile
 from edge_fg.sinks.records import FRAME_COLUMNS, VISIT_COLUMNS, Content, records, rows
 from edge_fg.sources import Source
+from edge_fg.standard_output import opened, print_line
 
 
 class _LineSink(BaseSink):
-    """Writes the lines of each result to a file, or to standard output where `file` is None."""
+    """Writes the lines of each result to a file or an open stream; None is standard output."""
 
     def __init__(
         self,
         kind: str,
-        file: LineFile | None,
+        file: LineFile | TextIO | None,
         content: Content,
         min_confidence: float,
         lossless: bool | None,
@@ -36,7 +37,7 @@ class _LineSink(BaseSink):
             raise UsageError(f"content must be frames or visits, not {content!r}")
         if not 0 <= min_confidence <= 1:
             raise UsageError(f"min_confidence must be from 0 to 1, not {min_confidence}")
-        where = "standard output" if file is None else file.path.name
+        where = file.path.name if isinstance(file, LineFile) else "standard output"
         super().__init__(f"{kind} to {where}", lossless)
         self._file = file
         self._lines = lines
@@ -45,21 +46,23 @@ class _LineSink(BaseSink):
 
     def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
         """Open the file."""
-        if self._file is None:
-            check_standard_output()
-        else:
+        if isinstance(self._file, LineFile):
             self._file.open()
             self._run = self._run_of(self._file.last_line) + 1 if self._file.last_line else 1
+        else:
+            opened(self._file or sys.stdout)
 
     def __call__(self, result: Result[Any], /) -> None:
         """Write the lines of a result."""
-        write = print_line if self._file is None else self._file.write
         for line in self._lines(result, self._run):
-            write(line)
+            if isinstance(self._file, LineFile):
+                self._file.write(line)
+            else:
+                print_line(line, opened(self._file or sys.stdout))
 
     def close(self) -> None:
         """Force what was written onto the disk."""
-        if self._file is not None:
+        if isinstance(self._file, LineFile):
             self._file.close()
 
 
@@ -73,7 +76,7 @@ class JsonLinesSink(_LineSink):
     Parameters
     ----------
     path
-        The file; ``-`` for standard output.
+        The file; ``-`` for standard output; or an open text stream in its place.
     content
         ``frames`` or ``visits``.
     top_k
@@ -94,7 +97,7 @@ class JsonLinesSink(_LineSink):
 
     def __init__(
         self,
-        path: Path | str,
+        path: Path | str | TextIO,
         *,
         content: Content = "frames",
         top_k: int = 5,
@@ -103,7 +106,11 @@ class JsonLinesSink(_LineSink):
     ) -> None:
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
-        file = None if str(path) == "-" else LineFile(Path(path), prefix='{"')
+        file: LineFile | TextIO | None = None
+        if not isinstance(path, (Path, str)):
+            file = path
+        elif str(path) != "-":
+            file = LineFile(Path(path), prefix='{"')
         super().__init__(
             "JSON lines",
             file,
@@ -164,21 +171,6 @@ class CsvSink(_LineSink):
             ),
             _run_of_row,
         )
-
-
-def check_standard_output() -> None:
-    """Raise an `OutputError` if the program was started with its standard output closed."""
-    if sys.stdout is None:
-        raise OutputError("standard output is closed: send it to a file, or to /dev/null")
-
-
-def print_line(line: str) -> None:
-    """Write a line to standard output at once, with control characters escaped.
-
-    An `OSError` says that it is closed or full; a `BrokenPipeError` that its reader has gone.
-    """
-    sys.stdout.write(printable(line) + "\n")
-    sys.stdout.flush()
 
 
 def _row(values: Sequence[object]) -> str:

@@ -12,8 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +22,11 @@ import edge_fg
 from edge_fg.telemetry.device import Reading
 from edge_fg_tools.cli import run_session
 from edge_fg_tools.cli.arguments import Address, address
+from support.feed import RUN, Feed
 from support.waiting import until
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
-
-COMMAND = [sys.executable, "-m", "edge_fg_tools", "run"]
 
 
 def lines(text: str) -> list[dict]:
@@ -96,47 +93,6 @@ def test_a_table_of_images_is_a_source(tiny_bundle, images, edge_fg_command):
     table.write_text("name\nimages/07.png\n")
     assert "no column `file`" in edge_fg_command("run", tiny_bundle, table).complaint
     assert edge_fg_command("run", tiny_bundle, images.parent / "absent.csv").code == 1
-
-
-class Feed:
-    """A run that reads a camera on its standard input, and that camera."""
-
-    def __init__(self, *arguments: object, command: list[str] = COMMAND) -> None:
-        self.process = subprocess.Popen(
-            [*command, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=False,
-        )
-        buffer = io.BytesIO()
-        Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(buffer, "JPEG")
-        self._jpeg = buffer.getvalue()
-        self._thread = threading.Thread(target=self._film, daemon=True)
-        self._thread.start()
-
-    def _film(self) -> None:
-        try:
-            while True:
-                self.process.stdin.write(self._jpeg)
-                self.process.stdin.flush()
-                time.sleep(0.02)
-        except (BrokenPipeError, ValueError):
-            pass  # it has ended
-
-    def line(self) -> str:
-        return self.process.stdout.readline().decode()
-
-    def told(self) -> str:
-        return self.process.stderr.readline().decode()
-
-    def end(self, sent: int | None = None) -> tuple[int, str, str]:
-        if sent is not None:
-            self.process.send_signal(sent)
-        out, errors = self.process.stdout.read(), self.process.stderr.read()
-        code = self.process.wait(60)
-        self._thread.join(10)
-        return code, out.decode(), errors.decode()
 
 
 # ---------------------------------------------------------------- sources and policies
@@ -283,7 +239,7 @@ def test_outputs_that_can_not_be_are_refused_before_the_first_answer(
 
 
 def test_a_closed_standard_output_ends_the_run(tiny_bundle, images) -> None:
-    words = " ".join(map(shlex.quote, [*COMMAND, str(tiny_bundle), str(images)]))
+    words = " ".join(map(shlex.quote, [*RUN, str(tiny_bundle), str(images)]))
     done = subprocess.run(
         ["sh", "-c", f"{words} >&-"], stderr=subprocess.PIPE, text=True, timeout=60, check=False
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_fg.printing import printable, printable_lines
+from edge_fg.standard_output import opened, print_text
 
 GROUP = "edge_fg.commands"
 """Group of the entry points; each names a `Command` and bears the command's name."""
@@ -24,7 +25,8 @@ class Command:
 
     summary: str  # What it is for, in one line
     add_arguments: Callable[[argparse.ArgumentParser], None]  # Declares its arguments
-    # Carries it out with the parsed arguments, and returns the exit code.
+    # Carries it out with the parsed arguments, and returns the exit code. What it prints as its
+    # answer goes to `arguments.stdout`, by `answer`: `print` alone prints to standard error.
     execute: Callable[[argparse.Namespace], int]
     extra: str = "build"  # The extra of edge-fg that brings the packages it needs
     example: str = ""  # A whole command line, shown at the end of its help
@@ -39,9 +41,17 @@ def show(
 ) -> None:
     """Print a result as ``--format`` asks: as JSON, or as text."""
     if arguments.format == "json":
-        print(json.dumps(document, indent=indent, default=str))
+        answer(arguments, json.dumps(document, indent=indent, default=str))
     else:
-        print(printable_lines(as_text(_escaped(document))))
+        answer(arguments, printable_lines(as_text(_escaped(document))))
+
+
+def answer(arguments: argparse.Namespace, text: str) -> None:
+    """Print a command's answer to standard output, whole or not at all where that is a file.
+
+    An `OutputError` says that standard output is closed or full, for example.
+    """
+    print_text(text, opened(arguments.stdout))
 
 
 def _escaped(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_fg.opencv import quiet_ffmpeg
 from edge_fg.printing import printable
-from edge_fg_tools.cli.command import Command
+from edge_fg_tools.cli.command import Command, answer
 from edge_fg_tools.cli.progress import shown_progress
 
 _FILES = {
@@ -41,9 +41,9 @@ def execute(arguments: argparse.Namespace) -> int:
     quiet_ffmpeg()  # which would list the encoders that aren't there
     with shown_progress() as progress:
         summary = demonstrate(arguments.output, progress)
-    print("\n".join(_in_words(summary, arguments.output)))
-    print(json.dumps(summary, indent=2))
-    print(f"open {printable(str(arguments.output / 'report.html'))}")
+    answer(arguments, "\n".join(_in_words(summary, arguments.output)))
+    answer(arguments, json.dumps(summary, indent=2))
+    answer(arguments, f"open {printable(str(arguments.output / 'report.html'))}")
     return 0
 
 

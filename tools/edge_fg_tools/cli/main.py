@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import logging
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import NoReturn
@@ -20,9 +18,9 @@ import edge_fg
 from edge_fg.errors import EdgeFGError, MissingDependencyError
 from edge_fg.printing import first_line, message, printable_lines, shortage
 from edge_fg_tools.cli.command import GROUP, Command
+from edge_fg_tools.cli.process import ended_as_interrupted, own_standard_output
 
 _INTERRUPTED = 128 + signal.SIGINT
-_SOON_SECONDS = 0.01
 _EPILOG = """edge-fg COMMAND --help tells the options of a command, with an example.
 
 exit codes: 0 done, 1 a failure named in one line on standard error, 2 wrong usage,
@@ -45,9 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     _log_to_stderr(logging.INFO if parsed.verbose else logging.WARNING)
     try:
-        with _terminated_as_interrupted():
+        with own_standard_output() as parsed.stdout, ended_as_interrupted():
             code: int = parsed.execute(parsed)
-        sys.stdout.flush()
     except EdgeFGError as error:
         _print_error(str(error))
         return error.exit_code
@@ -55,9 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has ended. What is still buffered must not raise at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # the reader of our output has ended
     except OSError as error:
         _print_error(shortage(error) or f"the operating system refused: {first_line(error)}")
         return 1
@@ -109,35 +104,6 @@ def _prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, so that it can finish its files."""
-
-    def interrupt(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def again(unraisable: sys.UnraisableHookArgs) -> None:
-        # Python drops an interrupt that falls into a destructor or weak reference: send another.
-        if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
-        else:
-            hook_before(unraisable)
-
-    before = {one: signal.signal(one, interrupt) for one in (signal.SIGTERM, signal.SIGALRM)}
-    hook_before, sys.unraisablehook = sys.unraisablehook, again
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.unraisablehook = hook_before
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def make_parser() -> argparse.ArgumentParser:

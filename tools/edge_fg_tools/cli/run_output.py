@@ -5,24 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from edge_fg.errors import OutputError
 from edge_fg.pipeline import Result, Sink, VisitEvent
 from edge_fg.printing import printable
 from edge_fg.sinks import CsvSink, ImagesSink, JsonLinesSink, VideoSink
 from edge_fg.sinks.base import BaseSink
 from edge_fg.sinks.records import Content, is_sure, records
 from edge_fg.sinks.result_annotator import SharedAnnotator
-from edge_fg.sinks.text import check_standard_output, print_line
 from edge_fg.sources import Source
+from edge_fg.standard_output import opened, print_line
 
 Lines = Callable[[Result[Any]], Sequence[str]]
+_STANDARD_OUTPUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 Shown = Callable[[int], str]
 """Gives the name of a class for people."""
 
@@ -30,20 +31,23 @@ Shown = Callable[[int], str]
 class StandardOutput(BaseSink):
     """Prints the lines of results; when that fails, `failed` is set and the command ends.
 
-    `before` is called before lines are printed: it clears the status line, where both share a
-    terminal.
+    They go to `stream`, which is None where standard output is closed. `before` is called before
+    lines are printed: it clears the status line, where both share a terminal.
     """
 
-    def __init__(self, lines: Lines, before: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, stream: TextIO | None, lines: Lines, before: Callable[[], None] | None = None
+    ) -> None:
         super().__init__("standard output")
+        self._stream = stream
         self.failed = threading.Event()
-        self.error: OSError | None = None
+        self.error: OSError | OutputError | None = None
         self._lines = lines
         self._before = before
 
     def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
         """Check that there is a standard output."""
-        check_standard_output()
+        opened(self._stream)
 
     def __call__(self, result: Result[Any], /) -> None:
         """Print a result."""
@@ -54,8 +58,8 @@ class StandardOutput(BaseSink):
             self._before()
         try:
             for line in lines:
-                print_line(line)
-        except OSError as error:
+                print_line(line, opened(self._stream))
+        except (OSError, OutputError) as error:
             # Raised in the main thread: the reader of our output has gone, or its disk is full.
             self.error = error
             self.failed.set()
@@ -88,12 +92,25 @@ def file_sinks(
     if arguments.jsonl is not None:
         sinks.append(
             JsonLinesSink(
-                arguments.jsonl, content=content, top_k=arguments.top_k, min_confidence=sure
+                opened(arguments.stdout)
+                if str(arguments.jsonl) == "-"
+                else _place(arguments.jsonl, arguments.stdout),
+                content=content,
+                top_k=arguments.top_k,
+                min_confidence=sure,
             )
         )
     if arguments.csv is not None:
-        sinks.append(CsvSink(arguments.csv, content=content, min_confidence=sure))
+        place = _place(arguments.csv, arguments.stdout)
+        sinks.append(CsvSink(place, content=content, min_confidence=sure))
     return sinks
+
+
+def _place(path: Path, stdout: TextIO | None) -> Path:
+    """Return the place of a file; what names standard output must mean ours (see `Command`)."""
+    if stdout is not None and str(path) in _STANDARD_OUTPUT:
+        return Path(f"/dev/fd/{stdout.fileno()}")
+    return path
 
 
 def printed_lines(
@@ -105,14 +122,16 @@ def printed_lines(
         return lambda result: [
             json.dumps(record) for record in records(result, content, arguments.top_k, sure)
         ]
-    lines = visit_lines if content == "visits" else frame_lines
-    return partial(lines, shown=shown, min_confidence=sure, roots=roots)
+    if content == "visits":
+        return partial(visit_lines, shown=shown, min_confidence=sure, roots=roots)
+    wide = arguments.stdout is not None and arguments.stdout.isatty()
+    return partial(frame_lines, shown=shown, min_confidence=sure, roots=roots, wide=wide)
 
 
 def frame_lines(
-    result: Result[Any], shown: Shown, min_confidence: float, roots: Sequence[Path]
+    result: Result[Any], shown: Shown, min_confidence: float, roots: Sequence[Path], wide: bool
 ) -> Sequence[str]:
-    """Return what ``--format text`` prints of a frame."""
+    """Return what ``--format text`` prints of a frame; if `wide`, with the next answers."""
     if result.closing or result.prediction is None:
         return ()
     answers = [a for a in result.prediction.top(3) if is_sure(a, min_confidence)]
@@ -121,7 +140,7 @@ def frame_lines(
     first, *others = answers
     where = f"{_shown(result.frame.source, roots[result.source_index])} [{result.frame.number}]"
     line = f"{where}  {shown(first.class_id)}  {first.confidence:.1%}"
-    if others and sys.stdout.isatty():
+    if others and wide:
         line += "   (" + ", ".join(f"{shown(a.class_id)} {a.confidence:.1%}" for a in others) + ")"
     return (f"{line}  {result.prediction.latency}",)
 

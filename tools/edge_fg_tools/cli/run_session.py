@@ -62,6 +62,7 @@ class Session:
         self._window = WindowSink("edge-fg", annotate=annotate) if arguments.display else None
         self._visits = VisitCounter(classifier.labels.shown) if arguments.events else None
         self._output = StandardOutput(
+            arguments.stdout,
             printed_lines(
                 arguments,
                 content,
@@ -87,7 +88,7 @@ class Session:
         """Answer until the end; when it raises, the files are as complete as they can be.
 
         Raises KeyboardInterrupt when the user interrupted the run, EdgeFGError for what failed, and
-        OSError when standard output can't be written to.
+        BrokenPipeError when the reader of standard output has gone.
         """
         try:
             with contextlib.ExitStack() as serving:
@@ -98,6 +99,7 @@ class Session:
                         _print_note(f"preview at {self._preview.url}")
                     try:
                         self._watch()
+                        self._pipeline.stop()
                     except KeyboardInterrupt:
                         self._finish()
                         raise
