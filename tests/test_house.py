@@ -39,7 +39,6 @@ SHARED = {
     "printing",
     "progress",
     "public_names",
-    "standard_output",
 }
 ARROWS: dict[str, set[str]] = {
     "preprocess": {"cuda"},

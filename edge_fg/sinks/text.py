@@ -16,8 +16,8 @@ from edge_fg.result import Result
 from edge_fg.sinks.base import BaseSink
 from edge_fg.sinks.line_file import LineFile
 from edge_fg.sinks.records import FRAME_COLUMNS, VISIT_COLUMNS, Content, records, rows
+from edge_fg.sinks.standard_output import opened, print_line
 from edge_fg.sources import Source
-from edge_fg.standard_output import opened, print_line
 
 
 class _LineSink(BaseSink):

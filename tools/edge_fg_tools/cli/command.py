@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_fg.printing import printable, printable_lines
-from edge_fg.standard_output import opened, print_text
+from edge_fg.sinks.standard_output import opened, print_text
 
 GROUP = "edge_fg.commands"
 """Group of the entry points; each names a `Command` and bears the command's name."""

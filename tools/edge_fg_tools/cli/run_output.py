@@ -19,8 +19,8 @@ from edge_fg.sinks import CsvSink, ImagesSink, JsonLinesSink, VideoSink
 from edge_fg.sinks.base import BaseSink
 from edge_fg.sinks.records import Content, is_sure, records
 from edge_fg.sinks.result_annotator import SharedAnnotator
+from edge_fg.sinks.standard_output import opened, print_line
 from edge_fg.sources import Source
-from edge_fg.standard_output import opened, print_line
 
 Lines = Callable[[Result[Any]], Sequence[str]]
 _STANDARD_OUTPUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
