@@ -34,6 +34,7 @@ _NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _ONLY_FATAL = 4
 # One graph may ask for a tensor of any size: all of them together get half of the memory.
 _SHARE_OF_MEMORY = 0.5
+_LIMITED_FOLDING = (1, 32)
 _OVER_LIMIT = "Available memory of"
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
@@ -216,11 +217,18 @@ def open_session(
     }
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
+    version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    # Older versions compute constants of any size while they load a graph.
+    unlimited = ["ConstantFolding"] if version < _LIMITED_FOLDING else None
     cancel = getattr(options, "set_load_cancellation_flag", lambda _: None)
     try:
         return interruptible(
             lambda: onnxruntime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"], enable_fallback=False
+                graph,
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=False,
+                disabled_optimizers=unlimited,
             ),
             lambda: cancel(True),
         )
