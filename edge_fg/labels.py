@@ -24,8 +24,7 @@ _BINOMIAL = re.compile(
     r"(?P<genus>[A-Z][a-z]+) (?P<species>[a-z][a-z-]+)(?: [a-z-]+)? \((?P<common>.+)\)"
 )
 _SCIENTIFIC = re.compile(r"(?P<genus>[A-Z][a-z]+) (?P<species>[a-z]{2}[a-z-]*)(?: |$)")
-_APOSTROPHE = re.compile("['\u2019]")
-_BETWEEN_WORDS = re.compile(r"[\W_]+")
+_APOSTROPHE = re.compile("['\u2019`\u00b4]")
 
 
 @dataclass(frozen=True)
@@ -236,8 +235,12 @@ def _folded(name: str) -> str:
 
 
 def _words(folded: str) -> str:
-    """Return the words of a name: file systems and habits change what stands between them."""
-    return _BETWEEN_WORDS.sub(" ", _APOSTROPHE.sub("", folded)).strip()
+    """Return the words of a name: file systems and habits change what stands between them.
+
+    Marks, such as the vowels of Hindi, and symbols, such as those of the sexes, belong to words.
+    """
+    kept = (c if unicodedata.category(c)[0] in "LMNS" else " " for c in _APOSTROPHE.sub("", folded))
+    return " ".join("".join(kept).split())
 
 
 def attribute(column: str) -> str:

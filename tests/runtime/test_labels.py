@@ -151,3 +151,21 @@ def test_any_bytes_are_labels_or_an_error_of_ours(data):
         assert not any(unicodedata.category(c) == "Cc" for c in "".join(labels.names) if c != "\t")
     except LabelsError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("label", "asked", "found"),
+    [
+        ("Mallard ♀", "mallard_♀", True),
+        ("Mallard ♀", "Mallard ♂", False),
+        ("कि", "का", False),
+        ("हिन्दी पक्षी", "हिन्दी_पक्षी", True),
+        ("A+", "A-", False),
+        ("Steller's Jay", "stellers-jay", True),
+        ("Steller`s Jay", "Steller\u2019s jay", True),
+        ("Café au lait", "cafe\u0301_au_lait", True),
+        ("Ara ararauna (adult)", "ara ararauna adult", True),
+    ],
+)
+def test_a_name_may_differ_in_what_stands_between_its_words(label, asked, found):
+    assert Labels([Label(0, label), Label(1, "heron")]).find(asked) == ((0,) if found else ())
