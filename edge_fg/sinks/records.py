@@ -76,26 +76,20 @@ def rows(
     result: Result[Any], content: Content, min_confidence: float = 0.0
 ) -> list[Sequence[object]]:
     """Return what a result adds to a table with `FRAME_COLUMNS` or `VISIT_COLUMNS`, but the run."""
+    found = records(result, content, 2, min_confidence)
     if content == "visits":
-        events = records(result, content, 0, min_confidence)
-        return [[*(e[column] for column in VISIT_COLUMNS[:-5]), *e["box"]] for e in events]
-    if result.closing or not is_sure(result.prediction, min_confidence):
-        return []
-    return [_frame_row(result, min_confidence)]
+        return [[*(e[column] for column in VISIT_COLUMNS[:-5]), *e["box"]] for e in found]
+    return [_frame_row(record, 1e3 * result.age_s) for record in found]
 
 
-def _frame_row(result: Result[Any], min_confidence: float) -> Sequence[object]:
-    frame, prediction = result.frame, result.prediction
-    top: Sequence[Any] = prediction.top(2) if prediction is not None else []
-    top = [answer for answer in top if is_sure(answer, min_confidence)]
-    latency = prediction.latency if prediction is not None else None
+def _frame_row(record: dict[str, Any], age_ms: float) -> Sequence[object]:
+    first, second = (*record["top"], {}, {})[:2]
+    latency = {"frames": 1, **record["latency_ms"]} if record["latency_ms"] else {}
     return (
-        frame.time.isoformat() if frame.time else None,
-        frame.source,
-        frame.number,
-        None if frame.position is None else round(frame.position, 6),
-        *([top[0].label, top[0].class_id, top[0].confidence] if top else [""] * 3),
-        *([top[1].label, top[1].confidence] if len(top) > 1 else [""] * 2),
-        *((round(latency.total_ms, 3), latency.frames) if latency is not None else [None] * 2),
-        round(1e3 * result.age_s, 3),
+        *(record.get(key) for key in ("time", "source", "frame", "position_s")),
+        *(first.get(key) for key in ("label", "index", "confidence")),
+        *(second.get(key) for key in ("label", "confidence")),
+        latency.get("total"),
+        latency.get("frames"),
+        round(age_ms, 3),
     )

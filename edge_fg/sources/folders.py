@@ -168,12 +168,10 @@ def _matches(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 def _any_case(pattern: str) -> str:
     """Return a glob whose suffix matches in capitals and small letters."""
+
+    def either(found: re.Match[str]) -> str:
+        letters = found["set"] or found[0]
+        return f"[{found['no'] or ''}{letters.lower()}{letters.upper()}]"
+
     stem, dot, suffix = pattern.rpartition(".")
-    if not dot or "/" in suffix:
-        return pattern
-    return stem + dot + _LETTERS.sub(_either_case, suffix)
-
-
-def _either_case(found: re.Match[str]) -> str:
-    negated, letters = found["no"] or "", found["set"] or found[0]
-    return f"[{negated}{letters.lower()}{letters.upper()}]"
+    return stem + dot + _LETTERS.sub(either, suffix) if dot and "/" not in suffix else pattern

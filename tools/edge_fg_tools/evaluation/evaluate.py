@@ -16,7 +16,6 @@ from edge_fg.progress import ProgressCallback, no_progress
 from edge_fg.recognition.classifier import Classifier
 from edge_fg_calibration import (
     ImageSet,
-    LabelledImage,
     batches,
     compare,
     read_image_set,
@@ -78,8 +77,9 @@ def labelled_set(source: Path, labels: Labels) -> ImageSet:
     Raises DatasetError where there are no images or the CSV is malformed.
     """
     images, unclear = resolve_labels(read_image_set(source), labels)
-    shared = [name for name in unclear if labels.find(name)]
-    unknown = [name for name in unclear if name not in shared]
+    meant = {one.label: labels.find(one.label) for one in images.items if one.label}
+    shared = [name for name in unclear if meant[name]]
+    unknown = [name for name in unclear if not meant[name]]
     if unknown:
         _LOGGER.warning(
             "%s names %d classes that the model lacks (such as `%s`): their images count for "
@@ -94,10 +94,14 @@ def labelled_set(source: Path, labels: Labels) -> ImageSet:
             "them by the index (a folder `0`, or the column `index`)",
             source,
             shared[0],
-            " or ".join(map(str, labels.find(shared[0])[:4])),
+            " or ".join(map(str, meant[shared[0]][:4])),
             f" (and {len(shared) - 1} names more are unclear)" if len(shared) > 1 else "",
         )
-    other = [one for one in images.items if one.label and _is_other(one, labels.find(one.label))]
+    other = [
+        one
+        for one in images.items
+        if one.index is not None and one.index not in (meant.get(one.label or "") or (one.index,))
+    ]
     if other:
         _LOGGER.warning(
             "%s: %d images have an index of another class than their label (such as %s: `%s`, "
@@ -109,10 +113,6 @@ def labelled_set(source: Path, labels: Labels) -> ImageSet:
             other[0].index,
         )
     return images
-
-
-def _is_other(image: LabelledImage, named: tuple[int, ...]) -> bool:
-    return len(named) > 0 and image.index is not None and image.index not in named
 
 
 def _answer_all(
