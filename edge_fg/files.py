@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +18,8 @@ from edge_fg.errors import OutputError
 from edge_fg.printing import reason
 
 _CHUNK_BYTES = 1 << 20
+_RANDOM_LETTERS = 8  # that tempfile puts into a name
+_YOUNG_SECONDS = 60.0  # it may not be locked yet
 # Of Linux's fcntl.h and fs.h.
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -62,6 +67,7 @@ def opened_atomically(path: Path, *, suffix: str = "") -> Iterator[BinaryIO]:
         )
         try:
             with file:
+                lock(file.fileno())
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -73,6 +79,30 @@ def opened_atomically(path: Path, *, suffix: str = "") -> Iterator[BinaryIO]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(file.name)
             raise
+
+
+def lock(descriptor: int) -> None:
+    """Show `abandoned` that what is open is in use; not every network file system can."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def abandoned(path: Path, *, suffix: str = "") -> Iterator[Path]:
+    """Yield the temporary files and folders that killed processes left of attempts to write `path`.
+
+    What is locked, or younger than a minute, may be in use. `suffix` as of `opened_atomically`.
+    """
+    stem = glob.escape(path.name.removesuffix(suffix))
+    for found in path.parent.glob(f".{stem}.{'?' * _RANDOM_LETTERS}{glob.escape(suffix)}"):
+        with contextlib.suppress(OSError):
+            if time.time() - found.lstat().st_mtime < _YOUNG_SECONDS:
+                continue
+            descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield found
+            finally:
+                os.close(descriptor)
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
 import tempfile
 import zipfile
@@ -20,12 +22,16 @@ from edge_fg.bundle.manifest import (
 from edge_fg.bundle.reader import Bundle
 from edge_fg.errors import BundleError, OutputError
 from edge_fg.files import (
+    abandoned,
+    lock,
     opened_atomically,
     output_errors,
     swap_in,
     sync_folder,
     write_atomically,
 )
+
+_ASIDE = "old"  # where an older bundle lies while the new one takes its place
 
 
 def check_output(output: Path, *, overwrite: bool = True) -> None:
@@ -72,6 +78,7 @@ def write_bundle(
     for name in sorted(manifest.graphs & files.keys()):
         check_graph(files[name], where=f"{output}: `{name}`")
     content = {**files, MANIFEST_NAME: formatted}
+    _remove_abandoned(output)
     write = _write_zip if output.suffix == ".zip" else _write_folder
     write(output, content)
     return manifest
@@ -91,8 +98,10 @@ def _write_folder(output: Path, content: dict[str, bytes]) -> None:
     parent = output.absolute().parent
     with output_errors(output):
         temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
-        old = temporary / "old"
+        old = temporary / _ASIDE
+        used = os.open(temporary, os.O_RDONLY)
         try:
+            lock(used)
             fresh = temporary / "new"
             fresh.mkdir()
             for name, data in content.items():
@@ -103,6 +112,17 @@ def _write_folder(output: Path, content: dict[str, bytes]) -> None:
             # If the old bundle could not be put back, it stays where it can be found.
             if output.exists() or not old.exists():
                 shutil.rmtree(temporary, ignore_errors=True)
+            os.close(used)
+
+
+def _remove_abandoned(output: Path) -> None:
+    """Remove what a killed build left, unless it is an older bundle that was not put back."""
+    for found in abandoned(output):
+        if found.is_file():
+            with contextlib.suppress(OSError):
+                found.unlink()
+        elif not (found / _ASIDE).exists():
+            shutil.rmtree(found, ignore_errors=True)
 
 
 def _check_replaceable(output: Path, overwrite: bool) -> None:

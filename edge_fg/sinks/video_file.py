@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import glob
 import logging
 import math
 import os
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.errors import OutputError, UsageError
-from edge_fg.files import opened_atomically
+from edge_fg.files import abandoned, opened_atomically
 from edge_fg.images import as_frame
 from edge_fg.opencv import is_utf8, load_cv2
 from edge_fg.sinks.video_encoder import SUFFIXES, Encoder, open_encoder
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _LOGGER = logging.getLogger("edge_fg")
-_RANDOM_LETTERS = 8  # that tempfile puts into a name
-_YOUNG_SECONDS = 60.0  # it may not be locked yet
 
 
 class VideoSaver:
@@ -70,13 +65,14 @@ class VideoSaver:
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        _remove_abandoned(self.path)
+        for found in abandoned(self.path, suffix=self.path.suffix):
+            with contextlib.suppress(OSError):
+                found.unlink()
+                _LOGGER.warning("removed %s, which an interrupted recording had left", found)
         with contextlib.ExitStack() as opening:
             # OpenCV chooses the container by the suffix.
             opened = opened_atomically(self.path, suffix=self.path.suffix)
             file = opening.enter_context(opened)
-            with contextlib.suppress(OSError):  # not every network file system can lock
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._writer = open_encoder(file.name, self.path, self._fps, self._size_wh)
             opening.push(self._finish)
             self._open = opening.pop_all()
@@ -156,22 +152,6 @@ def _even_size(size_wh: tuple[int, int]) -> tuple[int, int]:
     if len(size_wh) != 2 or min(size_wh) < 2:
         raise UsageError(f"size_wh must be (width, height) of 2 pixels or more, not {size_wh}")
     return int(size_wh[0]) // 2 * 2, int(size_wh[1]) // 2 * 2
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove what a killed process left of an earlier attempt: a file that is not locked."""
-    pattern = f".{glob.escape(path.stem)}.{'?' * _RANDOM_LETTERS}{glob.escape(path.suffix)}"
-    for found in path.parent.glob(pattern):
-        with contextlib.suppress(OSError):
-            if time.time() - found.stat().st_mtime < _YOUNG_SECONDS:
-                continue
-            descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                found.unlink()
-            finally:
-                os.close(descriptor)
-            _LOGGER.warning("removed %s, which an interrupted recording had left", found)
 
 
 def _letterboxed(cv2: Any, frame: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:

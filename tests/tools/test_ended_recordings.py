@@ -191,7 +191,10 @@ def test_builds_survive_their_end_at_any_moment(workshop, edge_fg_process, place
         process.send_signal((signal.SIGKILL, signal.SIGHUP)[number % 2])
         process.wait(60)
         edge_fg.Bundle(output).verify()
+    for left in workshop.folder.glob(".b.*"):
+        os.utime(left, (time.time() - 3600,) * 2)
     done = edge_fg_process(*words)
     assert done.code == 0, done.err
     assert "refused" not in done.err
     edge_fg.Bundle(output).verify()
+    assert list(workshop.folder.glob(".b.*")) == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
 import shutil
 import stat
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -336,6 +338,32 @@ def test_a_new_bundle_replaces_the_old_whole(tiny_bundle: Path):
     write_bundle(tiny_bundle, files, lambda entries: bundle.manifest)
     Bundle(tiny_bundle).verify()
     assert [p.name for p in tiny_bundle.parent.iterdir()] == [tiny_bundle.name]
+
+
+@pytest.mark.parametrize("name", ["tiny.edgefg", "tiny.zip"])
+def test_what_killed_builds_left_is_removed(tiny_bundle: Path, name: str):
+    """But not what another build is at, nor an older bundle that could not be put back."""
+    made = {
+        kind: tiny_bundle.parent / f".{name}.{kind}"
+        for kind in ("abandond", "youngone", "heldheld", "oldinsid", "notours")
+    }
+    for path in made.values():
+        (path / ("old" if "oldinsid" in path.name else "new")).mkdir(parents=True)
+        if path != made["youngone"]:
+            os.utime(path, (time.time() - 3600,) * 2)
+    half = tiny_bundle.parent / f".{name}.zip_half"
+    half.write_bytes(b"half a zip")
+    os.utime(half, (time.time() - 3600,) * 2)
+    held = os.open(made["heldheld"], os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    bundle = Bundle(tiny_bundle)
+    files = {one: bundle.read(one) for one in bundle.manifest.files}
+    write_bundle(tiny_bundle.with_name(name), files, lambda entries: bundle.manifest)
+    os.close(held)
+    left = {kind for kind, path in made.items() if path.exists()}
+    assert left == {"youngone", "heldheld", "oldinsid", "notours"}
+    assert not half.exists()
+    Bundle(tiny_bundle.with_name(name)).verify()
 
 
 def test_a_folder_with_anything_else_is_not_replaced(tiny_bundle: Path, tmp_path: Path):
