@@ -138,20 +138,25 @@ class Labels(Sequence[Label]):
 
     def of_one_name(self) -> list[tuple[int, ...]]:
         """Return the groups of classes whose labels are one name, but for case and blanks."""
-        return [classes for classes in self._by_name[1].values() if len(classes) > 1]
+        return [classes for classes in self._by_label.values() if len(classes) > 1]
 
     def shown(self, class_id: int) -> str:
         """Return the label for people: with its index where another class has that name."""
         label = self._labels[class_id].label
-        shared = len(self._by_name[1][_folded(label)]) > 1
+        shared = len(self._by_label[_folded(label)]) > 1
         return f"{label} [{class_id}]" if shared else label
+
+    @cached_property
+    def _by_label(self) -> dict[str, tuple[int, ...]]:
+        """The classes of each label, folded. `shown` needs no more."""
+        return _classes_of((_folded(x.label), x) for x in self._labels)
 
     @cached_property
     def _by_name(self) -> tuple[dict[str, tuple[int, ...]], ...]:
         """The classes of each label, of each label folded, of its words, and of other names'."""
         return (
             _classes_of((_composed(x.label), x) for x in self._labels),
-            _classes_of((_folded(x.label), x) for x in self._labels),
+            self._by_label,
             _classes_of((_words(_folded(x.label)), x) for x in self._labels),
             _classes_of(
                 (_words(_folded(name)), x)

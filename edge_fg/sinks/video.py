@@ -76,13 +76,9 @@ class VideoSink(BaseSink):
         check_video_path(self.path)
         if not self.path.absolute().parent.is_dir():
             raise OutputError(f"can't save {self.path}: its folder does not exist")
-        paths = [self.path]
-        if len(sources) > 1:
-            named = self.path.with_name
-            paths = [named(f"{self.path.stem}-{i}{self.path.suffix}") for i in range(len(sources))]
         self._plans = [
             (path, self._fps or _rate(source), source.live)
-            for path, source in zip(paths, sources, strict=True)
+            for path, source in zip(video_paths(self.path, len(sources)), sources, strict=True)
         ]
 
     def __call__(self, result: Result[Any], /) -> None:
@@ -137,6 +133,13 @@ class _Recording:
         self.started += (missing - still) / self.fps
         self.saver.write(image)
         self.last = image
+
+
+def video_paths(path: Path, sources: int) -> list[Path]:
+    """Return the file of each source's video: ``out-0.mp4``, ``out-1.mp4`` where several."""
+    if sources == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(sources)]
 
 
 def _rate(source: Source) -> float:

@@ -54,7 +54,7 @@ def files_below(folder: Path) -> list[Path]:
 def files_matching(pattern: str) -> list[Path]:
     """Return the files that a glob matches, in natural order, each real one once.
 
-    The suffix matches whatever its case, for cameras write ``.JPG``; ``**`` stands for any folders.
+    The suffix matches in any case, because cameras write ``.JPG``; ``**`` stands for any folders.
     A folder that matches stands for all that is in it, see `files_below`.
     """
     parts = Path(pattern).parts
@@ -74,7 +74,7 @@ def files_matching(pattern: str) -> list[Path]:
 
 
 def with_suffixes(files: Iterable[Path], suffixes: frozenset[str], where: str) -> list[Path]:
-    """Return the files that have one of these suffixes (lower case), whatever their own case.
+    """Return the files that have one of these suffixes (lower case), in any case of theirs.
 
     The others are logged: as a warning where there are images or videos among them.
     """
@@ -89,7 +89,7 @@ def with_suffixes(files: Iterable[Path], suffixes: frozenset[str], where: str) -
         named = sorted(others, key=lambda suffix: (suffix not in _MEANT, suffix))
         _logger.log(
             logging.WARNING if others.keys() & _MEANT else logging.INFO,
-            "%s: left out, for they are not read here: %s",
+            "%s: left out, because they are not read here: %s",
             where,
             ", ".join(
                 f"{others[suffix]} {printable(suffix) or 'without a suffix'}"

@@ -30,7 +30,7 @@ VIDEO_SUFFIXES = frozenset(
 _STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 DEVICE = re.compile(r"/dev/video[0-9]{1,3}")
-# What may be the name of a camera that is unplugged: udev takes its link away meanwhile.
+# What may be the name of a camera that is unplugged: udev takes its link away.
 _UNPLUGGED = re.compile(r"/dev/v4l/.+|/dev/(?!shm/|fd/)[\w:+-][\w.:+/-]*")
 _KNOWN = (
     "an image, a directory, a quoted glob, a video file, a camera (0, /dev/video0, "

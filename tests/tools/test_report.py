@@ -881,7 +881,7 @@ def test_why_a_method_of_calibration_was_taken(losses: dict[str, float], told: l
         assert "chosen" not in reasons[name]
     assert float(rows[2][2]) == losses["mse"]
     page = Page(html)
-    assert "on 166 calibration images that it saw nothing of" in page.text
+    assert "on 166 calibration images that it did not see" in page.text
     assert "2 tensors of 2 had a better range by another one" in page.text  # those of `report()`
     plain = report_json(report(calibration=methods(**losses)))["calibration"]["candidates"]
     assert plain["minmax"]["softened"] == losses["minmax"]

@@ -221,7 +221,7 @@ def test_a_folder_is_read_whole_each_image_once_and_the_rest_is_named(
     assert len(found) == 20
     assert {one.label for one in found.items if one.path.stem in ("IMG_1", "jay")} == {"owl", "jay"}
     assert [one.path for one in found.items] == sorted(one.path for one in found.items)
-    assert "left out, for they are not read here: 1 .mp4, 1 .txt" in caplog.text
+    assert "left out, because they are not read here: 1 .mp4, 1 .txt" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "folder/" + "x" * 300, "a/" * 3000 + "b.png"])

@@ -160,7 +160,7 @@ def test_what_is_left_out_is_said(card: Path, caplog: pytest.LogCaptureFixture) 
     open_source(card).close()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().endswith("left out, for they are not read here: 1 .dng, 1 .mrk")
+    assert record.getMessage().endswith("left out, because they are not read here: 1 .dng, 1 .mrk")
     for suffix in ("a", "b", "c", "\x1b[31m"):
         (card / f"x.{suffix}").touch()
     caplog.clear()

@@ -12,7 +12,7 @@ from edge_fg.printing import printable, printable_lines
 from edge_fg.sinks.standard_output import opened, print_text
 
 GROUP = "edge_fg.commands"
-"""Group of the entry points; each names a `Command` and bears the command's name."""
+"""Group of the entry points; each names a `Command` and has the command's name."""
 
 
 @dataclass(frozen=True)

@@ -147,9 +147,9 @@ def _check_outputs(
     save: Path | None, frames: Path | None, sources: Sequence[str | list[Path]]
 ) -> None:
     """Refuse to write over what is being read, or to read what an earlier run has written."""
-    outputs = [] if save is None else [save]
-    if save is not None and len(sources) > 1:
-        outputs = [save.with_name(f"{save.stem}-{i}{save.suffix}") for i in range(len(sources))]
+    from edge_fg.sinks.video import video_paths  # takes long to import
+
+    outputs = [] if save is None else video_paths(save, len(sources))
     outputs = [path for path in [*outputs, *([] if frames is None else [frames])] if path.exists()]
     for read, is_match in (place for one in sources if outputs for place in _places(one)):
         for path in outputs:
