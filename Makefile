@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 DEPENDENCIES := $(VENV)/.dependencies
 
-.PHONY: demo test fast test-all explore lint install clean
+.PHONY: demo test fast test-all explore fuzz lint install clean
 
 demo: install
 	$(BIN)/edge-fg demo --output demo-out
@@ -18,11 +18,15 @@ fast: install
 
 test-all: install lint
 	$(PYTEST)
-	$(MAKE) explore
+	$(MAKE) explore fuzz
 
 # The property tests with ten times as many examples, which are new in every run.
 explore: install
 	$(PYTEST) -m hypothesis --hypothesis-profile explore
+
+# 100,000 spoilt inputs, which are new in every run: FUZZ="--cases 1000 --kind image" for others.
+fuzz: install
+	$(BIN)/python tests/fuzzing $(FUZZ)
 
 lint: $(DEPENDENCIES)
 	$(BIN)/ruff check .

@@ -206,7 +206,8 @@ def label_from_name(index: int, name: str) -> Label:
     match = _BINOMIAL.fullmatch(name)
     if match is None:
         return Label(index, name)
-    return Label(index, name, match["common"], genus=match["genus"], species=match["species"])
+    common = match["common"].strip()
+    return Label(index, name, common, genus=match["genus"], species=match["species"])
 
 
 def with_epithet(label: Label, scientific_name: str = "") -> Label:

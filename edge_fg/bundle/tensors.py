@@ -27,6 +27,7 @@ from edge_fg.bundle.wire import (
 
 # Fields of a TensorProto.
 _DIMS, _DATA_TYPE, _NAME, _RAW, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 9, 13, 14
+_SEGMENT = 3  # it is only a part of a tensor
 _FLOATS, _INT32S, _STRINGS, _INT64S, _DOUBLES, _UINT64S = 4, 5, 6, 7, 10, 11
 # Bytes of a number and its wire type where it stands alone; the other kinds are varints.
 _FIXED: Final = {_FLOATS: (4, FIXED32), _DOUBLES: (8, FIXED64)}
@@ -88,7 +89,7 @@ def read_tensor(data: Data, fields: Iterable[tuple[int, int, int, int]]) -> Tens
             data_type = value if number == _DATA_TYPE else data_type
             # Every value but DEFAULT: parsers differ in how many of its bits they read.
             external |= number == _DATA_LOCATION and value != 0
-        elif number in (_NAME, _RAW, _STRINGS, _EXTERNAL_DATA):
+        elif number in (_NAME, _RAW, _STRINGS, _EXTERNAL_DATA, _SEGMENT):
             expect(DELIMITED, wire_type, "TensorProto", number)
             held[number] += 1
             if number == _NAME:
@@ -105,6 +106,7 @@ def read_tensor(data: Data, fields: Iterable[tuple[int, int, int, int]]) -> Tens
     declared = math.prod(dims)
     external |= held[_EXTERNAL_DATA] > 0
     complete = external or _is_complete(declared, data_type, raw, held)
+    complete &= not held[_SEGMENT]  # which no runtime reads
     # Runtimes could differ in which of several contents they take.
     clear = held[_RAW] + (held[_INT64S] > 0) <= 1 and not external
     known = None

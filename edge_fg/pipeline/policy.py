@@ -45,7 +45,11 @@ class Latest:
             raise UsageError(f"max_age must be a positive number of seconds, not {self.max_age}")
 
     def __str__(self) -> str:
-        return "latest" if self.max_age == DEFAULT_MAX_AGE else f"latest(max_age={self.max_age:g})"
+        return (
+            "latest"
+            if self.max_age == DEFAULT_MAX_AGE
+            else f"latest(max_age={_exact(self.max_age)})"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,12 @@ class Rate:
             )
 
     def __str__(self) -> str:
-        return f"rate({self.fps:g})"
+        return f"rate({_exact(self.fps)})"
+
+
+def _exact(number: float) -> str:
+    """Return a number so that reading it gives the same one."""
+    return repr(float(number)).removesuffix(".0")
 
 
 Policy: TypeAlias = Latest | Every | Queue | Rate

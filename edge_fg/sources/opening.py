@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,8 +75,7 @@ def open_source(
 def _open(described: SourceDescription, options: SourceOptions) -> Source:
     kind = described.kind
     _check_fit(kind, described.name, options)
-    if "\0" in str(described.target):  # FFmpeg would open what stands before it
-        raise SourceError(f"{described.name!r} names no source: it contains a null character")
+    _check_name(described)
     if kind in _FILES:
         return open_files(described, options)
     if kind == "pipe":
@@ -99,6 +99,17 @@ def _open(described: SourceDescription, options: SourceOptions) -> Source:
         live.close()
         return VideoSource(described, options)
     return live
+
+
+def _check_name(described: SourceDescription) -> None:
+    """Refuse what no file and no address can be called."""
+    try:
+        odd = b"\0" in os.fsencode(str(described.target))  # FFmpeg would open what is before it
+        what = "a null character"
+    except UnicodeEncodeError:
+        odd, what = True, "half of a surrogate pair"
+    if odd:
+        raise SourceError(f"{described.name!r} names no source: it contains {what}")
 
 
 def _check_fit(kind: str, name: str, options: SourceOptions) -> None:

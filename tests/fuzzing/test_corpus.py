@@ -1,0 +1,64 @@
+"""What spoilt inputs have found: each as the shortest input of its kind, with the right result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import edge_fg
+from edge_fg.errors import BackendError, ModelFormatError, SourceError
+from edge_fg.label_files import parse_labels
+from edge_fg.pipeline.policy import parse_policy
+from edge_fg.sources import open_source
+
+onnx = pytest.importorskip("onnx")
+
+from edge_fg_tools.graph import load_model  # noqa: E402
+from support.graphs import bundle_of, classifier, value  # noqa: E402
+from support.small_nets import HEAD, net  # noqa: E402
+
+
+@pytest.mark.parametrize("common", ["Great Tit ", " Great Tit", "Great Tit\u00a0"])
+def test_labels_come_back_from_a_bundle_as_they_were_read(common: str) -> None:
+    labels = parse_labels(f"Parus major ({common})\nwren\n".encode())
+    assert labels[0].common_name == "Great Tit"
+    assert parse_labels(labels.to_csv().encode()) == labels
+
+
+@pytest.mark.parametrize("name", ["*\ud800.jpg", "b/**/\udfff*", "[\ud800]"])
+def test_a_glob_that_no_file_system_can_hold(name: str) -> None:
+    with pytest.raises(SourceError, match="half of a surrogate pair"):
+        open_source(name)
+
+
+@pytest.mark.parametrize("text", ["rate(4294967295)", "rate(0.12345678)", "latest(max_age=1e-7)"])
+def test_a_policy_is_written_as_it_is_read(text: str) -> None:
+    policy = parse_policy(text)
+    assert parse_policy(str(policy)) == policy
+
+
+@pytest.mark.parametrize("shape", [None, (), (3,), (1, 3, 8, 8, 1)])
+def test_a_graph_that_takes_no_image(tmp_path: Path, shape: tuple[int, ...] | None) -> None:
+    pytest.importorskip("onnxruntime")
+    model = onnx.load_from_string(
+        classifier(
+            [onnx.helper.make_node("Identity", ["b"], ["y"])],
+            tensors=[onnx.helper.make_tensor("b", 1, [1, 3], [0.1, 0.2, 0.7])],
+            output=value("y", shape=[1, 3]),
+        )
+    )
+    del model.graph.node[:2]
+    model.graph.input[0].CopyFrom(value("x", shape=shape))
+    bundle = bundle_of(tmp_path / "b", model.SerializeToString())
+    with pytest.raises(BackendError, match="takes images of"):
+        edge_fg.load(bundle, backend="onnxruntime")
+
+
+def test_a_tensor_in_segments(tmp_path: Path) -> None:
+    model = net(HEAD)
+    model.graph.initializer[0].segment.end = 4
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFormatError, match="'w' declares 108 values and holds more or fewer"):
+        load_model(path)
