@@ -145,9 +145,8 @@ class PyAVReader:
         if number < self._skipped:
             return None
         if self.matrix is None and number == 0:
-            self.matrix = next(
-                (bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None
-            )
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+            self.matrix = None if matrix is None else bytes(matrix)
         if frame.is_corrupt:
             return CorruptedData("a frame is damaged")
         try:

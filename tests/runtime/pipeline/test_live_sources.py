@@ -104,7 +104,8 @@ def test_each_frame_that_came_is_counted_once() -> None:
     # A camera can't wait: what finds no place is lost, and counted by the source.
     frames, dropped, counted = answer("every")
     numbers = [number_of(frame.image) for frame in frames]
-    assert numbers == list(range(len(numbers)))
+    assert numbers[0] == 0
+    assert numbers == sorted(set(numbers)), "places may become free between losses, never twice"
     assert dropped == {}
     assert counted["dropped"] == 20 - len(numbers) > 0
 
