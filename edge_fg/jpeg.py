@@ -12,7 +12,6 @@ import io
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -67,11 +66,9 @@ class _Segment(NamedTuple):
     kind: int  # the second byte of its marker
     start: int
     end: int  # of a scan: where its data begin
-    junk: int  # where the bytes before it begin that belong to nothing
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(NamedTuple):
     """What stands before the data of the first scan."""
 
     frame: _Segment
@@ -79,13 +76,7 @@ class _Header:
     height: int
     components: int
     scan: _Segment
-    scan_components: int  # in that scan
-    junk: tuple[tuple[int, int], ...]  # stretches that belong to no segment
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether all pixels are in one scan, block by block."""
-        return self.frame.kind in _SEQUENTIAL and self.scan_components == self.components
+    is_simple: bool  # whether all pixels are in this scan, block by block
 
 
 def jpeg_size(data: bytes, max_segments: int = _MAX_SEGMENTS) -> tuple[int, int]:
@@ -104,14 +95,9 @@ def decode_jpeg(data: bytes, max_pixels: int = MAX_STREAM_PIXELS) -> DecodedJpeg
     An `ImageError` says that it lost data, is cut short, is not a JPEG or can't be decoded, has
     more than `max_pixels` pixels, or was made to take long. A missing end marker is no loss.
     """
+    data, note = _without_extra(data)
     header = _read_header(data)
     _check_effort(data, header, max_pixels)
-    note = None
-    if header.junk:
-        note = f"{sum(end - start for start, end in header.junk)} bytes too many in the header"
-        edges = [0, *(edge for stretch in header.junk for edge in stretch), len(data)]
-        data = b"".join(data[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
-        header = _read_header(data)
     if _has_zeros(data, header):
         raise ImageError("a part of its data was overwritten with zeros")
     pixels = np.empty((header.height, header.width, 3), np.uint8)
@@ -164,13 +150,8 @@ def _segments(data: bytes, max_segments: int = _MAX_SEGMENTS) -> Iterator[_Segme
         end = start + 2
         if kind in SEGMENTS:
             end += max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
-        yield _Segment(kind, start, end, at)
-        at = end
-        if kind == START_OF_SCAN:
-            after = END_OF_SCAN.search(data, at)
-            if after is None:
-                return
-            at = after.start()
+        yield _Segment(kind, start, end)
+        at = end + len(_scan_data(data, end)) if kind == START_OF_SCAN else end
     raise ImageError(f"it has more than {max_segments} segments")
 
 
@@ -179,23 +160,38 @@ def _size(data: bytes, frame: _Segment) -> tuple[int, int]:
     return int.from_bytes(data[at + 2 : at + 4], "big"), int.from_bytes(data[at : at + 2], "big")
 
 
-def _read_header(data: bytes) -> _Header:
-    frame, junk = None, []
-    for segment in _segments(data):
+def _scan_data(data: bytes, start: int) -> bytes:
+    after = END_OF_SCAN.search(data, start)
+    return data[start : after.start() if after else None]
+
+
+def _without_extra(data: bytes) -> tuple[bytes, str | None]:
+    """Return the image without bytes in its header that are in no segment, and a note of them."""
+    kept, at, extra = [SOI], 2, 0
+    for kind, start, end in _segments(data):
         # Fill bytes belong to the marker.
-        between = data[segment.junk : segment.start].rstrip(b"\xff")
-        if between:
-            junk.append((segment.junk, segment.junk + len(between)))
-        if segment.kind == SOI[1]:  # some webcams begin twice
-            junk.append((segment.start, segment.end))
+        extra += len(data[at:start].rstrip(b"\xff"))
+        at = end
+        if kind == SOI[1]:  # some webcams begin twice
+            extra += len(SOI)
+            continue
+        kept.append(data[start:end])
+        if kind == START_OF_SCAN:
+            break
+    if not extra:
+        return data, None
+    return b"".join([*kept, data[at:]]), f"bytes too many in the header ({extra})"
+
+
+def _read_header(data: bytes) -> _Header:
+    frame = None
+    for segment in _segments(data):
         if segment.kind in FRAME_HEADERS and frame is None:
             frame = segment
-        if segment.kind == START_OF_SCAN:
-            if frame is None or len(data) < segment.end:
-                break
-            width, height = _size(data, frame)
-            counts = data[frame.start + 9], data[segment.start + 4]
-            return _Header(frame, width, height, counts[0], segment, counts[1], tuple(junk))
+        if segment.kind == START_OF_SCAN and frame is not None and len(data) > segment.end:
+            components = data[frame.start + 9]
+            is_simple = frame.kind in _SEQUENTIAL and data[segment.start + 4] == components
+            return _Header(frame, *_size(data, frame), components, segment, is_simple)
     raise ImageError("it is truncated or no JPEG: it ends before its pixels begin")
 
 
@@ -240,21 +236,17 @@ def _restarted_parts(data: bytes, header: _Header) -> Iterator[bytes]:
     Nothing where there are no restarts, or too many of them. `ImageError` if parts are missing.
     """
     interval = 0
-    for kind, start, _, _ in _segments(data[: header.scan.end]):
+    for kind, start, _ in _segments(data[: header.scan.end]):
         if kind == _RESTART_INTERVAL:
             interval = int.from_bytes(data[start + 4 : start + 6], "big")
     at = header.frame.start + 11
     factors = data[at : at + 3 * header.components : 3] if header.components > 1 else b"\x11"
     wide, high = 8 * max(f >> 4 for f in factors), 8 * max(f & 15 for f in factors)
     blocks = -(-header.width // wide) * -(-header.height // high)
-    if (
-        not header.is_simple
-        or not 0 < interval * wide <= _MAX_SIDE
-        or blocks > interval * _MAX_PARTS
-    ):
+    is_possible = 0 < interval * wide <= _MAX_SIDE and blocks <= interval * _MAX_PARTS
+    if not (header.is_simple and is_possible):
         return
-    after = END_OF_SCAN.search(data, header.scan.end)
-    parts = _RESTART.split(data[header.scan.end : after.start() if after else None])
+    parts = _RESTART.split(_scan_data(data, header.scan.end))
     if len(parts) != -(-blocks // interval):
         raise ImageError("it has lost data (restart markers are missing)")
     for number, part in enumerate(parts):
@@ -284,7 +276,7 @@ def _has_zeros(data: bytes, header: _Header) -> bool:
     if data.find(_ZEROS, header.scan.end) < 0 or header.frame.kind not in _SEQUENTIAL:
         return False
     ends_block = {0: False, 1: True}  # of the tables that are used where an image has none
-    for kind, start, end, _ in _segments(data):
+    for kind, start, end in _segments(data):
         if kind == _HUFFMAN_TABLES:
             at = start + 4
             while at + 17 < min(end, len(data)):
@@ -292,9 +284,8 @@ def _has_zeros(data: bytes, header: _Header) -> bool:
                     ends_block[data[at] & 15] = data[at + 17] == 0
                 at += 17 + sum(data[at + 1 : at + 17])
         elif kind == START_OF_SCAN:
-            after = END_OF_SCAN.search(data, end)
             tables = data[start + 6 : start + 5 + 2 * data[start + 4] : 2]
             suspect = not all(ends_block.get(table & 15, True) for table in tables)
-            if suspect and data.find(_ZEROS, end, after.start() if after else len(data)) >= 0:
+            if suspect and _ZEROS in _scan_data(data, end):
                 return True
     return False

@@ -121,7 +121,7 @@ def test_what_webcams_leave_out_or_write_twice_is_no_loss() -> None:
     data = KINDS["baseline"]
     expected = pixels(data)
     twice = decode_jpeg(b"\xff\xd8" + data)
-    assert twice.note == "2 bytes too many in the header"
+    assert twice.note == "bytes too many in the header (2)"
     np.testing.assert_array_equal(twice.pixels, expected)
     # Without Huffman tables, those of the standard are meant, and Pillow writes these.
     without = data
@@ -131,6 +131,15 @@ def test_what_webcams_leave_out_or_write_twice_is_no_loss() -> None:
     np.testing.assert_array_equal(decode_jpeg(without).pixels, expected)
     for behind in (bytes(1000), data):
         np.testing.assert_array_equal(decode_jpeg(data + behind).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b"\xff\xda", b"\xff\xda\0\2", b"\xff\xda\0\0", b"\xff\xda\0\3\1"]
+)
+def test_a_file_that_ends_before_its_pixels_is_named(tail: bytes) -> None:
+    data = KINDS["baseline"]
+    with pytest.raises(ImageError, match=r"before its pixels|decoded"):
+        decode_jpeg(data[: data.index(b"\xff\xda")] + tail)
 
 
 def test_a_missing_end_marker_is_no_loss(caplog: pytest.LogCaptureFixture) -> None:
