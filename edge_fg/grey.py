@@ -103,6 +103,8 @@ def grey_to_8_bits(
     """
     if grey_range is not None:
         return _scaled(values, *grey_range), None
+    if values.dtype.kind == "f":
+        raise ImageError(f"holds floating-point values, and nothing says which is white: {_ADVICE}")
     least, most = (int(value) for value in (values.min(), values.max()))
     low, high = 0, container
     if stated.high is not None and stated.low < stated.high:
@@ -134,7 +136,8 @@ def _scaled(values: NDArray[Any], low: int, high: int) -> NDArray[np.uint8]:
         return np.take(table, values.astype(np.int32) - low, mode="clip")
     if values.dtype.kind == "f":
         steps -= 1  # between two whole numbers there are others
-    above = np.clip(values.astype(np.float64), low, high) - low
+    # What was not measured is black.
+    above = np.clip(np.nan_to_num(values.astype(np.float64), nan=low), low, high) - low
     return np.minimum(above * 256 / steps, 255).astype(np.uint8)
 
 

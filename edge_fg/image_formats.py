@@ -18,7 +18,6 @@ from edge_fg.errors import ImageError
 # or have no signature (TGA).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "MPO", "PPM", "JPEG2000")
 
-
 # Pillow reads each chunk of a PNG in Python; files of cameras and editors have up to some thousand.
 _MAX_CHUNKS = 10_000
 # OpenJPEG takes about ten kilobytes for each tile before it decodes one.
@@ -33,6 +32,7 @@ class _Plugin(NamedTuple):
     signatures: tuple[bytes, ...]  # at the start of a file, or behind a length of four bytes
 
 
+_SIGNATURE_BYTES = 12
 _CODESTREAM = b"\xff\x4f"  # of JPEG 2000
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _PLUGINS = (
@@ -51,15 +51,17 @@ _PLUGINS = (
 _SILENCING = threading.Lock()
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open an image file without decoding it; raises what Pillow raises.
+def open_image(file: IO[bytes]) -> Image.Image:
+    """Open an image at its beginning without decoding it; raises what Pillow raises.
 
-    A plugin that the file needs is loaded, if it is installed. `ImageError` if its parts are so
-    many that they were made to take long.
+    A plugin that it needs is loaded, if it is installed. `ImageError` if its parts are so many
+    that they were made to take long.
     """
-    with path.open("rb") as file:
-        _check_parts(path, file)
-    plugin = _plugin_for(path)
+    file.seek(0)
+    start = file.read(_SIGNATURE_BYTES)
+    _check_parts(start, file)
+    file.seek(0)
+    plugin = _plugin_for(start)
     # Pillow warns from half its limit on, and each time; the limit that counts is ours.
     with _SILENCING, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -68,44 +70,43 @@ def open_image(path: Path) -> Image.Image:
             with suppress(ImportError):
                 importlib.import_module(plugin.module)
         formats = [*_FORMATS, *(plugin.kind for plugin in _PLUGINS)]
-        return Image.open(path, formats=[name for name in formats if name in Image.OPEN])
+        return Image.open(file, formats=[name for name in formats if name in Image.OPEN])
 
 
 def why_unidentified(path: Path) -> str:
-    """Return why Pillow knows nothing of this file, and what helps."""
-    plugin = _plugin_for(path)
+    """Return what a file is of which Pillow knows nothing, and what helps."""
+    with path.open("rb") as file:
+        start = file.read(_SIGNATURE_BYTES)
+    plugin = _plugin_for(start)
     if plugin is None:
-        with path.open("rb") as file:
-            if file.read(4) in (b"II*\0", b"MM\0*"):
-                return f"{path} is a damaged or unusual TIFF: save it with 8 or 16 bits a sample"
-        return f"{path} is not an image in a format that can be read"
+        if start.startswith((b"II*\0", b"MM\0*")):
+            return "is a damaged or unusual TIFF: save it with 8 or 16 bits a sample"
+        return "is not an image in a format that can be read"
     if plugin.kind in Image.OPEN:
-        return f"{path} is a {plugin.name} image that is damaged or of a kind that can't be read"
-    return f"{path} is a {plugin.name} image: `pip install {plugin.package}`, or convert it to JPEG"
+        return f"is a {plugin.name} image that is damaged or of a kind that can't be read"
+    return f"is a {plugin.name} image: `pip install {plugin.package}`, or convert it to JPEG"
 
 
-def _check_parts(path: Path, file: IO[bytes]) -> None:
-    start = file.read(8)
-    if start == b"\x89PNG\r\n\x1a\n":
+def _check_parts(start: bytes, file: IO[bytes]) -> None:
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        file.seek(8)
         for _ in range(_MAX_CHUNKS):
             head = file.read(8)
             if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
                 return
             file.seek(int.from_bytes(head[:4], "big") + 4, 1)
-        raise ImageError(f"the image {path} has more than {_MAX_CHUNKS} chunks before its pixels")
-    if start[:4] == _CODESTREAM or start[4:] == b"jP  ":
+        raise ImageError(f"has more than {_MAX_CHUNKS} chunks before its pixels")
+    if start.startswith(_CODESTREAM) or start[4:8] == b"jP  ":
         head = start + file.read(1 << 20)
         at = head.find(_CODESTREAM + b"\xff\x51")
         if at >= 0 and len(head) >= at + 40:
             # The corner of the image, its origin, the size of a tile (ISO/IEC 15444-1, A.5.1).
             right, bottom, _, _, width, height = struct.unpack_from(">6I", head, at + 8)
             if min(width, height) and -(-right // width) * -(-bottom // height) > _MAX_TILES:
-                raise ImageError(f"the image {path} has more than {_MAX_TILES} tiles")
+                raise ImageError(f"has more than {_MAX_TILES} tiles")
 
 
-def _plugin_for(path: Path) -> _Plugin | None:
-    with path.open("rb") as file:
-        start = file.read(12)
+def _plugin_for(start: bytes) -> _Plugin | None:
     for plugin in _PLUGINS:
         if start.startswith(plugin.signatures) or start[4:].startswith(plugin.signatures):
             return plugin

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from edge_fg.errors import EdgeFGError, ImageError
+from edge_fg.errors import ImageError
 from edge_fg.grey import (
     check_grey_range,
     grey_to_8_bits,
@@ -109,16 +109,15 @@ def read_image(
     """
     path = Path(os.fsdecode(path))
     check_grey_range(grey_range)
-    with _image_errors(path):
+    with _naming(path, on_odd) as tell:
         file_bytes = _check_regular(path)
         with path.open("rb") as file:
-            data = file.read() if file.read(2) == SOI else None
-        if data is not None:
-            return _frame_of_jpeg(path, SOI + data, on_odd or OddImages())
-        with open_image(path) as image:
-            _check_size(path, image.size)
-            _check_density(path, image.size, file_bytes)
-            return _decoded(path, image, grey_range, on_odd or OddImages())
+            if file.read(len(SOI)) == SOI:
+                return _frame_of_jpeg(SOI + file.read(), tell)
+            with open_image(file) as image:
+                _check_size(image.size)
+                _check_density(image.size, file_bytes)
+                return _decoded(image, grey_range, tell)
 
 
 def to_frame(image: Any) -> NDArray[np.uint8]:
@@ -131,8 +130,8 @@ def to_frame(image: Any) -> NDArray[np.uint8]:
         return read_image(image)
     if isinstance(image, Image.Image):
         where = Path(os.fsdecode(getattr(image, "filename", "") or "given"))
-        with _image_errors(where):
-            return _decoded(where, image, None, OddImages())
+        with _naming(where) as tell:
+            return _decoded(image, None, tell)
     return as_frame(image)
 
 
@@ -153,16 +152,17 @@ def as_frame(array: Any) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _image_errors(path: Path) -> Iterator[None]:
-    """Turn what opening and decoding raise into one line with the path."""
+def _naming(path: Path, on_odd: OnOdd | None = None) -> Iterator[OnOdd]:
+    """Put the path before what is said of an image, and what is raised into one line with it."""
+    tell = on_odd or OddImages()
     try:
-        yield
-    except EdgeFGError:
-        raise
+        yield lambda kind, what: tell(kind, f"the image {path} {what}")
+    except ImageError as error:
+        raise ImageError(f"{path} {error}") from error
     except FileNotFoundError as error:
         raise ImageError(f"there is no image {path}") from error
     except UnidentifiedImageError as error:
-        raise ImageError(why_unidentified(path)) from error
+        raise ImageError(f"{path} {why_unidentified(path)}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has more than {MAX_PIXELS} pixels and is not decoded") from error
     except OSError as error:
@@ -176,12 +176,12 @@ def _image_errors(path: Path) -> Iterator[None]:
 
 
 def _decoded(
-    path: Path, image: Image.Image, grey_range: tuple[int, int] | None, on_odd: OnOdd
+    image: Image.Image, grey_range: tuple[int, int] | None, tell: OnOdd
 ) -> NDArray[np.uint8]:
-    _check_size(path, image.size)
+    _check_size(image.size)
     jpeg = _jpeg_data(image)
     if jpeg is not None:
-        frame = _frame_of_jpeg(path, jpeg, on_odd)
+        frame = _frame_of_jpeg(jpeg, tell)
         if jpeg_size(jpeg) == image.size:  # else a smaller one was asked for by `draft`
             return frame
     stated, samples = stated_grey(image), ppm_samples(image)
@@ -189,36 +189,26 @@ def _decoded(
     if samples is None:
         image.load()
         # Some formats learn their size only while decoding.
-        _check_size(path, image.size)
-        samples = _samples(path, image, grey_range)
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        _check_size(image.size)
+        # `convert` clips at 255, which turns nearly every 16-bit image white.
+        samples = np.asarray(image if _has_deep_grey(image) else image.convert("RGB"))
+    if _has_deep_grey(image):
         # A TIFF of mode "I" has 32 bits, and nothing says which of its values is white.
         container = 255 if image.mode == "I" and image.format == "TIFF" else 65535
-        try:
-            samples, warning = grey_to_8_bits(samples, stated, container, grey_range)
-        except ImageError as error:
-            raise ImageError(f"the image {path} {error}") from error
+        samples, warning = grey_to_8_bits(samples, stated, container, grey_range)
         if warning:
-            on_odd("use a sliver of their values", f"the image {path} {warning}")
+            tell("use a sliver of their values", warning)
     elif is_deep and is_sliver(samples, 0, 255):
         what = "uses a sliver of its 16 bits, so it is nearly black or flat: scale its values"
-        on_odd("use a sliver of their values", f"the image {path} {what}")
+        tell("use a sliver of their values", what)
     if samples.ndim == 2:
         samples = np.repeat(samples[:, :, np.newaxis], 3, axis=2)
     return np.ascontiguousarray(_upright(samples, _orientation(image))[:, :, ::-1])
 
 
-def _samples(path: Path, image: Image.Image, grey_range: tuple[int, int] | None) -> NDArray[Any]:
-    if image.mode == "F" and grey_range is None:
-        raise ImageError(
-            f"the image {path} holds floating-point values, and nothing says which is white: "
-            "save it with 8 or 16 unsigned bits, or give grey_range"
-        )
-    # `convert` clips at 255, which turns nearly every 16-bit image white. Pillow gives such
-    # a grey PNG the mode "I;16" or, in older releases, "I".
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return np.asarray(image)
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+def _has_deep_grey(image: Image.Image) -> bool:
+    # Pillow gives a grey PNG of 16 bits the mode "I;16" or, in older releases, "I".
+    return image.mode in ("F", "I") or image.mode.startswith("I;16")
 
 
 def _jpeg_data(image: Image.Image) -> bytes | None:
@@ -233,18 +223,14 @@ def _jpeg_data(image: Image.Image) -> bytes | None:
     return data
 
 
-def _frame_of_jpeg(path: Path, data: bytes, on_odd: OnOdd) -> NDArray[np.uint8]:
-    try:
-        size_wh = jpeg_size(data)
-    except ImageError as error:
-        raise ImageError(f"the image {path} is cut short or damaged: {error}") from error
-    _check_size(path, size_wh)
+def _frame_of_jpeg(data: bytes, tell: OnOdd) -> NDArray[np.uint8]:
     try:
         pixels, note = decode_jpeg(data, MAX_PIXELS)
     except ImageError as error:
-        raise ImageError(f"the image {path} can't be used: {error}") from error
+        raise ImageError(f"can't be used: {error}") from error
+    _check_size(pixels.shape[1::-1])
     if note:
-        on_odd("have bytes too many", f"the image {path} has {note}: it is used")
+        tell("have bytes too many", f"has {note}: it is used")
     try:
         with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
             orientation = _orientation(image)
@@ -258,36 +244,36 @@ def _check_regular(path: Path) -> int:
     # A pipe or a device would make `open` wait, or never end.
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{path} is a directory, not an image")
+        raise ImageError("is a directory, not an image")
     if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{path} is not a regular file")
+        raise ImageError("is not a regular file")
     if status.st_size == 0:
-        raise ImageError(f"the image {path} is empty (0 bytes)")
+        raise ImageError("is empty (0 bytes)")
     if status.st_size > _MAX_FILE_BYTES:
-        raise ImageError(f"{path} has {status.st_size} bytes, at most {_MAX_FILE_BYTES} are read")
+        raise ImageError(f"has {status.st_size} bytes, at most {_MAX_FILE_BYTES} are read")
     return status.st_size
 
 
-def _check_density(path: Path, size_wh: tuple[int, int], file_bytes: int) -> None:
+def _check_density(size_wh: tuple[int, int], file_bytes: int) -> None:
     pixels = size_wh[0] * size_wh[1]
     if pixels > max(_MANY_PIXELS, file_bytes * MAX_PIXELS_PER_BYTE):
         raise ImageError(
-            f"{path} says that it has {size_wh[0]} x {size_wh[1]} pixels in {file_bytes} bytes: "
+            f"says that it has {size_wh[0]} x {size_wh[1]} pixels in {file_bytes} bytes: "
             "no photograph is so dense, and it is not decoded"
         )
 
 
-def _check_size(path: Path, size_wh: tuple[int, int]) -> None:
+def _check_size(size_wh: tuple[int, ...]) -> None:
     width, height = size_wh
     if width < 1 or height < 1:
-        raise ImageError(f"the image {path} has no pixels ({width} x {height})")
+        raise ImageError(f"has no pixels ({width} x {height})")
     if width * height > MAX_PIXELS:
         raise ImageError(
-            f"{path} says that it has {width} x {height} pixels; at most {MAX_PIXELS} are decoded"
+            f"says that it has {width} x {height} pixels; at most {MAX_PIXELS} are decoded"
         )
     if max(width, height) > MAX_SIDE_RATIO * min(width, height):
         raise ImageError(
-            f"the image {path} is a strip of {width} x {height} pixels: one side may be at most "
+            f"is a strip of {width} x {height} pixels: one side may be at most "
             f"{MAX_SIDE_RATIO} times as long as the other, cut it into parts"
         )
 

@@ -9,6 +9,8 @@ from typing import IO, Final
 
 from PIL import Image
 
+from edge_fg.image_formats import open_image
+
 _TIME = re.compile(
     r"\s*(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d+))?"
     r"\s*(?:(Z)|([+-])(\d\d):?(\d\d))?[\s\0]*"
@@ -43,8 +45,9 @@ def parse_time(text: str) -> datetime | None:
 def photo_time(file: Path | IO[bytes]) -> datetime | None:
     """Return when an image was taken by its EXIF data; None where it doesn't say."""
     try:
-        with Image.open(file) as image:
-            tags = image.getexif().get_ifd(_EXIF_IFD)
+        with file.open("rb") if isinstance(file, Path) else file as stream:
+            # Not the own method of a PNG, which decodes all of it.
+            tags = Image.Image.getexif(open_image(stream)).get_ifd(_EXIF_IFD)
     # Damaged EXIF data can raise any error, and the image is good all the same.
     except Exception:  # noqa: BLE001
         return None

@@ -306,8 +306,9 @@ def test_images_of_very_many_parts_are_refused(tmp_path: Path) -> None:
     size = data.index(b"\xff\x4f\xff\x51") + 8
     for at, side in ((0, 4000), (16, 16)):  # of the image, of a tile
         data[size + at : size + at + 8] = side.to_bytes(4, "big") * 2
-    (tmp_path / "tiles.jp2").write_bytes(data)
-    with pytest.raises(ImageError, match=r"tiles\.jp2 has more than 4096 tiles"):
-        read_image(tmp_path / "tiles.jp2")
+    for name, content in (("tiles.jp2", data), ("tiles.j2k", data[size - 8 :])):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ImageError, match=rf"{name} has more than 4096 tiles"):
+            read_image(tmp_path / name)
     Image.new("RGB", (640, 480)).save(tmp_path / "good.jp2", tile_size=(16, 16))
     assert read_image(tmp_path / "good.jp2").shape == (480, 640, 3)

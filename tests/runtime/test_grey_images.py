@@ -187,12 +187,16 @@ def test_a_tiff_of_packed_bits_that_can_not_be_read_gets_advice(tmp_path: Path, 
         read_image(tmp_path / "a.tif")
 
 
+@pytest.mark.filterwarnings("error")
 def test_floating_point_values_can_be_read_with_a_range(tmp_path: Path) -> None:
-    Image.fromarray((RAMP * 40 - 10).astype(np.float32)).save(tmp_path / "a.tif")
+    values = (RAMP * 40 - 10).astype(np.float32)
+    values[20, :2] = np.nan, np.inf  # pixels of a sensor that don't measure
+    Image.fromarray(values).save(tmp_path / "a.tif")
     with pytest.raises(ImageError, match="give grey_range"):
         read_image(tmp_path / "a.tif")
     grey = grey_of(tmp_path / "a.tif", grey_range=(0, 29))
     assert (grey.min(), grey.max()) == (0, 255)
+    assert grey[20, :2].tolist() == [0, 255]
 
 
 def test_a_folder_takes_the_range_behind_its_name_and_sums_its_warnings_up(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_fg.sources import Frame, open_source
-from edge_fg.sources.capture_time import parse_time
+from edge_fg.sources.capture_time import parse_time, photo_time
 from edge_fg.sources.stdin import PipeSource
 from support.servers import camera, mjpeg, rtsp
 from support.servers import numbered_images as images
@@ -40,6 +40,20 @@ def write_photo(file: Any, form: str = "JPEG", **tags: Any) -> Any:
 
 def tags(*values: str) -> dict[str, str]:
     return dict(zip(("0x9003", "0x9291", "0x9011"), values, strict=False))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_the_time_of_a_large_image_is_read_without_a_warning_and_without_decoding_it(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    decoded: list[object] = []
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", decoded.append)
+    plain, told = io.BytesIO(), write_photo(io.BytesIO(), form, **tags("2024:05:01 12:00:00"))
+    Image.new("RGB", (32, 24)).save(plain, form)
+    assert [photo_time(plain), photo_time(told)] == [None, NOON]
+    assert not decoded
 
 
 @pytest.mark.parametrize(
