@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge_fg.errors import LabelsError
@@ -125,12 +125,13 @@ def _parse(text: str, lines: list[str], where: str, suffix: str) -> Sequence[Lab
     return _from_lines(lines, where)
 
 
+def _csv_reader(text: str, delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(text), strict=True, skipinitialspace=True, delimiter=delimiter)
+
+
 def _csv_header(text: str, delimiter: str) -> list[str]:
     try:
-        reader = csv.reader(
-            io.StringIO(text), strict=True, skipinitialspace=True, delimiter=delimiter
-        )
-        first = next(reader, [])
+        first = next(_csv_reader(text, delimiter), [])
     except csv.Error:
         return []
     return [re.sub(r"[ -]", "_", cell.strip().lower()) for cell in first]
@@ -139,9 +140,7 @@ def _csv_header(text: str, delimiter: str) -> list[str]:
 def _parse_csv(text: str, header: list[str], delimiter: str, where: str) -> list[Label]:
     rows: list[list[str]] = []
     try:
-        reader = csv.reader(
-            io.StringIO(text), strict=True, skipinitialspace=True, delimiter=delimiter
-        )
+        reader = _csv_reader(text, delimiter)
         next(reader)
         for row in filter(None, reader):
             if len(row) != len(header):

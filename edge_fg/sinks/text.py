@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from edge_fg.sinks.records import FRAME_COLUMNS, VISIT_COLUMNS, Content, records
 from edge_fg.sinks.standard_output import opened, print_line
 from edge_fg.sources import Source
 
+_RUN = re.compile(r'(?:"run": |,)([0-9]{1,9})\}?$')
+
 
 class _LineSink(BaseSink):
     """Writes the lines of each result to a file or an open stream; None is standard output."""
@@ -31,7 +34,6 @@ class _LineSink(BaseSink):
         min_confidence: float,
         lossless: bool | None,
         lines: Callable[[Result[Any], int], Iterable[str]],
-        run_of: Callable[[str], int],
     ) -> None:
         if content not in ("frames", "visits"):
             raise UsageError(f"content must be frames or visits, not {content!r}")
@@ -41,14 +43,13 @@ class _LineSink(BaseSink):
         super().__init__(f"{kind} to {where}", lossless)
         self._file = file
         self._lines = lines
-        self._run_of = run_of
         self._run = 1
 
     def open(self, sources: Sequence[Source]) -> None:  # noqa: ARG002  the protocol's
         """Open the file."""
         if isinstance(self._file, LineFile):
             self._file.open()
-            self._run = self._run_of(self._file.last_line) + 1 if self._file.last_line else 1
+            self._run = _next_run(self._file.last_line)
         else:
             opened(self._file or sys.stdout)
 
@@ -121,7 +122,6 @@ class JsonLinesSink(_LineSink):
                 json.dumps(record if run == 1 else {**record, "run": run})
                 for record in records(result, content, top_k, min_confidence)
             ),
-            _run_of_json,
         )
 
 
@@ -169,7 +169,6 @@ class CsvSink(_LineSink):
             lambda result, run: (
                 _row([*row, run]) for row in rows(result, content, min_confidence)
             ),
-            _run_of_row,
         )
 
 
@@ -180,16 +179,9 @@ def _row(values: Sequence[object]) -> str:
     return buffer.getvalue()
 
 
-def _run_of_json(line: str) -> int:
-    """Return the run that wrote a line of JSON; 1 where it doesn't say."""
-    try:
-        run = json.loads(line).get("run", 1)
-    except (ValueError, AttributeError, RecursionError):
+def _next_run(last_line: str | None) -> int:
+    """Return the number of the run that adds to a file, from 1, by the last line in it."""
+    if last_line is None or last_line.endswith(",run"):  # a new file, or the header alone
         return 1
-    return run if isinstance(run, int) else 1
-
-
-def _run_of_row(line: str) -> int:
-    """Return the run that wrote a row; 0 for a header, which no answer followed."""
-    last = line.rpartition(",")[2]
-    return int(last) if last.isascii() and last.isdigit() else 0
+    found = _RUN.search(last_line)
+    return int(found[1]) + 1 if found else 2  # JSON lines of the first run don't say so
