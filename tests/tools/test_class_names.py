@@ -201,7 +201,7 @@ def test_a_label_that_contradicts_its_index_is_warned_of(
         done = edge_fg_command("evaluate", tiny_bundle, root / "x.csv", "--format", "json")
         assert done.code == 0, done.err
         assert [one["index"] for one in json.loads(done.out)["per_class"]] == [1, 2]
-        assert ("1 images have an index of another class" in done.err) == warned
+        assert ("different classes in 1 of its rows" in done.err) == warned
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,13 @@ def test_no_video_of_several_replaces_a_source(
     assert clip.read_bytes() == before
 
 
+def test_a_table_of_a_name_that_no_file_can_have_is_not_there(tiny_bundle, edge_fg_command) -> None:
+    done = edge_fg_command("run", tiny_bundle, "x" * 5000 + ".csv")
+    assert done.code == 1
+    assert "can't look at xxx" in done.complaint
+    assert len(done.complaint.encode()) < 2100
+
+
 @pytest.mark.parametrize("option", ["--save", "--save-frames"])
 def test_what_an_earlier_run_wrote_is_not_read(
     tiny_bundle, images, edge_fg_command, option

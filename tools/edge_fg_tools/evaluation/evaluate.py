@@ -104,7 +104,7 @@ def labelled_set(source: Path, labels: Labels) -> ImageSet:
     ]
     if other:
         _LOGGER.warning(
-            "%s: %d images have an index of another class than their label (such as %s: `%s`, "
+            "%s: index and label name different classes in %d of its rows (such as %s: `%s`, "
             "%d); the index is used",
             source,
             len(other),
