@@ -16,15 +16,9 @@ from edge_fg.labels import Labels
 
 _LOGGER = logging.getLogger("edge_fg")
 # Keys under which exporters write the names: Ultralytics, and what others call it.
-_KEYS: tuple[str, ...] = ("names", "class_names", "class_labels", "label_names", "labels")
-_KEYS += (
-    "classes",
-    "categories",
-    "id2label",
-    "label2id",
-    "class_to_idx",
-    "idx_to_class",
-    "label_map",
+_KEYS = frozenset(
+    {"names", "class_names", "class_labels", "label_names", "labels", "classes", "categories"}
+    | {"id2label", "label2id", "class_to_idx", "idx_to_class", "label_map"}
 )
 _MOST_CHARACTERS = 4 << 20
 _TEXT = r"'(?:[^'\\\n]|\\['\"\\xuU])*'|\"(?:[^\"\\\n]|\\['\"\\xuU])*\""
@@ -72,22 +66,19 @@ def metadata_labels(
     """Return the labels of each property that names so many classes; and what others lack."""
     found: dict[str, Labels] = {}
     problems = []
-    for key in _KEYS:
-        for entry in model.metadata_props:
-            if entry.key.lower() != key:
-                continue
-            if len(entry.value) > _MOST_CHARACTERS:
-                problems.append(f"`{entry.key}` is longer than {_MOST_CHARACTERS >> 20} MB")
-                continue
-            try:
-                labels = _parse(entry.value.strip(), f"`{entry.key}`")
-            except LabelsError as error:
-                problems.append(str(error))
-                continue
-            if len(labels) == classes:
-                found[entry.key] = labels
-            else:
-                problems.append(f"`{entry.key}` has {len(labels)} names")
+    for entry in (one for one in model.metadata_props if one.key.lower() in _KEYS):
+        if len(entry.value) > _MOST_CHARACTERS:
+            problems.append(f"`{entry.key}` is longer than {_MOST_CHARACTERS >> 20} MB")
+            continue
+        try:
+            labels = _parse(entry.value.strip(), f"`{entry.key}`")
+        except LabelsError as error:
+            problems.append(str(error))
+            continue
+        if len(labels) == classes:
+            found[entry.key] = labels
+        else:
+            problems.append(f"`{entry.key}` has {len(labels)} names")
     return found, tuple(problems)
 
 

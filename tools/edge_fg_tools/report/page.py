@@ -93,7 +93,6 @@ def report_html(report: Report) -> str:
         hold_out_sentence=_hold_out_sentence,
         corrections_sentence=_corrections_sentence,
         outcome=_outcome,
-        others=_others,
         why_method=_why_method,
     )
     return words.xml_text(environment.get_template("report.html").render(report=report))
@@ -149,12 +148,6 @@ def _corrections_sentence(report: Report) -> str:
     if not kept:
         return f"Of {times} none brought INT8 nearer to FP32 by more than chance: none was kept."
     return f"Of {times} {kept:,} {'was' if kept == 1 else 'were'} kept."
-
-
-def _others(report: Report) -> int:
-    """Count the tensors whose range is by another method than the one chosen as a whole."""
-    method = report.calibration.method if report.calibration else ""
-    return sum(one.method != method for one in report.ranges)
 
 
 def _why_method(calibration: CalibrationFacts, method: str) -> str:
