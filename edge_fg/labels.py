@@ -211,7 +211,7 @@ def label_from_name(index: int, name: str) -> Label:
 
 
 def with_epithet(label: Label, scientific_name: str = "") -> Label:
-    """Take ``Genus epithet``, in place of the epithet or beside the label, apart."""
+    """Split ``Genus epithet``, given as the epithet or as `scientific_name`, into the two."""
     text = label.species if " " in label.species else scientific_name
     match = _SCIENTIFIC.match(text)
     # "House sparrow", where a file calls the common name the species.

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=Path,
         metavar="FILE",
-        help="names of the classes: text, CSV, JSON, YAML or a label map: by the indices where "
-        "it states some, else in order; default: the names in the model's own metadata",
+        help="names of the classes, as text, CSV, JSON, YAML or a label map, each at the index "
+        "that the file states for it, else in order; default: the names in the model's metadata",
     )
     parser.add_argument(
         "--calibration",

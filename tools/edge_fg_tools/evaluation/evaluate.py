@@ -95,7 +95,7 @@ def labelled_set(source: Path, labels: Labels) -> ImageSet:
             source,
             shared[0],
             " or ".join(map(str, meant[shared[0]][:4])),
-            f" (and {len(shared) - 1} names more are unclear)" if len(shared) > 1 else "",
+            f" ({len(shared) - 1} more names are unclear)" if len(shared) > 1 else "",
         )
     other = [
         one
