@@ -161,9 +161,8 @@ class CaptureThread:
             with self._lock:
                 self._connection = None
             try:
-                with self._odd_answers_in_words():
-                    connection.close()
-            except SourceError:
+                connection.close()
+            except Exception:
                 _logger.debug("%s could not be closed", self._name, exc_info=True)
             self._enter("waiting")
         if error is None or self._gone.is_set():

@@ -41,10 +41,6 @@ def has_pyav() -> bool:
     return bool(av.__version__)
 
 
-def _has_none(_kind: str) -> bool:
-    return False
-
-
 class AvConnection(Connection):
     """An RTSP stream held by PyAV.
 
@@ -137,7 +133,8 @@ class AvConnection(Connection):
     def _note_clock(self, packet: Any) -> None:
         """Note the camera's clock, which it reports from time to time (RFC 3550, section 6.4.1)."""
         # Older releases of PyAV don't show it.
-        if packet.pts is None or not getattr(packet, "has_sidedata", _has_none)("prft"):
+        has_data = getattr(packet, "has_sidedata", None)
+        if packet.pts is None or has_data is None or not has_data("prft"):
             return
         stated_us: int = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))[0]
         self._clock_s = stated_us / 1e6 - float(packet.pts * packet.time_base)
