@@ -79,10 +79,10 @@ class OddImages:
                 _logger.warning("%s", sentence)
 
     def finish(self) -> None:
-        """Log how many others there were."""
+        """Log how many there were, where it was not one."""
         for kind, count in self._seen.items():
             if count > 1:
-                _logger.warning("%d more images %s", count - 1, kind)
+                _logger.warning("images that %s: %d in all", kind, count)
         self._seen.clear()
 
 
@@ -115,8 +115,7 @@ def read_image(
             if file.read(len(SOI)) == SOI:
                 return _frame_of_jpeg(SOI + file.read(), tell)
             with open_image(file) as image:
-                _check_size(image.size)
-                _check_density(image.size, file_bytes)
+                _check_size(image.size, file_bytes)
                 return _decoded(image, grey_range, tell)
 
 
@@ -213,14 +212,12 @@ def _has_deep_grey(image: Image.Image) -> bool:
 
 def _jpeg_data(image: Image.Image) -> bytes | None:
     """Return the file of a JPEG of which nothing was decoded yet."""
-    file = getattr(image, "fp", None)
-    if not isinstance(image, JpegImagePlugin.JpegImageFile) or not (image.tile and file):
+    if not isinstance(image, JpegImagePlugin.JpegImageFile) or not (image.tile and image.fp):
         return None
     if image.tell() != 0:  # another image of an MPO
         return None
-    file.seek(0)
-    data: bytes = file.read()
-    return data
+    image.fp.seek(0)
+    return image.fp.read()
 
 
 def _frame_of_jpeg(data: bytes, tell: OnOdd) -> NDArray[np.uint8]:
@@ -254,16 +251,7 @@ def _check_regular(path: Path) -> int:
     return status.st_size
 
 
-def _check_density(size_wh: tuple[int, int], file_bytes: int) -> None:
-    pixels = size_wh[0] * size_wh[1]
-    if pixels > max(_MANY_PIXELS, file_bytes * MAX_PIXELS_PER_BYTE):
-        raise ImageError(
-            f"says that it has {size_wh[0]} x {size_wh[1]} pixels in {file_bytes} bytes: "
-            "no photograph is so dense, and it is not decoded"
-        )
-
-
-def _check_size(size_wh: tuple[int, ...]) -> None:
+def _check_size(size_wh: tuple[int, ...], file_bytes: int = _MAX_FILE_BYTES) -> None:
     width, height = size_wh
     if width < 1 or height < 1:
         raise ImageError(f"has no pixels ({width} x {height})")
@@ -275,6 +263,11 @@ def _check_size(size_wh: tuple[int, ...]) -> None:
         raise ImageError(
             f"is a strip of {width} x {height} pixels: one side may be at most "
             f"{MAX_SIDE_RATIO} times as long as the other, cut it into parts"
+        )
+    if width * height > max(_MANY_PIXELS, file_bytes * MAX_PIXELS_PER_BYTE):
+        raise ImageError(
+            f"says that it has {width} x {height} pixels in {file_bytes} bytes: "
+            "no photograph is so dense, and it is not decoded"
         )
 
 

@@ -313,15 +313,14 @@ def run_batches(
     """
     size = session.get_inputs()[0].shape[0]
     ((name, batch),) = inputs.items()
+    run = functools.partial(run_session, session, outputs, what=what, error=error, running=running)
     if not isinstance(size, int) or len(batch) == size:
-        return run_session(session, outputs, inputs, what=what, error=error, running=running)
+        return run(inputs)
     parts = []
     for begin in range(0, len(batch), size):
         part = batch[begin : begin + size]
         filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-        found = run_session(
-            session, outputs, {name: filled}, what=what, error=error, running=running
-        )
+        found = run({name: filled})
         parts.append([one[: len(part)] if np.shape(one)[:1] == (size,) else one for one in found])
     try:
         return [np.concatenate(column) for column in zip(*parts, strict=True)]

@@ -181,7 +181,7 @@ def test_a_folder_counts_what_is_damaged_and_sums_up_what_is_odd(
     assert source.counters["corrupted"] == len(source.skipped) == len(DAMAGE)
     odd = [r.getMessage() for r in caplog.records if "bytes too many" in r.getMessage()]
     assert len(odd) == 2
-    assert odd[1] == "4 more images have bytes too many"
+    assert odd[1] == "images that have bytes too many: 5 in all"
 
 
 STREAM = [KINDS["baseline"], damaged(), ODD["before the end"], damaged(how="lost")] * 3

@@ -211,7 +211,7 @@ def test_a_folder_takes_the_range_behind_its_name_and_sums_its_warnings_up(
         assert [frame.image.max() for frame in source] == [15] * 4
     assert [record.getMessage().partition(" uses ")[0] for record in caplog.records] == [
         f"the image {tmp_path / '0.png'}",
-        "3 more images use a sliver of their values",
+        "images that use a sliver of their values: 4 in all",
     ]
     for wrong in ("4095-0", "x", "5", "1-2-3"):
         with pytest.raises(UsageError):
@@ -229,4 +229,4 @@ def test_a_calibration_set_of_such_images_warns(
     assert (len(found), corrupt) == (3, {})
     messages = [record.getMessage() for record in caplog.records]
     assert "nearly black or flat" in messages[0]
-    assert messages[1:] == ["2 more images use a sliver of their values"]
+    assert messages[1:] == ["images that use a sliver of their values: 3 in all"]

@@ -61,8 +61,8 @@ def open_camera(cv2: Any, description: SourceDescription, options: SourceOptions
     capture = cv2.VideoCapture(target, backend)
     if not capture.isOpened():
         return OpenedCamera(capture, None, False)
-    raw, sends_jpegs = _configure(cv2, capture, description.name, options)
-    return OpenedCamera(capture, raw, has_v4l2, sends_jpegs)
+    sends = _configure(cv2, capture, description.name, options)
+    return OpenedCamera(capture, _RAW_FORMATS.get(sends), has_v4l2, sends in _JPEGS)
 
 
 def as_raw_frame(image: Any, pixel_format: PixelFormat) -> RawFrame:
@@ -194,12 +194,10 @@ def _pipeline_of(description: SourceDescription, options: SourceOptions, device:
     return None
 
 
-def _configure(
-    cv2: Any, capture: Any, name: str, options: SourceOptions
-) -> tuple[PixelFormat | None, bool]:
+def _configure(cv2: Any, capture: Any, name: str, options: SourceOptions) -> str:
     """Ask a V4L2 camera for what was chosen, and say where it gives something else.
 
-    Returns the format of its bytes if they are kept raw, and whether it hands JPEGs on.
+    Returns the format of its bytes if they are kept as they are, else nothing.
     """
     # The format comes first: sizes and rates depend on it.
     if options.codec is not None:
@@ -223,7 +221,7 @@ def _configure(
     is_kept = is_wanted and capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
     if options.raw and not (is_kept and sends in _RAW_FORMATS):
         _logger.warning("%s sends %s, which is decoded, not kept raw", name, sends or "?")
-    return (_RAW_FORMATS.get(sends), sends in _JPEGS) if is_kept else (None, False)
+    return sends if is_kept else ""
 
 
 def _has(cv2: Any, backend: str) -> bool:
