@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edge_fg.errors import NotAClassifierError
+from edge_fg.errors import ModelError, NotAClassifierError
 from edge_fg_tools.graph import prepare
 from support.small_nets import net, random_images, run
 
@@ -185,3 +186,29 @@ def test_an_output_whose_dimensions_depend_on_the_batch_is_named() -> None:
     model = net(body, "float[N,3,8,8] image", "float[N,5] logits", three=floats(3, 5))
     with pytest.raises(NotAClassifierError, match=r"shape \[5\] for a batch of 1.*flatten\(1\)"):
         prepare(model)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_answers_that_are_nearly_the_same_prove_nothing(apart: bool) -> None:
+    """Noise is black to a model of 0..255: a mean over all images would pass unseen."""
+    mean = "" if apart else "m = ReduceMean<keepdims=1>(r, zeroth) "
+    body = (
+        "i = Div(image, white) c = Conv<strides=[4,4]>(i, patch) p = GlobalAveragePool(c) "
+        f"r = Reshape(p, any_d) {mean}z = Add(r, {'r' if apart else 'm'}) "
+        "logits = Gemm(z, head, far)"
+    )
+    more = {"white": np.float32(255), "zeroth": sizes(0), "far": floats(5) + 300}
+    prepared = prepare(exported(body, 1, **{**constants(1), **more}))
+    assert prepared.batch == (None if apart else 1)
+    assert apart or "depends on those beside it" in prepared.warnings[0]
+
+
+def test_a_graph_that_never_runs_is_not_tried_with_many_large_images() -> None:
+    tracemalloc.start()
+    body = "p = GlobalAveragePool(image) f = Flatten(p) z = Reshape(f, seven) logits = Gemm(z, h)"
+    with pytest.raises(ModelError, match="can't run the model"):
+        prepare(
+            net(body, "float[N,3,1024,1024] image", seven=sizes(7, 7), h=np.eye(7, 5, dtype="f"))
+        )
+    assert tracemalloc.get_traced_memory()[1] < 256 << 20
+    tracemalloc.stop()

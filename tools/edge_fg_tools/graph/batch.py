@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -14,6 +16,7 @@ from edge_fg_calibration.graph.editing import copied
 from edge_fg_tools.graph.batch_repair import free_batch
 from edge_fg_tools.graph.interface import ImageInput, dimensions
 from edge_fg_tools.graph.running import (
+    TOLERANCE,
     GraphRunError,
     Runner,
     difference,
@@ -24,6 +27,9 @@ from edge_fg_tools.graph.running import (
 BATCH = "N"
 # What people give an exporter as an example, where one image doesn't work.
 _USUAL_BATCHES = (2, 3, 4, 8, 16, 32, 64)
+_MOST_VALUES = 1 << 24  # of one batch that is only tried
+# Where images of this contrast and less are answered alike, others are shown.
+_CONTRASTS = (1, 8, 64)
 
 
 def pinned_batch(model: onnx.ModelProto, image: ImageInput) -> ImageInput:
@@ -35,7 +41,8 @@ def pinned_batch(model: onnx.ModelProto, image: ImageInput) -> ImageInput:
     if image.batch is not None:
         return image
     runner = Runner(model)
-    for size in (1, *_USUAL_BATCHES):
+    most = _MOST_VALUES // math.prod(image.shape)
+    for size in (1, *(usual for usual in _USUAL_BATCHES if usual <= most)):
         with contextlib.suppress(GraphRunError):
             runner(random_images((size, *image.shape), image.elem_type))
             return image if size == 1 else dataclasses.replace(image, batch=size)
@@ -54,8 +61,7 @@ def make_batch_dynamic(
     Raises GraphRunError where the original can't be run.
     """
     fixed = image.batch or 1
-    images = random_images((3 * fixed, *image.shape), image.elem_type, seed=3)
-    expected = in_batches(Runner(model), images, fixed)[0]
+    images, expected = _answered_apart(Runner(model), image, fixed)
     found = []
     for repair in (False, True):
         candidate = _with_batch(model, image, None)
@@ -77,6 +83,23 @@ def make_batch_dynamic(
         dataclasses.replace(image, batch=fixed),
         f"the batch stays fixed at {fixed}: {why}",
     )
+
+
+def _answered_apart(
+    runner: Runner, image: ImageInput, batch: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return images and their answers, which differ, or exchanged answers would not be noticed.
+
+    A model of pixels of 0..255 sees black in all images of standard normal noise.
+    """
+    images = random_images((3 * batch, *image.shape), image.elem_type, seed=3)
+    expected = in_batches(runner, images, batch)[0]
+    if np.ptp(expected, axis=0).max() > 10 * TOLERANCE * np.abs(expected).max():
+        return images, expected
+    contrasts = np.repeat(_CONTRASTS, batch).reshape(-1, 1, 1, 1)
+    glaring = (images * contrasts).astype(images.dtype)
+    answers = in_batches(runner, glaring, batch)[0]
+    return (glaring, answers) if np.isfinite(answers).all() else (images, expected)
 
 
 def _fault(candidate: onnx.ModelProto, images: NDArray[Any], expected: NDArray[Any]) -> str | None:
