@@ -8,7 +8,7 @@ through the graph, node by node. Whether a rewriting was right is proven elsewhe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,12 +20,8 @@ from edge_fg_calibration.graph.editing import GraphEditor
 from edge_fg_calibration.graph.onnx_graph import attribute, node_key
 from edge_fg_tools.graph.growth import MORE, Growth, Shape
 
-# Where all inputs need the same batch: which of them could be constant, and the batch's axis.
-_JOINING: dict[str, tuple[Sequence[int], int]] = {
-    "GridSample": ((1,), 0),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), ((5, 6), 1)),
-}
-# Where a batch of 1 serves for any other.
+# Where what is the same for all images must have as many as the images, or one.
+_JOINING = ("Concat", "GridSample", "LSTM", "GRU", "RNN")
 _BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "MatMul")
 
 
@@ -52,9 +48,8 @@ class _Repair:
             "Gather": self._free_gather,
             "Expand": self._free_expand,
             "Resize": self._free_resize,
-            "Concat": self._join,
             **dict.fromkeys(_JOINING, self._join),
-            **dict.fromkeys(_BROADCASTING if self._batch > 1 else (), self._broadcast),
+            **dict.fromkeys(_BROADCASTING if self._batch > 1 else (), self._join),
         }
         for node in self._editor.graph.nodes:
             if node.op_type in rewrite:
@@ -64,10 +59,8 @@ class _Repair:
 
     def _free_reshape(self, node: onnx.NodeProto) -> None:
         """Let the dimension that holds the batch follow from the others."""
-        given, shape = (
-            self._growth.constants.get(node.input[1]),
-            self._growth.before.get(node.output[0]),
-        )
+        given = self._growth.constants.get(node.input[1])
+        shape = self._growth.before.get(node.output[0])
         if given is None:
             return
         target = given.reshape(-1).tolist()
@@ -128,59 +121,48 @@ class _Repair:
         self._replace(node, 2, np.array([_scale(*pair) for pair in pairs], np.float32))
 
     def _join(self, node: onnx.NodeProto) -> None:
-        """Repeat for each image what is the same for all, such as a class token."""
-        grown = [axis for name in node.input if (axis := self._growth.axis(name)) is not None]
-        positions, axis = _JOINING.get(node.op_type) or (
-            range(len(node.input)),
-            min(grown, default=0),
-        )
-        if not grown:
-            return
-        for position in positions:
-            name = node.input[position] if position < len(node.input) else ""
-            dims = self._growth.before.get(name) or []
-            if not self._growth.is_same(name) or axis >= len(dims) or dims[axis] != self._batch:
-                continue
-            if node.op_type == "Concat" and attribute(node, "axis", 0) % len(dims) == axis:
-                return
-            known = [size or 0 for size in dims]
-            node.input[position] = self._repeated(f"{node_key(node)}_{name}", name, known, axis)
-
-    def _broadcast(self, node: onnx.NodeProto) -> None:
-        """Take what is the same for all images from the first of them alone."""
-        # Dimensions are aligned at the last.
+        """Take one of what is the same for all images, such as a class token, or one for each."""
         grown = {
-            axis - len(self._growth.before.get(name) or ())
+            (len(self._growth.before[name] or ()), axis)
             for name in node.input
             if (axis := self._growth.axis(name)) is not None
         }
         for position, name in enumerate(node.input):
             dims = self._growth.before.get(name) or []
-            for axis in grown:
-                if self._growth.is_same(name) and -axis <= len(dims) and dims[axis] == self._batch:
-                    first = self._first(f"{node_key(node)}_{name}", name, axis % len(dims))
-                    node.input[position] = first
+            for rank, axis in grown:
+                if len(dims) != rank or dims[axis] != self._batch or not self._growth.is_same(name):
+                    continue
+                if node.op_type == "Concat" and attribute(node, "axis", 0) % rank == axis:
+                    return
+                stem = f"{node_key(node)}_{name}"
+                insert = partial(self._editor.insert, behind=self._editor.maker(name))
+                node.input[position] = self._first(insert, stem, name, axis)
+                if node.op_type in _JOINING:
+                    known = [size or 0 for size in dims]
+                    first = node.input[position]
+                    node.input[position] = self._repeated(insert, stem, first, known, axis)
 
-    def _first(self, stem: str, name: str, axis: int) -> str:
+    def _first(self, insert: Callable[..., None], stem: str, name: str, axis: int) -> str:
         """Cut a tensor's part for the first image out of it; return what holds the result."""
         first = self._editor.unique(f"{stem}_first")
-        parts = [self._store(f"{stem}_{key}", [at]) for key, at in (("from", 0), ("to", 1))]
-        where = self._store(f"{stem}_axis", [axis])
-        behind = self._editor.maker(name)
-        self._editor.insert("Slice", [name, *parts, where], first, behind=behind)
+        parts = [
+            self._store(f"{stem}_{key}", [at])
+            for key, at in (("from", 0), ("to", 1), ("axis", axis))
+        ]
+        insert("Slice", [name, *parts], first)
         self._growth.derive(first, name, axis, 1)
         return first
 
     def _store(self, name: str, content: list[int]) -> str:
         return self._editor.store(name, np.array(content, np.int64))
 
-    def _repeated(self, stem: str, name: str, dims: list[int], axis: int) -> str:
-        """Repeat the first image's part of a tensor for each image; return what holds the result.
+    def _repeated(
+        self, insert: Callable[..., None], stem: str, first: str, dims: list[int], axis: int
+    ) -> str:
+        """Repeat what belongs to the first image for each; return what holds the result.
 
-        `dims` are the tensor's dimensions, of which `axis` holds the pinned batch.
+        `dims` are those of all images in the example, which lie on `axis`.
         """
-        first = self._first(stem, name, axis)
-        insert = partial(self._editor.insert, behind=self._editor.maker(name))
         labels = ("sizes", "batch", "target", "repeated")
         sizes, batch, target, repeated = (self._editor.unique(f"{stem}_{one}") for one in labels)
         insert("Shape", [self._editor.graph.inputs[0]], sizes)
@@ -189,7 +171,7 @@ class _Repair:
         inner = self._store(f"{stem}_inner", dims[axis + 1 :])
         insert("Concat", [outer, batch, inner], target, axis=0)
         insert("Expand", [first, target], repeated)
-        self._growth.derive(repeated, name, axis, dims[axis] * MORE)
+        self._growth.derive(repeated, first, axis, dims[axis] * MORE)
         return repeated
 
     def _replace(self, node: onnx.NodeProto, position: int, value: NDArray[Any]) -> None:
