@@ -39,7 +39,7 @@ END_OF_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _logger = logging.getLogger("edge_fg")
 
 # Each scan is a pass over the whole image, and encoders write at most about twenty.
-_MAX_SCANS = 100
+_MAX_SCANS, _MAX_SCANNED_PIXELS = 100, 2_000_000_000
 # Some cameras leave up to ten bytes before a marker in every good frame.
 _FEW_BYTES = 16
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
@@ -206,8 +206,9 @@ def _check_effort(data: bytes, header: _Header, max_pixels: int) -> None:
     if header.is_simple:
         return  # libjpeg takes no other scan then
     scans = sum(segment.kind == START_OF_SCAN for segment in _segments(data))
-    if scans > _MAX_SCANS:
-        raise ImageError(f"it has {scans} scans, at most {_MAX_SCANS} are decoded")
+    most = min(_MAX_SCANS, _MAX_SCANNED_PIXELS // pixels)
+    if scans > most:
+        raise ImageError(f"it has {scans} scans of {size}, at most {most} are decoded")
 
 
 def _decode_into(pixels: NDArray[np.uint8] | None, data: bytes, header: _Header) -> str | None:

@@ -247,8 +247,8 @@ def stating(data: bytes, width: int, height: int) -> bytes:
     return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
 
 
-def with_scans(count: int) -> bytes:
-    data = encoded(Image.new("L", (64, 64)), progressive=True)
+def with_scans(count: int, side: int = 64) -> bytes:
+    data = encoded(Image.new("L", (side, side)), progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:last] + data[last:-2] * count + data[-2:]
 
@@ -258,6 +258,7 @@ BOMBS = {
     "size, progressive": stating(encoded(progressive=True)[:2000], 13000, 13000),
     "size, grey": stating(encoded(Image.new("L", (64, 64)), progressive=True), 12000, 12000),
     "scans": with_scans(2000),
+    "scans, large": with_scans(90, 5000),
     "scans, one by one": KINDS["grey"][:-2] + b"\xff\xda\0\x08\1\1\0\0\x3f\0" * 2000 + b"\xff\xd9",
     "segments": KINDS["grey"][:2] + b"\xff\xfe\0\2" * 200_000 + KINDS["grey"][2:],
 }
