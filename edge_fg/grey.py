@@ -61,15 +61,18 @@ def stated_grey(image: Image.Image) -> StatedGrey:
 
 
 def ppm_samples(image: Image.Image) -> NDArray[Any] | None:
-    """Return the samples of a binary PPM or PGM whose largest value isn't 255 or 65535.
+    """Return the samples of a PPM or PGM that Pillow would scale by its largest value.
 
-    Pillow scales these one by one, which takes seconds. Those of mode "I" come as they are, for
+    It scales them one by one, which takes seconds. Those of mode "I" come as they are, for
     `grey_to_8_bits`; others in 8 bits as Pillow gives them. None for any other image.
     """
     tile, file = _ppm_tile(image), getattr(image, "fp", None)
     if tile is None or file is None:
         return None
     largest = tile[3][-1]
+    if tile[0] == "ppm_plain":  # text
+        scaled = np.asarray(image)
+        return np.rint(scaled * (largest / 65535)).astype(np.uint16) if image.mode == "I" else None
     kind = np.dtype(np.uint8 if largest < 256 else ">u2")
     shape = image.size[::-1] + ((3,) if image.mode == "RGB" else ())
     file.seek(tile[2])
@@ -142,8 +145,8 @@ def _scaled(values: NDArray[Any], low: int, high: int) -> NDArray[np.uint8]:
 
 
 def _ppm_tile(image: Image.Image) -> Any:
-    tiles = getattr(image, "tile", None)
-    return tiles[0] if image.format == "PPM" and tiles and tiles[0][0] == "ppm" else None
+    tile = next(iter(getattr(image, "tile", ())), ("",)) if image.format == "PPM" else ("",)
+    return tile if tile[0] in ("ppm", "ppm_plain") else None
 
 
 def _number(value: Any) -> int | None:

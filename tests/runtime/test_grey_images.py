@@ -174,6 +174,16 @@ def test_portable_images_of_any_largest_value_are_pillows(
         read_image(path)
 
 
+@pytest.mark.parametrize("save", [save_pgm, save_plain_pgm])
+def test_a_range_is_in_a_portable_images_own_values(
+    tmp_path: Path, save: Callable[[Path, np.ndarray, int], None]
+) -> None:
+    path = tmp_path / "a.pgm"
+    save(path, ramp(1000, 2000), 4095)
+    expected = (ramp(1000, 2000).astype(int) - 1000) * 256 // 1001
+    np.testing.assert_array_equal(grey_of(path, grey_range=(1000, 2000)), expected)
+
+
 def test_what_a_tiff_states_wrongly_is_not_believed(tmp_path: Path) -> None:
     for tags in ({341: 1000}, {340: 500}, {340: 9, 341: 3}):
         save_tiff(tmp_path / "a.tif", ramp(0, 65535), tags)
