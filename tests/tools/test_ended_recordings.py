@@ -140,6 +140,38 @@ def test_a_lost_terminal_ends_it_well(tiny_bundle, recording, options):
     assert recording.unfinished() == []
 
 
+# Interrupted while they are imported, C extensions raise all kinds of errors.
+TOUCHY = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.{name})
+    for _ in range(1000):
+        pass
+except BaseException as error:
+    raise ImportError("it is not installed") from error
+"""
+IMPORTING = """
+import time
+from edge_fg_tools.cli.process import ended_as_interrupted
+try:
+    with ended_as_interrupted():
+        import touchy
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", touchy.__name__)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_waits_for_the_end_of_an_import(tmp_path, name):
+    (tmp_path / "touchy.py").write_text(TOUCHY.format(name=name))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING], env=environment, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("interrupted touchy\n", "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "times"), [(signal.SIGKILL, 100), (signal.SIGHUP, 50), (signal.SIGTERM, 50)]
@@ -158,7 +190,7 @@ def test_recordings_survive_their_end_at_any_moment(tiny_bundle, tmp_path, endin
             recording.await_answers(before)
         time.sleep(moments.uniform(0, 0.6))
         code, _, errors = feed.end(ending)
-        assert code in (-ending, INTERRUPTED)
+        assert code in (-ending, INTERRUPTED), errors
         assert "Traceback" not in errors or code == -ending
         answered = recording.answers() - before
         assert all(json.loads(line)["top"] for line in printed.read_text().splitlines())

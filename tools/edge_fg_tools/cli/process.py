@@ -10,6 +10,7 @@ import stat
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import TextIO
 
 _OUT, _ERRORS = 1, 2
@@ -44,15 +45,19 @@ def own_standard_output() -> Iterator[TextIO | None]:
 def ended_as_interrupted() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that it can finish its files.
 
-    A SIGHUP that is ignored when the command starts, as by nohup, stays ignored.
+    A SIGHUP that is ignored when the command starts, as by nohup, stays ignored, and so does a
+    Ctrl-C, as in the background of a script. No import is interrupted, since a library would turn
+    that into any error, and then look as if it were not installed: it is finished first.
     """
 
-    def interrupt(number: int, _frame: object) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             # A lost terminal may tell it more than once: nobody asks for a faster end.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             _leave_lost_terminal()
-        raise KeyboardInterrupt
+        if not _is_importing(frame):
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -65,9 +70,10 @@ def ended_as_interrupted() -> Iterator[None]:
         else:
             hook_before(unraisable)
 
-    listened = [signal.SIGTERM, signal.SIGALRM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        listened.append(signal.SIGHUP)
+    asked = [
+        one for one in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(one) != signal.SIG_IGN
+    ]
+    listened = (signal.SIGTERM, signal.SIGALRM, *asked)
     before = {one: signal.signal(one, interrupt) for one in listened}
     hook_before, sys.unraisablehook = sys.unraisablehook, again
     try:
@@ -77,6 +83,12 @@ def ended_as_interrupted() -> Iterator[None]:
         sys.unraisablehook = hook_before
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _occupy(descriptor: int) -> None:
