@@ -3,8 +3,8 @@
 Infrared and thermal cameras store 10 to 14 bits in 16, or temperatures. What the file states
 decides: the significant bits of a PNG (sBIT), the largest value of a PGM, the bits and
 ``SMinSampleValue`` and ``SMaxSampleValue`` of a TIFF. Where nothing is stated all bits count, and a
-warning says so if an image uses a sliver of them. Nothing is guessed from the values of one image:
-others of the same camera would come out with another brightness.
+warning says so if an image uses a small part of them. Nothing is guessed from the values of one
+image: others of the same camera would come out with another brightness.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def ppm_samples(image: Image.Image) -> NDArray[Any] | None:
     return np.take(table, samples, mode="clip")
 
 
-def is_sliver(values: NDArray[Any], low: int, high: int) -> bool:
+def is_narrow(values: NDArray[Any], low: int, high: int) -> bool:
     """Whether values use a quarter of their range or less from black, or an eighth anywhere."""
     least, most = int(values.min()), int(values.max())
     steps = high - low + 1
@@ -99,7 +99,7 @@ def grey_to_8_bits(
     container: int,
     grey_range: tuple[int, int] | None,
 ) -> tuple[NDArray[np.uint8], str | None]:
-    """Return the values as 0..255, and a warning if they use a sliver of what could be there.
+    """Return the values as 0..255, and a warning if they use a small part of that range.
 
     `container` is the largest value where nothing is stated. With `grey_range`, values beyond
     black and white become black and white. `ImageError` if values exceed the container.
@@ -121,7 +121,7 @@ def grey_to_8_bits(
     if least < low or most > high:
         raise ImageError(f"has values from {least} to {most}, outside {low}..{high}: {_ADVICE}")
     warning = None
-    if is_sliver(values, low, high):
+    if is_narrow(values, low, high):
         whole = least < most / 8
         black, white = (low, (1 << most.bit_length()) - 1) if whole else (least, most)
         example = f" (such as grey_range={black}-{white})" if black < white else ""

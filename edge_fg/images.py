@@ -27,7 +27,7 @@ from edge_fg.errors import ImageError
 from edge_fg.grey import (
     check_grey_range,
     grey_to_8_bits,
-    is_sliver,
+    is_narrow,
     ppm_samples,
     stated_grey,
 )
@@ -100,7 +100,7 @@ def read_image(
     are black and white; of an animation or a multi-page file the first image is taken. JPEG, PNG,
     WebP, GIF, BMP, TIFF, PPM and JPEG 2000 are read, and AVIF, HEIC or JPEG XL where their plugin
     of Pillow is installed. An image that is odd but whole is used: `on_odd` is told of a JPEG with
-    a few bytes too many, and of values that use a sliver of their range; None logs a warning.
+    a few bytes too many, and of values that use a small part of their range; None logs a warning.
 
     An `ImageError` says that there is no such file, that it can't be read, is not an image, is
     damaged or cut short, has more than `MAX_PIXELS` pixels or is a strip beyond `MAX_SIDE_RATIO`,
@@ -196,10 +196,10 @@ def _decoded(
         container = 255 if image.mode == "I" and image.format == "TIFF" else 65535
         samples, warning = grey_to_8_bits(samples, stated, container, grey_range)
         if warning:
-            tell("use a sliver of their values", warning)
-    elif is_deep and is_sliver(samples, 0, 255):
-        what = "uses a sliver of its 16 bits, so it is nearly black or flat: scale its values"
-        tell("use a sliver of their values", what)
+            tell("use a small part of their range", warning)
+    elif is_deep and is_narrow(samples, 0, 255):
+        what = "uses a small part of its 16 bits, so it is nearly black or flat: scale its values"
+        tell("use a small part of their range", what)
     if samples.ndim == 2:
         samples = np.repeat(samples[:, :, np.newaxis], 3, axis=2)
     return np.ascontiguousarray(_upright(samples, _orientation(image))[:, :, ::-1])

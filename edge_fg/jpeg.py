@@ -200,7 +200,7 @@ def _check_effort(data: bytes, header: _Header, max_pixels: int) -> None:
     pixels = header.width * header.height
     size = f"{header.width} x {header.height} pixels"
     if not 0 < pixels <= max_pixels:
-        raise ImageError(f"it has {size}, of 1 to {max_pixels} that are decoded")
+        raise ImageError(f"it has {size}: from 1 to {max_pixels} are decoded")
     if pixels > MAX_PIXELS_PER_BYTE * len(data):
         raise ImageError(f"it says that it has {size}, which {len(data)} bytes can't hold")
     if header.is_simple:

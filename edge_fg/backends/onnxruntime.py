@@ -258,8 +258,8 @@ def _limits_memory(_process: int) -> bool:
 def _sentence(verb: str, what: str, failure: Exception) -> str:
     if _OVER_LIMIT in str(failure) or shortage(failure):
         return (
-            f"there is not enough memory to {verb} {what}: ONNX Runtime gets half of this "
-            "machine's; close other programs, or use a smaller model or batch"
+            f"there is not enough memory to {verb} {what}: ONNX Runtime gets half of the "
+            "machine's memory; close other programs, or use a smaller model or batch"
         )
     return f"ONNX Runtime can't {verb} {what}: {first_line(failure)}"
 

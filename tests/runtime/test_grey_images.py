@@ -122,7 +122,7 @@ UNSTATED = {
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
 @pytest.mark.parametrize("kind", UNSTATED)
-def test_a_sliver_of_the_range_is_named_and_can_be_stretched(
+def test_a_small_part_of_the_range_is_named_and_can_be_stretched(
     tmp_path: Path, suffix: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     low, high = UNSTATED[kind]
@@ -145,7 +145,7 @@ def test_colours_of_twelve_bits_are_named(tmp_path: Path, caplog: pytest.LogCapt
     cv2 = pytest.importorskip("cv2")
     cv2.imwrite(str(tmp_path / "a.png"), np.repeat(ramp(0, 4095)[:, :, None], 3, axis=2))
     read_image(tmp_path / "a.png")
-    assert "a.png uses a sliver of its 16 bits" in caplog.text
+    assert "a.png uses a small part of its 16 bits" in caplog.text
     caplog.clear()
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((1632, 16, 3), np.uint8))
     Image.new("RGB", (1632, 16)).save(tmp_path / "b.bmp")
@@ -221,7 +221,7 @@ def test_a_folder_takes_the_range_behind_its_name_and_sums_its_warnings_up(
         assert [frame.image.max() for frame in source] == [15] * 4
     assert [record.getMessage().partition(" uses ")[0] for record in caplog.records] == [
         f"the image {tmp_path / '0.png'}",
-        "images that use a sliver of their values: 4 in all",
+        "images that use a small part of their range: 4 in all",
     ]
     for wrong in ("4095-0", "x", "5", "1-2-3"):
         with pytest.raises(UsageError):
@@ -239,4 +239,4 @@ def test_a_calibration_set_of_such_images_warns(
     assert (len(found), corrupt) == (3, {})
     messages = [record.getMessage() for record in caplog.records]
     assert "nearly black or flat" in messages[0]
-    assert messages[1:] == ["images that use a sliver of their values: 3 in all"]
+    assert messages[1:] == ["images that use a small part of their range: 3 in all"]

@@ -114,7 +114,7 @@ class AvConnection(Connection):
         if frame.is_corrupt:
             return self._leave_out("an image is damaged")
         if self._damaged and not frame.key_frame:
-            return CorruptedData("an image is built upon a damaged one")
+            return CorruptedData("an image is built on a damaged one")
         self._damaged = False
         arrived = taken = wall_clock()
         if self._clock_s is not None and frame.time is not None:

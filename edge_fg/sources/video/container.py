@@ -1,4 +1,4 @@
-"""What the structure of a video file says, whoever decodes it."""
+"""What the structure of a video file says, for any decoder."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class OpenCVReader:
             self._capture.release()
             raise SourceError(f"can't open {description.name} as a video: {CANNOT_OPEN}")
         hush_ffmpeg()
-        # What mirrors is turned here wrongly, so what is known is left to the source.
+        # OpenCV turns mirrored frames wrongly: where the matrix is known, the source turns them.
         self.matrix = container.matrix
         turned_here = container.matrix is None
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, int(turned_here))

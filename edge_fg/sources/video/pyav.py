@@ -31,7 +31,7 @@ _MOST_FAILURES = 64
 class PyAVReader:
     """A video file held by PyAV; see `VideoReader`.
 
-    A damaged frame is left out where FFmpeg marks it. Those that build upon it are handed on:
+    A damaged frame is left out where FFmpeg marks it. Those that build on it are handed on:
     FFmpeg repairs them as far as it can, and a key frame may be seconds away. MJPEG is decoded as
     images are, except where a packet holds two fields of half the height.
     """
@@ -122,10 +122,10 @@ class PyAVReader:
             else:
                 self._ready.extend(filter(None, map(self._placed, frames)))
             self._expected += packet is not None
-            # Without its key frame, a decoder gives none of the frames that build upon it.
+            # Without its key frame, a decoder gives none of the frames that build on it.
             silent = self._expected - self._given - self._failed
             if self._ended and self._failed and silent > 0:
-                self._ready.append(CorruptedData("frames build upon a damaged one", silent))
+                self._ready.append(CorruptedData("frames are built on a damaged one", silent))
 
     def _next_packet(self) -> Any:
         """Return the next packet, also behind bytes that make no sense; None at the end."""

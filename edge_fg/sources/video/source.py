@@ -45,7 +45,8 @@ class VideoSource(BaseSource):
         stored = flip_of(self._reader.matrix)
         if stored is None:
             _logger.warning(
-                "%s asks to be shown turned by no right angle: its frames are left as they are",
+                "%s asks to be turned by an angle other than 90, 180 or 270 degrees: "
+                "its frames are left as they are",
                 description.name,
             )
         self._flips = (stored or "none", options.flip)
