@@ -3,8 +3,9 @@
 Two questions, each at 99 %: could answers that know nothing of the image be right as often, and is
 a usable model certainly right more often? Only two times yes is "near chance", so that few images
 give no verdict. What answers are worth that know nothing is found by permuting the truths (R. A.
-Fisher, "The Design of Experiments", 1935): it allows for how common each class is, and for an
-answer that is always the same.
+Fisher, "The Design of Experiments", 1935): it allows for how common each class is. Where nearly all
+answers are the same, a usable model is measured against these, else against one class in all: a
+good model has little to tell apart where nearly all images show one class.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 _SIGNIFICANCE = 0.01
 _USABLE = 1 / 3  # Of the way from chance to always right
 _PERMUTATIONS = 999
+_SAME_ANSWER = 0.95  # Share of images
 
 
 def near_chance(
@@ -39,7 +41,8 @@ def near_chance(
         random = np.random.default_rng(0)
         drawn = [int((given == random.permutation(true)).sum()) for _ in range(_PERMUTATIONS)]
         as_good = (1 + sum(one >= right for one in drawn)) / (1 + _PERMUTATIONS)
-        chance = max(chance, sum(drawn) / len(drawn) / images)
+        if np.bincount(given).max() >= _SAME_ANSWER * images:
+            chance = max(chance, sum(drawn) / len(drawn) / images)
     usable = chance + _USABLE * (1 - chance)
     if as_good > _SIGNIFICANCE and _at_most(right, images, usable) < _SIGNIFICANCE:
         return right, images

@@ -35,6 +35,16 @@ def test_a_common_class_is_no_merit_and_no_fault() -> None:
     assert near_chance([0] * 100, true, 11) is None  # as often right as a good model
 
 
+@pytest.mark.parametrize("share", [3, 5, 9])
+def test_a_set_of_nearly_one_class_is_no_fault_of_a_model(share: int) -> None:
+    true = [3] * 250 + [4] * 6
+    answers = [3 if number % 10 < share else 5 + number for number in range(250)] + [3] * 6
+    assert near_chance(answers, true, 965) is None
+    assert near_chance([5 + number for number in range(256)], true, 965) == (0, 256)
+    collapsed = near_chance([0] * 250 + [1] * 6, [0, 1, 1] * 84 + [0] * 4, 2)
+    assert collapsed is not None
+
+
 def test_few_images_give_no_verdict() -> None:
     assert near_chance([1] * 5, [2, 3, 4, 5, 6], 100) is None
     assert near_chance([], [], 100) is None
