@@ -16,7 +16,7 @@ from edge_fg_calibration.graph.observation import check_finite
 from edge_fg_calibration.graph.onnx_graph import Graph, attribute
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.output import put_behind
-from edge_fg_tools.graph.running import Runner, in_batches, random_images
+from edge_fg_tools.graph.running import Runner, random_images
 
 Kind = Literal["logits", "probabilities"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -144,15 +144,15 @@ def _observe(model: onnx.ModelProto, image: ImageInput, output: str) -> NDArray[
             f"output {output!r} has the shape {list(plain.shape)} for a batch of {batch}: export "
             "the model with flatten(1) where it has squeeze()"
         )
-    count = batch * math.ceil(len(_CONTRASTS) / batch)
-    more = random_images((count, *image.shape), image.elem_type, seed=8)
-    contrasts = np.resize(_CONTRASTS, count).reshape(-1, 1, 1, 1)
-    if more.dtype == np.uint8:
-        more = (more * np.minimum(contrasts, 1)).astype(np.uint8)
-    else:
-        more = (more * contrasts).astype(more.dtype)
-    values = np.concatenate([plain, in_batches(runner, more, batch)[0].astype(np.float64)])
-    return np.asarray(values[np.isfinite(values).all(axis=1)], np.float64)
+    values = [plain]
+    most = 1 if images.dtype == np.uint8 else math.inf
+    for start in range(0, len(_CONTRASTS), batch):
+        images = random_images((batch, *image.shape), image.elem_type, seed=8 + start)
+        contrasts = np.resize(np.minimum(_CONTRASTS[start:], most), (batch, 1, 1, 1))
+        shown = (images * contrasts.astype(np.float32)).astype(images.dtype)
+        values.append(runner(shown)[0].astype(np.float64))
+    seen = np.concatenate(values)
+    return np.asarray(seen[np.isfinite(seen).all(axis=1)], np.float64)
 
 
 def _end(graph: Graph, output: str) -> _End:
