@@ -90,13 +90,8 @@ class Growth:
             v is None or v.size > _SMALL for v in values.values()
         ):
             return
-        inputs = [onnx.ValueInfoProto(name=name) for name in values]
-        outputs = [onnx.ValueInfoProto(name=name) for name in node.output]
-        graph = onnx.helper.make_graph([node], "sizes", inputs, outputs)
-        opset = onnx.helper.make_opsetid("", self._opset)
-        model = onnx.helper.make_model(graph, opset_imports=[opset])
         try:
-            found = ReferenceEvaluator(model).run(None, values)
+            found = ReferenceEvaluator(node).run(None, values)
         except Exception:  # noqa: BLE001 (it raises all kinds for a graph that contradicts itself)
             return
         self._computed.update(zip(node.output, map(np.asarray, found), strict=True))
