@@ -95,6 +95,8 @@ def decode_jpeg(data: bytes, max_pixels: int = MAX_STREAM_PIXELS) -> DecodedJpeg
     An `ImageError` says that it lost data, is cut short, is not a JPEG or can't be decoded, has
     more than `max_pixels` pixels, or was made to take long. A missing end marker is no loss.
     """
+    if data.endswith(_ZEROS):  # what was left of a buffer
+        data = data.rstrip(b"\0")
     data, note = _without_extra(data)
     header = _read_header(data)
     _check_effort(data, header, max_pixels)

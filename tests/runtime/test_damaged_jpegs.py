@@ -146,6 +146,11 @@ def test_a_missing_end_marker_is_no_loss(caplog: pytest.LogCaptureFixture) -> No
     for kind, data in KINDS.items():
         if kind != "two images":
             assert decode_jpeg(data[:-2]).note is None
+            filled = decode_jpeg(data[:-2] + bytes(900))  # as a driver's buffer is
+            assert filled.note is None
+            np.testing.assert_array_equal(filled.pixels, pixels(data))
+            with pytest.raises(ImageError):
+                decode_jpeg(data[: len(data) * 2 // 3] + bytes(900))
     assert not caplog.records
 
 
