@@ -54,8 +54,9 @@ class HttpConnection(MjpegConnection):
             try:
                 head = self._response.read(_HEAD_BYTES)
             except (OSError, http.client.HTTPException, ValueError) as error:
-                raise SourceError(f"can't open {self._name}: it broke off") from error
-            refuse_text(self._name, head)
+                raise SourceError(f"can't open {self._name}: {self._in_words(error)}") from error
+            if head:
+                refuse_text(self._name, head)
 
     def read(self) -> EncodedImage | CorruptedData | None:
         """Return the next image."""

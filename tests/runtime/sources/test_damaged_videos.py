@@ -22,6 +22,7 @@ from PIL import Image
 
 from edge_fg.errors import SourceError, TruncatedSourceError
 from edge_fg.sources import Frame, Source, open_source
+from support.waiting import HANG
 
 pytest.importorskip("cv2")
 av = pytest.importorskip("av")
@@ -306,6 +307,30 @@ def test_a_list_behind_http_is_refused_where_it_is_named_like_a_video(
             open_source(f"{address}/{name}", timeout=5)
         assert len(read_all(f"{address}/good.mp4", timeout=5)[1]) == FRAMES
     finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [(0, "can't open .*: check the address"), (5, "no answer for 0.3 s")],
+)
+def test_a_video_behind_http_that_sends_nothing_is_no_text(length: int, said: str) -> None:
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "video/mp4")
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            ended.wait(HANG if length else 0)
+
+    ended = threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(SourceError, match=said):
+            open_source(f"http://127.0.0.1:{server.server_address[1]}/a.mp4", timeout=0.3)
+    finally:
+        ended.set()
         server.shutdown()
 
 
