@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 ResultT = TypeVar("ResultT")
@@ -31,16 +31,20 @@ def interruptible(call: Callable[[], ResultT], stop: Callable[[], None]) -> Resu
             future.set_exception(error)
 
     thread = threading.Thread(target=work, name="edge_fg-run", daemon=True)
+    alone = False
     try:
         try:
             thread.start()
         except RuntimeError:  # no more threads, or the interpreter ends
+            alone = True
             return call()
         return future.result()
     finally:
         if future.done():
             thread.join()
-        elif thread.ident is not None:
+        elif not alone:
+            # Also where `start` was interrupted, and the thread doesn't know itself yet: one that
+            # is in a runtime when the interpreter ends would abort the program.
             stop()
             with contextlib.suppress(KeyboardInterrupt):
-                thread.join(_PATIENCE_SECONDS)
+                wait([future], _PATIENCE_SECONDS)

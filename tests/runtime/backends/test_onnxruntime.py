@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import edge_fg
+from edge_fg.backends.interruption import interruptible
 from edge_fg.errors import BackendError, BundleFormatError
 from edge_fg.pipeline import Pipeline, engine
 from edge_fg.recognition import submission
@@ -301,3 +302,22 @@ def test_what_can_t_be_probabilities_is_no_answer(tmp_path: Path, row, message: 
 def test_rounded_probabilities_are_answers(tmp_path: Path, row):
     graph = constant(np.array([row], np.float32), TensorProto.FLOAT)
     assert load(tmp_path, graph, kind="probabilities")(FRAME).class_id == int(np.argmax(row))
+
+
+def test_a_call_whose_start_is_interrupted_is_waited_for(monkeypatch):
+    """Its thread is about to run: it must not be in a runtime when the interpreter ends."""
+    start, told, ended = threading.Thread.start, threading.Event(), threading.Event()
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        threading.Timer(0.05, start, (thread,)).start()
+        raise KeyboardInterrupt
+
+    def call() -> None:
+        told.wait(10)
+        ended.set()
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(call, told.set)
+    assert ended.is_set()
