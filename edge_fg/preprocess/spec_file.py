@@ -60,7 +60,6 @@ def parse_preprocess(text: str, *, where: str = "preprocessing") -> PreprocessSp
         raise PreprocessError(
             f"{where} must hold one table named [preprocess] and nothing else, not {found} {_SEE}"
         )
-    _check_keys(table, where)
     try:
         return msgspec.convert(table, PreprocessSpec)
     except msgspec.ValidationError as error:
@@ -93,29 +92,15 @@ def load_preprocess(source: str | Path) -> PreprocessSpec:
     return parse_preprocess(text, where=str(path))
 
 
-def _check_keys(table: dict[str, Any], where: str) -> None:
-    """Refuse a key that there is not, with the one that was meant or those that there are."""
-    outer = [key for key in TAKES if "." not in key]
-    inner = [key.removeprefix("resize.") for key in TAKES if "." in key]
-    resize = table.get("resize")
-    parts = [(table, outer, inner, "", "the table resize")]
-    if isinstance(resize, dict):
-        parts.append((resize, inner, outer, " in resize", "[preprocess]"))
-    for part, known, others, inside, elsewhere in parts:
-        for key in part:
-            if key in known:
-                continue
-            hint = _did_you_mean(key, known) or f"; there are {', '.join(known)}"
-            if key in others:
-                hint = f"; it belongs in {elsewhere}"
-            raise PreprocessError(f"{where}: unknown field {_shown(key)}{inside}{hint} {_SEE}")
-
-
 def _what_is_wrong(error: msgspec.ValidationError, table: dict[str, Any]) -> str:
-    """Say which key has a wrong value, or is missing, and what it takes."""
+    """Say which key is unknown, is missing or has a wrong value, and what it takes."""
     if error.__cause__ is not None:
         return str(error.__cause__)  # a sentence of the specification's own
-    message, _, place = str(error).partition(" - at `$")
+    text = str(error)
+    unknown = re.search(r"unknown field `([^`]*)", text)
+    if unknown:
+        return _what_was_meant(unknown[1], "resize" if text.endswith("`$.resize`") else "")
+    message, _, place = text.partition(" - at `$")
     key = re.sub(r"\[\d+\]", "", place).strip("`.")
     missing = re.search(r"missing required field `(\w+)`", message)
     if missing:
@@ -127,6 +112,16 @@ def _what_is_wrong(error: msgspec.ValidationError, table: dict[str, Any]) -> str
     choices = re.findall(r'"([^"]+)"', TAKES[key]) if TAKES[key].startswith('"') else ()
     hint = _did_you_mean(value, choices)
     return f"{key} = {_shown(value)} is wrong; it takes {TAKES[key]}{hint}"
+
+
+def _what_was_meant(key: str, table: str) -> str:
+    """Name a key that `table` ("" or "resize") doesn't have, with the one that was meant or all."""
+    places = [known.rpartition(".") for known in TAKES]
+    known = [name for place, _, name in places if place == table]
+    hint = _did_you_mean(key, known) or f"; there are {', '.join(known)}"
+    if key in (name for place, _, name in places if place != table):
+        hint = f"; it belongs in {'[preprocess]' if table else 'the table resize'}"
+    return f"unknown field {_shown(key)}{' in resize' if table else ''}{hint}"
 
 
 def _did_you_mean(given: object, known: Collection[str]) -> str:
