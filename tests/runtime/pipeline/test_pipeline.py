@@ -283,12 +283,16 @@ def test_draining_answers_what_waits() -> None:
 
 
 def test_draining_that_takes_too_long_is_a_stop() -> None:
+    busy = threading.Event()
+
     def slow(image: np.ndarray) -> int:
+        busy.set()
         until(lambda: pipeline.stats().state == "stopping")
         return 0
 
     pipeline = Pipeline(fakes.Numbers(live=True), slow, policy="queue(100)")
     pipeline.start()
+    assert busy.wait(HANG)  # or the one that it takes is counted among those that wait
     until(lambda: pipeline.stats().sources[0].waiting == 100)
     assert not pipeline.drain(0.05)
     stats = pipeline.stats()

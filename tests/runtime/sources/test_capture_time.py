@@ -33,7 +33,7 @@ def at_noon(hours: float, microsecond: int = 0) -> datetime:
 def write_photo(file: Any, form: str = "JPEG", **tags: Any) -> Any:
     exif = Image.Exif()
     exif[0x0132] = "2030:01:01 00:00:00"  # when it was changed: says nothing of the capture
-    exif.get_ifd(0x8769).update({int(tag, 16): value for tag, value in tags.items()})
+    exif[0x8769] = {int(tag, 16): value for tag, value in tags.items()}
     Image.new("RGB", (32, 24), (9, 99, 199)).save(file, form, exif=exif)
     return file
 

@@ -269,13 +269,13 @@ def test_what_mirrors_or_turns_is_honoured_or_named(
     np.testing.assert_array_equal(flipped, turn(plain)[:, ::-1])
 
 
-PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n#EXT-X-ENDLIST\n"
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.avi\n#EXT-X-ENDLIST\n"
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.avi", b"ffconcat version 1.0\nfile good.mp4\n"),
+        ("a.avi", b"ffconcat version 1.0\nfile good.avi\n"),
         ("b.mp4", PLAYLIST),
         ("c.mkv", b"ID3\3\0\0\0\0\0\x04abcd" + PLAYLIST + b"\0\0"),
         ("d.mp4", b"v=0\r\nc=IN IP4 127.0.0.1\r\nm=video 5004 RTP/AVP 96\r\n"),
@@ -286,7 +286,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n#EXT-X-ENDL
 def test_a_list_of_other_files_is_refused(
     decoder: str, tmp_path: Path, name: str, content: bytes
 ) -> None:
-    write_video(tmp_path / "good.mp4")
+    write_video(tmp_path / "good.avi")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match="is a text"):
         open_source(tmp_path / name)
@@ -297,7 +297,7 @@ def test_a_list_behind_http_is_refused_where_it_is_named_like_a_video(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name.partition("?")[0]).write_bytes(PLAYLIST)
-    write_video(tmp_path / "good.mp4")
+    write_video(tmp_path / "good.avi")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -305,7 +305,7 @@ def test_a_list_behind_http_is_refused_where_it_is_named_like_a_video(
     try:
         with pytest.raises(SourceError, match="is a text"):
             open_source(f"{address}/{name}", timeout=5)
-        assert len(read_all(f"{address}/good.mp4", timeout=5)[1]) == FRAMES
+        assert len(read_all(f"{address}/good.avi", timeout=5)[1]) == FRAMES
     finally:
         server.shutdown()
 
