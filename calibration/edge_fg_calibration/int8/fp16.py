@@ -66,7 +66,7 @@ def to_fp16(
     """
     result = prepared_copy(model)
     graph = Graph(result)
-    types = _element_types(result)
+    types = element_types(result)
     names = {node_key(node): {node.name, node_key(node)} for node in graph.nodes}
     unknown = sorted(set(keep_fp32).difference(*names.values()))
     if unknown:
@@ -91,7 +91,7 @@ def overflowing(histograms: Mapping[str, Histogram]) -> frozenset[str]:
 
 def float_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return the float32 tensors that nodes make, in graph order: those to observe for FP16."""
-    types = _element_types(model)
+    types = element_types(model)
     return tuple(
         name
         for node in model.graph.node
@@ -100,7 +100,11 @@ def float_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     )
 
 
-def _element_types(model: onnx.ModelProto) -> dict[str, int]:
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the inferred ``TensorProto.DataType`` of each tensor, by its name.
+
+    Raises `ModelFormatError` where types can't be inferred.
+    """
     try:
         inferred = onnx.shape_inference.infer_shapes(model).graph
     except Exception as error:  # C++ errors of all kinds
