@@ -16,13 +16,15 @@ from edge_fg_tools.graph import prepare
 from support.small_nets import FEATURES, HEAD, net, random_images, run
 
 TRUNK = HEAD.replace("logits =", "z =")
-NUMBERS = {
+NUMBERS: dict[str, Any] = {
     "hundred": 100.0,
     "seventh": 1 / 7,
     "tiny": 1e-9,
     "ten": 2.302585,
     "two": 2.0,
     "one": 1.0,
+    "none_first": [0, 20, 30, 40, 50],
+    "sure_first": [9, -9, -9, -9, -9],
 }
 
 
@@ -90,6 +92,8 @@ def test_probabilities_that_hardly_vary_are_told_by_the_graph(size: float) -> No
         ("s = Softmax(z) y = Sub(s, seventh)", "changed behind it"),
         ("s = Softmax(z) y = Pow(s, two)", "between 0 and 1"),
         ("y = LpNormalization<axis=1>(z)", "embedding"),
+        ("q = Abs(z) v = Add(q, ten) y = Mul(v, none_first)", "scores.* or costs"),
+        ("t = Mul(z, tiny) v = Add(t, sure_first) y = Sigmoid(v)", "multi-label"),
     ],
 )
 def test_what_can_not_be_told_is_asked(body: str, says: str) -> None:

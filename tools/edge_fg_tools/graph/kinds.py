@@ -41,6 +41,7 @@ _CONTRASTS = (0.1, 0.5, 1.0, 1.0, 2.0, 5.0, 20.0, 60.0)
 # By which share of the largest value some class must vary before what is alike says something,
 # and how much may vary of what is alike.
 _VARIED, _ALIKE = 0.05, 1e-3
+_SURE = 0.9  # Probability above which a class says little of the others
 _LEAST_SUM = 1e-3  # of values that are made probabilities: FP16 holds it, too
 _ASK = "or say what the output holds with --output-kind logits|probabilities"
 
@@ -88,14 +89,17 @@ def settle_kind(
     sums = values.sum(axis=1)
     tolerance = _ROUNDED_TOLERANCE if end.rounded else _SUM_TOLERANCE
     positive = bool(values.min() >= -1e-6 * np.abs(values).max())
+    varied = bool(np.ptp(values, axis=0).max() > _VARIED * np.abs(values).max())
     normalised = positive and bool((np.abs(sums - 1) < tolerance).all())
+    if end.op in _SIGMOIDS and not varied:
+        normalised = False  # one yes and many a no sum to 1, too
     if wanted is not None:
         return wanted, _as_wanted(model, output, wanted, positive, normalised)
     if normalised:
         unusual = f"{end.text}: no Softmax, but the values sum to 1 and are taken for probabilities"
         return "probabilities", None if end.op == "Softmax" else unusual
     # What hardly depends on the image has everything in common, unless the graph says as much.
-    if end.scales_softmax or np.ptp(values, axis=0).max() > _VARIED * np.abs(values).max():
+    if end.scales_softmax or varied:
         total = float(np.median(sums))
         if positive and np.ptp(sums) < (_ROUNDED_TOLERANCE if end.rounded else _ALIKE) * total:
             total = round(total) if abs(round(total) - total) < tolerance * total else total
@@ -104,7 +108,7 @@ def settle_kind(
                 f"output {output!r} sums to {total:g} for each image: it is divided by that and "
                 "taken for probabilities"
             )
-        factor = _logarithm_factor(values)
+        factor = _logarithm_factor(values, output)
         if factor is not None and abs(factor - 1) > _SUM_TOLERANCE:
             _scale(model, output, factor)
             return "logits", (
@@ -203,10 +207,11 @@ def _scale(model: onnx.ModelProto, output: str, factor: float) -> None:
     put_behind(model.graph, output, given, node)
 
 
-def _logarithm_factor(values: NDArray[np.float64]) -> float | None:
+def _logarithm_factor(values: NDArray[np.float64], output: str) -> float | None:
     """Return what makes all values natural logarithms of probabilities, or None.
 
-    It is 1 behind a LogSoftmax, 2.3 for logarithms to the base 10, -1 for costs.
+    It is 1 behind a LogSoftmax, 2.3 for logarithms to the base 10, -1 for costs. Raises
+    NotAClassifierError where values could be scores or costs, as one class is sure in all.
     """
     sign = 1.0 if values.max() <= _ALIKE else -1.0
     logs = sign * values
@@ -221,8 +226,17 @@ def _logarithm_factor(values: NDArray[np.float64]) -> float | None:
         factors.append(middle)
     # A row that is sure of one class says little of the factor.
     best = factors[int(logs.max(axis=1).argmin())]
-    alike = np.abs(np.exp(best * logs).sum(axis=1) - 1) < _SUM_TOLERANCE
-    return sign * best if alike.all() else None
+    found = np.exp(best * logs)
+    if (np.abs(found.sum(axis=1) - 1) >= _SUM_TOLERANCE).any():
+        return None
+    if found.max(axis=1).min() <= _SURE:
+        return sign * best
+    if sign > 0:
+        return None
+    raise NotAClassifierError(
+        f"output {output!r} could hold scores, of which the largest is best, or costs, of which "
+        f"the least is best: export the model with scores, {_ASK}"
+    )
 
 
 def _refuse_unit_length(values: NDArray[np.float64], output: str) -> None:
