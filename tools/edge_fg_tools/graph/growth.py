@@ -114,8 +114,7 @@ class Growth:
             found = onnx.shape_inference.infer_node_outputs(
                 onnx.defs.get_schema(node.op_type, self._opset, ""),
                 node,
-                # onnx 1.16 also asks for the type of an input that is left out.
-                {name: self._after[name] for name in names} | {"": onnx.TypeProto()},
+                {name: self._after[name] for name in names},
                 {
                     name: numpy_helper.from_array(value)
                     for name, value in small.items()
