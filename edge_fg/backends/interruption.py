@@ -11,7 +11,7 @@ from typing import TypeVar
 ResultT = TypeVar("ResultT")
 
 # What was told to stop mostly does so at once; a program that ends doesn't wait for the rest.
-_PATIENCE_SECONDS = 5.0
+_STOP_SECONDS = 5.0
 
 
 def interruptible(call: Callable[[], ResultT], stop: Callable[[], None]) -> ResultT:
@@ -47,4 +47,4 @@ def interruptible(call: Callable[[], ResultT], stop: Callable[[], None]) -> Resu
             # is in a runtime when the interpreter ends would abort the program.
             stop()
             with contextlib.suppress(KeyboardInterrupt):
-                wait([future], _PATIENCE_SECONDS)
+                wait([future], _STOP_SECONDS)
