@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Final
 
+from edge_fg.bundle.attributes import read_integers
 from edge_fg.bundle.tensors import dimensions, read_tensor
 from edge_fg.bundle.wire import DELIMITED, VARINT, Data, WireError, expect, fields, signed, varint
 from edge_fg.errors import BundleFormatError, UnsafeBundleError
@@ -42,7 +43,12 @@ _UNLIMITED: Final = frozenset(
 
 # Their result has as many values as an input says, at least. ONNX Runtime up to 1.18 computes such
 # constants when it loads a graph, where nothing limits its memory.
-_GROWING: Final = {b"ConstantOfShape": 0, b"Expand": 1, b"Tile": 1, b"Resize": 3}
+_GROWING: Final = {b"ConstantOfShape": 0, b"Expand": 1, b"Tile": 1, b"Resize": 3, b"Pad": 1}
+
+# A classifier pads by half a kernel; by a million, and one frame takes minutes and all memory.
+_MAX_ENLARGEMENT: Final = 512
+_TENSORS, _GRAPHS, _SPARSE = (5, 10), (6, 11), (22, 23)  # fields of an AttributeProto
+_WANTED: Final = (*_TENSORS, *_GRAPHS, *_SPARSE)
 
 _Values = tuple[int, ...]
 _Calls = Counter[bytes]  # how often a body has each operator
@@ -135,9 +141,7 @@ class _Walk:
     def check_sizes(self) -> None:
         """Refuse results whose size is a constant, and huge."""
         for op, name in self._growing:
-            values = math.prod(self._constants.get(name, ()))
-            if values > _MAX_VALUES:
-                raise _RefusedError(f": {_quoted(op)} makes a tensor of {values} values")
+            _check_size(op, self._constants.get(name, ()))
 
     def _function(self, start: int, end: int) -> None:
         name, calls = b"", Counter[bytes]()
@@ -201,16 +205,16 @@ class _Walk:
 
     def _attribute(self, start: int, end: int, calls: _Calls, depth: int) -> _Values | None:
         """Return the integers in it; None where there are none, or of several kinds."""
-        found: list[_Values | None] = []
-        integers = (3,)
-        tensors, graphs, sparse = (5, 10), (6, 11), (22, 23)
-        wanted = (*tensors, *graphs, *sparse)
-        for number, begin, stop in self._parts("AttributeProto", start, end, wanted, integers):
-            if number in tensors:
+        integers = read_integers(self._data, start, end)
+        if integers.enlargement > _MAX_ENLARGEMENT:
+            raise _RefusedError(f" has pads, strides or the like of {integers.enlargement}")
+        found: list[_Values | None] = [integers.values] if integers.values else []
+        for number, begin, stop in self._parts("AttributeProto", start, end, _WANTED, (3,)):
+            if number in _TENSORS:
                 found.append(self._tensor(begin, stop)[1])
-            elif number in graphs:
+            elif number in _GRAPHS:
                 self._graph(begin, stop, calls, depth + 1)
-            elif number in sparse:
+            elif number in _SPARSE:
                 self._sparse(begin, stop)
             else:
                 found.append((signed(varint(self._data, begin, stop)[0]),))
@@ -285,6 +289,14 @@ def _check_text(text: bytes) -> None:
         text.decode()
     except UnicodeDecodeError as error:
         raise WireError("a name that is not UTF-8") from error
+
+
+def _check_size(op: bytes, values: _Values) -> None:
+    """Refuse an operator whose result is huge by these values of one of its inputs."""
+    if op == b"Pad" and max(values, default=0) > _MAX_ENLARGEMENT:
+        raise _RefusedError(f" has pads, strides or the like of {max(values)}")
+    if op != b"Pad" and math.prod(values) > _MAX_VALUES:
+        raise _RefusedError(f": {_quoted(op)} makes a tensor of {math.prod(values)} values")
 
 
 def _quoted(name: bytes) -> str:

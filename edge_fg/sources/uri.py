@@ -32,6 +32,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 DEVICE = re.compile(r"/dev/video[0-9]{1,3}")
 # What may be the name of a camera that is unplugged: udev takes its link away.
 _UNPLUGGED = re.compile(r"/dev/v4l/.+|/dev/(?!shm/|fd/)[\w:+-][\w.:+/-]*")
+_MAX_CHARACTERS = 1 << 14  # a longer one is none, and a glob takes the square of its length
 _KNOWN = (
     "an image, a directory, a quoted glob, a video file, a camera (0, /dev/video0, "
     "/dev/v4l/by-id/...), csi://0, rtsp://, http:// or - for standard input"
@@ -149,6 +150,8 @@ def is_camera(path: str) -> bool:
 def _parse_text(text: str) -> SourceDescription:
     if not text:
         raise SourceError(f"the source is empty: give {_KNOWN}")
+    if len(text) > _MAX_CHARACTERS:
+        raise SourceError(f"the name of a source has at most {_MAX_CHARACTERS} characters")
     if text == "-":
         return SourceDescription("pipe", "-", "-")
     match = _SCHEME.match(text)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -78,7 +80,7 @@ def try_case(case: Case) -> Outcome:
     logger.addHandler(records)
     before, began = _start_memory(), time.process_time()
     try:
-        with TemporaryDirectory(prefix="edge-fg-fuzz-") as folder:
+        with TemporaryDirectory(prefix="edge-fg-fuzz-") as folder, _inside(folder):
             KINDS[case.kind][1](random, Path(folder))
         outcome = Outcome("well")
     except EdgeFGError as error:
@@ -99,6 +101,17 @@ def try_case(case: Case) -> Outcome:
     if grown > MOST_BYTES:
         wrong.append(f"took {grown >> 20} MB more than before")
     return Outcome("finding", "; ".join([*wrong, outcome.text])) if wrong else outcome
+
+
+@contextmanager
+def _inside(folder: str) -> Iterator[None]:
+    """Let names without a folder, such as globs, mean what is in this one."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _is_plain(message: str) -> bool:

@@ -18,10 +18,11 @@ import numpy as np
 import onnx
 from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.message import Message
+from onnx import numpy_helper
 from PIL import Image
 
 import edge_fg
-from edge_fg.bundle import Bundle
+from edge_fg.bundle import PRECISIONS, Bundle
 from edge_fg_tools.building import BuildOptions, build
 from edge_fg_tools.cli.inspect_ import inspect
 from fuzzing import mutations
@@ -33,19 +34,29 @@ from support.small_nets import net
 OPERATORS = words("""Add Concat Conv ConstantOfShape Expand Gather Gemm GridSample If Identity
 Loop MatMul MaxPool NonZero Pad QuantizeLinear Range Relu Reshape Resize Scan Shape Slice Softmax
 Tile TopK Where Xx""")
-# The first is of a size that INT8 is worth.
+# Input and nodes; the first is of a size that INT8 is worth.
 NETS = """
-c1 = Conv<pads=[1,1,1,1]>(image, w1) r1 = Relu(c1) c2 = Conv<pads=[1,1,1,1]>(r1, w2) \
-r2 = Relu(c2) p = GlobalAveragePool(r2) f = Flatten(p) logits = Gemm(f, w3)
-c = Conv<pads=[1,1,1,1]>(image, w) r = Relu(c) p = GlobalAveragePool(r) features = Flatten(p) \
-logits = Gemm(features, d) probabilities = Softmax<axis=1>(logits)
-c = Conv<pads=[1,1,1,1]>(image, w) r = Clip(c) s = Sigmoid(r) m = Mul(r, s) \
-p = ReduceMean<axes=[2,3], keepdims=0>(m) logits = Gemm(p, d)
-c = Conv<strides=[2,2]>(image, w) b = MaxPool<kernel_shape=[2,2]>(c) p = GlobalAveragePool(b) \
-z = Constant<value_ints=[0,-1]>() f = Reshape(p, z) logits = MatMul(f, d)
-n = Shape(image) c = Conv<pads=[1,1,1,1]>(image, w) p = GlobalMaxPool(c) f = Flatten(p) \
-g = Gemm(f, d) logits = LogSoftmax<axis=-1>(g)
+float[N,3,8,8] image | c1 = Conv<pads=[1,1,1,1]>(image, w1) r1 = Relu(c1) \
+c2 = Conv<pads=[1,1,1,1]>(r1, w2) r2 = Relu(c2) p = GlobalAveragePool(r2) f = Flatten(p) \
+logits = Gemm(f, w3)
+float[N,3,8,8] image | a = Sub(image, m) b = Div(a, s) c = Conv<pads=[1,1,1,1]>(b, w) \
+r = Clip(c) s2 = Sigmoid(r) e = Mul(r, s2) p = ReduceMean<axes=[2,3], keepdims=0>(e) \
+g = Gemm(p, d) logits = Softmax<axis=1>(g)
+float[1,3,8,8] image | c = Conv<strides=[2,2]>(image, w) b = MaxPool<kernel_shape=[2,2]>(c) \
+p = GlobalAveragePool(b) z = Constant<value_ints=[1,4]>() f = Reshape(p, z) logits = MatMul(f, d)
+uint8[N,8,8,3] image | t = Cast<to=1>(image) a = Transpose<perm=[0,3,1,2]>(t) \
+c = Conv<pads=[1,1,1,1]>(a, w) p = GlobalMaxPool(c) f = Flatten(p) g = Gemm(f, d) \
+logits = LogSoftmax<axis=-1>(g)
+float[N,1,H,W] image | a = Concat<axis=1>(image, image, image) c = Conv(a, w) r = Relu(c) \
+p = GlobalAveragePool(r) f = Flatten(p) logits = Gemm(f, d)
+float[N,3,8,8] image | z = Constant<value_ints=[0,3,64]>() a = Reshape(image, z) \
+t = Transpose<perm=[0,2,1]>(a) q = MatMul(t, u) k = MatMul(t, u) kt = Transpose<perm=[0,2,1]>(k) \
+e = MatMul(q, kt) h = Softmax<axis=-1>(e) v = MatMul(h, q) n = LayerNormalization<axis=-1>(v, o) \
+p = ReduceMean<axes=[1], keepdims=0>(n) logits = Gemm(p, w3)
 """.strip().splitlines()
+METADATA = """{0: 'owl', 1: 'tit', 2: 'wren', 3: 'kite', 4: 'none'}
+["owl", "tit", "wren", "kite", "none"]
+owl, tit, wren, kite, none""".splitlines()
 PREPROCESS = """[preprocess]
 resize = { mode = "squash", size = [8, 8] }
 mean = [128, 128, 128]
@@ -56,9 +67,11 @@ std = [64, 64, 64]
 @cache
 def _models() -> list[onnx.ModelProto]:
     draw = np.random.default_rng(0).standard_normal
-    shapes = {"w1": (16, 3, 3, 3), "w2": (32, 16, 3, 3), "w3": (32, 5)}
+    shapes = {"w1": (16, 3, 3, 3), "w2": (32, 16, 3, 3), "w3": (32, 5), "u": (3, 32), "o": (32,)}
+    shapes |= {"m": (1, 3, 1, 1), "s": (1, 3, 1, 1)}
     more = {name: draw(shape, dtype=np.float32) / 4 for name, shape in shapes.items()}
-    return [net(body, **more) for body in NETS]
+    pairs = [line.split(" | ") for line in NETS]
+    return [net(body, image, **more) for image, body in pairs]
 
 
 @cache
@@ -113,9 +126,14 @@ def run_bundle(random: Random, folder: Path) -> None:
 
 
 def run_model(random: Random, folder: Path) -> None:
+    """A model is refused, or described with what its metadata say."""
+    model = copy.deepcopy(random.choice(_models()))
+    said = model.metadata_props.add(key="names", value="")
+    text = spoil_text(random, random.choice(METADATA), LABEL_TOKENS)
+    said.value = text.replace("\ud800", "")
     path = folder / "m.onnx"
-    path.write_bytes(spoilt_model(random, random.choice(_models())))
-    inspect(path)
+    path.write_bytes(spoilt_model(random, model))
+    inspect(path, input_size=(8, 8))
 
 
 def run_build(random: Random, folder: Path) -> None:
@@ -127,7 +145,7 @@ def run_build(random: Random, folder: Path) -> None:
         image.save(folder / "images" / f"{number:02}.png")
     (folder / "labels.txt").write_text("a\nb\nc\nd\ne\n")
     (folder / "p.toml").write_text(PREPROCESS)
-    model = random.choice(_models())
+    model = random.choice([model for model in _models() if "Cast" not in str(model.graph.node)])
     (folder / "m.onnx").write_bytes(spoilt_model(random, model, gently=True))
     result = build(
         BuildOptions(
@@ -136,8 +154,9 @@ def run_build(random: Random, folder: Path) -> None:
             calibration=folder / "images",
             output=folder / "b.edgefg",
             preprocess=str(folder / "p.toml"),
-            precisions=("fp32", "fp16", "int8")[: 3 if model is _models()[0] else 2],
+            precisions=random.choice([PRECISIONS, PRECISIONS[:3], PRECISIONS[:2]]),
             calibration_images=6,
+            input_size=(8, 8),
             cache=False,
             allow_low_accuracy=True,
         )
@@ -148,13 +167,43 @@ def run_build(random: Random, folder: Path) -> None:
 def spoilt_model(random: Random, model: onnx.ModelProto, *, gently: bool = False) -> bytes:
     """Change the structure of a model, and rarely its bytes."""
     made = onnx.ModelProto.FromString(model.SerializeToString())
-    for _ in range(1 if gently else random.choice([1, 1, 2, 3, 8])):
+    # Values first, while there are some that can be read.
+    values = sum(random.random() < 0.5 for _ in range(2))
+    for _ in range(values):
+        _spoil_values(random, made)
+    for _ in range(not values if gently else random.choice([0, 1, 2, 8])):
         _spoil_message(random, made)
     try:
         data = made.SerializeToString()
     except ValueError:  # a string that is not UTF-8
         data = model.SerializeToString()
     return spoil_bytes(random, data) if random.random() < 0.05 else data
+
+
+def _spoil_values(random: Random, model: onnx.ModelProto) -> None:
+    """Change weights, an attribute or a wire so that the model may still be a valid one."""
+    node = random.choice(model.graph.node)
+    lists = [one for one in node.attribute if one.ints]
+    tensors = [one for one in model.graph.initializer if one.raw_data]
+    match random.randrange(5):
+        case 0 if lists:
+            values = random.choice(lists).ints
+            values[random.randrange(len(values))] = random.choice([-1, 0, 1, 2, 3, 9, 1 << 20])
+        case 1 if node.input:
+            node.input[random.randrange(len(node.input))] = random.choice(
+                _names([*model.graph.node])
+            )
+        case 2:
+            node.op_type = random.choice(OPERATORS)
+        case _ if tensors:
+            tensor = random.choice(tensors)
+            array = numpy_helper.to_array(tensor).copy()
+            row = random.choice([..., 0, (..., 0), -1]) if array.ndim else ...
+            is_float = array.dtype.kind == "f"
+            odd = random.choice(mutations.ODD_FLOATS if is_float else [-1, 0, 1, 7, 1 << 20])
+            with np.errstate(all="ignore"):
+                array[row] = array[row] * odd if random.random() < 0.5 else odd
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
 def _spoil_message(random: Random, root: Message) -> None:

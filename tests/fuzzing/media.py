@@ -22,10 +22,19 @@ from fuzzing.mutations import ODD_NUMBERS, spoil_bytes, words
 
 SIZE = (40, 24)
 # What Pillow writes: format, mode, options.
-_ORIENTATION = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+
+
+def _exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the orientation
+    exif.get_ifd(0x8769).update({0x9003: "2024:05:01 12:30:00", 0x9291: "25", 0x9011: "+02:00"})
+    return exif.tobytes()
+
+
 IMAGES: list[tuple[str, str, dict[str, Any]]] = [
-    ("JPEG", "RGB", {"exif": _ORIENTATION}),
+    ("JPEG", "RGB", {"exif": _exif()}),
     *[("JPEG", mode, {"progressive": way}) for mode in ("RGB", "L", "CMYK") for way in (0, 1)],
+    ("PNG", "RGB", {"exif": _exif()}),
     *[("PNG", mode, {}) for mode in ("RGB", "RGBA", "P", "L", "1", "I;16")],
     *[("WEBP", "RGBA", {"lossless": way}) for way in (False, True)],
     *[("TIFF", mode, {}) for mode in ("I;16", "1", "F", "CMYK", "P")],
@@ -81,13 +90,16 @@ def _video(suffix: str, codec: str) -> bytes:
 
 
 def run_image(random: Random, folder: Path) -> None:
-    """An image is refused, or a frame."""
+    """An image is refused, or a frame: read alone, and as a source, which asks for its time."""
     number = random.randrange(len(IMAGES))
     data = _image(number)
     data = _spoil_png(random, data) if data[:4] == b"\x89PNG" else spoil_bytes(random, data, TOKENS)
-    path = folder / "image"
+    path = folder / "image.jpg"
     path.write_bytes(data)
-    _check(read_image(path))
+    white = random.choice([None, None, (0, 4095), (7, 9)])
+    _check(read_image(path, grey_range=white))
+    with open_source(path, grey_range=white) as source:
+        _check(next(source).image)
 
 
 def run_pipe(random: Random, folder: Path) -> None:

@@ -23,6 +23,8 @@ ODD_TEXTS = words(
     *["", " ", "\0", "\n", "\r", "\t", "\x1b[2J", "\u202e", "\u2028", "\ufeff", "\ud800"],
     *["é" * 300, "a" * 3000, "9" * 5000, "[" * 3000, "{" * 999],
 )
+# What takes time with the square of a length shows itself.
+_LONG = 300_000
 _WORD = re.compile(r"""[\w.+-]+|"[^"\n]*"|'[^'\n]*'""")
 
 
@@ -51,6 +53,9 @@ def spoil_bytes(random: Random, data: bytes, tokens: Sequence[bytes] = ()) -> by
                 made[at:at] = random.choice(tokens) if tokens else random.randbytes(length % 64)
             case 7 if random.random() < 0.3:
                 del made[at:]
+    if tokens and random.random() < 0.01:
+        piece = random.choice(tokens)
+        made[at:at] = piece * (_LONG // len(piece))
     return bytes(made)
 
 
@@ -60,7 +65,8 @@ def spoil_text(random: Random, text: str, tokens: Sequence[str]) -> str:
     Often only words are exchanged, so that the rest of the grammar is kept.
     """
     ways = random.choice([range(6), range(8), range(6, 8)])
-    for _ in range(1 << random.randrange(1 if len(text) < 60 else 3)):
+    for _ in range(1 if len(text) < 60 else random.choice([1, 1, 2, 4])):
+        text = text[:_LONG]
         at, other = (random.randrange(len(text) + 1) for _ in range(2))
         piece = text[at : at + (1 << random.randrange(6))]
         words = list(_WORD.finditer(text))
@@ -85,6 +91,9 @@ def spoil_text(random: Random, text: str, tokens: Sequence[str]) -> str:
                 others = [other.group() for other in words] * 3
                 new = random.choice([*others, *tokens, *map(str, ODD_NUMBERS), *ODD_TEXTS])
                 text = text[: word.start()] + new + text[word.end() :]
+    if random.random() < 0.01:
+        long = random.choice([*tokens, piece or " "])
+        text = text[:at] + long * (_LONG // len(long)) + text[at:]
     return text
 
 

@@ -55,6 +55,31 @@ def test_a_graph_that_takes_no_image(tmp_path: Path, shape: tuple[int, ...] | No
         edge_fg.load(bundle, backend="onnxruntime")
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "c = Conv<pads=[1,1048576,1,1]>(image, w)",
+        "c = MaxPool<kernel_shape=[2,2], pads=[1,1,1,1048576]>(image)",
+        "c = ConvTranspose<strides=[1048576,1]>(image, t)",
+        "p = Constant<value_ints=[0,0,0,0,0,0,1048576,0]>() c = Pad(image, p)",
+    ],
+)
+def test_what_makes_images_of_a_million_rows(tmp_path: Path, nodes: str) -> None:
+    model = net(f"{nodes} q = GlobalAveragePool(c) f = Flatten(q) logits = Gemm(f, d)")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFormatError, match="pads, strides or the like of 1048576"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["*/" * 100_000, "rtsp://cam/" + "a" * 20_000, "b/**/" + "x" * 20_000]
+)
+def test_a_source_of_endless_name(name: str) -> None:
+    with pytest.raises(SourceError, match="at most 16384 characters"):
+        open_source(name)
+
+
 def test_a_tensor_in_segments(tmp_path: Path) -> None:
     model = net(HEAD)
     model.graph.initializer[0].segment.end = 4
