@@ -44,6 +44,14 @@ def test_a_build_makes_a_whole_bundle(workshop, edge_fg_command):
     assert bundle.labels()[0].genus == "Athene"
     report = json.loads((folder / "report.json").read_text())
     assert {variant["name"] for variant in report["variants"]} == set(bundle.manifest.variants)
+    for variant in report["variants"]:
+        assert [cost["library"] for cost in variant["costs"]] == ["tensorrt", "tensorrt-rtx"]
+        for cost in variant["costs"]:
+            assert cost["kernels"] >= len(cost["costliest"]) > 0
+            assert sum(cost["macs"].values()) > 0
+            for latency in cost["latencies"]:
+                assert 0 < latency["least_s"] < latency["most_s"]
+                assert (latency["beside_fp16"] is None) == (variant["name"] == "fp16")
     assert "<html" in (folder / "report.html").read_text()
     assert left_behind(workshop.folder) == ["b.edgefg"]
 

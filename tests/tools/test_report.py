@@ -29,6 +29,9 @@ from edge_fg_tools.report import (
     Answer,
     CalibrationFacts,
     ChangedAnswer,
+    CostFacts,
+    CostlyKernel,
+    DeviceLatency,
     ModelFacts,
     PlanFacts,
     ProofFacts,
@@ -214,9 +217,32 @@ def correction(**values: object) -> CorrectionTrial:
     return dataclasses.replace(facts, **values)
 
 
+def cost(library: str = "tensorrt", **values: object) -> CostFacts:
+    facts = CostFacts(
+        library=library,
+        kernels=57,
+        activation_bytes=13_720_000,
+        weight_bytes=3_550_000,
+        macs={"int8": 280_000_000, "fp32": 21_000_000},
+        latencies=(
+            DeviceLatency("Jetson AGX Orin", 0.000117, 0.000433, "faster"),
+            DeviceLatency("Jetson Orin Nano", 0.0012, 0.0144, "undecided"),
+        ),
+        costliest=(CostlyKernel(("conv_3", "relu_3"), ("Conv", "Relu"), 0.125),),
+    )
+    return dataclasses.replace(facts, **values)
+
+
 def hostile() -> Report:
     variant = int8(
         name=HOSTILE,
+        costs=(
+            cost(
+                HOSTILE,
+                latencies=(DeviceLatency(HOSTILE, 0.1, 0.2, HOSTILE),),
+                costliest=(CostlyKernel((HOSTILE,), (HOSTILE,), 0.5),),
+            ),
+        ),
         fidelity=fidelity(
             worst_classes=[{"index": 0, "label": HOSTILE, "images": 6, "agreement": 0.1}]
         ),
@@ -284,6 +310,19 @@ def test_links_inside_the_page_lead_somewhere() -> None:
     assert {"variant-1", "variant-2", "expert"} <= links
 
 
+def test_the_page_says_what_variants_cost_on_devices() -> None:
+    half = cost(latencies=(DeviceLatency("Jetson AGX Orin", 0.0002, 0.000567, None),))
+    page = Page(report_html(report(int8(costs=(cost(), cost("tensorrt-rtx"))))))
+    assert page.text.count("57 13.7 MB 3.5 MB 280 million INT8, 21 million FP32") == 2
+    assert "0.12 to 0.43 ms faster than FP16 1.2 to 14 ms undecided" in page.text
+    assert "The layers that cost most on Jetson AGX Orin" in page.text
+    assert "conv_3, relu_3 Conv, Relu 12.5 %" in page.text
+    assert "TensorRT-RTX Variant Kernels" in page.text
+    alone = Page(report_html(report(int8(name="fp16", costs=(half,)))))
+    assert "0.2 to 0.57 ms The layers" in alone.text
+    assert "What each variant costs" not in Page(report_html(report())).text
+
+
 def test_images_in_the_page_are_those_given() -> None:
     page = Page(report_html(report()))
     sources = [attributes["src"] or "" for tag, attributes in page.elements if tag == "img"]
@@ -334,7 +373,7 @@ def test_json_has_stable_keys_and_no_images() -> None:
     variant = plain["variants"][0]
     assert list(variant) == [
         "name", "file_bytes", "fidelity", "int8_macs", "plan", "changed", "changed_total",
-        "scatter", "sibling_confusions_added", "budget", "agreement_interval", "verdict",
+        "scatter", "sibling_confusions_added", "budget", "costs", "agreement_interval", "verdict",
     ]  # fmt: skip
     assert list(variant["changed"][0]) == ["file", "truth", "reference", "candidate", "siblings"]
     assert variant["fidelity"]["agreement"] == 0.963

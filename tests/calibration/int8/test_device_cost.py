@@ -193,6 +193,10 @@ class TestTensorRT:
     def test_pointwise_layers_that_follow_each_other_are_one_kernel(self):
         assert operators(cost("a = Mul(x, b) e = Exp(a) y = Relu(e)")) == [["Mul", "Exp", "Relu"]]
 
+    def test_what_only_knows_shapes_costs_nothing(self):
+        body = "s0 = Shape(x) e = Exp(x) v = Reshape(e, s0) y = Relu(v)"
+        assert operators(cost(body)) == [["Exp", "Relu"]]
+
     def test_views_cost_nothing(self):
         body = "p = GlobalAveragePool(x) f = Flatten(p) y = Gemm(f, even)"
         found = cost(body, outputs="float[N,6] y")
@@ -228,6 +232,12 @@ class TestTensorRTRTX:
             ["Conv"],
             ["rescale", "rescale", "Add", "Relu"],
         ]
+
+    def test_quantise_moves_before_maximum_pooling(self):
+        body = f"{W8} {pair('x')} {int8('c', 'x')} p = MaxPool<kernel_shape=[1,1]>(c) {pair('p')}"
+        found = cost(f"{body} {int8('y', 'p')}", "tensorrt-rtx")
+        assert operators(found)[2:4] == [["rescale", "QuantizeLinear"], ["MaxPool"]]
+        assert found.kernels[3].bytes_read == SIZE
 
     def test_a_float_convolution_reads_fp16(self):
         model = to_fp16(

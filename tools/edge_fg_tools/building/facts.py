@@ -13,6 +13,7 @@ from edge_fg.images import read_image
 from edge_fg.labels import Labels
 from edge_fg_calibration import ImageRecord, ImageSet, Int8Result, LabelledImage
 from edge_fg_calibration.graph.onnx_graph import Graph
+from edge_fg_tools.building.device_costs import cost_facts
 from edge_fg_tools.building.options import BuildOptions
 from edge_fg_tools.building.proof import Proof
 from edge_fg_tools.building.variants import Variants
@@ -23,6 +24,7 @@ from edge_fg_tools.report import (
     Answer,
     CalibrationFacts,
     ChangedAnswer,
+    CostFacts,
     ModelFacts,
     PlanFacts,
     ProofFacts,
@@ -56,6 +58,7 @@ class BuildFacts:
 def make_report(facts: BuildFacts) -> Report:
     """Return the report of a build."""
     int8 = facts.variants.int8
+    costs = cost_facts(facts.variants.graphs, facts.options.target)
     return Report(
         name=facts.options.bundle_name,
         created=facts.provenance["created"],
@@ -67,7 +70,7 @@ def make_report(facts: BuildFacts) -> Report:
             labelled=sum(image.index is not None for image in facts.proof.images),
             source=facts.hold_out.name,
         ),
-        variants=tuple(_variant(facts, precision) for precision in facts.variants.graphs),
+        variants=tuple(_variant(facts, name, costs[name]) for name in facts.variants.graphs),
         ranges=_ranges(int8) if int8 else (),
         placement_skipped=int8.placement.skipped if int8 else (),
         provenance=facts.provenance,
@@ -105,7 +108,9 @@ def _calibration(facts: BuildFacts, int8: Int8Result) -> CalibrationFacts:
     )
 
 
-def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
+def _variant(
+    facts: BuildFacts, precision: Precision, costs: tuple[CostFacts, ...]
+) -> VariantReport:
     fidelity, records = facts.proof.fidelity[precision], facts.proof.records[precision]
     pairs = list(zip(facts.proof.images, records, strict=True))
     changed = [(image, r) for image, r in pairs if r.top1 != r.reference_top1]
@@ -124,6 +129,7 @@ def _variant(facts: BuildFacts, precision: Precision) -> VariantReport:
         ),
         sibling_confusions_added=_sibling_confusions(facts.labels, records),
         budget=() if precision == "fp32" else tuple(facts.options.budget.checks(fidelity)),
+        costs=costs,
     )
 
 

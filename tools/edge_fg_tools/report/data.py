@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from edge_fg_calibration.budget.budget import BudgetCheck
 from edge_fg_calibration.budget.results import SearchResult
 from edge_fg_calibration.corrections.results import CorrectionTrial
+from edge_fg_calibration.int8.device_cost.devices import Kind
 from edge_fg_tools.report.ranges import TensorRange
 
 MAX_CHANGED = 24
@@ -96,6 +97,40 @@ class PlanFacts:
 
 
 @dataclass(frozen=True)
+class DeviceLatency:
+    """What one image is estimated to take on a device, without pre- and postprocessing."""
+
+    device: str  # Its name
+    least_s: float  # Seconds
+    most_s: float
+    # Beside the FP16 variant: ``"faster"``, ``"slower"`` or ``"undecided"``; None where there is
+    # none, and for that variant itself.
+    beside_fp16: str | None
+
+
+@dataclass(frozen=True)
+class CostlyKernel:
+    """A kernel that is estimated to take long: its nodes' keys, and its share of the time."""
+
+    layers: tuple[str, ...]
+    operators: tuple[str, ...]
+    share: float  # 0..1
+
+
+@dataclass(frozen=True)
+class CostFacts:
+    """What a library is estimated to make of a variant, for a batch of one; nothing is measured."""
+
+    library: str  # ``"tensorrt"`` or ``"tensorrt-rtx"``
+    kernels: int
+    activation_bytes: int  # What layers read and write of each other's results
+    weight_bytes: int
+    macs: Mapping[Kind, int]  # Multiply-accumulates by what is multiplied
+    latencies: tuple[DeviceLatency, ...]
+    costliest: tuple[CostlyKernel, ...]  # On the first device, the longest first
+
+
+@dataclass(frozen=True)
 class VariantReport:
     """What was measured of one variant.
 
@@ -120,6 +155,7 @@ class VariantReport:
     # that is unknown.
     sibling_confusions_added: int | None = None
     budget: tuple[BudgetCheck, ...] = ()  # The accuracy budget, line by line
+    costs: tuple[CostFacts, ...] = ()  # By library
 
     def __post_init__(self) -> None:
         if len(self.changed) > MAX_CHANGED:

@@ -9,7 +9,7 @@ from edge_fg_calibration.budget.results import Candidate
 from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_calibration.data.validation_split import validation_stride
 from edge_fg_tools.report import charts, verdict, words
-from edge_fg_tools.report.data import Answer, CalibrationFacts, Report, VariantReport
+from edge_fg_tools.report.data import Answer, CalibrationFacts, CostFacts, Report, VariantReport
 from edge_fg_tools.report.thumbnails import data_uri
 
 MAX_LAYERS = 30
@@ -45,6 +45,7 @@ TERMS: tuple[tuple[str, str], ...] = (
     ),
     ("Sibling", "Another class of the same genus; siblings are the most easily confused."),
     ("Variant", "The same model in one precision."),
+    ("Kernel", "A program that the GPU runs for one layer, or for several that were fused."),
     ("Plan", "A variant compiled by TensorRT for one kind of GPU."),
     ("MACs", "Multiply-accumulates, the unit of work in a neural network."),
     ("amax", "The largest magnitude that INT8 can write for a tensor; what is larger is clipped."),
@@ -94,6 +95,8 @@ def report_html(report: Report) -> str:
         corrections_sentence=_corrections_sentence,
         outcome=_outcome,
         why_method=_why_method,
+        cost_libraries=_cost_libraries,
+        variant_costs=_variant_costs,
     )
     return words.xml_text(environment.get_template("report.html").render(report=report))
 
@@ -148,6 +151,15 @@ def _corrections_sentence(report: Report) -> str:
     if not kept:
         return f"Of {times} none brought INT8 nearer to FP32 by more than chance: none was kept."
     return f"Of {times} {kept:,} {'was' if kept == 1 else 'were'} kept."
+
+
+def _cost_libraries(report: Report) -> list[str]:
+    """Return the libraries that costs were estimated for, each once."""
+    return list(dict.fromkeys(cost.library for one in report.variants for cost in one.costs))
+
+
+def _variant_costs(report: Report, library: str) -> list[tuple[VariantReport, CostFacts]]:
+    return [(one, cost) for one in report.variants for cost in one.costs if cost.library == library]
 
 
 def _why_method(calibration: CalibrationFacts, method: str) -> str:

@@ -106,6 +106,17 @@ def seconds(value: object) -> str:
     return f"<0.1{_NBSP}s" if 0 < known < 0.1 else f"{known:.1f}{_NBSP}s"
 
 
+def milliseconds(least_s: float, most_s: float) -> str:
+    """Return a range of times with two significant digits: ``0.12 to 0.43 ms``."""
+    least, most = (f"{float(f'{1000 * one:.2g}'):g}" for one in (least_s, most_s))
+    return f"{least} to {most}{_NBSP}ms"
+
+
+def library(name: str) -> str:
+    """Return a library's name as it is written in a sentence: ``TensorRT-RTX``."""
+    return name.replace("tensorrt", "TensorRT").replace("rtx", "RTX")
+
+
 def large(value: object) -> str:
     """Return a large count in words: ``3.5 million``."""
     known = finite(value)

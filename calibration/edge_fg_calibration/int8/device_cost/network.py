@@ -152,14 +152,25 @@ class _Reader:
     def __init__(self, graph: Graph, types: Mapping[str, int]) -> None:
         self._graph, self._types = graph, types
         self._stored_as: dict[str, str] = {}  # What holds a view's values
+        self._fixed = set(graph.constants)  # Stored tensors, and what only depends on shapes
+        for node in graph.nodes:
+            names = [name for name in node.input if name]
+            if node.op_type in {"Shape", "Size"} or (names and self._fixed.issuperset(names)):
+                self._fixed.update(node.output)
 
     def network(self) -> Network:
         graph = self._graph
-        operations = [
+        every = [
             self._operation(node)
             for node in graph.nodes
-            if node_key(node) not in graph.constants and not self._is_view(node)
+            if node_key(node) not in self._fixed and not self._is_view(node)
         ]
+        used = {self._root(name) for name in (*graph.outputs, *graph.captured)}
+        operations: list[Operation] = []
+        for one in reversed(every):
+            if used.intersection(one.writes):
+                operations.insert(0, one)
+                used.update(one.reads)
         tensors = {
             name: self._tensor(name) for one in operations for name in (*one.reads, *one.writes)
         }
@@ -187,8 +198,8 @@ class _Reader:
     def _operation(self, node: onnx.NodeProto) -> Operation:
         graph = self._graph
         given = [name for name in node.input if name]
-        reads = tuple(self._root(name) for name in given if name not in graph.constants)
-        stored = graph.made_from(name for name in given if name in graph.constants)
+        reads = tuple(self._root(name) for name in given if name not in self._fixed)
+        stored = graph.made_from(set(given) & self._fixed, self._fixed.__contains__)
         stored &= graph.initializers.keys()
         is_weighted = node.op_type in WEIGHTED_OPS
         factors = [self._kind_of_factor(name) for name in given[:2]] if is_weighted else []
@@ -207,7 +218,7 @@ class _Reader:
 
     def _kind_of_factor(self, name: str) -> int | None:
         graph = self._graph
-        if name not in graph.constants:
+        if name not in self._fixed:
             return self._types.get(self._root(name))
         kinds = {self._types.get(one) for one in graph.made_from([name])}
         return INT8 if INT8 in kinds else self._types.get(name)

@@ -33,9 +33,9 @@ _PADDED_CHANNELS = 4
 
 def fuse(network: Network) -> Fusion:
     """Return the kernels that TensorRT-RTX makes of a network."""
-    for edit in (reads_half, channels_last, widen_depthwise, even_columns, rescale_int8):
+    network = reads_half(tensorrt.quantise_early(network))
+    for edit in (channels_last, widen_depthwise, even_columns, rescale_int8, concat_in_place):
         network = edit(network)
-    network = concat_in_place(network)
     fusion = Fusion(network)
     for operation in network.operations:
         if operation.name in fusion.kernel_of:
@@ -82,7 +82,7 @@ def _joins_convolutions(network: Network, one: Operation) -> bool:
     if not tensorrt.joins_buffers(network, one):
         return False
     makers = [_main_of(network, network.makers[name]) for name in one.reads]
-    return not any(map(is_generated, (*makers, *network.readers[one.writes[0]])))
+    return not any(map(is_generated, (*makers, *network.readers.get(one.writes[0], ()))))
 
 
 def _main_of(network: Network, one: Operation) -> Operation:
@@ -110,13 +110,13 @@ def channels_last(network: Network) -> Network:
     """
 
     def rewrite(one: Operation, tensors: dict[str, Tensor]) -> Iterator[Operation]:
-        batch, channels, *rest = tensors[one.reads[0]].dims if one.is_weighted else (0, 4)
-        if channels >= _PADDED_CHANNELS or not rest:
+        dims = tensors[one.reads[0]].dims if one.is_weighted else ()
+        if len(dims) < 3 or dims[1] >= _PADDED_CHANNELS:
             yield one
             return
         name, source = f"{one.name} image", tensors[one.reads[0]]
-        padded = channels if source.kind == FLOAT else _PADDED_CHANNELS
-        tensors[name] = replace(source, dims=(batch, padded, *rest))
+        padded = dims[1] if source.kind == FLOAT else _PADDED_CHANNELS
+        tensors[name] = replace(source, dims=(dims[0], padded, *dims[2:]))
         zeros = tensors[name].bytes - source.bytes  # a stored constant
         yield Operation(name, "layout", one.reads[:1], (name,), weight_bytes=zeros)
         yield replace(one, reads=(name, *one.reads[1:]))
@@ -128,7 +128,7 @@ def widen_depthwise(network: Network) -> Network:
     """Give an INT8 depthwise convolution four channels in place of each, three of them zero."""
 
     def rewrite(one: Operation, tensors: dict[str, Tensor]) -> Iterator[Operation]:
-        if not (one.is_int8 and one.is_depthwise):
+        if not (one.is_int8 and one.is_depthwise and len(tensors[one.reads[0]].dims) > 1):
             yield one
             return
         name, source = f"{one.name} widened", tensors[one.reads[0]]
@@ -146,7 +146,8 @@ def even_columns(network: Network) -> Network:
 
     def rewrite(one: Operation, tensors: dict[str, Tensor]) -> Iterator[Operation]:
         result = tensors[one.writes[0]]
-        if one.operator in {"Gemm", "MatMul"} and one.weight_bytes and result.dims[-1] % 2:
+        odd = bool(result.dims) and result.dims[-1] % 2
+        if one.operator in {"Gemm", "MatMul"} and one.weight_bytes and odd:
             name = f"{one.name} even"
             tensors[name] = replace(result, dims=(*result.dims[:-1], result.dims[-1] + 1))
             yield replace(one, writes=(name,))
