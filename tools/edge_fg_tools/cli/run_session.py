@@ -154,7 +154,7 @@ class Session:
                     f"{source.name}: none of its {skipped} images or videos can be read"
                 )
             if skipped:
-                _LOGGER.warning("%d files could not be read, or not to their end", skipped)
+                _LOGGER.warning("files that could not be read, or not to their end: %d", skipped)
         for source_stats in stats.sources:
             if source_stats.error:
                 raise SourceError(source_stats.error)

@@ -82,8 +82,8 @@ def labelled_set(source: Path, labels: Labels) -> ImageSet:
     unknown = [name for name in unclear if not meant[name]]
     if unknown:
         _LOGGER.warning(
-            "%s names %d classes that the model lacks (such as `%s`): their images count for "
-            "agreement, not for accuracy",
+            "%s names classes that the model lacks, %d in all (such as `%s`): their images count "
+            "for agreement, not for accuracy",
             source,
             len(unknown),
             unknown[0],
