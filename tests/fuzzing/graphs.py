@@ -188,7 +188,9 @@ def _spoil_values(random: Random, model: onnx.ModelProto) -> None:
     match random.randrange(5):
         case 0 if lists:
             values = random.choice(lists).ints
-            values[random.randrange(len(values))] = random.choice([-1, 0, 1, 2, 3, 9, 1 << 20])
+            values[random.randrange(len(values))] = random.choice(
+                [-1, 0, 1, 2, 3, 100, 511, 1 << 20]
+            )
         case 1 if node.input:
             node.input[random.randrange(len(node.input))] = random.choice(
                 _names([*model.graph.node])

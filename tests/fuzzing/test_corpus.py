@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import edge_fg
-from edge_fg.errors import BackendError, ModelFormatError, SourceError
+from edge_fg.errors import BackendError, ModelFormatError, SourceError, UnsupportedNodeError
 from edge_fg.label_files import parse_labels
 from edge_fg.pipeline.policy import parse_policy
 from edge_fg.sources import open_source
@@ -86,4 +86,15 @@ def test_a_tensor_in_segments(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelFormatError, match="'w' declares 108 values and holds more or fewer"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_attribute_of_a_function_outside_of_one(tmp_path: Path, number: int) -> None:
+    body = "c = Conv<pads=[1,1,1,1]>(image, w) p = ReduceMean<axes=[2,3], keepdims=0>(c) "
+    model = net(body + "logits = MatMul(p, d)")
+    model.graph.node[number].attribute[0].ref_attr_name = "f"
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedNodeError, match="an attribute from a function, but is in none"):
         load_model(path)

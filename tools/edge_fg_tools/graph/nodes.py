@@ -62,13 +62,18 @@ def within(message: Message, kind: type[Part]) -> Iterator[Part]:
 
 
 def check_operators(model: onnx.ModelProto) -> None:
-    """Refuse operators that ONNX doesn't define at the model's opset.
+    """Refuse operators that ONNX doesn't define at the model's opset, or that lack an attribute.
 
     Raises UnsupportedNodeError with the first such node and its domain, and ModelFormatError where
     the model imports no version of ONNX's operators.
     """
     local = {(function.domain, function.name) for function in model.functions}
     for node in within(model.graph, onnx.NodeProto):
+        if any(attribute.ref_attr_name for attribute in node.attribute):
+            raise UnsupportedNodeError(
+                f"node {node.name!r} takes an attribute from a function, but is in none: "
+                "export the model again"
+            )
         if (node.domain, node.op_type) in local:
             continue
         if node.domain not in ONNX_DOMAINS:
