@@ -18,6 +18,8 @@ class Plan:
     warnings: tuple[str, ...] = ()  # What TensorRT warned of
     # The builder's timing cache after the build, where it keeps one.
     timings: bytes | None = field(repr=False, default=None)
+    # What the library lists of its kernels while it builds; empty where it says nothing.
+    kernels: str = field(repr=False, default="")
 
     @property
     def sha256(self) -> str:

@@ -2,8 +2,7 @@
 
     python tools/benchmarks/rtx_kernels.py MODEL.onnx
 
-It builds a plan for a batch of one, without a GPU, and reads the build log. It runs in a process of
-its own, as the library keeps the first logger that it is given.
+It builds a plan for a batch of one, without a GPU, and reads what the build says of it.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from common import print_answer
+
+from edge_fg.backends.tensorrt.build import build_plan
 
 _BYTES = {"Half": 2, "BFloat16": 2, "Int8": 1, "UInt8": 1, "Bool": 1, "FP8": 1, "Int64": 8}
 _TENSOR = re.compile(r"\{ Name: \S*, Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
@@ -44,39 +44,6 @@ def _bytes(listed: str) -> int:
     )
 
 
-def build_log(model: bytes) -> str:
-    """Return what TensorRT-RTX's build log lists of the engine."""
-    import tensorrt_rtx as trt
-
-    kept: list[str] = []
-
-    class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if message.startswith("Layers:"):
-                kept.append(message)
-            elif int(severity) <= 1:
-                print(message, file=sys.stderr)
-
-    logger = Logger()
-    builder = trt.Builder(logger)
-    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(typed)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(model):
-        raise SystemExit(f"TensorRT-RTX can't read the model: {parser.get_error(0).desc()}")
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    profile = builder.create_optimization_profile()
-    for tensor in (network.get_input(i) for i in range(network.num_inputs)):
-        profile.set_shape(tensor.name, *[[max(1, dim) for dim in tensor.shape]] * 3)
-    config.add_optimization_profile(profile)
-    if builder.build_serialized_network(network, config) is None or not kept:
-        raise SystemExit("TensorRT-RTX built no plan")
-    return kept[-1]
-
-
 if __name__ == "__main__":
-    print_answer(count(build_log(Path(sys.argv[1]).read_bytes())))
+    plan = build_plan(Path(sys.argv[1]).read_bytes(), library="tensorrt-rtx", batch=(1, 1, 1))
+    print_answer(count(plan.kernels))

@@ -96,6 +96,7 @@ def build(job: Job, onnx_bytes: bytes) -> Plan:
             library=job.library,
             version=str(trt.__version__),
             layers=int(network.num_layers),
+            kernels=job.log.kernels,
             seconds=time.monotonic() - started,
             warnings=tuple(dict.fromkeys(m.text for m in messages if m.level == logging.WARNING)),
             timings=_timings_after(job, config),

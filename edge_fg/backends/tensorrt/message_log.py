@@ -48,6 +48,8 @@ class MessageLog:
         self._collecting = threading.Lock()
         self._kept: deque[Message] | None = None
         self._errors = threading.local()
+        self.kernels = ""
+        """What the library lists of the kernels of the plan that it built last."""
         receive = self._receive
 
         class Receiver(trt.ILogger):  # type: ignore[misc,name-defined]
@@ -61,6 +63,8 @@ class MessageLog:
         """To give to TensorRT."""
 
     def _receive(self, severity: int, text: str) -> None:
+        if text.startswith("Layers:"):
+            self.kernels = text
         level = _LEVELS[severity] if 0 <= severity < len(_LEVELS) else logging.DEBUG
         message = Message(level, " ".join(text.split()))
         # An error becomes an exception of ours; in the log it is a detail.
@@ -104,6 +108,7 @@ class MessageLog:
         """
         with self._collecting:
             self._kept = deque(maxlen=_KEPT_MESSAGES)
+            self.kernels = ""
             try:
                 yield self._kept
             finally:
