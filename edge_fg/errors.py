@@ -66,13 +66,14 @@ class PreprocessError(UsageError):
 
 
 class MissingDependencyError(EdgeFGError, ImportError):
-    """An optional package is needed and missing.
+    """An optional package is needed and missing, or is there and can't be imported.
 
-    `package` is its name on PyPI, `extra` the extra of ``edge-fg`` that brings it, and `purpose`
-    what it is needed for, to be read after "to".
+    `package` is its name on PyPI, `extra` the extra of ``edge-fg`` that brings it, `purpose`
+    what it is needed for, to be read after "to", and `module` what is imported, where that isn't
+    the package's name. Raised from the import's error, it says why the import failed.
     """
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str, purpose: str, module: str = "") -> None:
         super().__init__(
             f"{package} is needed to {purpose} and is not installed: "
             f"run `pip install 'edge-fg[{extra}]'`"
@@ -80,13 +81,14 @@ class MissingDependencyError(EdgeFGError, ImportError):
         self.package = package
         self.extra = extra
         self._needed = f"{package} is needed to {purpose}"
+        self._module = module or package.lower().replace("-", "_")
 
     def __str__(self) -> str:
-        """Return the message; where the machine lacks something, it says that instead."""
-        from edge_fg.printing import shortage
+        """Return the message; where something else than the package is missing, it says that."""
+        from edge_fg.printing import import_failure, message
 
-        lacking = shortage(self.__cause__)
-        return super().__str__() if lacking is None else f"{self._needed}, and {lacking}"
+        why = import_failure(self.__cause__, self._module)
+        return super().__str__() if why is None else message(f"{self._needed}, and {why}")
 
 
 class OutputError(EdgeFGError, OSError):

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from edge_fg.errors import MissingDependencyError
+from edge_fg.optional import import_optional
 
 _QUIET = -8  # AV_LOG_QUIET
 
@@ -17,13 +17,10 @@ _QUIET = -8  # AV_LOG_QUIET
 def load_cv2(purpose: str) -> Any:
     """Return the module ``cv2``; `purpose` says what it is needed for, to be read after "to".
 
-    If it is not installed, a `MissingDependencyError` names the extra that brings it.
+    If it is not installed, a `MissingDependencyError` names the extra that brings it; if it can't
+    be imported, the error says why.
     """
-    try:
-        import cv2
-    except (ImportError, OSError, MemoryError) as error:
-        raise MissingDependencyError("opencv-python-headless", "opencv", purpose) from error
-    return cv2
+    return import_optional("cv2", "opencv-python-headless", "opencv", purpose)
 
 
 def quiet_ffmpeg() -> None:

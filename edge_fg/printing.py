@@ -30,7 +30,8 @@ _ERRORS = {
     errno.EDQUOT: "Disk quota exceeded (EDQUOT): make room",
 }
 # As the loader of libraries, C++ and Python's threads say it.
-_WORDS = {
+_WORDS: dict[str, str | None] = {
+    "static tls": None,  # not short of memory; see `_REMEDIES`
     "cannot allocate memory": _NO_MEMORY,
     "failed to map segment": _NO_MEMORY,
     "bad_alloc": _NO_MEMORY,
@@ -40,6 +41,17 @@ _WORDS = {
     "pthread_create": _NO_MEMORY,
     "too many open files in system": _NO_FILES_AT_ALL,
     "too many open files": _NO_FILES,
+}
+# What helps where an import fails with such words.
+_OLD_NUMPY = "it was built for NumPy 1, as JetPack's packages are: run `pip install 'numpy<2'`"
+_REMEDIES = {
+    "_array_api": _OLD_NUMPY,
+    "multiarray failed to import": _OLD_NUMPY,
+    "compiled using numpy 1": _OLD_NUMPY,
+    "compiled against numpy": "it was built for a newer NumPy: run `pip install --upgrade numpy`",
+    "compiled against api version": "it needs a newer NumPy: run `pip install --upgrade numpy`",
+    "static tls": "start the program with LD_PRELOAD set to the library that is named",
+    "cannot open shared object file": "install the system's package with this library",
 }
 
 
@@ -111,6 +123,20 @@ def shortage(error: BaseException | None) -> str | None:
                 return lack
         error = error.__cause__ or error.__context__
     return None
+
+
+def import_failure(error: BaseException | None, module: str) -> str | None:
+    """Return why `module` can't be imported and what helps; None where it is not installed."""
+    if error is None or str(error) == f"No module named {module!r}":
+        return None
+    if isinstance(error, ModuleNotFoundError) and error.name == module:
+        return None
+    lacking = shortage(error)
+    if lacking is not None:
+        return lacking
+    text = str(error).lower()
+    remedy = next((remedy for words, remedy in _REMEDIES.items() if words in text), "reinstall it")
+    return f"it is installed but can't be imported ({first_line(error)}): {remedy}"
 
 
 def reason(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from edge_fg.bundle import Bundle, Precision
 from edge_fg.errors import BackendError, EdgeFGError, MissingDependencyError
 from edge_fg.preprocess import CpuPreprocessor
 from edge_fg.preprocess.raw_frame import Pixels, all_bgr
-from edge_fg.printing import first_line, printable, shortage
+from edge_fg.printing import first_line, import_failure, printable, shortage
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -148,8 +148,8 @@ def available() -> tuple[bool, str]:
     try:
         onnxruntime = import_onnxruntime()
     except (ImportError, OSError, MemoryError) as error:
-        if (lacking := shortage(error)) is not None:
-            return False, f"onnxruntime can't be loaded: {lacking}"
+        if (why := import_failure(error, "onnxruntime")) is not None:
+            return False, f"onnxruntime can't be loaded: {why}"
         return False, "onnxruntime is not installed (pip install 'edge-fg[cpu]')"
     return True, f"onnxruntime {onnxruntime.__version__}, CPU"
 

@@ -9,7 +9,8 @@ import warnings
 from typing import Any
 
 from edge_fg.cuda import failures, libcuda
-from edge_fg.errors import CudaUnavailableError, MissingDependencyError
+from edge_fg.errors import CudaUnavailableError
+from edge_fg.optional import import_optional
 
 
 def load() -> Any:
@@ -18,10 +19,7 @@ def load() -> Any:
     Raises `MissingDependencyError` without PyCUDA, and `CudaUnavailableError` if there is no usable
     driver or device, or the driver is too old.
     """
-    try:
-        import pycuda
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("pycuda", "cuda", "use the GPU") from error
+    pycuda = import_optional("pycuda", "pycuda", "cuda", "use the GPU")
     try:
         with warnings.catch_warnings():
             # Of an old driver it warns before it fails; the error below says both.

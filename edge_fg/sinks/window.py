@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.errors import MissingDependencyError
+from edge_fg.errors import MissingDependencyError, OutputError
+from edge_fg.optional import import_optional
+from edge_fg.printing import first_line
 from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate, BaseSink
 from edge_fg.sinks.result_annotator import ResultAnnotator
@@ -35,7 +37,9 @@ class WindowSink(BaseSink):
     Raises
     ------
     MissingDependencyError
-        This OpenCV can't open windows, or there is no display.
+        OpenCV is missing, can't be imported, or was built without windows.
+    OutputError
+        OpenCV can't open one, as where there is no display.
     """
 
     def __init__(self, title: str = "edge-fg", *, annotate: Annotate | None = None) -> None:
@@ -87,12 +91,13 @@ class WindowSink(BaseSink):
 
 
 def _cv2_with_windows(title: str) -> Any:
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError("opencv-python", "display", "open a window") from error
+    purpose = "open a window"
+    cv2 = import_optional("cv2", "opencv-python", "display", purpose)
     try:
         cv2.namedWindow(title)
     except cv2.error as error:
-        raise MissingDependencyError("opencv-python", "display", "open a window") from error
+        if "not implemented" not in str(error):
+            raise OutputError(f"OpenCV can't {purpose}: {first_line(error)}") from error
+        # A build without windows, such as opencv-python-headless.
+        raise MissingDependencyError("opencv-python", "display", purpose) from None
     return cv2

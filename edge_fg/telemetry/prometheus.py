@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from edge_fg._version import __version__
-from edge_fg.errors import MissingDependencyError
 from edge_fg.http_server import BoundedHandler, BoundedServer, check_bindable
+from edge_fg.optional import import_optional
 from edge_fg.printing import printable
 from edge_fg.telemetry.device import DeviceState
 from edge_fg.telemetry.histogram import Summary
@@ -175,8 +176,5 @@ def _add_summary(family: Any, labels: dict[str, str], summary: Summary) -> None:
 
 
 def _client() -> Any:
-    try:
-        import prometheus_client.core
-    except ImportError as error:
-        raise MissingDependencyError("prometheus-client", "metrics", "serve metrics") from error
-    return prometheus_client
+    import_optional("prometheus_client.core", "prometheus-client", "metrics", "serve metrics")
+    return sys.modules["prometheus_client"]

@@ -19,6 +19,7 @@ from edge_fg.errors import EdgeFGError, MissingDependencyError, UnsafeBundleErro
 from edge_fg.images import read_image
 from edge_fg.label_files import read_labels
 from edge_fg.printing import shortage
+from support.children import environment
 from support.waiting import HANG
 
 
@@ -82,15 +83,73 @@ def test_too_many_open_files_are_no_damage(
         (ImportError("libx.so: failed to map segment from shared object"), "not enough memory"),
         (OSError(errno.ENFILE, "Too many open files in system"), "ENFILE"),
         (RuntimeError("can't start new thread"), "not enough memory"),
-        (ImportError("No module named 'cv2'"), "is not installed"),
-        (ImportError("libGL.so.1: cannot open shared object file"), "is not installed"),
+        (ModuleNotFoundError("No module named 'cv2'", name="cv2"), "and is not installed"),
+        (ImportError("No module named 'cv2'"), "and is not installed"),
+        (ImportError("libGL.so.1: cannot open shared object file"), "imported (libGL.so.1: cannot"),
+        (ModuleNotFoundError("No module named 'numpy'", name="numpy"), "(No module named 'numpy')"),
+        (ModuleNotFoundError("no cv2.x", name="cv2.x"), "can't be imported (no cv2.x)"),
+        (ImportError("libgomp.so.1: cannot allocate memory in static TLS block"), "LD_PRELOAD"),
     ],
 )
 def test_a_package_that_can_t_be_loaded_is_not_called_missing(cause: Exception, says: str):
-    error = MissingDependencyError("opencv-python-headless", "opencv", "read videos")
+    error = MissingDependencyError("opencv-python-headless", "opencv", "read videos", "cv2")
     error.__cause__ = cause
     assert says in str(error)
-    assert ("pip install" in str(error)) == (says == "is not installed")
+    assert ("edge-fg[opencv]" in str(error)) == (says == "and is not installed")
+    assert ("is not installed" in str(error)) == (says == "and is not installed")
+
+
+def loaded(folder: Path, module: str, code: str, use: str) -> str:
+    """What is said where a package's import runs `code`; it is used twice."""
+    (folder / f"{module}.py").write_text(code)
+    script = f"""from edge_fg.errors import EdgeFGError
+for turn in range(2):
+    try:
+        {use}
+    except EdgeFGError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    first, second = done.stdout.splitlines()
+    assert first == second
+    assert "is not installed" not in first
+    return first
+
+
+CV2 = "from edge_fg.opencv import load_cv2; load_cv2('read videos')"
+PYCUDA = "from edge_fg.cuda import libcuda, pycuda_driver; pycuda_driver.load()"
+TENSORRT = "from edge_fg.backends.tensorrt.library import import_library as i; i('tensorrt')"
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "use", "says"),
+    [
+        ("cv2", "raise ImportError('numpy.core.multiarray failed to import')", CV2, "'numpy<2'"),
+        ("cv2", "raise AttributeError('_ARRAY_API not found')", CV2, "JetPack"),
+        ("cv2", "raise AttributeError(\"module 'cv2.dnn' has no 'X'\")", CV2, "has no 'X'"),
+        # As its own loader does, which leaves a mark in `sys`.
+        (
+            "cv2",
+            (
+                "import sys\nassert not hasattr(sys, 'OpenCV_LOADER'), 'recursion'\n"
+                "sys.OpenCV_LOADER = True\nraise ImportError('libGL.so.1: cannot open')"
+            ),
+            CV2,
+            "can't be imported (libGL.so.1: cannot open)",
+        ),
+        ("pycuda", "import pytools_that_lacks", PYCUDA, "No module named 'pytools_that_lacks'"),
+        ("tensorrt", "import tensorrt_bindings_x", TENSORRT, "named 'tensorrt_bindings_x'"),
+    ],
+)
+def test_an_import_that_fails_says_why(tmp_path: Path, module: str, code: str, use: str, says: str):
+    assert says in loaded(tmp_path, module, code, use)
 
 
 def test_a_shortage_behind_another_error_is_found():

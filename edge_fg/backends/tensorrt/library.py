@@ -52,9 +52,9 @@ def import_library(library: Library) -> TensorRT:
     """
     try:
         module = importlib.import_module(_MODULES[library])
-    except ModuleNotFoundError as error:
-        raise _missing(library) from error
     except (ImportError, OSError, RuntimeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == _MODULES[library]:
+            raise _missing(library) from error
         raise BackendUnavailableError(
             f"{title(library)} is installed but can't be loaded ({error}): its shared libraries "
             "must match the Python package"
@@ -92,7 +92,9 @@ def available(library: Library) -> tuple[bool, str]:
 
 def _missing(library: Library) -> MissingDependencyError:
     if library == "tensorrt-rtx":
-        return MissingDependencyError("tensorrt-rtx-cu13", "rtx", "use TensorRT-RTX")
+        return MissingDependencyError(
+            "tensorrt-rtx-cu13", "rtx", "use TensorRT-RTX", "tensorrt_rtx"
+        )
     return MissingDependencyError(
         "tensorrt",
         "tensorrt",

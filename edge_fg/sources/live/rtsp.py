@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from edge_fg.errors import MissingDependencyError, SourceError
+from edge_fg.errors import SourceError
+from edge_fg.optional import import_optional
 from edge_fg.sources.live.connection import (
     CapturedImage,
     Connection,
@@ -65,10 +66,7 @@ class AvConnection(Connection):
 
     def open(self) -> None:
         """Connect; see `Connection`."""
-        try:
-            import av
-        except ImportError as error:
-            raise MissingDependencyError("av", "rtsp", f"read {self._name}") from error
+        av = import_optional("av", "av", "rtsp", f"read {self._name}")
         self._av = av
         limits = (self._timeout, self._timeout)
         try:

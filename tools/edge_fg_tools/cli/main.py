@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import edge_fg
 from edge_fg.errors import EdgeFGError, MissingDependencyError
+from edge_fg.optional import import_optional
 from edge_fg.printing import first_line, message, printable_lines, shortage
 from edge_fg_tools.cli.command import GROUP, Command
 from edge_fg_tools.cli.process import ended_as_interrupted, own_standard_output
@@ -72,10 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complete(parser: argparse.ArgumentParser) -> None:
     """Answer a shell that asks how a command line may go on, and end the program."""
-    try:
-        import argcomplete
-    except ImportError as error:
-        raise MissingDependencyError("argcomplete", "complete", "complete commands") from error
+    argcomplete = import_optional("argcomplete", "argcomplete", "complete", "complete commands")
     argcomplete.autocomplete(parser)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from edge_fg.errors import EdgeFGError, MissingDependencyError, UsageError
+from edge_fg.errors import EdgeFGError, UsageError
+from edge_fg.optional import import_optional
 from edge_fg_tools.gpu_check.runner import run_all, run_in_child
 from edge_fg_tools.gpu_check.settings import CHECKS, DEVICE, QUICK, Settings
 
@@ -39,10 +40,7 @@ def _check(parsed: dict[str, Any], given: Sequence[str]) -> int:
     chosen = only.split(",") if only else list(CHECKS)
     if unknown := sorted(set(chosen) - set(CHECKS)):
         raise UsageError(f"there is no check {unknown[0]!r}: there are {', '.join(CHECKS)}")
-    try:
-        import pytest  # noqa: F401 (the checks are its tests)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("pytest", "gpu-check", "check the GPU") from error
+    import_optional("pytest", "pytest", "gpu-check", "check the GPU")  # the checks are its tests
     with tempfile.TemporaryDirectory(prefix="edge-fg-gpu-check-") as folder:
         settings = _settings({"work": folder, **(QUICK if quick else {}), **parsed})
         Path(settings.work).mkdir(parents=True, exist_ok=True)

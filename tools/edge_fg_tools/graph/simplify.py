@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx
 
-from edge_fg.errors import MissingDependencyError, ModelError
+from edge_fg.errors import ModelError
+from edge_fg.optional import import_optional
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.nodes import has_quantisation
 from edge_fg_tools.graph.running import changed_safely
@@ -21,10 +22,7 @@ def simplify(model: onnx.ModelProto, image: ImageInput) -> tuple[onnx.ModelProto
     Returns the cleaned model, or `model` itself and why it was kept. Raises MissingDependencyError
     where onnxslim is not installed.
     """
-    try:
-        import onnxslim
-    except ImportError as error:
-        raise MissingDependencyError("onnxslim", "build", "clean an ONNX graph") from error
+    onnxslim = import_optional("onnxslim", "onnxslim", "build", "clean an ONNX graph")
     quantised = has_quantisation(model)
     if quantised is not None:
         # Folding would turn quantised weights back into float ones.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_fg.errors import MissingDependencyError
+from edge_fg.optional import import_optional
 from edge_fg_calibration.budget.results import Candidate
 from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_calibration.data.validation_split import validation_stride
@@ -58,10 +58,7 @@ def check_report() -> None:
 
     Raises MissingDependencyError where Jinja2 is not installed.
     """
-    try:
-        import jinja2  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("Jinja2", "build", "write the report") from error
+    import_optional("jinja2", "Jinja2", "build", "write the report")
 
 
 def report_html(report: Report) -> str:
