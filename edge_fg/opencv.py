@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from edge_fg.optional import import_optional
+from edge_fg.errors import import_optional
 
 _QUIET = -8  # AV_LOG_QUIET
 

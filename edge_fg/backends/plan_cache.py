@@ -60,7 +60,8 @@ def plan_key(
 
     `graph_sha256` is the digest of the ONNX graph, `precision` the name of the variant, `profile`
     the smallest, usual and largest batch, `flags` the builder settings that change the plan, and
-    `gpu` what the plan was tuned on (name, compute capability, driver), or ``"any"``.
+    `gpu` what the plan was tuned on, as `edge_fg.backends.tensorrt.library.gpu_description` says
+    it, or ``"any"``.
     """
     parts = {
         "graph": graph_sha256,

@@ -11,16 +11,21 @@ from edge_fg.cuda import failures, libcuda
 
 _NAME_BYTES = 256
 # CUdevice_attribute of the driver API.
+_MULTIPROCESSORS = 16
+_INTEGRATED = 18
 _CAPABILITY_MAJOR = 75
 _CAPABILITY_MINOR = 76
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One CUDA device: its name and compute capability, such as "8.7"."""
+    """One CUDA device."""
 
-    name: str
-    compute_capability: str
+    name: str  # Its product name; all of a family may have one, such as "Orin"
+    compute_capability: str  # Such as "8.7"
+    multiprocessors: int  # Those that the power mode leaves on
+    total_bytes: int  # Its memory; of an integrated device, the machine's
+    integrated: bool  # Whether it shares the CPU's memory, as on a Jetson
 
 
 def find_gpus() -> tuple[list[Gpu], str]:
@@ -71,9 +76,18 @@ def _describe(driver: ctypes.CDLL, ordinal: int) -> Gpu:
     driver.cuDeviceGet(ctypes.byref(device), ordinal)
     name = ctypes.create_string_buffer(_NAME_BYTES)
     driver.cuDeviceGetName(name, _NAME_BYTES, device)
-    numbers = []
-    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
+    total = ctypes.c_size_t()
+    driver.cuDeviceTotalMem_v2(ctypes.byref(total), device)
+
+    def attribute(number: int) -> int:
         value = ctypes.c_int()
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        numbers.append(str(value.value))
-    return Gpu(name.value.decode(errors="replace"), ".".join(numbers))
+        driver.cuDeviceGetAttribute(ctypes.byref(value), number, device)
+        return value.value
+
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        compute_capability=f"{attribute(_CAPABILITY_MAJOR)}.{attribute(_CAPABILITY_MINOR)}",
+        multiprocessors=attribute(_MULTIPROCESSORS),
+        total_bytes=total.value,
+        integrated=bool(attribute(_INTEGRATED)),
+    )

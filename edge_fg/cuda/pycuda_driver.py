@@ -9,8 +9,7 @@ import warnings
 from typing import Any
 
 from edge_fg.cuda import failures, libcuda
-from edge_fg.errors import CudaUnavailableError
-from edge_fg.optional import import_optional
+from edge_fg.errors import CudaUnavailableError, import_optional
 
 
 def load() -> Any:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg.errors import MissingDependencyError, OutputError
-from edge_fg.optional import import_optional
+from edge_fg.errors import MissingDependencyError, OutputError, import_optional
 from edge_fg.printing import first_line
 from edge_fg.result import Result
 from edge_fg.sinks.base import Annotate, BaseSink

@@ -9,8 +9,8 @@ from http import HTTPStatus
 from typing import Any
 
 from edge_fg._version import __version__
+from edge_fg.errors import import_optional
 from edge_fg.http_server import BoundedHandler, BoundedServer, check_bindable
-from edge_fg.optional import import_optional
 from edge_fg.printing import printable
 from edge_fg.telemetry.device import DeviceState
 from edge_fg.telemetry.histogram import Summary

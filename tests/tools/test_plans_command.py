@@ -185,7 +185,8 @@ def test_doctor_says_exactly_what_is_missing(edge_fg_command, monkeypatch, lacki
             else (True, f"{library} 10.3")
         ),
     )
-    gpus = [] if "gpu" in lacking else [selection.find_gpus.__globals__["Gpu"]("Orin", "8.7")]
+    gpu = selection.find_gpus.__globals__["Gpu"]("Orin", "8.7", 8, 8 << 30, integrated=True)
+    gpus = [] if "gpu" in lacking else [gpu]
     monkeypatch.setattr(selection, "find_gpus", lambda: (gpus, "no NVIDIA driver"))
     find = importlib.util.find_spec
     found = None if "pycuda" in lacking else object()

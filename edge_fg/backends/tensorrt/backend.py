@@ -211,7 +211,9 @@ class _Held:
 def _joined(parts: list[Tensors], engine: Engine) -> Tensors:
     if len(parts) == 1:
         return parts[0]
-    nothing = {output.name: np.empty(output.at(0), np.float32) for output in engine.outputs}
+    nothing = {
+        output.name: np.empty((0, *output.shape[1:]), np.float32) for output in engine.outputs
+    }
     return {
         name: np.concatenate([part[name] for part in parts]) if parts else nothing[name]
         for name in nothing

@@ -117,7 +117,9 @@ def _message_log(library: Library) -> MessageLog:
 def gpu_description(device: int = 0) -> str:
     """Describe a GPU and the driver, which TensorRT tunes a plan for, or return ``"none"``.
 
-    Asks the driver and makes no CUDA context.
+    Asks the driver and makes no CUDA context. All Orins have one name and capability: their
+    multiprocessors, of which a power mode may switch some off, and their memory tell them apart.
+    The memory is rounded, for what the system keeps of it differs a little from start to start.
     """
     gpus, _ = find_gpus()
     if device >= len(gpus):
@@ -125,4 +127,8 @@ def gpu_description(device: int = 0) -> str:
     version = ctypes.c_int()
     libcuda.load().cuDriverGetVersion(ctypes.byref(version))
     gpu = gpus[device]
-    return f"{gpu.name}, compute capability {gpu.compute_capability}, driver {version.value}"
+    return (
+        f"{gpu.name}, compute capability {gpu.compute_capability}, "
+        f"{gpu.multiprocessors} multiprocessors, {round(gpu.total_bytes / 2**30)} GiB, "
+        f"driver {version.value}"
+    )

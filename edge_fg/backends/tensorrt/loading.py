@@ -75,7 +75,9 @@ def check_engine(engine: Engine, manifest: Manifest, batch: int, where: str) -> 
     wanted = manifest.input
     shape = _shape(wanted.shape)
     found = engine.input
-    if (found.name, found.shape, found.dtype.name) != (wanted.name, shape, wanted.dtype):
+    # TensorRT states the batch of a profile whose smallest and largest batch are 1 as 1.
+    shapes = {shape, (1, *shape[1:])} if batch == 1 else {shape}
+    if (found.name, found.dtype.name) != (wanted.name, wanted.dtype) or found.shape not in shapes:
         raise BackendError(
             f"{where}: the plan takes {found.name} {found.shape} {found.dtype}, the bundle says "
             f"{wanted.name} {shape} {wanted.dtype}: rebuild the bundle"

@@ -15,8 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edge_fg.errors import SourceError
-from edge_fg.optional import import_optional
+from edge_fg.errors import SourceError, import_optional
 from edge_fg.sources.live.connection import (
     CapturedImage,
     Connection,

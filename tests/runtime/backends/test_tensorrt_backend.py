@@ -486,6 +486,21 @@ def test_a_graph_of_a_fixed_batch(standin, tiny_bundle: Path, tmp_path: Path, ba
             np.testing.assert_allclose(found, expected(bundle, frames), atol=1e-5)
 
 
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_plan_for_single_frames_takes_any_number(standin, opened, bundle, cuda_graph):
+    backend = opened(max_batch=1, cuda_graph=cuda_graph)
+    assert backend._held._engine.input.shape == (1, 3, 16, 16)
+    for count in (0, 1, 3, 1, 7):
+        frames = [FRAMES[i % 3] for i in range(count)]
+        found = backend.infer(frames).tensors["logits"]
+        np.testing.assert_allclose(found, expected(bundle, frames), atol=1e-5)
+    assert bool(standin.cuda.graphs_launched) == cuda_graph
+    backend.close()
+    # The plan of another batch has another profile.
+    assert opened(max_batch=2)._held._engine.input.shape == (-1, 3, 16, 16)
+    assert len(standin.trt.builds) == 2
+
+
 @pytest.mark.parametrize(("integrated", "asked"), [(True, None), (False, None), (False, True)])
 def test_waiting_sleeps_on_a_jetson_or_where_asked(standin, opened, integrated, asked):
     standin.cuda.integrated = integrated

@@ -113,3 +113,12 @@ def test_a_program_that_closes_nothing_ends_quietly(run):
 
 def test_a_dropped_classifier_gives_everything_back(run):
     assert run("dropped") == NOTHING
+
+
+def test_a_plan_of_another_board_of_the_family_is_built_again(run):
+    """All Orins have one name and capability."""
+    nx = {"multiprocessors": 8, "megabytes": 15_530}
+    assert run("answers", **nx)["builds"] == 1
+    assert run("answers", multiprocessors=8, megabytes=7_620)["builds"] == 1  # Orin Nano
+    assert run("answers", multiprocessors=4, megabytes=15_530)["builds"] == 1  # its power mode
+    assert run("answers", multiprocessors=8, megabytes=15_600)["builds"] == 0  # after an update

@@ -42,7 +42,7 @@ def test_the_second_device_is_reached_by_its_number(software_cuda):
 
 
 def test_the_gpus_are_found_without_a_context(software_cuda):
-    found = [["Software GPU 0", "8.7"], ["Software GPU 1", "8.7"]]
+    found = [[f"Software GPU {number}", "8.7", 8, 8 << 30, False] for number in range(2)]
     assert software_cuda.run("on_device.gpus", devices=2) == [found, "", 0]
     none, why, _ = software_cuda.run("on_device.gpus", devices=0)
     assert none == []

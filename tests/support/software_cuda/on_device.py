@@ -526,7 +526,11 @@ def gpus():
     from edge_fg.cuda.device import find_gpus
 
     found, why_none = find_gpus()
-    return [[[gpu.name, gpu.compute_capability] for gpu in found], why_none, counts()["retains"]]
+    gpus = [
+        [g.name, g.compute_capability, g.multiprocessors, g.total_bytes, g.integrated]
+        for g in found
+    ]
+    return [gpus, why_none, counts()["retains"]]
 
 
 def lost_unnoticed():

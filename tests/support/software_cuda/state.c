@@ -300,7 +300,7 @@ EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device)
     GUARDED;
     CHECKED(enter("cuDeviceTotalMem"));
     CHECKED(device_of(device));
-    *bytes = (size_t)8 << 30;
+    *bytes = ((size_t)setting("EDGE_FG_SOFTWARE_MEGABYTES", 8 << 10)) << 20;
     return SUCCESS;
 }
 
@@ -310,7 +310,7 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     CHECKED(enter("cuDeviceGetAttribute"));
     CHECKED(device_of(device));
     switch (attribute) {
-    case 16: *value = 8; break;      /* multiprocessors */
+    case 16: *value = (int)setting("EDGE_FG_SOFTWARE_MULTIPROCESSORS", 8); break;
     case 18: *value = (int)setting("EDGE_FG_SOFTWARE_INTEGRATED", 0); break;
     case 19: *value = 1; break;      /* can map host memory */
     case 75: *value = capability() / 10; break;

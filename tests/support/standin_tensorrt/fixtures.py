@@ -74,7 +74,10 @@ def put_in_place(patch: pytest.MonkeyPatch, host_cuda: ModuleType) -> StandIn:
         for module in (slot_contexts, execution_slot, backend):
             if hasattr(module, name):
                 patch.setattr(module, name, getattr(host_cuda, name))
-    gpus = [Gpu("Stand-in", "8.7"), Gpu("Second stand-in", "8.9")]
+    gpus = [
+        Gpu("Stand-in", "8.7", 8, 8 << 30, integrated=False),
+        Gpu("Second stand-in", "8.9", 16, 8 << 30, integrated=False),
+    ]
     patch.setattr(selection, "find_gpus", lambda: (gpus, ""))
     patch.setattr(
         plan_provider, "gpu_description", lambda device=0: f"{gpus[device].name}, driver 12060"

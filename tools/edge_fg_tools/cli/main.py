@@ -15,8 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import NoReturn
 
 import edge_fg
-from edge_fg.errors import EdgeFGError, MissingDependencyError
-from edge_fg.optional import import_optional
+from edge_fg.errors import EdgeFGError, MissingDependencyError, import_optional
 from edge_fg.printing import first_line, message, printable_lines, shortage
 from edge_fg_tools.cli.command import GROUP, Command
 from edge_fg_tools.cli.process import ended_as_interrupted, own_standard_output

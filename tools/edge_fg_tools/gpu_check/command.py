@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 
-from edge_fg.errors import EdgeFGError, UsageError
-from edge_fg.optional import import_optional
+from edge_fg.errors import EdgeFGError, UsageError, import_optional
 from edge_fg_tools.gpu_check.runner import run_all, run_in_child
 from edge_fg_tools.gpu_check.settings import CHECKS, DEVICE, QUICK, Settings
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from edge_fg.errors import ModelError
-from edge_fg.optional import import_optional
+from edge_fg.errors import ModelError, import_optional
 from edge_fg_tools.graph.interface import ImageInput
 from edge_fg_tools.graph.nodes import has_quantisation
 from edge_fg_tools.graph.running import changed_safely

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_fg.optional import import_optional
+from edge_fg.errors import import_optional
 from edge_fg_calibration.budget.results import Candidate
 from edge_fg_calibration.corrections.results import CorrectionTrial
 from edge_fg_calibration.data.validation_split import validation_stride

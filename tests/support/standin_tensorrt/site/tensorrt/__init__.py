@@ -326,6 +326,11 @@ class ICudaEngine:
         self.session = _session(model)
         self.inputs = [_tensor(tensor) for tensor in self.session.get_inputs()]
         self.outputs = [_tensor(tensor) for tensor in self.session.get_outputs()]
+        # Where the profile leaves one batch alone, the real one states it instead of -1.
+        for least, _, most in [*facts["profiles"][0].values()] if facts["profiles"] else []:
+            if least == most:
+                for tensor in (*self.inputs, *self.outputs):
+                    tensor.shape = (least[0], *tensor.shape[1:])
         self.num_io_tensors = len(self.inputs) + len(self.outputs)
         self.contexts = 0
         events.append("+engine")
