@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import stat
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +44,8 @@ _HARMLESS_PARAMETERS = frozenset(
     {"action", "camera", "ch", "channel", "codec", "fps", "height", "profile", "quality"}
     | {"resolution", "size", "stream", "streamtype", "subtype", "unicast", "videocodec", "width"}
 )
-_SECRET_IN_PATH = re.compile(r"(?i)(user|usr|pass|pwd|token|secret|auth|key|login)[a-z_]*=")
+_SECRET = re.compile(r"(?i)user|usr|pass|pwd|token|secret|auth|key|login")
+_LETTERS = f"{string.ascii_letters}_\u017f\u212a"  # the last two are an s and a k in other cases
 
 
 @dataclass(frozen=True)
@@ -114,17 +116,28 @@ def redact(uri: str) -> str:
     """
     match = _SCHEME.match(uri)
     if match is None:
-        return "***" if re.search(r":.*@", uri, re.DOTALL) else uri
+        return "***" if 0 <= uri.find(":") < uri.rfind("@") else uri
     scheme, rest = match.group(), uri[match.end() :]
     userinfo, _, rest = rest.rpartition("@")
     if re.search(r"[/?#]", userinfo):
         return f"{scheme}***"
     rest = rest.partition("#")[0]
     path, question, query = rest.partition("?")
-    secret = _SECRET_IN_PATH.search(path)
+    secret = _secret_in(path)
     if secret is not None:
-        return f"{scheme}{path[: secret.start()]}***"
+        return f"{scheme}{path[:secret]}***"
     return scheme + path + question + "&".join(map(_redact_parameter, query.split("&")))
+
+
+def _secret_in(path: str) -> int | None:
+    """Return where ``user=``, ``password=`` or the like begins; the time grows with the length."""
+    at = 0
+    for part in path.split("=")[:-1]:
+        word = part[len(part.rstrip(_LETTERS)) :]
+        if found := _SECRET.search(word):
+            return at + len(part) - len(word) + found.start()
+        at += len(part) + 1
+    return None
 
 
 def _redact_parameter(parameter: str) -> str:

@@ -10,7 +10,8 @@ import edge_fg
 from edge_fg.errors import BackendError, ModelFormatError, SourceError, UnsupportedNodeError
 from edge_fg.label_files import parse_labels
 from edge_fg.pipeline.policy import parse_policy
-from edge_fg.sources import open_source
+from edge_fg.sources import open_source, redact
+from edge_fg.sources.live.http_auth import parse_challenges
 
 onnx = pytest.importorskip("onnx")
 
@@ -98,3 +99,16 @@ def test_an_attribute_of_a_function_outside_of_one(tmp_path: Path, number: int) 
     path.write_bytes(model.SerializeToString())
     with pytest.raises(UnsupportedNodeError, match="an attribute from a function, but is in none"):
         load_model(path)
+
+
+@pytest.mark.parametrize("piece", [":", "://", "rtsp://a/user", "rtsp://a@", "pass="])
+def test_hiding_secrets_takes_no_square_of_the_length(piece: str) -> None:
+    # With a square of it, the third one takes an hour.
+    assert "hunter2" not in redact(f"rtsp://cam/{piece * 400_000}password_=hunter2")
+    assert redact(piece * 400_000)
+
+
+@pytest.mark.parametrize("rest", ["a" * 60_000, "-" * 60_000, "a " * 30_000])
+def test_a_login_of_endless_words(rest: str) -> None:
+    offered = 'Digest realm="r", nonce="n", '
+    assert parse_challenges([offered + rest])[0] == ("digest", {"realm": "r", "nonce": "n"})

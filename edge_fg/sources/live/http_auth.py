@@ -12,7 +12,7 @@ from typing import Any, Final
 
 _HASHES: Final[dict[str, Any]] = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
 _SCHEME = re.compile(r"(?:^|,)\s*([A-Za-z]+)(?=\s+[A-Za-z]|\s*$|\s*,)")
-_PARAMETER = re.compile(r'([A-Za-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_PARAMETER = re.compile(r'(?<![A-Za-z-])([A-Za-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
 @dataclass(frozen=True)
