@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from dataclasses import replace
 
 from edge_fg.backends.plan import Plan
-from edge_fg.backends.tensorrt.build_job import Job, build
+from edge_fg.backends.tensorrt.build_apart import build_apart
+from edge_fg.backends.tensorrt.build_job import BuildSettings, Job, build
 from edge_fg.backends.tensorrt.library import Library, import_library, message_log, title
-from edge_fg.cuda.device import current_gpu
+from edge_fg.cuda.device import current_gpu, find_gpus
 from edge_fg.errors import UsageError
 from edge_fg.progress import ProgressCallback, no_progress
 
 _POLL_SECONDS = 0.1
+_WORKSPACE_SHARE = 4  # Of an integrated GPU's memory, which the rest of the build needs too
 
 
 def build_plan(
@@ -42,8 +45,14 @@ def build_plan(
     or empty to begin one: with it a build takes a fraction of the time. None goes without.
     TensorRT-RTX, which times nothing, ignores it.
 
-    Raises `CompileError` if the graph can't be read (names the ONNX node) or built; `UsageError` if
-    `batch` is not in ascending order from 1, or another number makes no sense;
+    TensorRT on an integrated GPU, as on a Jetson, builds in a child process, so that the kernel
+    ends the build and not this program where memory runs out. A layer may then use a quarter of the
+    memory unless `workspace_bytes` says how much. Where that was too much, the build is tried once
+    more with a quarter of it.
+
+    Raises `CompileError` if the graph can't be read (names the ONNX node) or built, or the child
+    process died; `DeviceMemoryError` if memory ran out; `UsageError` if `batch` is not in ascending
+    order from 1, or another number makes no sense;
     `MissingDependencyError` or `BackendUnavailableError` if the library is not installed or can't
     be loaded.
     """
@@ -54,17 +63,27 @@ def build_plan(
         raise UsageError(f"workspace of {workspace_bytes} bytes: it must be positive")
     if builder_optimization_level is not None and not 0 <= builder_optimization_level <= 5:
         raise UsageError(f"optimisation level {builder_optimization_level}: 0 to 5 are possible")
-    job = Job(
+    settings = BuildSettings(
         library=library,
-        trt=import_library(library),
-        log=message_log(library),
-        name=title(library),
         device=device,
         batch=batch,
         workspace_bytes=workspace_bytes,
         level=builder_optimization_level,
         timings=None if library == "tensorrt-rtx" else timings,
     )
+    import_library(library)  # what is missing is said before anything is started
+    gpus, _ = find_gpus() if library == "tensorrt" else ([], "")
+    if device < len(gpus) and gpus[device].integrated:
+        share = gpus[device].total_bytes // _WORKSPACE_SHARE
+        limited = replace(settings, workspace_bytes=workspace_bytes or share)
+        return build_apart(onnx_bytes, limited, progress)
+    return build_here(onnx_bytes, settings, progress)
+
+
+def build_here(onnx_bytes: bytes, settings: BuildSettings, progress: ProgressCallback) -> Plan:
+    """Compile in this process what `build_plan` has checked; raises what that does."""
+    library = settings.library
+    job = Job(settings, import_library(library), message_log(library), title(library))
     return _run_in_thread(job, onnx_bytes, progress)
 
 
@@ -74,7 +93,11 @@ def _run_in_thread(job: Job, onnx_bytes: bytes, progress: ProgressCallback) -> P
 
     def work() -> None:
         try:
-            with current_gpu(job.device) if job.device else contextlib.nullcontext():
+            with (
+                current_gpu(job.settings.device)
+                if job.settings.device
+                else contextlib.nullcontext()
+            ):
                 results.append(build(job, onnx_bytes))
         except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
             failures.append(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Iterable
@@ -17,8 +18,14 @@ from typing import TYPE_CHECKING
 
 from edge_fg.backends.plan import Plan
 from edge_fg.backends.tensorrt.library import Library
-from edge_fg.backends.tensorrt.message_log import Message, MessageLog, quote, shortened
-from edge_fg.errors import CompileError
+from edge_fg.backends.tensorrt.message_log import (
+    Message,
+    MessageLog,
+    is_shortage,
+    quote,
+    shortened,
+)
+from edge_fg.errors import CompileError, DeviceMemoryError
 
 if TYPE_CHECKING:
     from edge_fg.backends.tensorrt.api import (
@@ -33,21 +40,30 @@ if TYPE_CHECKING:
     )
 
 _log = logging.getLogger("edge_fg")
+# Beside "no implementation" of a layer, where each of them wants more than it may use.
+_TOO_LITTLE_WORKSPACE = re.compile(r"insufficient workspace|workspace .*too small", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What is asked of a build; see `edge_fg.backends.tensorrt.build.build_plan`."""
+
+    library: Library
+    device: int
+    batch: tuple[int, int, int]
+    workspace_bytes: int | None
+    level: int | None
+    timings: bytes | None = field(repr=False)
 
 
 @dataclass
 class Job:
     """One build: what it needs, and how its two threads talk."""
 
-    library: Library
+    settings: BuildSettings
     trt: TensorRT
     log: MessageLog
     name: str
-    device: int
-    batch: tuple[int, int, int]
-    workspace_bytes: int | None
-    level: int | None
-    timings: bytes | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     events: queue.SimpleQueue[tuple[str, int, int] | None] = field(
         default_factory=queue.SimpleQueue
@@ -57,7 +73,8 @@ class Job:
 def build(job: Job, onnx_bytes: bytes) -> Plan:
     """Build a plan in this thread.
 
-    Raises `CompileError` if the graph can't be read or built, or the build was cancelled.
+    Raises `DeviceMemoryError` if memory ran out, and `CompileError` if the graph can't be read or
+    built for another reason, or the build was cancelled.
     """
     trt, started = job.trt, time.monotonic()
     with job.log.collect() as messages:
@@ -90,10 +107,10 @@ def build(job: Job, onnx_bytes: bytes) -> Plan:
         if plan is None:
             if job.cancelled.is_set():
                 raise CompileError("the build was cancelled")
-            raise CompileError(_build_failure(job, messages))
+            raise _build_failure(job, messages)
         return Plan(
             data=bytes(plan),
-            library=job.library,
+            library=job.settings.library,
             version=str(trt.__version__),
             layers=int(network.num_layers),
             kernels=job.log.kernels,
@@ -108,9 +125,9 @@ def _serialized(
 ) -> HostMemory | None:
     """Build; with a timing cache that the build fails on, build again without it."""
     # The cache must outlive the build too.
-    cache = _use_timings(job, config, job.timings)
+    cache = _use_timings(job, config, job.settings.timings)
     plan = builder.build_serialized_network(network, config)
-    if plan is None and cache is not None and job.timings and not job.cancelled.is_set():
+    if plan is None and cache is not None and job.settings.timings and not job.cancelled.is_set():
         _log.warning("the build with kept timings failed: building once more without them")
         cache = _use_timings(job, config, b"")
         plan = builder.build_serialized_network(network, config)
@@ -136,7 +153,7 @@ def _use_timings(job: Job, config: BuilderConfig, data: bytes | None) -> TimingC
 
 
 def _timings_after(job: Job, config: BuilderConfig) -> bytes | None:
-    cache = None if job.timings is None else config.get_timing_cache()
+    cache = None if job.settings.timings is None else config.get_timing_cache()
     return None if cache is None else bytes(cache.serialize())
 
 
@@ -146,10 +163,10 @@ def _in_brackets(text: str) -> str:
 
 def _configure(job: Job, builder: PlanBuilder, network: Network, config: BuilderConfig) -> None:
     trt = job.trt
-    if job.workspace_bytes is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.workspace_bytes)
-    if job.level is not None:
-        config.builder_optimization_level = job.level
+    if job.settings.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, job.settings.workspace_bytes)
+    if job.settings.level is not None:
+        config.builder_optimization_level = job.settings.level
     # Layer names in the plan lead back to the ONNX nodes; they cost a few kilobytes.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     profile = builder.create_optimization_profile()
@@ -164,7 +181,7 @@ def _configure(job: Job, builder: PlanBuilder, network: Network, config: Builder
             )
         if shape and shape[0] < 0:
             dynamic = True
-            least, usual, most = ((size, *shape[1:]) for size in job.batch)
+            least, usual, most = ((size, *shape[1:]) for size in job.settings.batch)
             profile.set_shape(tensor.name, least, usual, most)
     if dynamic:
         config.add_optimization_profile(profile)
@@ -218,11 +235,21 @@ def _parser_failure(job: Job, parser: Parser, messages: Iterable[Message]) -> st
     )
 
 
-def _build_failure(job: Job, messages: Iterable[Message]) -> str:
-    said = quote(messages) or (
-        "it gives no reason here (another logger was registered first in this process)"
-    )
-    return (
-        f"{job.name} {job.trt.__version__} could not build a plan: {said}; try another precision, "
-        "or a smaller largest batch if memory ran out"
+def _build_failure(job: Job, messages: Iterable[Message]) -> CompileError | DeviceMemoryError:
+    said = quote(messages)
+    version = f"{job.name} {job.trt.__version__}"
+    if any(m.level >= logging.ERROR and is_shortage(m.text) for m in messages):
+        return DeviceMemoryError(
+            f"{version} ran out of memory while it built a plan: {said}; close other programs, or "
+            "choose a smaller workspace_bytes or max_batch"
+        )
+    if _TOO_LITTLE_WORKSPACE.search(said):
+        return CompileError(
+            f"{version} could not build a plan: {said}; allow more workspace_bytes, or try another "
+            "precision"
+        )
+    said = said or "it gives no reason here (another logger was registered first in this process)"
+    return CompileError(
+        f"{version} could not build a plan: {said}; try another precision, or a smaller largest "
+        "batch if memory ran out"
     )

@@ -91,7 +91,7 @@ class MessageLog:
         error since `forget_error`.
         """
         why = self.last_error() if said is None else said
-        if _OUT_OF_MEMORY.search(why):
+        if is_shortage(why):
             return DeviceMemoryError(
                 f"{self._title} can't {action}, GPU memory ran out ({why}): choose a smaller "
                 "max_batch, fewer contexts or the int8-fp16 variant, or close what else uses the "
@@ -113,6 +113,11 @@ class MessageLog:
                 yield self._kept
             finally:
                 self._kept = None
+
+
+def is_shortage(text: str) -> bool:
+    """Say whether `text` tells of memory that ran out."""
+    return _OUT_OF_MEMORY.search(text) is not None
 
 
 def quote(messages: Iterable[Message]) -> str:

@@ -13,6 +13,7 @@ import enum
 import hashlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -198,6 +199,12 @@ class IBuilderConfig:
         return self.timing_cache
 
 
+def _end_of_build(workspace: int | None) -> str | None:
+    """How a build with too large a workspace ends: a signal, ``exit``, or words in the log."""
+    most, _, end = os.environ.get("STANDIN_TENSORRT_MOST_WORKSPACE", "").partition(" ")
+    return end if most and (workspace is None or workspace > int(most)) else None
+
+
 class Builder:
     def __init__(self, logger: ILogger) -> None:
         self.logger = logger
@@ -226,6 +233,13 @@ class Builder:
                 "workspace": config.pools.get(MemoryPoolType.WORKSPACE),
             }
         )
+        if (end := _end_of_build(builds[-1]["workspace"])) is not None:
+            if end.startswith("SIG"):
+                os.kill(os.getpid(), getattr(signal, end))
+            if end == "exit":
+                os._exit(3)
+            self.logger.log(1, end)
+            return None
         if timings is not None and timings.data and faults.build_fails_with_timings:
             self.logger.log(1, "timing cache does not fit")
             return None
