@@ -140,7 +140,7 @@ class CalibrationError(EdgeFGError):
 
 
 class BudgetError(EdgeFGError):
-    """The accuracy budget was not met, or a model is right only by chance; nothing was written."""
+    """The accuracy budget was not met, or a model is right only by chance: no bundle is written."""
 
     exit_code = 3
 

@@ -281,26 +281,6 @@ def test_an_interrupted_build_leaves_nothing(workshop):
 FRAGILE_BUDGET = "mean_kl=0.002"
 
 
-@pytest.fixture
-def fragile_workshop(workshop):
-    """The workshop with a model of which `c2` alone can't bear INT8.
-
-    Its input has a channel a hundred times larger than all others, which it scales down again.
-    It comes from a Softplus, through which no equalisation can reach.
-    """
-    model = onnx.load(workshop.model)
-    arrays = {one.name: onnx.numpy_helper.to_array(one).copy() for one in model.graph.initializer}
-    arrays["w1"][0] *= 100
-    arrays["b1"][0] *= 100
-    arrays["w2"][:, 0] /= 100
-    (activation,) = [node for node in model.graph.node if node.output[0] == "r1"]
-    activation.op_type = "Softplus"
-    for stored in model.graph.initializer:
-        stored.CopyFrom(onnx.numpy_helper.from_array(arrays[stored.name], stored.name))
-    onnx.save(model, workshop.model)
-    return workshop
-
-
 def weight_types(graph: Path) -> dict[str, int]:
     """The element type that each Conv and Gemm computes in."""
     model = onnx.shape_inference.infer_shapes(onnx.load(graph))

@@ -373,7 +373,8 @@ def test_json_has_stable_keys_and_no_images() -> None:
     variant = plain["variants"][0]
     assert list(variant) == [
         "name", "file_bytes", "fidelity", "int8_macs", "plan", "changed", "changed_total",
-        "scatter", "sibling_confusions_added", "budget", "costs", "agreement_interval", "verdict",
+        "scatter", "sibling_confusions_added", "looks", "budget", "costs", "agreement_interval",
+        "verdict",
     ]  # fmt: skip
     assert list(variant["changed"][0]) == ["file", "truth", "reference", "candidate", "siblings"]
     assert variant["fidelity"]["agreement"] == 0.963

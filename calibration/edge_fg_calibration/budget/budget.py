@@ -81,7 +81,8 @@ class Budget:
                 failure = f"{name} can't be judged: {unknown}"
             elif measured < required if is_least else measured > required:
                 side = "below" if is_least else "above"
-                failure = f"{name} is {measured:.4f}, {side} the budget of {required:g}"
+                shown = f"{measured:.4f}" if measured >= 1e-3 else f"{measured:.3g}"
+                failure = f"{name} is {shown}, {side} the budget of {required:g}"
             else:
                 failure = ""
             found.append(BudgetCheck(key, required, measured, not failure, failure))

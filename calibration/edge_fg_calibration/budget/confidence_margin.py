@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_fg_calibration.budget.budget import Budget
+from edge_fg_calibration.budget.budget import Budget, BudgetCheck
 from edge_fg_calibration.budget.evaluation import ValidationSplit, answer_gaps
-from edge_fg_calibration.budget.fidelity import divergences
+from edge_fg_calibration.budget.fidelity import ImageRecord, divergences
 
 # Share of the multiply-accumulates that the margin leaves in INT8; the budget itself may not.
 _DEFAULT_LEAST_INT8 = 0.5
@@ -100,3 +101,32 @@ def expected_agreement(validation: ValidationSplit, output: NDArray[Any]) -> tup
     by_lead, by_error = changed.mean(axis=1), changed.mean(axis=0)
     variance = (by_lead.var() + by_error.var()) / len(leads)
     return 1.0 - float(changed.mean()), float(np.sqrt(variance))
+
+
+def is_narrow_miss(check: BudgetCheck, records: Sequence[ImageRecord]) -> bool:
+    """Say whether a limit is missed by less than the standard error of what was measured.
+
+    That of `class_drop` is not known: one class has too few images.
+
+    Parameters
+    ----------
+    check
+        The limit, held against what was measured on the images of `records`.
+    records
+        The comparison image by image.
+    """
+    if check.met or check.measured is None or check.key not in _BY_IMAGE:
+        return False
+    labelled = [one for one in records if one.index is not None]
+    some = records if check.key in ("agreement", "mean_kl") else labelled
+    values = [_BY_IMAGE[check.key](one) for one in some]
+    return abs(check.measured - check.required) < float(np.std(values)) / math.sqrt(len(values))
+
+
+# Of each limit that is a mean over images: what one image adds to it.
+_BY_IMAGE: Mapping[str, Callable[[ImageRecord], float]] = {
+    "agreement": lambda one: one.top1 == one.reference_top1,
+    "agreement_labelled": lambda one: one.top1 == one.reference_top1,
+    "mean_kl": lambda one: one.kl,
+    "top1_drop": lambda one: (one.reference_top1 == one.index) - (one.top1 == one.index),
+}

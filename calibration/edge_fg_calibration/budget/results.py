@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,6 +54,15 @@ class Candidate:
     def kept(self) -> int:
         """How many nodes it leaves in float."""
         return len(self.kept_float)
+
+    @property
+    def layers(self) -> str:
+        """What it leaves in float, in words."""
+        if not self.kept:
+            return "every layer in INT8"
+        plural = "" if self.kept == 1 else "s"
+        share = f"{100 * self.int8_macs:.1f} % of MACs in INT8"
+        return f"{self.kept} layer{plural} left in float ({share})"
 
     @property
     def complete(self) -> bool:
@@ -177,7 +187,8 @@ def best_of(tried: Sequence[Candidate], least_int8: float) -> Candidate | None:
     likely = [one for one in tried if one.likely]
     affordable = [one for one in likely if one.int8_macs >= least_int8]
     if affordable:
-        return max(affordable, key=lambda one: (one.margin, one.int8_macs))
+        # Where no limit has a margin, the one that is nearest to float32.
+        return max(affordable, key=lambda one: (one.margin, -one.mean_kl, one.int8_macs))
     if likely:
         return max(likely, key=lambda one: one.int8_macs)
     holding = [one for one in tried if one.holds]
@@ -191,15 +202,13 @@ def describe(best: Candidate | None, images: int, z: float, *, stopped: bool) ->
     early = "the search was stopped: " if stopped else ""
     if best is None:
         return f"{early}nothing is known yet"
-    layers = "every layer in INT8"
-    if best.kept:
-        plural = "" if best.kept == 1 else "s"
-        share = f"{100 * best.int8_macs:.1f} % of MACs in INT8"
-        layers = f"{best.kept} layer{plural} left in float ({share})"
+    layers = best.layers
     if best.holds:
         margin = (
             "with a margin"
             if best.with_margin
+            else "the surest that was found"
+            if math.isinf(z)
             else f"but without the full margin that other images need "
             f"({max(best.margin, 0):.1f} of {z:.1f} standard errors)"
         )

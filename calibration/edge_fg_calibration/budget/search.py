@@ -10,6 +10,9 @@ hardest change by chance with any change of the graph. So agreement is not count
 from the leads and errors of all images (see `expected_agreement`). A candidate is taken first if
 it keeps the budget *with a margin* (see `ConfidenceMargin`), which may cost INT8 work down to a
 given share; if none does, a candidate must be more likely than not to keep the budget.
+
+Where several graphs are shipped, such as one with float32 parts and one with FP16 parts, each is
+run, and the one that is furthest from the budget judges the candidate.
 """
 
 from __future__ import annotations
@@ -54,7 +57,8 @@ def search_budget(
     budget: Budget,
     confidence_margin: ConfidenceMargin,
     *,
-    finished: Finisher = unchanged,
+    finished: Sequence[Finisher] = (unchanged,),
+    evaluator: Evaluator | None = None,
     progress: ProgressCallback = no_progress,
 ) -> SearchResult:
     """Find the fewest multiply-accumulates to leave in float such that a budget is kept.
@@ -76,10 +80,13 @@ def search_budget(
     budget
         What must be kept. A limit that the validation images can't judge is left to the proof.
     confidence_margin
-        How much surer than that the result should be.
+        How much surer than that the result should be. With `z` infinite the surest candidate is
+        found, whatever INT8 work that costs.
     finished
-        Makes of a candidate what must keep the budget. What each layer costs in INT8 is measured
-        without it.
+        Each makes of a candidate one graph that must keep the budget. What each layer costs in
+        INT8 is measured without them.
+    evaluator
+        That of an earlier search on the same validation images, so that no graph is run again.
     progress
         Told the steps, stages ``sensitivity`` and ``budget search``.
 
@@ -88,9 +95,10 @@ def search_budget(
     ModelError
         ONNX Runtime refuses a candidate.
     """
-    evaluator = Evaluator(validation)
+    evaluator = evaluator or Evaluator(validation)
     search = _Search(
-        maker=lambda kept: finished(int8_model_maker(kept)),
+        maker=int8_model_maker,
+        finished=finished,
         costs=costs_macs,
         int8_nodes=frozenset().union(*groups),
         budget=budget,
@@ -130,6 +138,7 @@ class _Search:
     """The candidates judged so far, and what judges them."""
 
     maker: Int8Maker
+    finished: Sequence[Finisher]
     costs: Mapping[str, int]
     int8_nodes: frozenset[str]
     budget: Budget
@@ -154,11 +163,20 @@ class _Search:
         return left / total if total else 0.0
 
     def _judge(self, kept: frozenset[str]) -> Candidate:
-        """Run a candidate, hardest images first, until it can't keep the divergence any more."""
+        """Judge a candidate by the graph of it that is furthest from the budget."""
+        model, found = self.maker(kept), []
+        for finish in self.finished:
+            found.append(self._judge_graph(kept, finish(model)))
+            if not found[-1].complete:
+                break
+        return min(found, key=lambda one: (one.holds, one.margin, -one.mean_kl))
+
+    def _judge_graph(self, kept: frozenset[str], model: onnx.ModelProto) -> Candidate:
+        """Run a graph, hardest images first, until it can't keep the divergence any more."""
         split = self.evaluator.validation
         rows: list[NDArray[np.float32]] = []
         changed, divergence = 0, 0.0
-        for part, output in self.evaluator.outputs(self.maker(kept), range(len(split.batches))):
+        for part, output in self.evaluator.outputs(model, range(len(split.batches))):
             reference = split.reference[part]
             rows.append(output)
             changed += int((reference.argmax(axis=1) != output.argmax(axis=1)).sum())
@@ -185,7 +203,8 @@ class _Search:
             images=len(split),
             holds=holds,
             margin=margin,
-            with_margin=holds and margin >= self.confidence_margin.z,
+            # Nothing is infinitely sure: that asks for the surest there is.
+            with_margin=holds and margin >= self.confidence_margin.z < math.inf,
             fidelity=fidelity,
             expected_agreement=expected,
         )

@@ -6,14 +6,19 @@ import dataclasses
 import itertools
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_fg.errors import CalibrationError
-from edge_fg_calibration import Budget, compare, insert_qdq, place, to_fp16
+from edge_fg_calibration import Budget, compare, image_records, insert_qdq, place, to_fp16
 from edge_fg_calibration.budget import evaluation
-from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin, expected_agreement
+from edge_fg_calibration.budget.confidence_margin import (
+    ConfidenceMargin,
+    expected_agreement,
+    is_narrow_miss,
+)
 from edge_fg_calibration.budget.evaluation import (
     Evaluator,
     ValidationSplit,
@@ -365,7 +370,7 @@ def test_agreement_is_held_against_what_other_images_are_to_expect(fragile) -> N
 
 
 def test_what_is_shipped_is_what_is_judged(fragile, budget) -> None:
-    found = fragile.search(budget, finished=to_fp16)
+    found = fragile.search(budget, finished=(to_fp16,))
     assert found.met
     validation = fragile.validation
     shipped = to_fp16(fragile.make(found.kept_float))
@@ -373,3 +378,67 @@ def test_what_is_shipped_is_what_is_judged(fragile, budget) -> None:
     judged = compare(validation.reference, output, kind=validation.kind, indices=validation.indices)
     assert found.best.fidelity == judged
     assert found.best.fidelity != fragile.fidelity(found.kept_float)
+
+
+def test_of_several_graphs_the_furthest_judges(fragile, budget) -> None:
+    def spoiled(model):
+        """Shipped with the weights of the last layer, or their scales, half as large again."""
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        for one in copy.graph.initializer:
+            if one.name.startswith("fc.w") and one.data_type == onnx.TensorProto.FLOAT:
+                values = np.float32(1.5) * onnx.numpy_helper.to_array(one)
+                one.CopyFrom(onnx.numpy_helper.from_array(values, one.name))
+        return copy
+
+    def same(model):
+        return model
+
+    good = fragile.search(budget)
+    for finished in ((same, spoiled), (spoiled, same)):
+        found = fragile.search(budget, finished=finished)
+        assert not found.met
+        assert found.best.mean_kl > budget.mean_kl > good.best.mean_kl
+
+
+def test_the_surest_is_found_whatever_it_costs_and_nothing_is_run_again(fragile, budget) -> None:
+    evaluator = Evaluator(fragile.validation)
+    first = fragile.search(budget, evaluator=evaluator)
+    ran = evaluator.images_run
+    again = fragile.search(budget, evaluator=evaluator)
+    assert evaluator.images_run == ran
+    assert again.tried == first.tried
+    loose = Budget(mean_kl=100.0, top1_drop=1.0)
+    assert fragile.search(loose).kept_float == frozenset()
+    for limit in (budget, loose):
+        surest = fragile.search(limit, dataclasses.replace(CERTAIN, z=np.inf))
+        assert surest.met
+        assert not surest.with_margin
+        assert surest.best.margin == max(one.margin for one in surest.tried)
+        assert surest.best.mean_kl <= first.best.mean_kl
+        assert "the surest that was found" in surest.reason
+    # No limit that validation images can judge has a margin: the nearest to float32 is the surest.
+    unjudged = fragile.search(Budget(top1_drop=0.0), dataclasses.replace(CERTAIN, z=np.inf))
+    assert unjudged.best.mean_kl == min(one.mean_kl for one in unjudged.tried)
+
+
+@pytest.mark.parametrize("key", ["agreement", "agreement_labelled", "mean_kl", "top1_drop"])
+def test_a_miss_is_narrow_within_the_standard_error(key) -> None:
+    random = np.random.default_rng(4)
+    reference = random.normal(size=(400, 5))
+    candidate = reference + random.normal(0, 0.4, reference.shape)
+    indices = [None if n % 2 else int(row.argmax()) for n, row in enumerate(reference)]
+    fidelity = compare(reference, candidate, kind="logits", indices=indices)
+    records = image_records(reference, candidate, kind="logits", indices=indices)
+    changed = [one.top1 != one.reference_top1 for one in records]
+    values = [one.kl for one in records] if key == "mean_kl" else changed
+    if key not in ("mean_kl", "agreement"):  # all labels are what the reference answers
+        values = changed[::2]
+    error = np.std(values) / np.sqrt(len(values))
+    (here,) = Budget(**{key: 0.5}).checks(fidelity)
+    worse = 1 if key.startswith("agreement") else -1
+    for factor, narrow in ((0.9, True), (1.1, False), (-0.1, False)):
+        (check,) = Budget(**{key: here.measured + worse * factor * error}).checks(fidelity)
+        assert is_narrow_miss(check, records) == narrow, factor
+    (unjudged,) = Budget(class_drop=0.0).checks(fidelity)
+    assert not is_narrow_miss(unjudged, records)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import Budget, ImageSet, Int8Result
 from edge_fg_calibration.budget.confidence_margin import ConfidenceMargin
-from edge_fg_calibration.budget.evaluation import ValidationSplit, make_validation_split
+from edge_fg_calibration.budget.evaluation import Evaluator, ValidationSplit, make_validation_split
 from edge_fg_calibration.budget.results import SearchResult
 from edge_fg_calibration.budget.search import Finisher, search_budget, unchanged
 from edge_fg_calibration.budget.sensitivity import Int8Maker
@@ -28,44 +29,60 @@ _VALIDATION_VALUES = 256 * 3 * 224 * 224
 _LOGGER = logging.getLogger("edge_fg")
 
 
-def keep_budget(
-    int8: Int8Result,
-    prepared: PreparedModel,
-    calibration: ImageSet,
-    feed: ImageFeed,
-    budget: Budget,
-    hold_out_images: int,
-    progress: ProgressCallback,
-    finished: Finisher = unchanged,
-) -> tuple[Int8Result, SearchResult]:
-    """Leave as few layers in float as keep the budget on some of the calibration images.
+class BudgetKeeper:
+    """Leaves as few layers in float as keep the budget on some of the calibration images.
 
     The hold-out set is not used; `hold_out_images` says how many images will prove the result.
-    `finished` makes the graph that must keep the budget from the INT8 graph. A first Ctrl-C ends
-    the search with the best so far, if that keeps the budget; otherwise it ends the build
-    (KeyboardInterrupt).
+    Each of `finished` makes one graph that must keep the budget from the INT8 graph.
     """
-    validation = _validation_split(prepared, calibration, feed, progress)
-    maker = partial(int8.recipe.make, reason=REASON)
-    graph = Graph(int8.recipe.model)
-    costs = {node_key(node): cost for node in graph.nodes if (cost := graph.macs(node))}
-    found = search_budget(
-        maker,
-        int8.placement.groups,
-        costs,
-        validation,
-        budget,
-        ConfidenceMargin(hold_out_images),
-        finished=finished,
-        progress=progress,
-    )
-    if found.stopped and not found.met:
-        raise KeyboardInterrupt
-    if found.met and not found.stopped:
-        _LOGGER.info("budget: %s", found.reason)
-    else:
-        _LOGGER.warning("budget: %s", found.reason)
-    return _applied(int8, maker, found), found
+
+    def __init__(
+        self,
+        int8: Int8Result,
+        prepared: PreparedModel,
+        calibration: ImageSet,
+        feed: ImageFeed,
+        budget: Budget,
+        hold_out_images: int,
+        progress: ProgressCallback,
+        finished: Sequence[Finisher] = (unchanged,),
+    ) -> None:
+        self._int8 = int8
+        self._budget = budget
+        self._margin = ConfidenceMargin(hold_out_images)
+        self._progress = progress
+        self._finished = finished
+        # Kept from one search to the next: no graph is run twice.
+        self._evaluator = Evaluator(_validation_split(prepared, calibration, feed, progress))
+        self._maker = partial(int8.recipe.make, reason=REASON)
+        graph = Graph(int8.recipe.model)
+        self._costs = {node_key(node): cost for node in graph.nodes if (cost := graph.macs(node))}
+
+    def keep(self, z: float | None = None) -> tuple[Int8Result, SearchResult]:
+        """Return the INT8 graph that keeps the budget, and how it was found.
+
+        With `z` it should keep it by so many standard errors, whatever INT8 work that costs. A
+        first Ctrl-C ends the search with the best so far, if that keeps the budget; otherwise it
+        ends the build (KeyboardInterrupt).
+        """
+        found = search_budget(
+            self._maker,
+            self._int8.placement.groups,
+            self._costs,
+            self._evaluator.validation,
+            self._budget,
+            self._margin if z is None else replace(self._margin, z=z, least_int8=0.0),
+            finished=self._finished,
+            evaluator=self._evaluator,
+            progress=self._progress,
+        )
+        if found.stopped and not found.met:
+            raise KeyboardInterrupt
+        if found.met and not found.stopped:
+            _LOGGER.info("budget: %s", found.reason)
+        else:
+            _LOGGER.warning("budget: %s", found.reason)
+        return _applied(self._int8, self._maker, found), found
 
 
 def _validation_split(

@@ -14,6 +14,7 @@ from edge_fg.labels import Labels
 from edge_fg_calibration import ImageRecord, ImageSet, Int8Result, LabelledImage
 from edge_fg_calibration.graph.onnx_graph import Graph
 from edge_fg_tools.building.device_costs import cost_facts
+from edge_fg_tools.building.looks import Proven
 from edge_fg_tools.building.options import BuildOptions
 from edge_fg_tools.building.proof import Proof
 from edge_fg_tools.building.variants import Variants
@@ -48,11 +49,20 @@ class BuildFacts:
     calibration_digest: str
     hold_out: ImageSet
     skipped: dict[str, str]
-    variants: Variants
-    proof: Proof
+    proven: Proven
     plans: dict[Precision, CompiledPlan]
     model_sha256: str
     provenance: dict[str, Any]
+
+    @property
+    def variants(self) -> Variants:
+        """What is shipped."""
+        return self.proven.variants
+
+    @property
+    def proof(self) -> Proof:
+        """What the hold-out set showed of it."""
+        return self.proven.proof
 
 
 def make_report(facts: BuildFacts) -> Report:
@@ -69,6 +79,7 @@ def make_report(facts: BuildFacts) -> Report:
             images=len(facts.proof.images),
             labelled=sum(image.index is not None for image in facts.proof.images),
             source=facts.hold_out.name,
+            looks=facts.proven.looks,
         ),
         variants=tuple(_variant(facts, name, costs[name]) for name in facts.variants.graphs),
         ranges=_ranges(int8) if int8 else (),
@@ -128,6 +139,7 @@ def _variant(
             (r.reference_confidence, r.confidence, r.top1 == r.reference_top1) for r in records
         ),
         sibling_confusions_added=_sibling_confusions(facts.labels, records),
+        looks=sum(precision in look.agreement for look in facts.proven.looks),
         budget=() if precision == "fp32" else tuple(facts.options.budget.checks(fidelity)),
         costs=costs,
     )

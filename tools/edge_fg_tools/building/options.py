@@ -44,6 +44,7 @@ class BuildOptions:
     cache: bool = True  # Whether calibration statistics are kept and reused
     overwrite: bool = False  # Whether a bundle that is there already is replaced
     allow_low_accuracy: bool = False  # Whether a model that is right only by chance is built
+    keep_best: bool = False  # Whether the best that missed the budget is kept as `best_output`
 
     def __post_init__(self) -> None:
         unknown = [p for p in self.precisions if p not in PRECISIONS]
@@ -55,12 +56,22 @@ class BuildOptions:
             raise UsageError(
                 f"a bundle's name has 1 to {_LONGEST_NAME} printable characters: give --name"
             )
+        if self.keep_best and self.budget == Budget():
+            raise UsageError("--keep-best keeps what misses a budget: give --budget, too")
 
     @property
     def bundle_name(self) -> str:
         """Name of the bundle: the one asked for, or the output's without its suffix."""
-        if self.name is not None:
-            return self.name
+        return self._stem if self.name is None else self.name
+
+    @property
+    def best_output(self) -> Path:
+        """Where the best that missed the budget is kept: ``b.best.edgefg`` beside ``b.edgefg``."""
+        suffix = self.output.name[len(self._stem) :]
+        return self.output.with_name(f"{self._stem}.best{suffix}")
+
+    @property
+    def _stem(self) -> str:
         return self.output.name.removesuffix(".zip").removesuffix(".edgefg")
 
 

@@ -31,7 +31,7 @@ from edge_fg.labels import Labels
 from edge_fg.preprocess import PreprocessSpec
 from edge_fg.printing import printable
 from edge_fg.progress import ProgressCallback, no_progress
-from edge_fg_calibration import ImageSet, image_set_digest
+from edge_fg_calibration import Budget, ImageSet, image_set_digest
 from edge_fg_calibration.int8.model_warnings import model_warnings
 from edge_fg_calibration.int8.qat import is_quantised
 from edge_fg_calibration.statistics.cache import StatisticsCache
@@ -39,9 +39,10 @@ from edge_fg_tools.building.class_labels import class_labels
 from edge_fg_tools.building.facts import BuildFacts, make_report
 from edge_fg_tools.building.first_look import image_doubts
 from edge_fg_tools.building.image_feed import ImageFeed
+from edge_fg_tools.building.looks import Proven, budget_error, prove_budget
 from edge_fg_tools.building.options import BuildOptions, fit_preprocess
 from edge_fg_tools.building.preprocess_check import preprocess_doubts
-from edge_fg_tools.building.proof import Proof, check_budget, prove
+from edge_fg_tools.building.proof import Proof, prove
 from edge_fg_tools.building.split import image_set, left_out, split_images
 from edge_fg_tools.building.variants import KEPT, Variants, make_variants
 from edge_fg_tools.compiling import check_target, compile_plans
@@ -66,7 +67,8 @@ class BuildResult:
 def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> BuildResult:
     """Build a bundle.
 
-    Nothing is written before everything succeeded and the budget is met.
+    Nothing is written before everything succeeded and the budget is met; but what misses the
+    budget is kept beside the output where `BuildOptions.keep_best` asks for it.
 
     Raises
     ------
@@ -74,7 +76,8 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
         What was wrong and what to do; `BudgetError` when the fidelity is too low, or the model is
         right only by chance.
     """
-    check_output(options.output, overwrite=options.overwrite)
+    for output in [options.output, *[options.best_output] * options.keep_best]:
+        check_output(output, overwrite=options.overwrite)
     check_target(options.target)
     check_report()
     model = load_model(options.model)
@@ -90,7 +93,11 @@ def build(options: BuildOptions, progress: ProgressCallback = no_progress) -> Bu
     with _hinted(prepared.features_hint):
         labels = class_labels(options.labels, model, prepared.classes)
     with image_set(options, labels, progress) as images:
-        return _write(_gather(options, prepared, labels, spec, images, progress), spec)
+        facts = _gather(options, prepared, labels, spec, images, progress)
+        if not facts.proven.missed:
+            return _write(facts, spec, options.output)
+        _write(facts, spec, options.best_output)
+        raise budget_error(options, facts.proven)
 
 
 @contextlib.contextmanager
@@ -130,7 +137,14 @@ def _gather(
         budget=options.budget,
         hold_out_images=len(chosen.hold_out),
     )
-    proof = prove(prepared, variants.graphs, chosen.hold_out, labels, feed, progress)
+    proven = prove_budget(
+        variants,
+        options.budget,
+        lambda graphs: prove(prepared, graphs, chosen.hold_out, labels, feed, progress),
+    )
+    if proven.missed and not options.keep_best:
+        raise budget_error(options, proven)
+    variants = proven.variants
     skipped = {**left_out(chosen), **feed.skipped}
     for path, reason in {**chosen.corrupt, **feed.skipped}.items():
         _LOGGER.warning("left out %s: %s", path.name, reason)
@@ -140,7 +154,6 @@ def _gather(
     warnings = (*variants.warnings, *_shared_names(labels))
     for line in warnings:
         _LOGGER.warning("%s", line)
-    check_budget(options.budget, proof.fidelity)
     return BuildFacts(
         options=options,
         prepared=replace(prepared, warnings=(*prepared.warnings, *notes, *warnings)),
@@ -150,11 +163,10 @@ def _gather(
         calibration_digest=image_set_digest(chosen.calibration),
         hold_out=chosen.hold_out,
         skipped={_shown(path, images.root): reason for path, reason in skipped.items()},
-        variants=variants,
-        proof=proof,
+        proven=replace(proven, variants=replace(variants, surer=None)),
         plans=compile_plans(variants.graphs, options.target, progress),
         model_sha256=sha256_of(options.model),
-        provenance=_provenance(options),
+        provenance=_provenance(options, proven),
     )
 
 
@@ -182,7 +194,7 @@ def _shown(path: Path, root: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
-def _write(facts: BuildFacts, spec: PreprocessSpec) -> BuildResult:
+def _write(facts: BuildFacts, spec: PreprocessSpec, output: Path) -> BuildResult:
     report = make_report(facts)
     document: dict[str, Any] = dict(report_json(report))
     files: dict[str, bytes] = {
@@ -194,12 +206,12 @@ def _write(facts: BuildFacts, spec: PreprocessSpec) -> BuildResult:
     if facts.variants.int8 is not None:
         files[_CALIBRATION_FILE] = _json(_calibration(facts))
     manifest = write_bundle(
-        facts.options.output,
+        output,
         files,
         lambda entries: _manifest(facts, spec, entries),
         overwrite=facts.options.overwrite,
     )
-    return BuildResult(facts.options.output, manifest, document)
+    return BuildResult(output, manifest, document)
 
 
 def _manifest(
@@ -252,11 +264,16 @@ def _calibration(facts: BuildFacts) -> dict[str, Any]:
     }
 
 
-def _provenance(options: BuildOptions) -> dict[str, Any]:
+def _provenance(options: BuildOptions, proven: Proven) -> dict[str, Any]:
     versions = {}
     for name in _LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
+    budget: dict[str, Any] = {}
+    if options.budget != Budget():
+        budget = {"budget_met": not proven.missed, "hold_out_looks": len(proven.looks)}
+        if proven.missed:
+            budget["budget_missed"] = "; ".join(proven.missed)
     return {
         "edge_fg": edge_fg.__version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -264,6 +281,7 @@ def _provenance(options: BuildOptions) -> dict[str, Any]:
         "target": options.target,
         "seed": options.seed,
         "model": printable(options.model.name),
+        **budget,
         "versions": versions,
     }
 

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_fg.bundle import Precision
-from edge_fg.errors import BudgetError, DatasetError
+from edge_fg.errors import DatasetError
 from edge_fg.labels import Labels
 from edge_fg.progress import ProgressCallback
 from edge_fg_calibration import (
-    Budget,
     Fidelity,
     ImageRecord,
     ImageSet,
@@ -89,18 +88,3 @@ def _run_all(
     if not images:
         raise DatasetError(f"none of the {len(hold_out)} images of the hold-out set could be read")
     return {name: np.concatenate(parts) for name, parts in rows.items()}, images
-
-
-def check_budget(budget: Budget, fidelity: dict[Precision, Fidelity]) -> None:
-    """Raise BudgetError with all that is missed, unless each reduced variant keeps the budget."""
-    missed = [
-        f"{name}: {failure}"
-        for name, measured in fidelity.items()
-        if name != "fp32"
-        for failure in budget.failures(measured)
-    ]
-    if missed:
-        raise BudgetError(
-            f"the accuracy budget is not met, no bundle was written: {'; '.join(missed)} "
-            "(calibrate on more or more typical images, or leave that precision out)"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,12 +23,12 @@ from edge_fg_calibration import (
     validate_qdq,
 )
 from edge_fg_calibration.budget.results import SearchResult
-from edge_fg_calibration.budget.search import unchanged
+from edge_fg_calibration.budget.search import Finisher, unchanged
 from edge_fg_calibration.int8.model_warnings import infinity_warnings
 from edge_fg_calibration.int8.qat import int8_share, is_quantised, without_rounding
 from edge_fg_calibration.statistics.collection import collect_statistics
 from edge_fg_calibration.statistics.tensor_statistics import Statistics
-from edge_fg_tools.building.budgeting import keep_budget
+from edge_fg_tools.building.budgeting import BudgetKeeper
 from edge_fg_tools.building.image_feed import ImageFeed
 from edge_fg_tools.graph import PreparedModel
 
@@ -54,6 +55,9 @@ class Variants:
     int8_macs: float | None = None
     # What the report must warn of: corrections that failed, nodes that give infinite values.
     warnings: tuple[str, ...] = ()
+    # Makes them again so that the INT8 variants should keep the budget by a number of standard
+    # errors; infinity asks for the surest. None without a search that found a graph to keep it.
+    surer: Callable[[float], Variants] | None = None
 
 
 def make_variants(
@@ -71,7 +75,7 @@ def make_variants(
 
     A model that its author has quantised keeps its quantisation, and nothing is calibrated (see
     `KEPT`). Where INT8 misses `budget` on validation images of the calibration set, layers are left
-    in float until it does not, or would not on `hold_out_images` others; see `keep_budget`.
+    in float until it does not, or would not on `hold_out_images` others; see `BudgetKeeper`.
     """
     if is_quantised(prepared.model):
         _LOGGER.info("%s", KEPT)
@@ -83,34 +87,43 @@ def make_variants(
     if any("fp16" in name for name in precisions):
         seen = _seen_for_fp16(prepared, calibration, feed, progress)
         wide, infinite = overflowing(seen.histograms), frozenset(seen.infinite)
-    int8, search = None, None
-    if any("int8" in name for name in precisions):
-        int8 = quantize_int8(
-            prepared.model,
-            lambda: feed.tensors(calibration),
-            input_name=prepared.input_name,
-            output_name=prepared.output_name,
-            kind=prepared.kind,
-            target=target,
-            progress=progress,
-            total=len(calibration),
-        )
-        if budget != Budget():
-            # Of the two the variant with FP16 parts is further from float32.
-            finished = partial(to_fp16, wide=wide) if "int8-fp16" in precisions else unchanged
-            int8, search = keep_budget(
-                int8, prepared, calibration, feed, budget, hold_out_images, progress, finished
-            )
-    quantised = int8.model if int8 else prepared.model
-    graphs = {
-        name: _graph(name, prepared.model, quantised, wide)
-        for name in PRECISIONS
-        if name in precisions
-    }
-    if int8 is None:
+    in_order = [name for name in PRECISIONS if name in precisions]
+    if not any("int8" in name for name in precisions):
+        graphs = {name: _graph(name, prepared.model, prepared.model, wide) for name in in_order}
         return Variants(graphs, None, warnings=infinity_warnings(prepared.model, infinite))
-    warnings = infinity_warnings(prepared.model, infinite | int8.infinite)
-    return Variants(graphs, int8, search, int8.int8_macs, (*warnings, *int8.warnings))
+    int8 = quantize_int8(
+        prepared.model,
+        lambda: feed.tensors(calibration),
+        input_name=prepared.input_name,
+        output_name=prepared.output_name,
+        kind=prepared.kind,
+        target=target,
+        progress=progress,
+        total=len(calibration),
+    )
+    warnings = (*infinity_warnings(prepared.model, infinite | int8.infinite), *int8.warnings)
+
+    def made(kept: Int8Result) -> Variants:
+        graphs = {name: _graph(name, prepared.model, kept.model, wide) for name in in_order}
+        return Variants(graphs, kept, int8_macs=kept.int8_macs, warnings=warnings)
+
+    if budget == Budget():
+        return made(int8)
+    finishers: dict[Precision, Finisher] = {
+        "int8": unchanged,
+        "int8-fp16": partial(to_fp16, wide=wide),
+    }
+    finished = [finishers[name] for name in in_order if name in finishers]
+    keeper = BudgetKeeper(
+        int8, prepared, calibration, feed, budget, hold_out_images, progress, finished
+    )
+
+    def searched(z: float | None = None) -> Variants:
+        kept, search = keeper.keep(z)
+        surer = searched if search.met and not search.stopped else None
+        return replace(made(kept), search=search, surer=surer)
+
+    return searched()
 
 
 def _graph(

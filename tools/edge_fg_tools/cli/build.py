@@ -59,8 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="fidelity to keep, such as agreement=0.97 (other keys: agreement_labelled, mean_kl, "
         "top1_drop, class_drop; may be given several times): INT8 leaves layers in float until it "
-        "keeps it on calibration images; when a variant misses it on the others, no bundle is "
-        "written (exit 3); default: no limit",
+        "keeps it on calibration images; when a variant misses it on the others, surer ones are "
+        "tried, and then no bundle is written (exit 3); default: no limit",
+    )
+    parser.add_argument(
+        "--keep-best",
+        action="store_true",
+        help="when the budget is missed, keep the best that was reached: b.best.edgefg beside "
+        "b.edgefg; its manifest and report say what it misses, and the exit code stays 3",
     )
     parser.add_argument(
         "--target",
@@ -129,6 +135,7 @@ def execute(arguments: argparse.Namespace) -> int:
         cache=not arguments.no_cache,
         overwrite=arguments.overwrite,
         allow_low_accuracy=arguments.allow_low_accuracy,
+        keep_best=arguments.keep_best,
     )
     with shown_progress() as progress:
         result = build(options, progress)
@@ -162,6 +169,8 @@ def _as_text(report: dict[str, Any]) -> str:
         lines.append(f"  {variant['name']:<10}{', '.join(parts)}")
     if report["search"]:
         lines.append(f"  budget: {report['search']['reason']}")
+    if (looks := len(report["proof"]["looks"])) > 1:
+        lines.append(f"  the hold-out set was looked at {looks} times to keep the budget")
     where = "in the bundle" if output.is_file() else output / "report.html"
     lines.append(f"The report is {where}")
     return "\n".join(lines)

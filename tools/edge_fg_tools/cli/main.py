@@ -24,7 +24,8 @@ _INTERRUPTED = 128 + signal.SIGINT
 _EPILOG = """edge-fg COMMAND --help tells the options of a command, with an example.
 
 exit codes: 0 done, 1 a failure named in one line on standard error, 2 wrong usage,
-3 an accuracy budget was not met, or a model is right only by chance (no bundle is written)
+3 an accuracy budget was not met, or a model is right only by chance (no bundle is written, but
+  build --keep-best keeps the best that missed the budget)
 
 completion by the shell: pip install 'edge-fg[complete]', then in bash or zsh
   eval "$(register-python-argcomplete edge-fg)\""""

@@ -56,12 +56,25 @@ class CalibrationFacts:
 
 
 @dataclass(frozen=True)
+class HoldOutLook:
+    """One look at the hold-out set: what was proven there, and what it said."""
+
+    why: str  # What had been asked for: the first graph, or one that misses the budget less
+    kept_float: int  # Nodes that the budget had left in float
+    int8_macs: float | None  # Share (0..1) of multiply-accumulates in INT8; None without INT8
+    agreement: Mapping[str, float]  # Of each variant that was run, 0..1
+    mean_kl: Mapping[str, float]  # The same in nats
+    missed: tuple[str, ...]  # Each limit of the budget that was not kept, a sentence
+
+
+@dataclass(frozen=True)
 class ProofFacts:
     """The images that the variants were compared on; none of them was calibrated on."""
 
     images: int  # Number of images
     labelled: int  # Those whose right answer is known
     source: str  # Name of the set
+    looks: tuple[HoldOutLook, ...] = ()  # Each time that variants were proven, in order
 
 
 @dataclass(frozen=True)
@@ -154,6 +167,8 @@ class VariantReport:
     # Images that FP32 named right and the variant calls another class of the same genus; None where
     # that is unknown.
     sibling_confusions_added: int | None = None
+    # How often graphs of this precision were proven before it was taken: intervals are wider then.
+    looks: int = 1
     budget: tuple[BudgetCheck, ...] = ()  # The accuracy budget, line by line
     costs: tuple[CostFacts, ...] = ()  # By library
 

@@ -48,9 +48,10 @@ def _variant(variant: VariantReport) -> dict[str, Json]:
     assert isinstance(plain, dict)
     compared = agreeing(variant.fidelity)
     verdict = judge(variant)
+    interval = words.wilson_interval(*compared, variant.looks) if compared else None
     return {
         **plain,
-        "agreement_interval": list(words.wilson_interval(*compared)) if compared else None,
+        "agreement_interval": _plain(interval),
         "verdict": {
             "level": verdict.level,
             "mark": verdict.mark,

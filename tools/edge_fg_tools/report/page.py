@@ -109,7 +109,7 @@ def _interval(variant: VariantReport) -> str:
     # FP32 against itself is no sample of anything.
     if compared is None or verdict.judge(variant).level == "reference":
         return _DASH
-    lower, upper = words.wilson_interval(*compared)
+    lower, upper = words.wilson_interval(*compared, variant.looks)
     return f"{words.percent(lower)} to {words.percent(upper)}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from statistics import NormalDist
 
 NOT_MEASURED = "not measured"
 
@@ -189,11 +190,13 @@ def budget_limit(key: str, required: object) -> str:
     return _BUDGET.get(key, (key, ""))[1] + number(required)
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: int, trials: int, looks: int = 1) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of a share, two numbers 0..1.
 
-    Unlike the normal approximation it holds for few trials and for shares near 0 and 1. Raises
-    ValueError where there are no trials, or more successes than trials.
+    Unlike the normal approximation it holds for few trials and for shares near 0 and 1. With
+    several looks at the same trials it is that of 1 - 0.05 / looks (Bonferroni), so that the
+    intervals of all looks hold together. Raises ValueError where there are no trials, or more
+    successes than trials.
 
     References
     ----------
@@ -202,7 +205,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"no interval for {successes} successes in {trials} trials")
-    z = 1.959963984540054
+    z = NormalDist().inv_cdf(1 - 0.025 / looks)
     share = successes / trials
     weight = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / weight
