@@ -34,6 +34,8 @@ ARRAYS = {
     "six": np.float32(6),
     "b": np.ones((1, 8, 1, 1), np.float32),
     "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+    "first": np.zeros(4, np.int64),
+    "last": np.full(4, 99),
     "three": np.ones((8, 3, 3, 3), np.float32),
     "odd": np.ones((8, 5), np.float32),
     "even": np.ones((8, 6), np.float32),
@@ -198,7 +200,7 @@ class TestTensorRT:
         assert operators(cost(body)) == [["Exp", "Relu"]]
 
     def test_views_cost_nothing(self):
-        body = "p = GlobalAveragePool(x) f = Flatten(p) y = Gemm(f, even)"
+        body = "a = Slice(x, first, last) p = GlobalAveragePool(a) f = Flatten(p) y = Gemm(f, even)"
         found = cost(body, outputs="float[N,6] y")
         assert operators(found) == [["GlobalAveragePool"], ["Gemm"]]
 
@@ -313,6 +315,14 @@ class TestTime:
         layers = [f"x{i + 1} = Conv{PAD}(x{i}, wf)" for i in range(20)]
         small = cost(" ".join(["x0 = Relu(x)", *layers, "y = Relu(x20)"]))
         assert one.compare(small, device) == "undecided"
+
+    def test_the_order_of_networks_with_attention_is_undecided(self):
+        shape = "float[N,8,256,256]"
+        small = cost("y = Relu(x)")
+        attention = cost(
+            "k = Transpose(x) y = MatMul(x, x)", "tensorrt", f"{shape} y", f"{shape} x"
+        )
+        assert small.compare(attention, devices()["thor"]) == "undecided"
 
     def test_the_costliest_kernels_come_first(self):
         body = f"r = Relu(x) c = Conv{PAD}(r, wf) y = MaxPool<kernel_shape=[16,16]>(c)"

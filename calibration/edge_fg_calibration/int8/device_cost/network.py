@@ -186,6 +186,8 @@ class _Reader:
 
     def _is_view(self, node: onnx.NodeProto) -> bool:
         view = node.op_type in _VIEWS or node.op_type == "DequantizeLinear"
+        if node.op_type in {"Slice", "Expand"}:  # of all there is
+            view = self._tensor(node.input[0]).dims == self._tensor(node.output[0]).dims
         if node.op_type == "Cast":  # those around Q and DQ say in which type the scale is applied
             uses = self._graph.consumers.get(node.output[0], ())
             scaled = uses and all(use.node.op_type == "QuantizeLinear" for use in uses)

@@ -156,7 +156,7 @@ def _only_pads_convolutions(network: Network, one: Operation) -> bool:
 def concat_in_place(network: Network) -> Network:
     """Drop a Concat of operands of one type: their makers write into its buffer.
 
-    TensorRT's log calls it concat removal; [catalog] lists it as a copy that is elided.
+    Its build log calls that concat removal (forums.developer.nvidia.com/t/168691).
     """
     return network.without(joins_buffers)
 
