@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+from dataclasses import asdict
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from edge_fg.backends.selection import survey
 from edge_fg.cuda.device import find_gpus
 from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess import presets
+from edge_fg.printing import import_failure
 from edge_fg_tools.cli.arguments import add_format
 from edge_fg_tools.cli.command import Command, show
+from edge_fg_tools.cli.jetson import jetson_steps
 
 # Import name, name on PyPI, what it is for.
 _PACKAGES = (
@@ -52,6 +55,7 @@ def diagnose() -> dict[str, Any]:
     """Return facts about this machine as JSON-safe data."""
     gpus, why_none = find_gpus()
     surveyed = survey()
+    packages, video = [_package(*names) for names in _PACKAGES], _video()
     used = next((candidate.name for candidate in surveyed if candidate.usable), None)
     return {
         "edge_fg": edge_fg.__version__,
@@ -59,8 +63,8 @@ def diagnose() -> dict[str, Any]:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device_model()}",
         "gpus": [{"name": g.name, "compute_capability": g.compute_capability} for g in gpus],
         "no_gpu_because": why_none,
-        "packages": [_package(*names) for names in _PACKAGES],
-        "video": _video(),
+        "packages": packages,
+        "video": video,
         "plan_cache": _plan_cache(),
         "backends": [
             {
@@ -74,6 +78,7 @@ def diagnose() -> dict[str, Any]:
             for c in surveyed
         ],
         "gpu_problem": _gpu_problem() if gpus else None,
+        "jetson": [asdict(step) for step in jetson_steps(packages, video)],
     }
 
 
@@ -88,12 +93,18 @@ def _device_model() -> str:
 def _package(module: str, name: str, purpose: str) -> dict[str, Any]:
     try:
         loaded = import_module(module)
-        version = getattr(loaded, "__version__", None) or metadata.version(name)
-        return {"name": name, "version": str(version), "purpose": purpose, "problem": None}
+        version = str(getattr(loaded, "__version__", None) or metadata.version(name))
+        problem, file = None, loaded.__file__
     except Exception as error:  # noqa: BLE001  a broken package is what a doctor looks for
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module
-        problem = "not installed" if missing else f"broken: {error}"
-        return {"name": name, "version": None, "purpose": purpose, "problem": problem}
+        why = import_failure(error, module)
+        problem, file, version = "not installed" if why is None else f"broken: {why}", None, None
+    return {
+        "name": name,
+        "version": version,
+        "purpose": purpose,
+        "problem": problem,
+        "file": file,
+    }
 
 
 def _video() -> dict[str, Any]:
@@ -161,6 +172,12 @@ def _as_text(facts: dict[str, Any]) -> str:
         lines += _backend(backend)
     if facts["gpu_problem"]:
         lines += ["", f"the GPU can't be used: {facts['gpu_problem']}"]
+    if facts["jetson"]:
+        lines += ["", "Jetson"]
+    for step in facts["jetson"]:
+        lines.append(f"  {'ok' if step['done'] else '--'}  {step['name']:<9} {step['found']}")
+        if not step["done"]:
+            lines.append(f"      {'':<9} run: {step['command']}")
     return "\n".join(lines)
 
 
