@@ -125,6 +125,7 @@ for turn in range(2):
 
 CV2 = "from edge_fg.opencv import load_cv2; load_cv2('read videos')"
 PYCUDA = "from edge_fg.cuda import libcuda, pycuda_driver; pycuda_driver.load()"
+PROMETHEUS = "from edge_fg.telemetry.prometheus import PipelineCollector as P; P(print)"
 TENSORRT = "from edge_fg.backends.tensorrt.library import import_library as i; i('tensorrt')"
 
 
@@ -145,6 +146,7 @@ TENSORRT = "from edge_fg.backends.tensorrt.library import import_library as i; i
             "can't be imported (libGL.so.1: cannot open)",
         ),
         ("pycuda", "import pytools_that_lacks", PYCUDA, "No module named 'pytools_that_lacks'"),
+        ("prometheus_client", "", PROMETHEUS, "No module named 'prometheus_client.core'"),
         ("tensorrt", "import tensorrt_bindings_x", TENSORRT, "named 'tensorrt_bindings_x'"),
     ],
 )
@@ -205,3 +207,18 @@ def test_a_graph_over_two_gigabytes_is_refused_unread(tiny_bundle: Path):
     manifest.write_text(manifest.read_text().replace(str(before), str(size)))
     with pytest.raises(UnsafeBundleError, match="larger than 2 GB"):
         Bundle(tiny_bundle).graph("fp32")
+
+
+def test_a_pyav_that_can_t_be_loaded_is_not_left_out_silently(tmp_path: Path):
+    (tmp_path / "av.py").write_text("raise ImportError('libavcodec.so.61: cannot open')")
+    done = subprocess.run(
+        [sys.executable, "-c", "from edge_fg.sources.live.rtsp import has_pyav as h; print(h())"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    assert done.stdout == "False\n"
+    assert "OpenCV decodes instead: av is needed" in done.stderr
+    assert "libavcodec.so.61" in done.stderr

@@ -8,6 +8,7 @@ here: the damaged image, and all after it that are built upon it, up to the next
 from __future__ import annotations
 
 import contextlib
+import logging
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from edge_fg.errors import SourceError, import_optional
+from edge_fg.errors import MissingDependencyError, SourceError, import_optional
+from edge_fg.printing import import_failure
 from edge_fg.sources.live.connection import (
     CapturedImage,
     Connection,
@@ -30,15 +32,17 @@ from edge_fg.sources.uri import SourceDescription
 # Over UDP, packets are lost as a matter of course. Measuring the frame rate first would take most
 # of a second, in which images grow old.
 _OPTIONS: Final = {"rtsp_transport": "tcp", "fpsprobesize": "0"}
+_logger = logging.getLogger("edge_fg")
 
 
 def has_pyav() -> bool:
-    """Whether PyAV is installed."""
+    """Whether PyAV is installed and can be used; a warning says why it can't."""
     try:
-        import av
-    except ImportError:
+        return bool(import_optional("av", "av", "rtsp", "decode videos").__version__)
+    except MissingDependencyError as error:
+        if import_failure(error.__cause__, "av") is not None:
+            _logger.warning("OpenCV decodes instead: %s", error)
         return False
-    return bool(av.__version__)
 
 
 class AvConnection(Connection):

@@ -4,7 +4,7 @@ from edge_fg.errors import MissingDependencyError
 
 try:
     import onnx as _onnx  # noqa: F401 (each module below needs it)
-except ImportError as _error:
+except Exception as _error:  # a broken package raises whatever it likes
     raise MissingDependencyError("onnx", "build", "read a model") from _error
 
 from edge_fg_tools.graph.kinds import KINDS, Kind
