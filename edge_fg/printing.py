@@ -131,12 +131,17 @@ def import_failure(error: BaseException | None, module: str) -> str | None:
         return None
     if isinstance(error, ModuleNotFoundError) and error.name == module:
         return None
-    lacking = shortage(error)
-    if lacking is not None:
+    if (lacking := shortage(error)) is not None:
         return lacking
+    said = f"it is installed but can't be imported ({first_line(error)})"
+    return f"{said}: {import_remedy(error)}"
+
+
+def import_remedy(error: BaseException) -> str:
+    """Return what helps where a package that is installed can't be imported."""
     text = str(error).lower()
-    remedy = next((remedy for words, remedy in _REMEDIES.items() if words in text), "reinstall it")
-    return f"it is installed but can't be imported ({first_line(error)}): {remedy}"
+    found = next((remedy for words, remedy in _REMEDIES.items() if words in text), "reinstall it")
+    return shortage(error) or found
 
 
 def reason(error: BaseException) -> str:

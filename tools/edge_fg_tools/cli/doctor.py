@@ -18,7 +18,7 @@ from edge_fg.backends.selection import survey
 from edge_fg.cuda.device import find_gpus
 from edge_fg.errors import EdgeFGError
 from edge_fg.preprocess import presets
-from edge_fg.printing import import_failure
+from edge_fg.printing import first_line, import_failure, import_remedy
 from edge_fg_tools.cli.arguments import add_format
 from edge_fg_tools.cli.command import Command, show
 from edge_fg_tools.cli.jetson import jetson_steps
@@ -96,8 +96,9 @@ def _package(module: str, name: str, purpose: str) -> dict[str, Any]:
         version = str(getattr(loaded, "__version__", None) or metadata.version(name))
         problem, file = None, loaded.__file__
     except Exception as error:  # noqa: BLE001  a broken package is what a doctor looks for
-        why = import_failure(error, module)
-        problem, file, version = "not installed" if why is None else f"broken: {why}", None, None
+        broken = f"broken: {first_line(error)}: {import_remedy(error)}"
+        problem = "not installed" if import_failure(error, module) is None else broken
+        file = version = None
     return {
         "name": name,
         "version": version,
