@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -188,7 +189,7 @@ class BoundedServer(Closing, http.server.ThreadingHTTPServer):
             _LOGGER.exception("a request to the %s failed", self._what)
 
 
-class BoundedHandler(http.server.BaseHTTPRequestHandler):
+class BoundedHandler(http.server.BaseHTTPRequestHandler, ABC):
     """Answers one request to a `BoundedServer`; a subclass has `answer`."""
 
     server: BoundedServer
@@ -197,9 +198,9 @@ class BoundedHandler(http.server.BaseHTTPRequestHandler):
     server_version = "edge-fg"
     sys_version = ""
 
+    @abstractmethod
     def answer(self, path: str) -> None:
         """Answer a GET request for `path`; the whole address stands in `url`."""
-        raise NotImplementedError
 
     def parse_request(self) -> bool:
         """Read the rest of a request."""

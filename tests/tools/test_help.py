@@ -117,7 +117,7 @@ def test_a_shell_completes(line: str, among: set[str], tmp_path: Path):
 
 
 def test_completion_without_its_package_names_the_extra(tmp_path: Path):
-    (tmp_path / "argcomplete.py").write_text("raise ImportError\n")
+    (tmp_path / "argcomplete.py").write_text("raise ModuleNotFoundError(name='argcomplete')\n")
     done = completed("edge-fg ru", tmp_path, tmp_path)
     assert done.returncode == 1
     assert "edge-fg[complete]" in done.stderr

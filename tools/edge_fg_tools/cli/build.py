@@ -26,6 +26,25 @@ _TARGETS = ("portable", "tensorrt", "tensorrt-rtx")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    _add_inputs(parser)
+    _add_demands(parser)
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="BUNDLE", help="a new folder, or a .zip file"
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="name of the bundle; default: that of the output"
+    )
+    add_overwrite(parser, "a bundle")
+    add_model_choices(parser)
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="collect calibration statistics again, and don't keep them for the next build",
+    )
+    add_format(parser, "text", "json")
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a trained classifier")
     parser.add_argument(
         "--labels",
@@ -46,6 +65,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how the images are prepared: {', '.join(presets())}, or a TOML file (see "
         "docs/preprocessing.md); default: none, since a guess would cost accuracy",
     )
+    parser.add_argument(
+        "--calibration-images",
+        type=positive,
+        default=512,
+        metavar="N",
+        help="most images to calibrate on",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="chooses which images calibrate",
+    )
+
+
+def _add_demands(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="fp32,fp16,int8",
@@ -75,39 +111,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what INT8 is placed for",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="BUNDLE", help="a new folder, or a .zip file"
-    )
-    parser.add_argument(
-        "--calibration-images",
-        type=positive,
-        default=512,
-        metavar="N",
-        help="most images to calibrate on",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="chooses which images calibrate",
-    )
-    parser.add_argument(
-        "--name", metavar="NAME", help="name of the bundle; default: that of the output"
-    )
-    add_overwrite(parser, "a bundle")
-    add_model_choices(parser)
-    parser.add_argument(
         "--allow-low-accuracy",
         action="store_true",
         help="build a model that names labelled images right no more often than by chance, which "
         "ends the build otherwise (exit 3)",
     )
-    parser.add_argument(
-        "--no-cache",
-        action="store_true",
-        help="collect calibration statistics again, and don't keep them for the next build",
-    )
-    add_format(parser, "text", "json")
 
 
 def execute(arguments: argparse.Namespace) -> int:
