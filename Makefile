@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# One process a core. A file's tests stay together, so that what they share is made once.
-PYTEST := $(BIN)/pytest -n auto --dist loadfile
+# A process a core, and one more, since some tests wait for cameras, servers and programs.
+# A file's tests stay together, so that what they share is made once.
+PYTEST := $(BIN)/pytest -n $(shell expr $$(nproc 2>/dev/null || echo 2) + 1) --dist loadfile
 DEPENDENCIES := $(VENV)/.dependencies
 
-.PHONY: demo test fast test-all explore fuzz lint install clean
+.PHONY: demo test fast slow test-all explore fuzz lint install clean
 
 demo: install
 	$(BIN)/edge-fg demo --output demo-out
@@ -15,6 +16,10 @@ test: lint fast
 
 fast: install
 	$(PYTEST) -m "not slow"
+
+# Builds of the real models take minutes each; `make test-all` has them.
+slow: install
+	$(PYTEST) -m "slow and not real_data"
 
 test-all: install lint
 	$(PYTEST)
