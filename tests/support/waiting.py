@@ -25,6 +25,14 @@ def until(condition: Callable[[], T], what: object = "the condition") -> T:
     return found
 
 
+def new_threads(before: set[threading.Thread]) -> set[threading.Thread]:
+    """Return the threads that run now and are not among `before`, of which some may have ended.
+
+    Numbers of threads can't be compared: one of an earlier test may end at any time.
+    """
+    return set(threading.enumerate()) - before
+
+
 def unchanged(value: Callable[[], T]) -> T:
     """Give what must not happen the time to happen: the value once it stood for 0.2 s.
 

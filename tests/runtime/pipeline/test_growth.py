@@ -10,6 +10,7 @@ import pytest
 from edge_fg.pipeline import Pipeline, Result
 from edge_fg.telemetry.process import open_descriptors, resident_bytes
 from support import pipeline_fakes as fakes
+from support.waiting import new_threads
 
 MIB = 2**20
 
@@ -74,9 +75,11 @@ def test_pipelines_leave_nothing_behind() -> None:
     for _ in range(20):
         once()
     gc.collect()
-    before = threading.active_count(), open_descriptors(), resident_bytes()
+    threads = set(threading.enumerate())
+    descriptors, memory = open_descriptors(), resident_bytes()
     for _ in range(100):
         once()
     gc.collect()
-    assert (threading.active_count(), open_descriptors()) == before[:2]
-    assert resident_bytes() - before[2] < 4 * MIB
+    assert not new_threads(threads)
+    assert open_descriptors() == descriptors
+    assert resident_bytes() - memory < 4 * MIB

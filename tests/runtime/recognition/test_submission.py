@@ -24,7 +24,7 @@ from edge_fg.errors import (
 )
 from edge_fg.recognition.submission import Submissions
 from support.clock import FakeClock
-from support.waiting import HANG
+from support.waiting import HANG, new_threads
 
 
 class Model:
@@ -137,9 +137,9 @@ def test_closing_refuses_what_waits_and_what_comes(model: Model) -> None:
 
 def test_no_thread_before_the_first_frame_and_none_after_the_owner() -> None:
     model = Model()
-    before = threading.active_count()
+    before = set(threading.enumerate())
     submissions = Submissions(model)
-    assert threading.active_count() == before
+    assert not new_threads(before)
     model.allowed.release()
     submissions.submit(1).result(timeout=HANG)
     (thread,) = model.threads

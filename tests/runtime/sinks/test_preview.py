@@ -21,7 +21,7 @@ from edge_fg.http_server import HostNames, is_loopback
 from edge_fg.sinks import PreviewSink
 from edge_fg.sinks.preview import server as server_module
 from support import sink_results as results
-from support.waiting import HANG, unchanged, until
+from support.waiting import HANG, new_threads, unchanged, until
 
 
 @pytest.fixture
@@ -207,11 +207,11 @@ def test_more_viewers_than_allowed_are_sent_away_and_may_come_back(preview) -> N
 def test_connections_that_say_nothing_are_bounded(preview, monkeypatch) -> None:
     monkeypatch.setattr(server_module._Handler, "timeout", 1.0)
     sink = preview()
-    before = threading.active_count()
+    before = set(threading.enumerate())
     idle = [socket.create_connection(sink.address) for _ in range(60)]
-    until(lambda: threading.active_count() > before)
-    assert unchanged(threading.active_count) - before <= server_module._MAX_CONNECTIONS
-    until(lambda: threading.active_count() <= before)
+    until(lambda: new_threads(before))
+    assert unchanged(lambda: len(new_threads(before))) <= server_module._MAX_CONNECTIONS
+    until(lambda: not new_threads(before))
     assert ask(sink)[0] == 200
     for one in idle:
         one.close()
@@ -321,7 +321,7 @@ def test_garbage_is_survived(preview) -> None:
 
 
 def test_closing_ends_the_streams_and_frees_the_port() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     sink = PreviewSink(0, annotate=lambda result: result.frame.image)
     sink.open([results.Camera("a")])
     address = sink.address
@@ -332,7 +332,7 @@ def test_closing_ends_the_streams_and_frees_the_port() -> None:
     sink.close()
     assert viewer.file.read() == b""
     viewer.close()
-    until(lambda: threading.active_count() == before)
+    until(lambda: not new_threads(before))
     again = PreviewSink(address[1])
     again.open([results.Camera("a")])
     again.close()

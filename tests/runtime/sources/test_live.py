@@ -738,8 +738,10 @@ def test_a_thousand_reconnections_leave_nothing_behind(monkeypatch: pytest.Monke
 
         def is_as_before() -> bool:
             gc.collect()
-            return (threading.active_count(), open_files()) == (threads, files) and (
-                len(gc.get_objects()) - objects < 200
+            return (
+                threading.active_count() <= threads  # of other tests, some may have ended
+                and open_files() <= files
+                and len(gc.get_objects()) - objects < 200
             )
 
         # What is under way comes and goes: a leak never goes.
